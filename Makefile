@@ -1,0 +1,42 @@
+# align tools: `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+# Two torch processes on few cores stand still without this (README, "Pipes").
+export GOMP_SPINCOUNT ?= 2000
+export PATH := $(abspath $(VENV)/bin):$(PATH)
+
+SETUP := $(VENV)/.ready
+
+.PHONY: help setup test lint bench docs clean
+help: ## list the targets
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sort -u | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(SETUP) ## make .venv and install the package into it, editable
+
+# The CPU build of torch first, by its exact version: any other request would fetch gigabytes of CUDA.
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+test: lint ## ruff and every test
+	$(VENV)/bin/python -m pytest
+
+lint: $(SETUP) ## ruff
+	$(VENV)/bin/ruff check .
+
+bench: $(SETUP) ## the benchmarks (an otherwise idle machine, please)
+	$(VENV)/bin/python -m pytest tests/bench -s -p no:xdist -o norecursedirs=
+
+docs: $(SETUP) ## write the generated parts of README.md anew
+	$(VENV)/bin/python tests/readme.py
+
+clean: ## remove what experiments made (runs/)
+	rm -rf runs
+
+include $(wildcard examples/*/experiment.mk)

@@ -1,0 +1,304 @@
+"""JSON Lines: read with file:line in every error, write so that a killed run can go on where it was.
+
+    with Stream(files, "scored.jsonl", resume=True, key="...", prepare=check) as stream:
+        for window in stream.windows(64):          # lists of Line, cut by record number
+            for line in window:
+                stream.write(line, {**line.record, "rewards": [0.5]})
+
+Every line of the input leaves once, in order: written, or put aside as bad. With an output file, a sidecar
+`scored.jsonl.state` says before each write which line is next and where the files stood, so that after a kill
+the output's own length tells whether that write happened.
+"""
+
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+STATE_BYTES = 512  # one write of fixed size, in place: a kill leaves the old state or the new one
+WARNINGS = 5  # bad lines named on stderr before the summary only counts them
+
+
+class DataError(Exception):
+    """Bad input, named `file:line: what is wrong`; the commands exit with 65."""
+
+
+class StateError(Exception):
+    """A run that cannot be resumed as asked; the commands exit with 2."""
+
+
+class Skip(ValueError):
+    """Raised by `prepare` for a record that the user asked to leave out: put aside whatever on_error says."""
+
+
+@dataclass(slots=True)
+class Line:
+    """One line of input that is not blank: its `record`, or the `error` why there is none."""
+
+    index: int  # counts such lines over all files, from 0
+    where: str  # "scored.jsonl:17"
+    raw: bytes
+    crc: int  # of the input up to and with this line
+    record: dict = field(default_factory=dict)
+    data: Any = None  # what `prepare` made of the record
+    error: ValueError | None = None
+
+    def failure(self) -> DataError:
+        return DataError(f"{self.where}: {self.error}")
+
+
+def kind(value: object) -> str:
+    """What JSON calls the type of `value`."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", str: "a string", int: "a number", float: "a number", list: "an array"}
+    return names.get(type(value), "an object")
+
+
+def parse(raw: bytes) -> dict:
+    """The object on one line. Raises ValueError, in words for a user, if there is none."""
+    try:
+        record = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        try:
+            raw.decode()
+        except UnicodeDecodeError as bad:
+            raise ValueError(f"invalid UTF-8 at byte {bad.start + 1} of the line") from error
+        raise ValueError(f"broken JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"expected an object, got {kind(record)}")
+    return record
+
+
+def dumps(record: dict) -> bytes:
+    """One line, its newline included. The caller sees to it that numbers are finite: JSON has no NaN."""
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def open_input(name: str) -> BinaryIO:
+    """Standard input for "-", else the file; .gz is unpacked on the way."""
+    if name == "-":
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    if name.endswith(".gz"):
+        import gzip
+
+        return gzip.open(name, "rb")
+    return open(name, "rb")
+
+
+def read(files: Iterable[str] = (), prepare: Callable[[dict], Any] | None = None) -> Iterator[Line]:
+    """The lines of `files` (none, or "-": standard input), bad ones with their `error`.
+
+    `prepare` checks a record, raising ValueError, and may return what the command makes of it (`Line.data`).
+    A byte order mark, CRLF and blank lines are taken in stride.
+    """
+    index, crc = 0, 0
+    for name in tuple(files) or ("-",):
+        shown = "<stdin>" if name == "-" else name
+        with open_input(name) as handle:
+            for number, raw in enumerate(handle, 1):
+                crc = zlib.crc32(raw, crc)
+                text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+                if text.isspace() or not text:
+                    continue
+                line = Line(index, f"{shown}:{number}", raw, crc)
+                try:
+                    line.record = parse(text)
+                    line.data = prepare(line.record) if prepare else None
+                except ValueError as error:
+                    line.error = error
+                index += 1
+                yield line
+
+
+def read_all(files: Iterable[str] = (), prepare: Callable[[dict], Any] | None = None) -> Iterator[Line]:
+    """As `read`, for commands that need every record: a bad line raises DataError, a skipped one is left out."""
+    for line in read(files, prepare):
+        if isinstance(line.error, Skip):
+            continue
+        if line.error:
+            raise line.failure()
+        yield line
+
+
+class Stream:
+    """A filter's input and output (see the module's docstring).
+
+    files     names; none, or "-", is standard input
+    output    a path, or None for standard output
+    resume    go on from the `.state` of a killed run with the same key and input
+    key       stands for the options and the model: a state with another key is refused
+    skip      put bad lines aside, byte for byte in the file `rejects` if given, instead of raising DataError
+    """
+
+    def __init__(
+        self,
+        files: Iterable[str] = (),
+        output: str | None = None,
+        *,
+        resume: bool = False,
+        key: str = "",
+        skip: bool = False,
+        rejects: str | None = None,
+        prepare: Callable[[dict], Any] | None = None,
+    ):
+        self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
+        self.next = 0  # index of the first line that has not left
+        self.crc = 0  # of the input that has left
+        self.written = self.rejected = 0
+        self._bad: list[Line] = []  # read, but not yet their turn to leave
+        self._out = self._rejects = None
+        self._state: int | None = None
+        self.complete = bool(resume and output and Path(output).exists() and not self._state_path.exists())
+        if self.complete:
+            return
+        saved = self._recover(resume) if output else {}
+        if output:
+            # The state comes first: an output without one is a finished one.
+            self._state = os.open(self._state_path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._out = _open_at(output, saved.get("out", 0))
+            if not saved:
+                self._save(0, 0)
+        else:
+            self._out = sys.stdout.buffer
+        self._rejects = _open_at(rejects, saved.get("rejects", 0)) if rejects else None
+
+    @property
+    def _state_path(self) -> Path:
+        return Path(f"{self.path}.state")
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self._rejects:
+            self._rejects.close()
+        if self._state is not None:
+            os.fsync(self._out.fileno())
+            self._out.close()
+            os.close(self._state)
+            if error is None:
+                self._state_path.unlink()
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def windows(self, size: int) -> Iterator[list[Line]]:
+        """The good lines in lists of at most `size`: list i holds the lines size*i .. size*(i+1)-1 that are good.
+
+        Lists depend on line numbers alone, so a resumed run sees the same ones; the list in which the killed run
+        stopped comes whole, and `write` passes over the lines that have left already.
+        """
+        window: list[Line] = []
+        for line in self._lines(size):
+            if window and line.index // size != window[0].index // size:
+                yield window
+                window = []
+            if not line.error:
+                window.append(line)
+            elif self.skip or isinstance(line.error, Skip):
+                self._bad.append(line)
+            else:
+                if window:
+                    yield window  # what came before the bad line still leaves
+                raise line.failure()
+        if window:
+            yield window
+        self._reject_before(None)
+
+    def _lines(self, size: int) -> Iterator[Line]:
+        """The input from the start of the window in which the killed run stopped."""
+        if self.complete:
+            return
+        done, crc, seen = self.next, self.crc, 0
+        for line in read(self.files, self.prepare):
+            seen = line.index + 1
+            if seen == done and line.crc != crc:
+                raise StateError(f"{self.path}: cannot resume: the input has changed")
+            if line.index >= done // size * size:
+                yield line
+        if seen < done:
+            raise StateError(f"{self.path}: cannot resume: the input has become shorter")
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    def write(self, line: Line, record: dict) -> None:
+        """Write and flush the record made from `line`; nothing, if it left in the run that is being resumed."""
+        if line.index < self.next:
+            return
+        self._reject_before(line)
+        data = dumps(record)
+        if self._state is not None:
+            self._save(line.index, line.crc)
+        self._out.write(data)
+        self._out.flush()
+        self.next, self.crc = line.index + 1, line.crc
+        self.written += 1
+
+    def _reject_before(self, line: Line | None) -> None:
+        """Put aside the bad lines whose turn has come: those before `line`, or all."""
+        while self._bad and (line is None or self._bad[0].index < line.index):
+            bad = self._bad.pop(0)
+            if bad.index < self.next:
+                continue
+            if self._rejects:
+                self._rejects.write(bad.raw)
+                self._rejects.flush()
+            self.next, self.crc = bad.index + 1, bad.crc
+            self.rejected += 1
+            if self.rejected <= WARNINGS:
+                print(f"skipped {bad.failure()}", file=sys.stderr)
+
+    # -- the state -------------------------------------------------------------------------------------
+
+    def _save(self, index: int, crc: int) -> None:
+        """Say that line `index` is written next, at the places where the files now stand."""
+        state = {
+            "key": self.key,
+            "line": index,
+            "crc": crc,
+            "crc_before": self.crc,
+            "out": self._out.tell(),
+            "rejects": self._rejects.tell() if self._rejects else 0,
+            "written": self.written,
+            "rejected": self.rejected,
+        }
+        os.pwrite(self._state, orjson.dumps(state).ljust(STATE_BYTES), 0)
+
+    def _recover(self, resume: bool) -> dict:
+        """The files' lengths to go on from, {} for a new run; sets what has left. Raises StateError."""
+        if not self._state_path.exists():
+            return {}
+        if not resume:
+            raise StateError(
+                f"{self.path}: an unfinished run is here: --resume goes on with it, "
+                f"removing {self._state_path} starts anew"
+            )
+        raw = self._state_path.read_bytes()
+        if not raw.strip():
+            return {}  # killed before anything was said
+        state = orjson.loads(raw)
+        if state["key"] != self.key:
+            raise StateError(f"{self.path}: cannot resume: made with other options or another model")
+        self.next, self.crc = state["line"], state["crc_before"]
+        self.written, self.rejected = state["written"], state["rejected"]
+        with open(self.path, "rb") as handle:
+            handle.seek(state["out"])
+            last = handle.readline()
+        if last.endswith(b"\n"):  # the write that was under way did happen
+            self.next, self.crc = state["line"] + 1, state["crc"]
+            self.written += 1
+            state["out"] += len(last)
+        return state
+
+
+def _open_at(path: str, length: int) -> BinaryIO:
+    """`path` for writing, cut to its first `length` bytes."""
+    handle = open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644), "wb")
+    handle.truncate(length)
+    handle.seek(length)
+    return handle

@@ -1,0 +1,257 @@
+"""The figures of an evaluation, as pure functions on numbers and texts.
+
+Nothing here reads files, knows a record's fields or draws. A figure that does not exist (the mean of
+nothing, the interval of one value) is None, never NaN, so that it prints as JSON null.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+# Words with their inner apostrophes and hyphens, and every other printed mark by itself.
+WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
+
+# Beyond this many groups the percentile interval of a mean and the normal one agree to about three digits
+# of their width (central limit theorem; a test compares them), and resampling would take seconds.
+BOOTSTRAP_UP_TO = 20_000
+
+
+# --- means and their intervals ---------------------------------------------------------------------------------
+
+
+def mean_interval(
+    values: Sequence[float],
+    groups: Sequence[int] | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict:
+    """The mean of `values` with its percentile bootstrap interval: {mean, low, high, n}.
+
+    values: (n,) numbers; groups: (n,) integers, or None for n groups of one. Whole groups are drawn, since the
+    completions of one prompt resemble each other: counted as independent, they would make the interval too
+    narrow. Over more than BOOTSTRAP_UP_TO groups the interval is the normal one of the same estimate.
+    No value: mean, low and high are None. One group: low and high are None, as one draw has no spread.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.size == 0:
+        return {"mean": None, "low": None, "high": None, "n": 0}
+    sums, counts = _per_group(x, groups)
+    mean = float(sums.sum() / counts.sum())
+    if sums.size == 1:
+        low = high = None
+    elif sums.size > BOOTSTRAP_UP_TO:
+        low, high = _normal_interval(sums, counts, mean, confidence)
+    else:
+        low, high = _percentile_interval(sums, counts, confidence, resamples, seed)
+    return {"mean": mean, "low": low, "high": high, "n": int(x.size)}
+
+
+def _per_group(x: np.ndarray, groups: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and size of each group that has a value: (n,), (n,) -> (g,), (g,)."""
+    if groups is None:
+        return x, np.ones_like(x)
+    _, index = np.unique(np.asarray(groups, dtype=np.int64), return_inverse=True)
+    return np.bincount(index, weights=x), np.bincount(index).astype(np.float64)
+
+
+def _percentile_interval(
+    sums: np.ndarray, counts: np.ndarray, confidence: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    rng, g = np.random.default_rng(seed), sums.size
+    means = np.empty(resamples)
+    rows = max(1, 2_000_000 // g)  # so many resamples at once: about 50 MB, however large g is
+    for start in range(0, resamples, rows):
+        drawn = rng.integers(0, g, size=(min(rows, resamples - start), g), dtype=np.int32)  # (rows, g)
+        means[start : start + rows] = sums[drawn].sum(1) / counts[drawn].sum(1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _normal_interval(sums: np.ndarray, counts: np.ndarray, mean: float, confidence: float) -> tuple[float, float]:
+    """Of the ratio sum / count, linearised: its error is the mean of (sum_i - mean * count_i) / mean count."""
+    from statistics import NormalDist
+
+    error = (sums - mean * counts).std(ddof=1) / counts.mean() / math.sqrt(sums.size)
+    half = float(error) * NormalDist().inv_cdf((1 + confidence) / 2)
+    return mean - half, mean + half
+
+
+# --- pairs and their calibration -------------------------------------------------------------------------------
+
+
+def wins(differences: Sequence[float]) -> np.ndarray:
+    """1 where a difference is positive, 0 where negative, 1/2 where zero: (n,) -> (n,).
+
+    Of reward(chosen) - reward(rejected) its mean is a reward model's pair accuracy; of reward(answer) -
+    reward(chosen) it is the win rate. A tie counts half, as guessing would. MORE's accuracy looks at each pair
+    in both directions and calls a zero difference right in one of them: the same mean.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    return (np.sign(d) + 1) / 2
+
+
+def both_directions(differences: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs as a calibrator sees them: (n,) differences, preferred minus other -> truth (2n,), probability (2n,).
+
+    probability = sigmoid(difference) that the first of a pair is the preferred one. Asked in one direction only
+    the truth would always be 1, and no bin below 1/2 could be calibrated; so each pair is asked both ways.
+    Source: MORE (arXiv 2312.07401), its compute_metrics.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    p = np.exp(-np.logaddexp(0.0, -d))  # sigmoid without overflow
+    q = np.exp(-np.logaddexp(0.0, d))  # not 1 - p, which is 0 already at d = 40
+    return np.concatenate([np.ones_like(d), np.zeros_like(d)]), np.concatenate([p, q])
+
+
+def reliability(truth: Sequence[float], probability: Sequence[float], bins: int, strategy: str = "uniform") -> list:
+    """The reliability curve: [{n, predicted, observed}] of the bins that are not empty, from low to high.
+
+    truth: (n,) of 0 and 1; probability: (n,) in [0, 1]. `uniform` bins are equally wide, `quantile` bins equally
+    full as far as ties allow; both are closed on the right. predicted: mean probability; observed: share of 1s.
+    """
+    t, p = np.asarray(truth, dtype=np.float64), np.asarray(probability, dtype=np.float64)
+    if t.size == 0:
+        return []
+    grid = np.linspace(0.0, 1.0, bins + 1)
+    if strategy == "uniform":
+        edges = grid
+    elif strategy == "quantile":
+        edges = np.quantile(p, grid)
+    else:
+        raise ValueError(f"strategy must be 'uniform' or 'quantile', not {strategy!r}")
+    index = np.searchsorted(edges[1:-1], p)  # (n,) in 0..bins-1
+    n = np.bincount(index, minlength=bins)
+    full = n > 0
+    predicted = np.bincount(index, weights=p, minlength=bins)[full] / n[full]
+    observed = np.bincount(index, weights=t, minlength=bins)[full] / n[full]
+    columns = (n[full].tolist(), predicted.tolist(), observed.tolist())
+    return [{"n": k, "predicted": a, "observed": b} for k, a, b in zip(*columns, strict=True)]
+
+
+def calibration_errors(curve: list) -> dict:
+    """Distance of a `reliability` curve from the diagonal: {ECE, ACE, MCE}.
+
+    With gap = |predicted - observed| of a bin: ECE is its mean over the answers (bins weighted by n), ACE over
+    the bins, MCE its maximum. None without any answer.
+    Source: Naeini et al. 2015 (ECE, MCE); Neumann et al. 2018 (ACE, here with the bins that are not empty).
+    """
+    if not curve:
+        return {"ECE": None, "ACE": None, "MCE": None}
+    gap = np.array([abs(bin["predicted"] - bin["observed"]) for bin in curve])
+    n = np.array([bin["n"] for bin in curve])
+    return {"ECE": float((gap * n).sum() / n.sum()), "ACE": float(gap.mean()), "MCE": float(gap.max())}
+
+
+# --- texts -----------------------------------------------------------------------------------------------------
+
+
+def words(text: str) -> list[str]:
+    """The tokens of the repetition figures: words and single marks, by the regular expression WORD, case kept."""
+    return WORD.findall(text)
+
+
+def rep_n(tokens: Sequence[str], n: int) -> float:
+    """Share of n-grams that repeat an earlier one, 0 to 1: 1 - distinct / (all + 1).
+
+    The + 1 is ARGS's (arXiv 2402.01694): it spares texts without any n-gram a division by zero, and gives them 1.
+    The paper prints percent.
+    """
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return 1 - len(set(grams)) / (len(grams) + 1)
+
+
+def repetition(tokens: Sequence[str]) -> dict | None:
+    """{rep_2, rep_3, rep_4, diversity} of one text, diversity = product of (1 - rep_n); None under 4 tokens.
+
+    A text of fewer than 4 tokens has no 4-gram, so its diversity would be 0 though it repeats nothing: the caller
+    leaves it out of the mean and counts it. Source: ARGS, its metrics.py, which counts it as 0.
+    """
+    if len(tokens) < 4:
+        return None
+    figures = {f"rep_{n}": rep_n(tokens, n) for n in (2, 3, 4)}
+    return {**figures, "diversity": math.prod(1 - rep for rep in figures.values())}
+
+
+class Distinct:
+    """dist-1/2/3 of many texts: distinct n-grams / tokens, the denominator the same for each n.
+
+    Tokens are what lies between single spaces, as in ALT (arXiv 2407.16970), so two spaces make an empty one.
+    Keeps one number per distinct n-gram, not the texts.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.grams: tuple[set[int], ...] = (set(), set(), set())
+
+    def add(self, text: str) -> None:
+        parts = text.split(" ")
+        self.tokens += len(parts)
+        for n, seen in enumerate(self.grams, start=1):
+            seen.update(hash(tuple(parts[i : i + n])) for i in range(len(parts) - n + 1))
+
+    def shares(self) -> list[float] | None:
+        """[dist-1, dist-2, dist-3], or None before the first text."""
+        return [len(seen) / self.tokens for seen in self.grams] if self.tokens else None
+
+
+def distinct(texts: Iterable[str]) -> list[float] | None:
+    """[dist-1, dist-2, dist-3] of the texts taken together; None without texts. See Distinct."""
+    counted = Distinct()
+    for text in texts:
+        counted.add(text)
+    return counted.shares()
+
+
+def cosine(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Cosine of the angle between two vectors (h,), (h,); None if one of them is zero."""
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(x @ y) / norms if norms else None
+
+
+# --- one number against another --------------------------------------------------------------------------------
+
+
+def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Linear correlation of (n,) and (n,); None for fewer than two points or where one side is constant."""
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    return cosine(a - a.mean(), b - b.mean()) if a.size > 1 else None
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Rank correlation: `pearson` of the ranks, equal values sharing their mean rank."""
+    return pearson(_ranks(x), _ranks(y))
+
+
+def _ranks(x: Sequence[float]) -> np.ndarray:
+    """Ranks from 0, ties at their mean: [3, 1, 3] -> [1.5, 0, 1.5]."""
+    _, index, counts = np.unique(np.asarray(x, dtype=np.float64), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts) - 1
+    return (last - (counts - 1) / 2)[index]
+
+
+def quantile_buckets(keys: Sequence[float], buckets: int) -> list[np.ndarray]:
+    """Indices of `keys` (n,) in up to `buckets` about equally full groups, low keys first; equal keys stay together."""
+    k = np.asarray(keys, dtype=np.float64)
+    if k.size == 0:
+        return []
+    inner = np.quantile(k, np.linspace(0, 1, buckets + 1)[1:-1])
+    index = np.searchsorted(inner, k)
+    return [np.flatnonzero(index == b) for b in range(buckets) if (index == b).any()]
+
+
+def frontier_at(kl: Sequence[float], reward: Sequence[float], at: Sequence[float]) -> np.ndarray:
+    """The best reward a method reaches with at most so much KL: (p,), (p,) points, (q,) KLs -> (q,).
+
+    The points in order of KL, each raised to the best before it (a checkpoint that costs more and gives less is
+    not on the frontier), straight lines between them. Outside the points' range: the nearest point's value.
+    """
+    k, r = np.asarray(kl, dtype=np.float64), np.asarray(reward, dtype=np.float64)
+    order = np.lexsort((r, k))
+    return np.interp(np.asarray(at, dtype=np.float64), k[order], np.maximum.accumulate(r[order]))

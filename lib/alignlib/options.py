@@ -1,0 +1,223 @@
+"""What every command has: its options, its exit codes, its last line on stderr.
+
+    @options.command(reads=("prompt", "completions"), writes=("rewards",))
+    @click.argument("model")
+    @options.filter_options
+    def main(model, files, output, resume, on_error, rejects): ...
+"""
+
+import hashlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import click
+import orjson
+
+from alignlib import __version__, records
+from alignlib.jsonl import DataError, StateError, Stream
+
+FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, 130, 143
+
+
+class Terminated(Exception):
+    """SIGTERM came and what there was to save is saved; the commands exit with 143."""
+
+
+def quiet_pipe() -> None:
+    """After the reader of standard output has gone: let the interpreter's own flush at exit find no pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Command(click.Command):
+    """A click command with our exit codes, one-line errors, -v and --schema."""
+
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+    def main(self, args=None, prog_name=None, **extra):
+        # libgomp reads it once, when torch is imported: two commands of a pipe share the cores.
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+        run(lambda: super(Command, self).main(args, prog_name, standalone_mode=False, **extra), prog_name)
+
+
+class Group(click.Group):
+    """As Command, for a command of several subcommands."""
+
+    command_class = Command
+
+    def main(self, args=None, prog_name=None, **extra):
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+        run(lambda: super(Group, self).main(args, prog_name, standalone_mode=False, **extra), prog_name)
+
+
+def run(body: Callable[[], object], prog_name: str | None = None) -> None:
+    """Call `body` and exit: the one place where errors become exit codes (DESIGN: 0, 1, 2, 65, 130, 143)."""
+    name = prog_name or Path(sys.argv[0]).stem.replace("_", "-")
+    verbose = "-v" in sys.argv[1:] or "--verbose" in sys.argv[1:]
+    code, message = 0, None
+    try:
+        code = body()  # click gives the exit code of --help and the like, else the command's own None
+        sys.stdout.flush()
+    except BrokenPipeError:
+        quiet_pipe()
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except Terminated as error:
+        code, message = TERMINATED, str(error)
+    except click.UsageError as error:
+        code, message = USAGE, error.format_message()
+    except StateError as error:
+        code, message = USAGE, str(error)
+    except DataError as error:
+        code, message = BAD_DATA, str(error)
+    except click.ClickException as error:
+        code, message = FAILED, error.format_message()
+    except Exception as error:
+        code, message = FAILED, f"{type(error).__name__}: {error}"
+        if verbose:
+            traceback.print_exc()
+    if message is not None:
+        print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code or 0)
+
+
+def command(reads: Iterable[str] = (), writes: Iterable[str] = (), **settings) -> Callable:
+    """A click command whose --schema prints the fields it reads and writes."""
+    fields = records.schema(tuple(reads), tuple(writes))
+
+    def decorate(function: Callable) -> Command:
+        made = click.command(cls=Command, context_settings=CONTEXT, **settings)(common(fields)(function))
+        made.reads, made.writes = tuple(reads), tuple(writes)
+        return made
+
+    return decorate
+
+
+CONTEXT = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def common(fields: dict) -> Callable:
+    """-v, --version and --schema; none of them reaches the command's body."""
+
+    def print_schema(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            click.echo(orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode())
+            context.exit()
+
+    def decorate(function: Callable) -> Callable:
+        function = click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=print_schema,
+                                help="Print the JSON Schema of what it reads and writes.")(function)
+        function = click.version_option(__version__, message="%(prog)s %(version)s")(function)
+        return click.option("-v", "--verbose", is_flag=True, expose_value=False,
+                            help="A traceback with an error.")(function)
+
+    return decorate
+
+
+def _options(*decorators: Callable) -> Callable:
+    def decorate(function: Callable) -> Callable:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+files = click.argument("files", nargs=-1, type=click.Path(allow_dash=True))
+
+output_option = click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write here, not to stdout.")
+
+# For commands that read and write records; the body passes them on to `open_stream`.
+filter_options = _options(
+    files,
+    output_option,
+    click.option("--resume", is_flag=True, help="Go on with a killed run that wrote to the same -o FILE."),
+    click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", help="What a bad line does."),
+    click.option("--rejects", type=click.Path(dir_okay=False), help="Where --on-error skip puts bad lines."),
+)
+
+
+def open_stream(
+    files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
+    *, prepare: Callable | None = None, model: str | None = None,
+) -> Stream:
+    """The Stream of the filter options; its key is every option given to the command, and the model's files."""
+    if resume and not output:
+        raise click.UsageError("--resume needs -o FILE")
+    if rejects and on_error != "skip":
+        raise click.UsageError("--rejects needs --on-error skip")
+    for name in files:
+        if name != "-" and not Path(name).is_file():
+            raise click.UsageError(f"{name}: no such file")
+    stream = Stream(files, output, resume=resume, key=run_key(model), skip=on_error == "skip", rejects=rejects,
+                    prepare=prepare)
+    if stream.complete:
+        print(f"{output} is complete: nothing to resume", file=sys.stderr)
+    return stream
+
+
+def run_key(model: str | None) -> str:
+    """A hash of the command's options, but for those that say where data comes from and goes, and of its model."""
+    context = click.get_current_context()
+    where = ("files", "output", "resume", "rejects")
+    options = {name: value for name, value in context.params.items() if name not in where}
+    text = repr((context.command.name, __version__, sorted(options.items()), fingerprint(model) if model else None))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def fingerprint(path: str) -> str:
+    """A hash that changes with a model folder: of its small files whole, of weights their size and first megabyte."""
+    digest = hashlib.blake2b(digest_size=16)
+    folder = Path(path)
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.is_file() and file.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"):
+            with open(file, "rb") as handle:
+                digest.update(f"{file.name} {file.stat().st_size}\n".encode() + handle.read(1 << 20))
+    return digest.hexdigest()
+
+
+def new_folder(path: str, resume: bool = False) -> Path:
+    """`path` as a folder to write a model into: it must be new or empty, unless a killed run left it."""
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise click.UsageError(f"{path}: not a folder")
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise click.UsageError(f"{path}: exists and is not empty")
+    return folder
+
+
+class Summary:
+    """Counts what a command did; `close` prints the last line: counts, tokens, seconds, rate.
+
+    >>> summary = Summary(); summary.count(records=1, tokens=30); summary.close()
+    1 records, 30 tokens, 0.1 s, 300 tokens/s
+    """
+
+    def __init__(self) -> None:
+        self.start, self.counts = time.monotonic(), {}
+        self.name = click.get_current_context().command_path
+
+    def count(self, **amounts: int) -> None:
+        for name, amount in amounts.items():
+            self.counts[name] = self.counts.get(name, 0) + amount
+
+    def close(self, stream: Stream | None = None) -> None:
+        if stream is not None:
+            self.counts = {"records": stream.written, "skipped": stream.rejected, **self.counts}
+        seconds = time.monotonic() - self.start
+        parts = [f"{amount:,} {name.replace('_', ' ')}" for name, amount in self.counts.items()
+                 if amount or name in ("records", "tokens")]
+        per = next((name for name in ("tokens", "records") if self.counts.get(name)), None)
+        rate = [f"{self.counts[per] / max(seconds, 1e-9):,.0f} {per}/s"] if per else []
+        print(f"{self.name}: {', '.join([*parts, f'{seconds:.1f} s', *rate])}", file=sys.stderr)
+
+
+def progress(items: Iterable, **settings) -> Iterator:
+    """`items` with a tqdm bar on stderr, if that is a terminal."""
+    from tqdm import tqdm
+
+    return iter(tqdm(items, file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True, **settings))

@@ -1,0 +1,171 @@
+"""The records' fields: their names, shapes and checks. The only place that knows them (README has the table)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+
+from alignlib.jsonl import kind
+
+Check = Callable[[object, str], None]  # (value, path): raises ValueError that names the path
+
+
+def _expect(condition: bool, path: str, what: str, value: object) -> None:
+    if not condition:
+        raise ValueError(f"{path}: expected {what}, got {kind(value)}")
+
+
+def _string(value: object, path: str) -> None:
+    _expect(isinstance(value, str), path, "a string", value)
+
+
+def _number(value: object, path: str) -> None:
+    _expect(type(value) in (int, float), path, "a number", value)
+    if not isfinite(value):
+        raise ValueError(f"{path}: not finite")
+
+
+def _integer(value: object, path: str) -> None:
+    _expect(type(value) is int, path, "an integer", value)
+
+
+def _finish_reason(value: object, path: str) -> None:
+    if value not in ("stop", "length"):
+        raise ValueError(f'{path}: expected "stop" or "length", got {value if isinstance(value, str) else kind(value)}')
+
+
+def _array(check: Check, empty: bool = True) -> Check:
+    def array(value: object, path: str) -> None:
+        _expect(isinstance(value, list), path, "an array", value)
+        if not value and not empty:
+            raise ValueError(f"{path}: empty")
+        for i, item in enumerate(value):
+            check(item, f"{path}[{i}]")
+
+    return array
+
+
+def _messages(value: object, path: str) -> None:
+    _array(lambda item, at: _expect(isinstance(item, dict), at, "an object", item), empty=False)(value, path)
+    for i, message in enumerate(value):
+        for name in ("role", "content"):
+            if name not in message:
+                raise ValueError(f"{path}[{i}].{name}: missing")
+            _string(message[name], f"{path}[{i}].{name}")
+
+
+STRING, NUMBER = {"type": "string"}, {"type": "number"}
+MESSAGE = {"type": "object", "required": ["role", "content"], "properties": {"role": STRING, "content": STRING}}
+
+
+def _list_of(items: dict, least: int = 0) -> dict:
+    return {"type": "array", "items": items, **({"minItems": least} if least else {})}
+
+
+@dataclass(frozen=True)
+class Field:
+    type: str  # in words, for the README
+    schema: dict  # JSON Schema of the value
+    check: Check
+    by: str  # who writes it
+    doc: str
+
+
+_NUMBERS = ("list of numbers", _list_of(NUMBER), _array(_number))
+
+FIELDS: dict[str, Field] = {
+    "prompt": Field("string", STRING, _string, "al-data", "text that ends exactly where the completion begins"),
+    "messages": Field(
+        "list of {role, content}", _list_of(MESSAGE, 1), _messages, "al-data",
+        "instead of `prompt`: rendered by the tokenizer's chat template",
+    ),
+    "chosen": Field("string", STRING, _string, "al-data", "the preferred completion; SFT trains on it"),
+    "rejected": Field("string", STRING, _string, "al-data", "the dispreferred completion"),
+    "completions": Field(
+        "list of strings", _list_of(STRING, 1), _array(_string, empty=False), "al-sample",
+        "K completions of the prompt; one may be empty, the list may not",
+    ),
+    "completion_ids": Field(
+        "list of lists of integers", _list_of(_list_of({"type": "integer"})), _array(_array(_integer)),
+        "al-sample --ids", "their token ids, without end-of-sequence: text does not always encode back to them",
+    ),
+    "finish_reasons": Field(
+        'list of "stop" / "length"', _list_of({"enum": ["stop", "length"]}), _array(_finish_reason), "al-sample",
+        'why each completion ended; "length" = cut, gets no end-of-sequence',
+    ),
+    "rewards": Field(*_NUMBERS, "al-score, al-pref2rw", "one a completion, higher is better"),
+    "logps": Field(
+        *_NUMBERS, "al-score --logps, al-sample --logps",
+        "sum log-probability (nats) of each completion given the bare prompt, no top-p, under a policy",
+    ),
+    "ref_logps": Field(*_NUMBERS, "al-score --as-field ref_logps", "the same under the reference"),
+    "logps_temperature": Field(
+        "number", NUMBER, _number, "al-score --temperature", "what the logits of `logps` were divided by, where not 1"
+    ),
+    "ref_logps_temperature": Field(
+        "number", NUMBER, _number, "al-score --temperature", "the same for `ref_logps`"
+    ),
+    "perplexities": Field(*_NUMBERS, "al-score --perplexity", "exp of the mean negative log-probability a token"),
+    "condition": Field(
+        "string", STRING, _string, "al-sample", "text put before the prompt for sampling only; `prompt` stays bare"
+    ),
+    "temperature": Field("number", NUMBER, _number, "al-sample", "what it was sampled at, where there are several"),
+    "text": Field("string", STRING, _string, "al-data --labels", "a text to classify"),
+    "label": Field("string", STRING, _string, "al-data --labels", "its class, for `al-train-rm --loss classify`"),
+    "domain": Field("string", STRING, _string, "al-data", "preference domain"),
+    "id": Field("string", STRING, _string, "anyone", "kept; else the record is known by its line number"),
+}
+
+# Lists with one entry a completion.
+ALIGNED = ("completion_ids", "finish_reasons", "rewards", "logps", "ref_logps", "perplexities")
+
+
+def require(record: dict, *names: str) -> None:
+    """Check that `record` has the fields, each of its type. "prompt" is had by `messages` as well.
+
+    Raises ValueError naming the place: "completions[2]: expected a string, got null".
+    """
+    for name in names:
+        if name == "prompt" and "messages" in record:
+            name = "messages"
+        if name not in record:
+            raise ValueError(f"{name}: missing")
+        FIELDS[name].check(record[name], name)
+
+
+def check(record: dict, *names: str) -> None:
+    """As `require`, for the fields that are there."""
+    require(record, *(name for name in names if name in record))
+
+
+def require_completions(record: dict, *names: str) -> None:
+    """`require` prompt, completions and `names`; every list that goes with the completions has their length."""
+    require(record, "prompt", "completions", *names)
+    present = [name for name in ALIGNED if name in record]
+    check(record, *present)
+    for name in present:
+        if len(record[name]) != len(record["completions"]):
+            raise ValueError(
+                f"{name}: {len(record[name])} entries for {len(record['completions'])} completions"
+            )
+
+
+def schema(reads: tuple[str, ...], writes: tuple[str, ...]) -> dict:
+    """The JSON Schema of the records a command reads and of those it writes."""
+
+    def one(names: tuple[str, ...], required: bool) -> dict:
+        properties = {name: {**FIELDS[name].schema, "description": FIELDS[name].doc} for name in names}
+        needed = [name for name in names if name != "prompt"] if required else []
+        either = {"anyOf": [{"required": ["prompt"]}, {"required": ["messages"]}]} if "prompt" in names else {}
+        return {"type": "object", "properties": properties, "required": needed, **either}
+
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "input": one(reads, True),
+        "output": one((*reads, *(name for name in writes if name not in reads)), False),
+    }
+
+
+def table() -> str:
+    """The README's table of fields, in Markdown."""
+    rows = [f"| `{name}` | {f.type} | {f.by} | {f.doc} |" for name, f in FIELDS.items()]
+    return "\n".join(["| field | type | written by | meaning |", "|---|---|---|---|", *rows])
