@@ -118,6 +118,9 @@ FIELDS: dict[str, Field] = {
 # Lists with one entry a completion.
 ALIGNED = ("completion_ids", "finish_reasons", "rewards", "logps", "ref_logps", "perplexities")
 
+# What goes when the completions go.
+OF_COMPLETIONS = ("completions", *ALIGNED, "logps_temperature", "ref_logps_temperature")
+
 
 def require(record: dict, *names: str) -> None:
     """Check that `record` has the fields, each of its type. "prompt" is had by `messages` as well.

@@ -1,0 +1,120 @@
+"""Preferences to reward data, and back: to the best and worst of K, or to the best alone.
+
+    in   {"prompt": "Hi!", "chosen": " Hello.", "rejected": " Go away."}
+    out  {"prompt": "Hi!", "completions": [" Hello.", " Go away."], "rewards": [1, 0]}
+
+    al-sample sft -n 8 prompts.jsonl | al-score rm | al-pref2rw --to pref > pairs.jsonl
+"""
+
+from collections.abc import Callable
+
+import click
+
+from alignlib import options, records
+from alignlib.jsonl import Skip
+
+PREF = ("prompt", "chosen", "rejected")
+REPLACED = frozenset(("chosen", "rejected", *records.OF_COMPLETIONS))  # what one form of the data has and the other not
+
+
+def to_rw(record: dict) -> tuple[dict, dict]:
+    """Chosen with reward 1, rejected with 0, in the place where the first of the two stood."""
+    records.require(record, *PREF)
+    if "rewards" in record:
+        raise ValueError("rewards: there already: --to pref or sft reads them")
+    made = {"completions": [record["chosen"], record["rejected"]], "rewards": [1, 0]}
+    return replace(record, made), {}
+
+
+def to_pref(record: dict) -> tuple[dict, dict]:
+    """The completion of the highest reward as chosen, of the lowest as rejected; the first of equals."""
+    best, worst = ends(record)
+    rewards = record["rewards"]
+    if rewards[best] == rewards[worst]:
+        raise NoPreference(f"rewards: no preference: {'all equal' if len(rewards) > 1 else 'one completion'}")
+    completions = record["completions"]
+    made = {"chosen": completions[best], "rejected": completions[worst]}
+    tied = rewards.count(rewards[best]) > 1 or rewards.count(rewards[worst]) > 1
+    return replace(record, made), remarks(record, tied, best, worst)
+
+
+def to_sft(record: dict) -> tuple[dict, dict]:
+    """The completion of the highest reward as chosen; the first of equals."""
+    best, _ = ends(record)
+    rewards = record["rewards"]
+    made = {"chosen": record["completions"][best]}
+    tied = rewards.count(rewards[best]) > 1
+    return replace(record, made), remarks(record, tied, best)
+
+
+class NoPreference(ValueError):
+    """The rewards do not say which completion is the better one."""
+
+
+def ends(record: dict) -> tuple[int, int]:
+    """Where the highest and the lowest reward stand, the first of equals."""
+    records.require_completions(record, "rewards")
+    rewards = record["rewards"]
+    return rewards.index(max(rewards)), rewards.index(min(rewards))
+
+
+def remarks(record: dict, tied: bool, *kept: int) -> dict:
+    """What the summary counts, so that no choice is silent: ties, and kept completions that lose their "length"."""
+    reasons = record.get("finish_reasons")
+    return {"ties": int(tied), "cut_completions": sum(reasons[i] == "length" for i in kept) if reasons else 0}
+
+
+def replace(record: dict, new: dict) -> dict:
+    """`record` with the fields `new` where the first of those they replace stood; the others keep their order."""
+    made = {}
+    for name, value in record.items():
+        if name not in REPLACED:
+            made[name] = value
+        elif new:
+            made.update(new)
+            new = {}
+    return made
+
+
+def preparer(to: str, ties: str) -> Callable[[dict], tuple[dict, dict]]:
+    """record -> (the record made of it, what the summary counts); raises ValueError where there is none."""
+    convert = {"rw": to_rw, "pref": to_pref, "sft": to_sft}[to]
+
+    def skipping(record: dict) -> tuple[dict, dict]:
+        try:
+            return convert(record)
+        except NoPreference as error:
+            raise Skip(str(error)) from error
+
+    return skipping if ties == "skip" else convert
+
+
+@options.command(reads=PREF, writes=("completions", "rewards"))
+@click.option("--to", type=click.Choice(["rw", "pref", "sft"]), default="rw",
+              help="rw: chosen, rejected -> completions, rewards [1, 0]. pref: completions, rewards -> the best as "
+              "chosen, the worst as rejected. sft: the best as chosen.")
+@click.option("--ties", type=click.Choice(["fail", "skip"]), default="fail",
+              help="What --to pref does with a record whose rewards are all equal.")
+@options.filter_options
+def main(to: str, ties: str, **files_and_errors) -> None:
+    """Turn preferences into reward data, and back.
+
+    \b
+    prompt, chosen, rejected      -> prompt, completions, rewards [1, 0]
+    prompt, completions, rewards  -> prompt, chosen, rejected   (--to pref)
+    prompt, completions, rewards  -> prompt, chosen             (--to sft)
+
+    Of equal rewards the first completion is taken, and the summary counts such ties. Fields that go with the
+    completions (log-probabilities, finish reasons, ids) leave with them; all others stay, in order. Streams.
+    """
+    if to != "pref" and ties == "skip":
+        raise click.UsageError("--ties needs --to pref")
+    summary = options.Summary()
+    with options.open_stream(**files_and_errors, prepare=preparer(to, ties)) as stream:
+        for window in stream.windows(1):
+            for line in window:
+                record, notes = line.data
+                stream.write(line, record)
+                if notes:
+                    summary.count(**notes)
+    summary.close(stream)
