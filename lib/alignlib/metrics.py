@@ -24,6 +24,7 @@ BOOTSTRAP_UP_TO = 20_000
 def mean_interval(
     values: Sequence[float],
     groups: Sequence[int] | None = None,
+    weights: Sequence[float] | None = None,
     *,
     confidence: float = 0.95,
     resamples: int = 1000,
@@ -34,13 +35,15 @@ def mean_interval(
     values: (n,) numbers; groups: (n,) integers, or None for n groups of one. Whole groups are drawn, since the
     completions of one prompt resemble each other: counted as independent, they would make the interval too
     narrow. Over more than BOOTSTRAP_UP_TO groups the interval is the normal one of the same estimate.
-    No value: mean, low and high are None. One group: low and high are None, as one draw has no spread.
+    weights: (n,) what each value is a sum over, say its tokens: the mean is then sum(values) / sum(weights).
+    Nothing to divide by: mean, low and high are None. One group: low and high are None, as one draw has no spread.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     x = np.asarray(values, dtype=np.float64)
-    if x.size == 0:
-        return {"mean": None, "low": None, "high": None, "n": 0}
-    sums, counts = _per_group(x, groups)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not w.any():
+        return {"mean": None, "low": None, "high": None, "n": int(x.size)}
+    sums, counts = _per_group(x, w, groups)
     mean = float(sums.sum() / counts.sum())
     if sums.size == 1:
         low = high = None
@@ -51,12 +54,12 @@ def mean_interval(
     return {"mean": mean, "low": low, "high": high, "n": int(x.size)}
 
 
-def _per_group(x: np.ndarray, groups: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and size of each group that has a value: (n,), (n,) -> (g,), (g,)."""
-    if groups is None:
-        return x, np.ones_like(x)
-    _, index = np.unique(np.asarray(groups, dtype=np.int64), return_inverse=True)
-    return np.bincount(index, weights=x), np.bincount(index).astype(np.float64)
+def _per_group(x: np.ndarray, w: np.ndarray, groups: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of values and weights in each group with a weight: (n,), (n,), (n,) -> (g,), (g,)."""
+    if groups is not None:
+        _, index = np.unique(np.asarray(groups, dtype=np.int64), return_inverse=True)
+        x, w = np.bincount(index, weights=x), np.bincount(index, weights=w)
+    return x[w > 0], w[w > 0]  # else a resample could divide by zero
 
 
 def _percentile_interval(
@@ -110,10 +113,11 @@ def both_directions(differences: Sequence[float]) -> tuple[np.ndarray, np.ndarra
 
 
 def reliability(truth: Sequence[float], probability: Sequence[float], bins: int, strategy: str = "uniform") -> list:
-    """The reliability curve: [{n, predicted, observed}] of the bins that are not empty, from low to high.
+    """The reliability curve: [{n, predicted, observed, low, high}] of the bins that are not empty, from low to high.
 
     truth: (n,) of 0 and 1; probability: (n,) in [0, 1]. `uniform` bins are equally wide, `quantile` bins equally
-    full as far as ties allow; both are closed on the right. predicted: mean probability; observed: share of 1s.
+    full as far as ties allow; both are closed on the right. predicted: mean probability; observed: share of 1s,
+    between low and high (share_interval).
     """
     t, p = np.asarray(truth, dtype=np.float64), np.asarray(probability, dtype=np.float64)
     if t.size == 0:
@@ -130,8 +134,21 @@ def reliability(truth: Sequence[float], probability: Sequence[float], bins: int,
     full = n > 0
     predicted = np.bincount(index, weights=p, minlength=bins)[full] / n[full]
     observed = np.bincount(index, weights=t, minlength=bins)[full] / n[full]
-    columns = (n[full].tolist(), predicted.tolist(), observed.tolist())
-    return [{"n": k, "predicted": a, "observed": b} for k, a, b in zip(*columns, strict=True)]
+    return [
+        {"n": k, "predicted": mean, "observed": share, **share_interval(share, k)}
+        for k, mean, share in zip(n[full].tolist(), predicted.tolist(), observed.tolist(), strict=True)
+    ]
+
+
+def share_interval(share: float, n: int, z: float = 1.959964) -> dict:
+    """Wilson's interval {low, high} of a share seen in n > 0 trials; z: 95 % by default.
+
+    Unlike the bootstrap's it has a width at shares 0 and 1, which small bins often have.
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22.
+    """
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return {"low": max(0.0, middle - half), "high": min(1.0, middle + half)}
 
 
 def calibration_errors(curve: list) -> dict:

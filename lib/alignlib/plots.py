@@ -1,0 +1,147 @@
+"""Figures, written as PNG, SVG or PDF by the file's suffix. Drawn without a display; heavy imports inside.
+
+The arguments are plain lists and dictionaries, as al-eval prints them. A mean is {mean, low, high, n}, or a bare
+number where no interval is known.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; the marks differ too, for print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+SUFFIXES = (".png", ".svg", ".pdf")
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "axes.edgecolor": "#888888",
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.hashsalt": "align",  # else an SVG's ids differ from run to run
+}
+
+
+def check_suffix(path: str) -> None:
+    """ValueError, before any work is done, for a file that could not be drawn."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: a figure is written as one of {', '.join(SUFFIXES)}")
+
+
+def calibration(curve: Sequence[Mapping], path: str, *, title: str = "") -> None:
+    """A reliability curve (metrics.reliability): observed against predicted share, the bins' sizes below."""
+    with _figure(path, (5.0, 5.6)) as figure:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        above.plot([0, 1], [0, 1], color="#999999", linestyle=(0, (4, 3)), linewidth=1.2, label="perfect calibration")
+        x, y = [bin["predicted"] for bin in curve], [bin["observed"] for bin in curve]
+        spread = [[bin["observed"] - bin["low"] for bin in curve], [bin["high"] - bin["observed"] for bin in curve]]
+        if curve:
+            above.errorbar(x, y, yerr=spread, color=COLOURS[0], marker="o", markersize=5, linewidth=1.6,
+                           elinewidth=1, capsize=2.5, label="reward model (95 % interval)")
+        above.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that is preferred", title=title)
+        above.legend(loc="upper left")
+        below.bar(x, [bin["n"] for bin in curve], width=0.6 / max(10, len(curve)), color=COLOURS[0], alpha=0.55)
+        below.set(xlabel="predicted probability of being preferred", ylabel="n")
+        below.grid(axis="x", visible=False)
+
+
+def frontier(methods: Mapping[str, Sequence[Mapping]], path: str, *, title: str = "", reward: str = "reward") -> None:
+    """Reward against KL: one line a method, one point a checkpoint ({kl, reward} with intervals), by rising step.
+
+    What has moved nowhere, its KL being 0, is the reference (SFT): a grey star. reward: the label of the axis.
+    """
+    with _figure(path, (6.6, 4.6)) as figure:
+        axes = figure.subplots()
+        lines = 0
+        for name, points in methods.items():
+            x, y = [_mean(p["kl"]) for p in points], [_mean(p["reward"]) for p in points]
+            bars = {"xerr": _spread([p["kl"] for p in points]), "yerr": _spread([p["reward"] for p in points])}
+            look: dict[str, Any] = {"marker": "*", "markersize": 13, "color": "#555555", "linestyle": "none"}
+            if any(x):
+                look = {"marker": MARKS[lines % len(MARKS)], "markersize": 5.5, "color": COLOURS[lines % len(COLOURS)]}
+                lines += 1
+            drawn = axes.errorbar(x, y, **bars, **look, linewidth=1.7, elinewidth=1, capsize=2, label=name)
+            for part in (*drawn.lines[1], *drawn.lines[2]):
+                part.set_alpha(0.45)  # the intervals stay behind the points
+        axes.set(xlabel="KL(policy || reference) in nats per completion", ylabel=f"{reward} (mean, 95 % interval)")
+        _title_and_legend(axes, title, len(methods))
+
+
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: str, *, field: str = "loss",
+           smooth: int = 1, title: str = "") -> None:
+    """Training curves: {name: (steps, values)} on one axis. smooth > 1: a running mean over so many logged steps,
+    the values themselves faint behind it."""
+    with _figure(path, (6.6, 4.2)) as figure:
+        axes = figure.subplots()
+        for position, (name, (steps, values)) in enumerate(series.items()):
+            colour = COLOURS[position % len(COLOURS)]
+            if smooth > 1:
+                axes.plot(steps, values, color=colour, alpha=0.22, linewidth=1)
+            mark = "o" if len(steps) == 1 else None
+            axes.plot(steps, running_mean(values, smooth), color=colour, linewidth=1.7, marker=mark, label=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(xlabel="step", ylabel=field + (f" (mean of {smooth} logged steps)" if smooth > 1 else ""))
+        _title_and_legend(axes, title, len(series))
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Mean of each value and the up to window - 1 before it: ([1, 3, 5], 2) -> [1, 2, 4]."""
+    return [sum(part) / len(part) for end in range(1, len(values) + 1) if (part := values[max(0, end - window) : end])]
+
+
+def _mean(figure: Mapping | float) -> float:
+    return figure["mean"] if isinstance(figure, Mapping) else figure
+
+
+def _spread(figures: Sequence[Mapping | float]) -> list[list[float]] | None:
+    """Lengths of the error bars, below and above: 2 lists of (n,); none of length 0 throughout."""
+    ends = [_ends(figure) for figure in figures]
+    middles = [_mean(figure) for figure in figures]
+    below = [middle - low for middle, (low, _) in zip(middles, ends, strict=True)]
+    above = [high - middle for middle, (_, high) in zip(middles, ends, strict=True)]
+    return [below, above] if any(below) or any(above) else None
+
+
+def _ends(figure: Mapping | float) -> tuple[float, float]:
+    """(low, high); both the mean itself where no interval is known."""
+    if isinstance(figure, Mapping) and figure.get("low") is not None:
+        return figure["low"], figure["high"]
+    return _mean(figure), _mean(figure)
+
+
+def _title_and_legend(axes: Any, title: str, entries: int) -> None:
+    """The legend beside the axes, where it hides no point."""
+    if title:
+        axes.set_title(title)
+    if entries:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+class _figure:
+    """`with _figure(path, inches) as figure`: in our style, saved at the end, without pyplot's global state."""
+
+    def __init__(self, path: str, inches: tuple[float, float]):
+        check_suffix(path)
+        self.path, self.inches = path, inches
+
+    def __enter__(self) -> Any:
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        self.style = matplotlib.rc_context(STYLE)
+        self.style.__enter__()
+        self.figure = Figure(figsize=self.inches, layout="constrained")
+        return self.figure
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            # No date in it: the same numbers give the same file.
+            metadata = {"Date": None} if self.path.endswith(".svg") else None
+            self.figure.savefig(self.path, dpi=160, metadata=metadata)
+        self.style.__exit__(kind, error, trace)

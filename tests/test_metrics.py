@@ -1,0 +1,211 @@
+"""metrics.py against hand-worked numbers and against what the original implementations print."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from alignlib import metrics
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# --- intervals ---------------------------------------------------------------------------------------------------
+
+
+def test_mean_of_nothing_and_of_one():
+    assert metrics.mean_interval([]) == {"mean": None, "low": None, "high": None, "n": 0}
+    assert metrics.mean_interval([2.5]) == {"mean": 2.5, "low": None, "high": None, "n": 1}
+    assert metrics.mean_interval([1, 2], [7, 7]) == {"mean": 1.5, "low": None, "high": None, "n": 2}
+    assert metrics.mean_interval([0.0], weights=[0]) == {"mean": None, "low": None, "high": None, "n": 1}
+
+
+def test_interval_of_two_values_spans_both():
+    # Four equally likely resamples of {0, 1}: 0, 1/2, 1/2, 1; the tails of 2.5 % lie in 0 and in 1.
+    assert metrics.mean_interval([0, 1]) == {"mean": 0.5, "low": 0.0, "high": 1.0, "n": 2}
+
+
+def test_interval_has_the_textbook_width_and_a_seed():
+    values = np.random.default_rng(3).normal(size=4000)
+    found = metrics.mean_interval(values, resamples=4000)
+    half = 1.96 * values.std() / math.sqrt(values.size)
+    assert found["mean"] == pytest.approx(values.mean(), abs=1e-12)
+    assert found["mean"] - found["low"] == pytest.approx(half, rel=0.08)
+    assert found["high"] - found["mean"] == pytest.approx(half, rel=0.08)
+    assert metrics.mean_interval(values, resamples=4000) == found
+    assert metrics.mean_interval(values, resamples=4000, seed=1) != found
+    narrow = metrics.mean_interval(values, resamples=4000, confidence=0.5)
+    assert (narrow["high"] - narrow["low"]) / (found["high"] - found["low"]) == pytest.approx(0.674 / 1.96, rel=0.1)
+
+
+def test_completions_of_one_prompt_count_as_one_draw():
+    # 100 prompts with four equal answers each: no more is known than from one answer each.
+    prompts = np.random.default_rng(0).normal(size=100)
+    one = metrics.mean_interval(prompts)
+    four = metrics.mean_interval(np.repeat(prompts, 4), np.repeat(np.arange(100), 4))
+    assert four["n"] == 400
+    assert [four[k] for k in ("mean", "low", "high")] == pytest.approx([one[k] for k in ("mean", "low", "high")])
+    wrong = metrics.mean_interval(np.repeat(prompts, 4))
+    assert wrong["high"] - wrong["low"] < 0.6 * (one["high"] - one["low"])
+
+
+def test_weighted_mean_is_a_ratio_of_sums():
+    found = metrics.mean_interval([2.0, 3.0, 0.0], weights=[1, 4, 0])
+    assert found["mean"] == 1.0 and found["n"] == 3
+    assert found["low"] == 0.75 and found["high"] == 2.0  # a quarter of the resamples is 2/1 twice, a quarter 3/4
+
+
+def test_many_groups_take_the_normal_interval_of_the_same_width(monkeypatch):
+    rng = np.random.default_rng(5)
+    groups = np.sort(rng.integers(0, 3000, 9000))
+    values = rng.normal(size=3000)[groups] + rng.normal(size=9000)
+    drawn = metrics.mean_interval(values, groups, resamples=4000)
+    monkeypatch.setattr(metrics, "BOOTSTRAP_UP_TO", 100)
+    normal = metrics.mean_interval(values, groups)
+    assert normal["mean"] == drawn["mean"]
+    width = drawn["high"] - drawn["low"]
+    assert normal["low"] == pytest.approx(drawn["low"], abs=0.04 * width)
+    assert normal["high"] == pytest.approx(drawn["high"], abs=0.04 * width)
+
+
+def test_share_interval():
+    # 8 of 10: (.8 + .19207) / 1.38415 = .71674, -+ 1.41601 * sqrt(.016 + .0096037) = .22658
+    found = metrics.share_interval(0.8, 10)
+    assert found["low"] == pytest.approx(0.4902, abs=5e-5) and found["high"] == pytest.approx(0.9433, abs=5e-5)
+    assert metrics.share_interval(1.0, 3)["high"] == 1.0 and metrics.share_interval(0.0, 3)["high"] > 0.5
+
+
+# --- pairs -------------------------------------------------------------------------------------------------------
+
+
+def test_wins():
+    assert metrics.wins([2.0, -0.1, 0.0]).tolist() == [1.0, 0.0, 0.5]
+    assert metrics.wins([]).size == 0
+
+
+def test_both_directions_stays_finite():
+    truth, probability = metrics.both_directions([0.0, 2000.0])
+    assert truth.tolist() == [1, 1, 0, 0]
+    assert probability.tolist() == [0.5, 1.0, 0.5, 0.0]
+    assert metrics.both_directions([40.0])[1][1] == pytest.approx(math.exp(-40), rel=1e-9)
+
+
+def test_calibration_by_hand():
+    # Bins [0, .5] and (.5, 1]: predicted .3 observed .5 (n 2), predicted .8 observed 1 (n 1). The .5 is in the first.
+    curve = metrics.reliability([0, 1, 1], [0.1, 0.5, 0.8], 2)
+    assert [(p["n"], p["predicted"], p["observed"]) for p in curve] == [(2, 0.3, 0.5), (1, 0.8, 1.0)]
+    assert curve[0]["low"] < 0.5 < curve[0]["high"]
+    errors = metrics.calibration_errors(curve)
+    assert errors == pytest.approx({"ECE": 0.2, "ACE": 0.2, "MCE": 0.2})
+    assert metrics.calibration_errors(metrics.reliability([], [], 5)) == {"ECE": None, "ACE": None, "MCE": None}
+    with pytest.raises(ValueError, match="'uniform' or 'quantile', not 'other'"):
+        metrics.reliability([1], [0.5], 5, "other")
+
+
+def test_calibration_as_more(fixtures):
+    for case in lines(fixtures / "MORE" / "calibration_error.jsonl"):
+        curve = metrics.reliability(case["y_true"], case["y_prob"], case["n_bins"], case["strategy"])
+        assert sum(point["n"] for point in curve) == len(case["y_true"])
+        found = metrics.calibration_errors(curve)
+        for name, value in found.items():
+            expected = case[name] if case["y_true"] else None  # theirs calls the error of nothing 0
+            assert value == pytest.approx(expected, abs=1e-12), (case["id"], name)
+
+
+def test_pair_figures_as_more(fixtures):
+    for case in lines(fixtures / "MORE" / "compute_metrics.jsonl"):
+        # One difference a pair with different scores, the better first; below 0 is their padding.
+        differences = [
+            rewards[i] - rewards[j]
+            for rewards, scores in zip(case["logits"], case["scores"], strict=True)
+            for i in range(len(scores))
+            for j in range(len(scores))
+            if scores[i] > scores[j] >= 0
+        ]
+        expected = case["output"]
+        assert metrics.wins(differences).mean() == pytest.approx(expected["Preference total Acc"], abs=1e-6)
+        for bins in (5, 10, 20):
+            curve = metrics.reliability(*metrics.both_directions(differences), bins)
+            for name, value in metrics.calibration_errors(curve).items():
+                assert value == pytest.approx(expected[f"calibration_{name}_bin{bins}"], abs=1e-6), (case["id"], name)
+
+
+# --- texts -------------------------------------------------------------------------------------------------------
+
+
+def test_words():
+    assert metrics.words("It's well-known: don’t, été 3.5!") == [
+        "It's", "well-known", ":", "don’t", ",", "été", "3", ".", "5", "!"]
+    assert metrics.words(" \n") == []
+
+
+def test_repetition_by_hand():
+    # a b a b a: 4 bigrams, 2 distinct; 3 trigrams, 2 distinct; 2 four-grams, 2 distinct
+    found = metrics.repetition(["a", "b", "a", "b", "a"])
+    assert found == pytest.approx({"rep_2": 1 - 2 / 5, "rep_3": 1 - 2 / 4, "rep_4": 1 - 2 / 3,
+                                   "diversity": 2 / 5 * 2 / 4 * 2 / 3})
+    assert metrics.repetition(["a", "b", "c"]) is None
+
+
+def test_repetition_as_args(fixtures):
+    checked = 0
+    for case in json.loads((fixtures / "args" / "metrics.json").read_text())["rep_and_diversity"]:
+        for found in (value for value in case.values() if isinstance(value, dict)):
+            for n in (2, 3, 4):
+                assert 100 * metrics.rep_n(found["tokens"], n) == pytest.approx(found[f"rep_{n}"], abs=1e-12)
+            figures = metrics.repetition(found["tokens"])
+            if figures is None:  # theirs counts it as 0 in the mean; ours leaves it out
+                assert len(found["tokens"]) < 4 and found["diversity"] == 0
+            else:
+                assert figures["diversity"] == pytest.approx(found["diversity"], abs=1e-12)
+                checked += 1
+    assert checked > 10
+
+
+def test_distinct_by_hand():
+    assert metrics.distinct(["a b", "b"]) == [2 / 3, 1 / 3, 0.0]
+    assert metrics.distinct([""]) == [1.0, 0.0, 0.0]
+    assert metrics.distinct([]) is None
+
+
+def test_distinct_as_alt(fixtures):
+    cases = json.loads((fixtures / "ALT" / "metrics.json").read_text())
+    for case in cases["distinctness"]:
+        assert metrics.distinct(case["generations"]) == case["dist_1_2_3"]
+    for case in cases["toxicity_distinctness"]:  # there: the mean over groups of num_sample texts
+        texts, size = case["responses"], case["num_sample"]
+        groups = [metrics.distinct(texts[i : i + size]) for i in range(0, len(texts), size)]
+        assert np.mean(groups, axis=0) == pytest.approx(case["dist_1_2_3"], abs=1e-15)
+
+
+def test_cosine():
+    assert metrics.cosine([1, 0], [3, 4]) == pytest.approx(0.6)
+    assert metrics.cosine([1, 0], [0, 0]) is None
+
+
+# --- one number against another ----------------------------------------------------------------------------------
+
+
+def test_correlations_by_hand():
+    assert metrics.pearson([1, 2, 3], [2, 4, 9]) == pytest.approx(7 / math.sqrt(2 * 26))
+    assert metrics.spearman([1, 2, 3], [2, 4, 9]) == pytest.approx(1.0)
+    # ranks 0 1.5 1.5 3 and 0 1 2 3: covariance 4.5, squares 4.5 and 5
+    assert metrics.spearman([1, 5, 5, 9], [1, 2, 3, 4]) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    assert metrics.pearson([1, 1], [2, 3]) is None and metrics.pearson([1], [1]) is None
+    assert metrics.spearman([], []) is None
+
+
+def test_quantile_buckets():
+    found = metrics.quantile_buckets([5, 1, 1, 9, 1, 7], 2)  # median 3
+    assert [part.tolist() for part in found] == [[1, 2, 4], [0, 3, 5]]
+    assert [part.tolist() for part in metrics.quantile_buckets([2, 2, 2], 4)] == [[0, 1, 2]]
+    assert metrics.quantile_buckets([], 4) == []
+
+
+def test_frontier_at():
+    # At KL 2 the method is worse than at 1: its frontier stays at 5 there and rises to 7 at 4.
+    found = metrics.frontier_at([4, 1, 2], [7, 5, 3], [0, 1, 1.5, 2, 3, 9])
+    assert found.tolist() == [5, 5, 5, 5, 6, 7]

@@ -1,0 +1,87 @@
+"""plots.py draws what it is given: checked in the figures' data, and in the files."""
+
+import matplotlib.figure
+import pytest
+
+from alignlib import plots
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures saved so far, to look at their data."""
+    figures, save = [], matplotlib.figure.Figure.savefig
+
+    def keep(figure, *args, **settings):
+        figures.append(figure)
+        save(figure, *args, **settings)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", keep)
+    return figures
+
+
+def mean(value, half):
+    return {"mean": value, "low": value - half, "high": value + half, "n": 10}
+
+
+def test_frontier(tmp_path, drawn):
+    methods = {
+        "sft": [{"step": 0, "kl": 0, "reward": 0.5}],
+        "exo-rw": [{"step": 1, "kl": mean(1, 0.25), "reward": mean(2, 0.5)}, {"step": 2, "kl": 2, "reward": 3}],
+        "dpo-rw": [{"step": 1, "kl": 1.5, "reward": mean(2, 0.5)}],
+    }
+    plots.frontier(methods, str(tmp_path / "f.png"), title="toy", reward="oracle")
+    axes = drawn[0].axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(methods)
+    points = {c.get_label(): c.lines[0].get_xydata().tolist() for c in axes.containers}
+    assert points == {"sft": [[0, 0.5]], "exo-rw": [[1, 2], [2, 3]], "dpo-rw": [[1.5, 2]]}
+    exo = axes.containers[1]
+    across, up = (bars.get_segments()[0].tolist() for bars in exo.lines[2])
+    assert across == [[0.75, 2], [1.25, 2]] and up == [[1, 1.5], [1, 2.5]]
+    looks = {(c.lines[0].get_marker(), c.lines[0].get_color()) for c in axes.containers}
+    assert len(looks) == 3  # told apart even with one checkpoint each
+    assert "nats" in axes.get_xlabel() and "oracle" in axes.get_ylabel() and axes.get_title(loc="left") == "toy"
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_calibration(tmp_path, drawn):
+    curve = [{"n": 8, "predicted": 0.2, "observed": 0.25, "low": 0.1, "high": 0.5},
+             {"n": 4, "predicted": 0.9, "observed": 1.0, "low": 0.6, "high": 1.0}]
+    plots.calibration(curve, str(tmp_path / "c.pdf"), title="12 pairs")
+    above, below = drawn[0].axes
+    assert above.containers[0].lines[0].get_xydata().tolist() == [[0.2, 0.25], [0.9, 1.0]]
+    assert above.containers[0].lines[2][0].get_segments()[0].tolist() == [[0.2, 0.1], [0.2, 0.5]]
+    assert [bar.get_height() for bar in below.patches] == [8, 4]
+    assert (tmp_path / "c.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_curves(tmp_path, drawn):
+    plots.curves({"a": ([1, 2, 3], [1, 3, 5]), "b": ([1], [2])}, str(tmp_path / "c.svg"), field="margin", smooth=2)
+    faint, line, *_ = drawn[0].axes[0].get_lines()
+    assert faint.get_xydata().tolist() == [[1, 1], [2, 3], [3, 5]]
+    assert line.get_xydata().tolist() == [[1, 1], [2, 2], [3, 4]]
+    assert drawn[0].axes[0].get_ylabel() == "margin (mean of 2 logged steps)"
+
+
+def test_the_same_numbers_give_the_same_file(tmp_path):
+    for suffix in (".svg", ".png"):
+        for name in ("one", "two"):
+            plots.curves({"a": ([1, 2], [3, 4])}, str(tmp_path / (name + suffix)))
+        assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
+
+
+def test_nothing_to_draw_is_drawn(tmp_path):
+    plots.frontier({}, str(tmp_path / "f.png"))
+    plots.calibration([], str(tmp_path / "c.png"))
+    plots.curves({"a": ([], [])}, str(tmp_path / "l.png"))
+    assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in "fcl")
+
+
+def test_unknown_suffix():
+    with pytest.raises(ValueError, match=r"figure\.txt: a figure is written as one of \.png, \.svg, \.pdf"):
+        plots.check_suffix("figure.txt")
+
+
+def test_running_mean():
+    assert plots.running_mean([1, 3, 5], 2) == [1, 2, 4]
+    assert plots.running_mean([1, 3], 1) == [1, 3]
+    assert plots.running_mean([], 3) == []

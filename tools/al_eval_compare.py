@@ -1,0 +1,142 @@
+"""The part of al-eval that compares: results and training logs side by side.
+
+    in    {"what": "reward", "method": "exo-rw", "step": 20, "reward": {"mean": 1.1, "low": 1.0, "high": 1.2, "n": 400}}
+          {"what": "kl", "method": "exo-rw", "step": 20, "kl": {"mean": 0.9, "low": 0.8, "high": 1.0, "n": 400}}
+    out   {"what": "frontier", "points": [{"method": "exo-rw", "step": 20, "kl": {...}, "reward": {...}}], ...}
+
+    al-eval reward --set method=exo-rw --set step=20 scored.jsonl >> results.jsonl
+    al-eval frontier results.jsonl --plot frontier.png
+"""
+
+from pathlib import Path
+
+import click
+
+from alignlib import evaluations, jsonl, options, tables
+from alignlib.evaluations import plot_option, result_files
+
+
+@evaluations.command()
+@result_files
+@click.option("--reward", "name", default="reward", help="The figure that is the reward, e.g. learned_reward.")
+@click.option("--title", default="", help="Of the plot.")
+@plot_option
+def frontier(files, name, title, plot, output, as_json) -> None:
+    """Reward against KL: a point a checkpoint, a line a method. Reads all input first.
+
+    Reads results of al-eval, one a line: {"method": "exo-rw", "step": 20, "reward": {...}} and {..., "kl": {...}}
+    (made with --set method=exo-rw --set step=20; means or bare numbers); those of one method and step are joined.
+    `NAME=FILE` gives a file's lines their method. `at_equal_kl` compares methods of several checkpoints: the best
+    reward at a KL up to the given one, on straight lines between checkpoints.
+    """
+    summary, methods = options.Summary(), {}
+    for (method, step), point in evaluations.read(files, "method", "step").items():
+        for figure in ("kl", name):
+            if tables.mean_of(point.get(figure)) is None:
+                raise jsonl.DataError(f"{evaluations.shown(method, step)}: no {figure}")
+        methods.setdefault(method, []).append({"step": step, "kl": point["kl"], "reward": point[name]})
+        summary.count(points=1)
+    for points in methods.values():
+        points.sort(key=lambda point: (point["step"] is not None, point["step"]))
+    if plot:
+        from alignlib import plots
+
+        plots.frontier(methods, plot, title=title, reward=name.replace("_", " "))
+    flat = [{"method": method, **point} for method, points in methods.items() for point in points]
+    figures = {"reward_figure": name, "points": flat, "at_equal_kl": at_equal_kl(methods)}
+    evaluations.write("frontier", figures, {}, output, as_json)
+    summary.close()
+
+
+def at_equal_kl(methods: dict[str, list[dict]], places: int = 5) -> list[dict]:
+    """The methods' frontiers at KLs that all of them reach: [{"kl": 1.0, "exo-rw": 0.9, "dpo-rw": 0.8}, ...]."""
+    from alignlib.metrics import frontier_at
+
+    lines = {method: [[tables.mean_of(point[axis]) for point in points] for axis in ("kl", "reward")]
+             for method, points in methods.items() if len(points) > 1}
+    if len(lines) < 2:
+        return []
+    low, high = max(min(kls) for kls, _ in lines.values()), min(max(kls) for kls, _ in lines.values())
+    if low > high:
+        return []
+    kls = [low + (high - low) * i / (places - 1) for i in range(places)]
+    columns = {method: frontier_at(*line, kls).tolist() for method, line in lines.items()}
+    return [{"kl": at, **{method: column[i] for method, column in columns.items()}} for i, at in enumerate(kls)]
+
+
+@evaluations.command()
+@result_files
+@click.option("--field", default="loss", help="What to follow.")
+@click.option("--smooth", default=1, type=click.IntRange(1),
+              help="Plot a running mean over so many logged steps.")
+@click.option("--title", default="", help="Of the plot.")
+@plot_option
+def curve(files, field, smooth, title, plot, output, as_json) -> None:
+    """Training logs side by side: one JSON object a step, with `step` and FIELD. Reads all input first.
+
+    Lines without FIELD (evaluations, say) are counted as `other`, those where it is null (not finite) as `null`.
+    """
+    summary, logs, series = options.Summary(), [], {}
+    for name, path in files:
+        name = name or ("<stdin>" if path == "-" else str(Path(path).with_suffix("")))
+        steps, values, figures = read_log(path, field)
+        if figures["other"] and not values and not figures["null"]:
+            raise jsonl.DataError(f"{name}: no line has {field}")
+        series[name] = steps, values
+        logs.append({"log": name, **figures})
+        summary.count(steps=len(values))
+    if plot:
+        from alignlib import plots
+
+        plots.curves(series, plot, field=field.replace("_", " "), smooth=smooth, title=title)
+    evaluations.write("curve", {"field": field, "logs": logs}, {}, output, as_json)
+    summary.close()
+
+
+def read_log(path: str, field: str) -> tuple[list[float], list[float], dict]:
+    """Steps, values of `field`, and its figures: how many, first, last and lowest and highest."""
+    steps, values, skipped = [], [], {"other": 0, "null": 0}
+    for line in jsonl.read_all((path,), lambda record: check_step(record, field)):
+        value = line.record.get(field)
+        if value is None:
+            skipped["null" if field in line.record else "other"] += 1
+        else:
+            steps.append(line.record["step"])
+            values.append(value)
+    ends = {"first": values[0], "last": values[-1], "lowest": min(values), "highest": max(values)} if values else {}
+    return steps, values, {"n": len(values), **ends, **skipped}
+
+
+def check_step(record: dict, field: str) -> None:
+    for name in ("step", field):
+        value = record.get(name)
+        missing = value is None and (name == field or field not in record)
+        if not missing and type(value) not in (int, float):
+            raise ValueError(f"{name}: expected a number, got {jsonl.kind(value)}")
+
+
+@evaluations.command()
+@result_files
+@click.option("--columns", help="Figures to show, in order: reward,kl,winrate,words. By default all means.")
+@click.option("--markdown", is_flag=True, help="Print Markdown.")
+def table(files, columns, markdown, output, as_json) -> None:
+    """Methods side by side: a row a method, a column a figure with its interval. Reads all input first.
+
+    Reads results of al-eval reward, kl, text, rm (one a line): al-eval table sft=a.json sft=b.json exo-rw=c.json ...
+    NAME is the row; lines without a NAME= say their "method" themselves (--set method=NAME). A row joins all files of
+    its name; a figure that two of them give differently is an error, and one that none gives stays empty.
+    """
+    summary = options.Summary()
+    rows = {method: row for (method,), row in evaluations.read(files, "method").items()}
+    means = dict.fromkeys(name for row in rows.values() for name, value in row.items() if tables.is_mean(value))
+    wanted = columns.split(",") if columns else list(means)
+    for name in wanted:
+        if rows and not any(name in row for row in rows.values()):
+            raise click.UsageError(f"--columns: no file has {name}")
+    flat = [{"method": method, **{name: row.get(name) for name in wanted}} for method, row in rows.items()]
+    summary.count(methods=len(flat))
+    if markdown:
+        evaluations.write_text(tables.markdown(flat) + "\n", output)
+    else:
+        evaluations.write("table", {"rows": flat}, {}, output, as_json)
+    summary.close()
