@@ -11,8 +11,10 @@ the output's own length tells whether that write happened.
 """
 
 import os
+import stat
 import sys
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,12 +43,18 @@ class Line:
     """One line of input that is not blank: its `record`, or the `error` why there is none."""
 
     index: int  # counts such lines over all files, from 0
-    where: str  # "scored.jsonl:17"
+    file: str
+    number: int  # counts all lines of the file, from 1
     raw: bytes
     crc: int  # of the input up to and with this line
     record: dict = field(default_factory=dict)
     data: Any = None  # what `prepare` made of the record
     error: ValueError | None = None
+
+    @property
+    def where(self) -> str:
+        """ "scored.jsonl:17" """
+        return f"{self.file}:{self.number}"
 
     def failure(self) -> DataError:
         return DataError(f"{self.where}: {self.error}")
@@ -91,6 +99,19 @@ def open_input(name: str) -> BinaryIO:
     return open(name, "rb")
 
 
+def _numbered(name: str, shown: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, from 1. Raises DataError where a .gz is cut or no gzip at all."""
+    number = 0
+    with open_input(name) as handle:
+        try:
+            for number, raw in enumerate(handle, 1):
+                yield number, raw
+        except (EOFError, zlib.error, OSError) as error:
+            if not name.endswith(".gz"):
+                raise
+            raise DataError(f"{shown}:{number + 1}: broken gzip: {error}") from error
+
+
 def read(files: Iterable[str] = (), prepare: Callable[[dict], Any] | None = None) -> Iterator[Line]:
     """The lines of `files` (none, or "-": standard input), bad ones with their `error`.
 
@@ -100,20 +121,19 @@ def read(files: Iterable[str] = (), prepare: Callable[[dict], Any] | None = None
     index, crc = 0, 0
     for name in tuple(files) or ("-",):
         shown = "<stdin>" if name == "-" else name
-        with open_input(name) as handle:
-            for number, raw in enumerate(handle, 1):
-                crc = zlib.crc32(raw, crc)
-                text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-                if text.isspace() or not text:
-                    continue
-                line = Line(index, f"{shown}:{number}", raw, crc)
-                try:
-                    line.record = parse(text)
-                    line.data = prepare(line.record) if prepare else None
-                except ValueError as error:
-                    line.error = error
-                index += 1
-                yield line
+        for number, raw in _numbered(name, shown):
+            crc = zlib.crc32(raw, crc)
+            text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+            if text.isspace() or not text:
+                continue
+            line = Line(index, shown, number, raw, crc)
+            try:
+                line.record = parse(text)
+                line.data = prepare(line.record) if prepare else None
+            except ValueError as error:
+                line.error = error
+            index += 1
+            yield line
 
 
 def read_all(files: Iterable[str] = (), prepare: Callable[[dict], Any] | None = None) -> Iterator[Line]:
@@ -133,7 +153,8 @@ class Stream:
     output    a path, or None for standard output
     resume    go on from the `.state` of a killed run with the same key and input
     key       stands for the options and the model: a state with another key is refused
-    skip      put bad lines aside, byte for byte in the file `rejects` if given, instead of raising DataError
+    skip      put bad lines aside, byte for byte (a newline added where the input's last line has none) in the file
+              `rejects` if given, instead of raising DataError
     """
 
     def __init__(
@@ -151,22 +172,21 @@ class Stream:
         self.next = 0  # index of the first line that has not left
         self.crc = 0  # of the input that has left
         self.written = self.rejected = 0
-        self._bad: list[Line] = []  # read, but not yet their turn to leave
+        self._bad: deque[Line] = deque()  # read, but not yet their turn to leave
         self._out = self._rejects = None
         self._state: int | None = None
-        self.complete = bool(resume and output and Path(output).exists() and not self._state_path.exists())
+        self.complete = bool(resume and output and Path(output).is_file() and not self._state_path.exists())
         if self.complete:
             return
-        saved = self._recover(resume) if output else {}
-        if output:
+        keep = bool(output) and _regular(output)  # no state beside /dev/null or a named pipe
+        saved = self._recover(resume) if keep else {}
+        if keep:
             # The state comes first: an output without one is a finished one.
             self._state = os.open(self._state_path, os.O_RDWR | os.O_CREAT, 0o644)
-            self._out = _open_at(output, saved.get("out", 0))
-            if not saved:
-                self._save(0, 0)
-        else:
-            self._out = sys.stdout.buffer
-        self._rejects = _open_at(rejects, saved.get("rejects", 0)) if rejects else None
+        self._out = _Sink(output, saved.get("out", 0)) if output else _Sink()
+        self._rejects = _Sink(rejects, saved.get("rejects", 0)) if rejects else None
+        if keep and not saved:
+            self._save(0, 0)
 
     @property
     def _state_path(self) -> Path:
@@ -178,11 +198,14 @@ class Stream:
     def __exit__(self, kind, error, trace) -> None:
         if self._rejects:
             self._rejects.close()
-        if self._state is not None:
-            os.fsync(self._out.fileno())
+        if self._out:
             self._out.close()
+        if self._state is not None:
             os.close(self._state)
             if error is None:
+                self._state_path.unlink()
+            elif not self.next:  # nothing has left: there is nothing to resume
+                Path(self.path).unlink()
                 self._state_path.unlink()
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -195,17 +218,18 @@ class Stream:
         """
         window: list[Line] = []
         for line in self._lines(size):
-            if window and line.index // size != window[0].index // size:
-                yield window
-                window = []
             if not line.error:
                 window.append(line)
             elif self.skip or isinstance(line.error, Skip):
                 self._bad.append(line)
+                self._reject_before(self.next)  # at once, if nothing before it is still to be written
             else:
                 if window:
                     yield window  # what came before the bad line still leaves
                 raise line.failure()
+            if window and (line.index + 1) % size == 0:  # now, not with the next line: that may be long in coming
+                yield window
+                window = []
         if window:
             yield window
         self._reject_before(None)
@@ -230,24 +254,23 @@ class Stream:
         """Write and flush the record made from `line`; nothing, if it left in the run that is being resumed."""
         if line.index < self.next:
             return
-        self._reject_before(line)
+        if self._bad:
+            self._reject_before(line.index)
         data = dumps(record)
         if self._state is not None:
             self._save(line.index, line.crc)
         self._out.write(data)
-        self._out.flush()
         self.next, self.crc = line.index + 1, line.crc
         self.written += 1
 
-    def _reject_before(self, line: Line | None) -> None:
-        """Put aside the bad lines whose turn has come: those before `line`, or all."""
-        while self._bad and (line is None or self._bad[0].index < line.index):
-            bad = self._bad.pop(0)
+    def _reject_before(self, index: int | None) -> None:
+        """Put aside the bad lines whose turn has come: those up to line `index`, or all."""
+        while self._bad and (index is None or self._bad[0].index <= index):
+            bad = self._bad.popleft()
             if bad.index < self.next:
                 continue
             if self._rejects:
-                self._rejects.write(bad.raw)
-                self._rejects.flush()
+                self._rejects.write(bad.raw if bad.raw.endswith(b"\n") else bad.raw + b"\n")
             self.next, self.crc = bad.index + 1, bad.crc
             self.rejected += 1
             if self.rejected <= WARNINGS:
@@ -262,8 +285,8 @@ class Stream:
             "line": index,
             "crc": crc,
             "crc_before": self.crc,
-            "out": self._out.tell(),
-            "rejects": self._rejects.tell() if self._rejects else 0,
+            "out": self._out.at,
+            "rejects": self._rejects.at if self._rejects else 0,
             "written": self.written,
             "rejected": self.rejected,
         }
@@ -286,6 +309,8 @@ class Stream:
             raise StateError(f"{self.path}: cannot resume: made with other options or another model")
         self.next, self.crc = state["line"], state["crc_before"]
         self.written, self.rejected = state["written"], state["rejected"]
+        if not Path(self.path).exists():
+            raise StateError(f"{self.path}: cannot resume: it is gone; removing {self._state_path} starts anew")
         with open(self.path, "rb") as handle:
             handle.seek(state["out"])
             last = handle.readline()
@@ -296,9 +321,32 @@ class Stream:
         return state
 
 
-def _open_at(path: str, length: int) -> BinaryIO:
-    """`path` for writing, cut to its first `length` bytes."""
-    handle = open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644), "wb")
-    handle.truncate(length)
-    handle.seek(length)
-    return handle
+def _regular(path: str) -> bool:
+    """Whether `path` is, or would be made, a file that can be cut and gone on with."""
+    return not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)
+
+
+class _Sink:
+    """Where bytes leave for at once, without a buffer: standard output, or `path` cut to its first `at` bytes."""
+
+    def __init__(self, path: str | None = None, at: int = 0):
+        self.at = at
+        sys.stdout.flush()
+        self.file = None if path is None else open(path, "ab", buffering=0)
+        self.fd = self.file.fileno() if self.file else sys.stdout.fileno()
+        if self.file and _regular(path):
+            if os.fstat(self.fd).st_size < at:
+                raise StateError(f"{path}: cannot resume: it has become shorter")
+            self.file.truncate(at)
+
+    def write(self, data: bytes) -> None:
+        done = os.write(self.fd, data)
+        while done < len(data):  # a signal came in between, or the disk is nearly full
+            done += os.write(self.fd, memoryview(data)[done:])
+        self.at += len(data)
+
+    def close(self) -> None:
+        if self.file:
+            if stat.S_ISREG(os.fstat(self.fd).st_mode):
+                os.fsync(self.fd)
+            self.file.close()

@@ -33,10 +33,7 @@ def quiet_pipe() -> None:
 
 
 class Command(click.Command):
-    """A click command with our exit codes, one-line errors, -v and --schema."""
-
-    reads: tuple[str, ...] = ()
-    writes: tuple[str, ...] = ()
+    """A click command with our exit codes and one-line errors."""
 
     def main(self, args=None, prog_name=None, **extra):
         # libgomp reads it once, when torch is imported: two commands of a pipe share the cores.
@@ -90,8 +87,20 @@ def command(reads: Iterable[str] = (), writes: Iterable[str] = (), **settings) -
     fields = records.schema(tuple(reads), tuple(writes))
 
     def decorate(function: Callable) -> Command:
-        made = click.command(cls=Command, context_settings=CONTEXT, **settings)(common(fields)(function))
-        made.reads, made.writes = tuple(reads), tuple(writes)
+        made = click.command(cls=Command, context_settings=CONTEXT, **settings)(function)
+        made.params += common(fields)
+        return made
+
+    return decorate
+
+
+def group(reads: Iterable[str] = (), writes: Iterable[str] = (), **settings) -> Callable:
+    """The same for a command of several subcommands."""
+    fields = records.schema(tuple(reads), tuple(writes))
+
+    def decorate(function: Callable) -> Group:
+        made = click.group(cls=Group, context_settings=CONTEXT, **settings)(function)
+        made.params += common(fields)
         return made
 
     return decorate
@@ -100,7 +109,7 @@ def command(reads: Iterable[str] = (), writes: Iterable[str] = (), **settings) -
 CONTEXT = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-def common(fields: dict) -> Callable:
+def common(fields: dict) -> list[click.Parameter]:
     """-v, --version and --schema; none of them reaches the command's body."""
 
     def print_schema(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -108,14 +117,14 @@ def common(fields: dict) -> Callable:
             click.echo(orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode())
             context.exit()
 
-    def decorate(function: Callable) -> Callable:
-        function = click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=print_schema,
-                                help="Print the JSON Schema of what it reads and writes.")(function)
-        function = click.version_option(__version__, message="%(prog)s %(version)s")(function)
-        return click.option("-v", "--verbose", is_flag=True, expose_value=False,
-                            help="A traceback with an error.")(function)
+    @click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=print_schema,
+                  help="Print the JSON Schema of what it reads and writes.")
+    @click.version_option(__version__, message="%(prog)s %(version)s")
+    @click.option("-v", "--verbose", is_flag=True, expose_value=False, help="A traceback with an error.")
+    def carrier() -> None:
+        """Holds the options."""
 
-    return decorate
+    return list(reversed(carrier.__click_params__))
 
 
 def _options(*decorators: Callable) -> Callable:
@@ -146,18 +155,31 @@ def open_stream(
     *, prepare: Callable | None = None, model: str | None = None,
 ) -> Stream:
     """The Stream of the filter options; its key is every option given to the command, and the model's files."""
+    output = None if output == "-" else output
     if resume and not output:
         raise click.UsageError("--resume needs -o FILE")
-    if rejects and on_error != "skip":
+    if rejects and "skip" not in click.get_current_context().params.values():
         raise click.UsageError("--rejects needs --on-error skip")
     for name in files:
-        if name != "-" and not Path(name).is_file():
-            raise click.UsageError(f"{name}: no such file")
+        if name != "-" and (not Path(name).exists() or Path(name).is_dir()):
+            raise click.UsageError(f"{name}: {'a folder, not a file' if Path(name).is_dir() else 'no such file'}")
+    _keep_apart(files, output, rejects)
     stream = Stream(files, output, resume=resume, key=run_key(model), skip=on_error == "skip", rejects=rejects,
                     prepare=prepare)
     if stream.complete:
         print(f"{output} is complete: nothing to resume", file=sys.stderr)
     return stream
+
+
+def _keep_apart(files: tuple[str, ...], output: str | None, rejects: str | None) -> None:
+    """Refuse to write where there is no folder, over the input, or both outputs into one file."""
+    taken = [Path(name).resolve() for name in files if name != "-"]
+    for path in filter(None, (output, rejects)):
+        if not Path(path).resolve().parent.is_dir():
+            raise click.UsageError(f"{path}: no such folder")
+        if Path(path).resolve() in taken:
+            raise click.UsageError(f"{path}: would be overwritten while it is in use")
+        taken.append(Path(path).resolve())
 
 
 def run_key(model: str | None) -> str:

@@ -9,23 +9,30 @@ from alignlib.jsonl import kind
 Check = Callable[[object, str], None]  # (value, path): raises ValueError that names the path
 
 
-def _expect(condition: bool, path: str, what: str, value: object) -> None:
-    if not condition:
-        raise ValueError(f"{path}: expected {what}, got {kind(value)}")
+def _wrong(path: str, what: str, value: object) -> ValueError:
+    return ValueError(f"{path}: expected {what}, got {kind(value)}")
 
 
 def _string(value: object, path: str) -> None:
-    _expect(isinstance(value, str), path, "a string", value)
+    if not isinstance(value, str):
+        raise _wrong(path, "a string", value)
 
 
 def _number(value: object, path: str) -> None:
-    _expect(type(value) in (int, float), path, "a number", value)
+    if type(value) not in (float, int):  # not bool
+        raise _wrong(path, "a number", value)
     if not isfinite(value):
         raise ValueError(f"{path}: not finite")
 
 
 def _integer(value: object, path: str) -> None:
-    _expect(type(value) is int, path, "an integer", value)
+    if type(value) is not int:
+        raise _wrong(path, "an integer", value)
+
+
+def _object(value: object, path: str) -> None:
+    if not isinstance(value, dict):
+        raise _wrong(path, "an object", value)
 
 
 def _finish_reason(value: object, path: str) -> None:
@@ -35,17 +42,22 @@ def _finish_reason(value: object, path: str) -> None:
 
 def _array(check: Check, empty: bool = True) -> Check:
     def array(value: object, path: str) -> None:
-        _expect(isinstance(value, list), path, "an array", value)
+        if not isinstance(value, list):
+            raise _wrong(path, "an array", value)
         if not value and not empty:
             raise ValueError(f"{path}: empty")
-        for i, item in enumerate(value):
-            check(item, f"{path}[{i}]")
+        try:
+            for item in value:
+                check(item, path)
+        except ValueError:  # once more, to name the place: thousands of good items need no names
+            for i, item in enumerate(value):
+                check(item, f"{path}[{i}]")
 
     return array
 
 
 def _messages(value: object, path: str) -> None:
-    _array(lambda item, at: _expect(isinstance(item, dict), at, "an object", item), empty=False)(value, path)
+    _array(_object, empty=False)(value, path)
     for i, message in enumerate(value):
         for name in ("role", "content"):
             if name not in message:
@@ -108,7 +120,7 @@ FIELDS: dict[str, Field] = {
     "condition": Field(
         "string", STRING, _string, "al-sample", "text put before the prompt for sampling only; `prompt` stays bare"
     ),
-    "temperature": Field("number", NUMBER, _number, "al-sample", "what it was sampled at, where there are several"),
+    "temperatures": Field(*_NUMBERS, "al-sample", "what each completion was sampled at, where there are several"),
     "text": Field("string", STRING, _string, "al-data --labels", "a text to classify"),
     "label": Field("string", STRING, _string, "al-data --labels", "its class, for `al-train-rm --loss classify`"),
     "domain": Field("string", STRING, _string, "al-data", "preference domain"),
@@ -116,7 +128,7 @@ FIELDS: dict[str, Field] = {
 }
 
 # Lists with one entry a completion.
-ALIGNED = ("completion_ids", "finish_reasons", "rewards", "logps", "ref_logps", "perplexities")
+ALIGNED = ("completion_ids", "finish_reasons", "temperatures", "rewards", "logps", "ref_logps", "perplexities")
 
 # What goes when the completions go.
 OF_COMPLETIONS = ("completions", *ALIGNED, "logps_temperature", "ref_logps_temperature")
