@@ -2,9 +2,9 @@
 
 It runs where nothing can be downloaded. Three tasks, each a grammar of about two hundred words:
 
-    dialogue   "\\n\\nHuman: How do I paint the old door?\\n\\nAssistant:" -> " Sure, I am glad to help. Use a brush to paint it."
-    summary    "SUBREDDIT: r/..\\nTITLE: ..\\nPOST: ..\\nTL;DR:"           -> " My sister lost my bike at the station."
-    review     "Last Friday I watched a western called Silent River and"   -> " the plot was dull. The music was superb."
+    dialogue   "\\n\\nHuman: How do I paint the old door?\\n\\nAssistant:" -> " Sure, I am glad to help. Use a brush."
+    summary    "SUBREDDIT: r/..\\nTITLE: ..\\nPOST: ..\\nTL;DR:"           -> " My sister lost my bike at the park."
+    review     "Last Friday I watched a western called Silent River and"   -> " the plot was dull. The hero was warm."
 
 Answers are drawn at random, good and bad parts alike, so that a model trained on them is mediocre and alignment has
 room. Preferences follow the oracle through a Bradley-Terry coin: P(a over b) = sigmoid((score a - score b) / T).
@@ -34,9 +34,11 @@ _SCORES = {
     "sentiment": toy_review.sentiment,
 }
 ORACLES = tuple(_SCORES)
-# What each task's preferences follow, and the coin's temperature: with these the better answer wins 80 to 85 % of pairs.
+LABELS = {"review": ("positive", "negative"), "dialogue": ("toxic", "clean")}
+# What each task's preferences follow, and the coin's temperature: with these the better answer wins 80 to 85 % of the
+# pairs that differ. A negative one prefers the lower score.
 PREFERRED_BY = {"dialogue": "overall", "summary": "summary", "review": "sentiment"}
-_TEMPERATURE = {"overall": 0.75, "helpful": 0.4, "harmless": 0.5, "polite": 0.3, "concise": 0.12, "toxicity": 0.2,
+_TEMPERATURE = {"overall": 0.5, "helpful": 0.4, "harmless": 0.5, "polite": 0.4, "concise": 0.15, "toxicity": -0.35,
                 "summary": 0.5, "sentiment": 1.0}
 
 
@@ -59,7 +61,7 @@ def records(task: str, split: str = "train", seed: int = 0, limit: int | None = 
     oracle = _one_of(by or PREFERRED_BY[task], ORACLES, "oracle")
     rng = Random(f"{task} {_one_of(split, SPLITS, 'split')} {seed} pairs")  # seeded by text: the same on every machine
     for number, facts in _numbered(world, split, rng, limit):
-        prompt = world.prompt(facts)
+        prompt = facts["prompt"]
         chosen, rejected = _two_answers(world, facts, rng)
         margin = score(oracle, prompt, chosen) - score(oracle, prompt, rejected)
         if rng.random() > _sigmoid(margin / _TEMPERATURE[oracle]):
@@ -69,20 +71,20 @@ def records(task: str, split: str = "train", seed: int = 0, limit: int | None = 
 
 
 def labelled(task: str, split: str = "train", seed: int = 0, limit: int | None = None) -> Iterator[dict]:
-    """Yield {id, text, label} for a classifier: `review` whole reviews, positive | negative, `dialogue` answers, toxic | clean.
+    """Yield {id, text, label} for a classifier: reviews, positive | negative, or answers of dialogues, toxic | clean.
 
     Labels are coins of the oracle's own probability (sigmoid(sentiment); toxicity), so a calibrated classifier's
     log-odds find the oracle again. Raises ValueError for a task without labels.
     """
-    world = _WORLDS[_one_of(task, ("review", "dialogue"), "labelled task")]
+    world = _WORLDS[_one_of(task, tuple(LABELS), "labelled task")]
     rng = Random(f"{task} {_one_of(split, SPLITS, 'split')} {seed} labels")
     for number, facts in _numbered(world, split, rng, limit):
-        prompt, answer = world.prompt(facts), world.answer(facts, rng)
+        prompt, answer = facts["prompt"], world.answer(facts, rng)
         if task == "review":
-            text, names, chance = prompt + answer, ("positive", "negative"), _sigmoid(score("sentiment", prompt, answer))
+            text, chance = prompt + answer, _sigmoid(score("sentiment", prompt, answer))
         else:
-            text, names, chance = answer.lstrip(), ("toxic", "clean"), score("toxicity", prompt, answer)
-        label = names[0] if rng.random() < chance else names[1]
+            text, chance = answer.lstrip(), score("toxicity", prompt, answer)
+        label = LABELS[task][0 if rng.random() < chance else 1]
         yield {"id": f"toy-{task}-{split}-{seed}-{number}", "text": text, "label": label}
 
 
@@ -93,20 +95,18 @@ def split_of(prompt: str) -> str:
 
 def _numbered(world, split: str, rng: Random, limit: int | None) -> Iterator[tuple[int, dict]]:
     """Numbered facts of prompts that belong to the split and were not seen yet."""
-    seen: set[int] = set()
+    seen: set[str] = set()
     for number in count() if limit is None else range(limit):
         for tries in count():
             facts = world.facts(rng)
-            prompt = world.prompt(facts)
+            prompt = facts["prompt"]
             if split_of(prompt) != split:
                 continue
             if tries > 500:  # nearly every prompt of the split has been used: begin again
                 seen.clear()
-            if hash_ := zlib.crc32(prompt.encode()[::-1]):
-                if hash_ in seen:
-                    continue
-                seen.add(hash_)
-            break
+            if prompt not in seen:
+                break
+        seen.add(prompt)
         yield number, facts
 
 
