@@ -1,0 +1,107 @@
+"""Exit codes, one-line errors, keys of runs: a small command of our own, called in this process."""
+
+import pytest
+
+from alignlib import options, records
+from alignlib.jsonl import DataError, StateError
+
+
+def outcome(capsys, body) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as exit_:
+        options.run(body, "al-test")
+    return exit_.value.code, capsys.readouterr().err
+
+
+def raising(error):
+    def body():
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (DataError("a.jsonl:3: prompt: missing"), 65, "al-test: a.jsonl:3: prompt: missing\n"),
+        (StateError("cannot resume"), 2, "al-test: cannot resume\n"),
+        (options.click.UsageError("no such thing"), 2, "al-test: no such thing\n"),
+        (options.click.ClickException("failed"), 1, "al-test: failed\n"),
+        (RuntimeError("two\n   lines"), 1, "al-test: RuntimeError: two lines\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (options.Terminated("saved in x"), 143, "al-test: saved in x\n"),
+    ],
+)
+def test_errors_become_exit_codes_and_one_line(capsys, error, code, words):
+    assert outcome(capsys, raising(error)) == (code, words)
+
+
+def test_a_body_that_ends_is_0(capsys):
+    assert outcome(capsys, lambda: None) == (0, "")
+
+
+def test_a_traceback_only_with_v(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["al-test", "-v"])
+    code, words = outcome(capsys, raising(RuntimeError("why")))
+    assert code == 1 and words.startswith("Traceback") and words.endswith("al-test: RuntimeError: why\n")
+
+
+def key_of(*args: str) -> str:
+    found = []
+
+    @options.command(reads=("prompt",), name="al-test")
+    @options.click.option("--heat", default=1.0)
+    @options.click.option("--model")
+    @options.filter_options
+    def main(heat, model, **rest):
+        found.append(options.run_key(model))
+
+    with pytest.raises(SystemExit) as exit_:
+        main(list(args))
+    assert exit_.value.code == 0
+    return found[0]
+
+
+def test_a_runs_key_holds_its_options_and_not_its_files():
+    assert key_of() == key_of("a.jsonl", "-o", "out", "--resume", "--rejects", "bad") == key_of("--heat", "1")
+    assert len({key_of(), key_of("--heat", "2"), key_of("--on-error", "skip")}) == 3
+
+
+def test_a_runs_key_changes_with_the_model(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    (model / "notes.md").write_text("no part of it")
+    first = key_of("--model", str(model))
+    (model / "notes.md").write_text("still none")
+    assert key_of("--model", str(model)) == first
+    (model / "model.safetensors").write_bytes(b"Weights")
+    assert key_of("--model", str(model)) != first
+
+
+def test_a_new_folder_is_new_or_empty(tmp_path):
+    assert options.new_folder(str(tmp_path)) == tmp_path
+    assert options.new_folder(str(tmp_path / "not" / "yet")) == tmp_path / "not" / "yet"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(options.click.UsageError, match="not empty"):
+        options.new_folder(str(tmp_path))
+    with pytest.raises(options.click.UsageError, match="not a folder"):
+        options.new_folder(str(tmp_path / "file"), resume=True)
+    assert options.new_folder(str(tmp_path), resume=True) == tmp_path
+
+
+def test_the_summary_counts_what_happened_and_is_silent_on_what_did_not(capsys, monkeypatch):
+    clock = iter([10.0, 14.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with options.click.Context(options.click.Command("al-test"), info_name="al-test"):
+        summary = options.Summary()
+    summary.count(records=3, tokens=1200, cut=0)
+    summary.count(tokens=800, ties=2)
+    summary.close()
+    assert capsys.readouterr().err == "al-test: 3 records, 2,000 tokens, 2 ties, 4.0 s, 500 tokens/s\n"
+
+
+def test_every_field_a_command_names_is_one_of_the_records():
+    with pytest.raises(KeyError):
+        options.command(reads=("promt",))
+    assert "prompt" in records.FIELDS

@@ -1,0 +1,92 @@
+"""The fields' checks: each wrong value is named by its place."""
+
+import orjson
+import pytest
+
+from alignlib import records
+
+GOOD = {
+    "prompt": "p", "messages": [{"role": "user", "content": "p"}], "chosen": "", "rejected": "r",
+    "completions": ["a", ""], "completion_ids": [[1, 2], []], "finish_reasons": ["stop", "length"],
+    "rewards": [1, -0.5], "logps": [-1.5, 0], "ref_logps": [-2, -0.0], "logps_temperature": 0.7,
+    "ref_logps_temperature": 1, "perplexities": [3.5, 1], "condition": "c", "temperatures": [1, 0.5],
+    "text": "t", "label": "l", "domain": "d", "id": "7",
+}
+
+
+def test_every_field_has_a_good_value_here():
+    assert set(GOOD) == set(records.FIELDS)
+    records.check(GOOD, *records.FIELDS)
+    records.require_completions(GOOD, "rewards", "logps")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("prompt", None, "prompt: expected a string, got null"),
+        ("prompt", 3, "prompt: expected a string, got a number"),
+        ("chosen", True, "chosen: expected a string, got a boolean"),
+        ("rejected", ["r"], "rejected: expected a string, got an array"),
+        ("id", {}, "id: expected a string, got an object"),
+        ("messages", [], "messages: empty"),
+        ("messages", "hi", "messages: expected an array, got a string"),
+        ("messages", ["hi"], "messages[0]: expected an object, got a string"),
+        ("messages", [GOOD["messages"][0], {"role": "user"}], "messages[1].content: missing"),
+        ("messages", [{"role": 1, "content": ""}], "messages[0].role: expected a string, got a number"),
+        ("completions", "abc", "completions: expected an array, got a string"),
+        ("completions", [], "completions: empty"),
+        ("completions", ["a", "b", None], "completions[2]: expected a string, got null"),
+        ("completion_ids", [[1], [1.0]], "completion_ids[1][0]: expected an integer, got a number"),
+        ("completion_ids", [[1], [2, True]], "completion_ids[1][1]: expected an integer, got a boolean"),
+        ("completion_ids", [[1], 2], "completion_ids[1]: expected an array, got a number"),
+        ("finish_reasons", ["stop", "eos"], 'finish_reasons[1]: expected "stop" or "length", got eos'),
+        ("finish_reasons", [["stop"]], 'finish_reasons[0]: expected "stop" or "length", got an array'),
+        ("rewards", [1, "2"], "rewards[1]: expected a number, got a string"),
+        ("rewards", [True], "rewards[0]: expected a number, got a boolean"),
+        ("rewards", [0.5, float("nan")], "rewards[1]: not finite"),
+        ("rewards", [float("-inf")], "rewards[0]: not finite"),
+        ("logps_temperature", "1", "logps_temperature: expected a number, got a string"),
+    ],
+)
+def test_a_wrong_value_is_named(name, value, words):
+    with pytest.raises(ValueError) as caught:
+        records.check({name: value}, name)
+    assert str(caught.value) == words
+
+
+def test_what_is_required_and_missing_is_named():
+    with pytest.raises(ValueError, match=r"^chosen: missing$"):
+        records.require({"prompt": "p"}, "prompt", "chosen")
+    records.check({"prompt": "p"}, "prompt", "chosen")
+
+
+def test_messages_stand_for_the_prompt():
+    records.require({"messages": GOOD["messages"]}, "prompt")
+    with pytest.raises(ValueError, match=r"messages: empty"):
+        records.require({"prompt": "p", "messages": []}, "prompt")
+
+
+@pytest.mark.parametrize("name", records.ALIGNED)
+def test_lists_that_go_with_the_completions_have_their_length(name):
+    record = {"prompt": "p", "completions": ["a", "b", "c"], name: GOOD[name]}
+    with pytest.raises(ValueError, match=rf"^{name}: 2 entries for 3 completions$"):
+        records.require_completions(record)
+    records.require_completions({**record, "completions": ["a", "b"]})
+
+
+def test_fields_nobody_asked_for_are_nobodys_business():
+    records.require_completions({"prompt": "p", "completions": ["a"], "chosen": 3, "mine": [1, 2, 3]})
+
+
+def test_the_schema_is_json_and_says_what_is_needed():
+    schema = orjson.loads(orjson.dumps(records.schema(("prompt", "completions"), ("rewards", "prompt"))))
+    assert schema["input"]["required"] == ["completions"]
+    assert schema["input"]["anyOf"] == [{"required": ["prompt"]}, {"required": ["messages"]}]
+    assert list(schema["output"]["properties"]) == ["prompt", "completions", "rewards"]
+    assert schema["input"]["properties"]["completions"]["minItems"] == 1
+
+
+def test_the_table_has_a_row_for_every_field():
+    rows = records.table().splitlines()
+    assert len(rows) == 2 + len(records.FIELDS)
+    assert all(row.count("|") == 5 for row in rows)
