@@ -1,0 +1,111 @@
+"""Losses as pure functions on tensors: no model, no configuration, no state.
+
+Completions of one prompt stand along the last axis: [G, K] is G groups of K. `log_ratio` is log pi - log pi_ref,
+each the SUM over a completion's tokens, in nats, both at the same temperature. Every loss gives one number a group;
+where a pair is meant, column 0 is the preferred completion.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 1 << 22  # logits that exist at once
+
+
+def token_logps(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocabulary: int,
+                temperature: float = 1.0) -> Tensor:
+    """log softmax(head(hidden) / temperature) at `targets`, in float32: [N, H], [N] -> [N].
+
+    The [N, vocabulary] logits never exist as a whole: they are made in chunks, and again in the backward pass.
+    """
+
+    def chunk(part: Tensor, wanted: Tensor) -> Tensor:
+        logits = head(part).float() / temperature  # [n, vocabulary]
+        return -F.cross_entropy(logits, wanted, reduction="none")
+
+    size = max(1, CHUNK // vocabulary)
+    if len(targets) <= size:
+        return chunk(hidden, targets)
+    parts = zip(hidden.split(size), targets.split(size), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([chunk(*part) for part in parts])
+    return torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in parts])
+
+
+def _log_targets(rewards: Tensor, beta_r: float) -> Tensor:
+    """log softmax(rewards / beta_r) over the K completions: [G, K]."""
+    return (rewards / beta_r).log_softmax(-1)
+
+
+def exo_rw(log_ratio: Tensor, rewards: Tensor, beta_pi: float, beta_r: float) -> Tensor:
+    """EXO with rewards: KL(p || q), p = softmax(beta_pi log_ratio), q = softmax(rewards / beta_r).
+
+    [G, K], [G, K] -> [G]. Ji et al. 2024 (arXiv 2402.00856), equation 15. Reverse KL: mode-seeking.
+    At policy = reference: -log K - mean_j log q_j.
+    """
+    log_p = (beta_pi * log_ratio).log_softmax(-1)
+    return (log_p.exp() * (log_p - _log_targets(rewards, beta_r))).sum(-1)
+
+
+def exo_pref(log_ratio: Tensor, beta_pi: float, smoothing: float | None = None) -> Tensor:
+    """EXO with preferences: the completion in column 0 is the preferred one of two. [G, 2] -> [G].
+
+    smoothing None  log q = (0, -10), not normalised, as the authors' code has it
+    smoothing e     log q = (log(1 - e), log e), as the paper (section 3.3) has it; 0 < e < 1/2
+
+    At policy = reference: -log 2 - mean_j log q_j, so -log 2 + 5 with the default.
+    """
+    values = torch.tensor([0.0, -10.0] if smoothing is None else [1 - smoothing, smoothing], dtype=log_ratio.dtype)
+    log_q = (values if smoothing is None else values.log()).to(log_ratio.device)
+    log_p = (beta_pi * log_ratio).log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def dpo_rw(log_ratio: Tensor, rewards: Tensor, beta_pi: float, beta_r: float) -> Tensor:
+    """DPO with rewards: the cross-entropy -sum_j q_j log p_j, names as in `exo_rw`. [G, K], [G, K] -> [G].
+
+    Ji et al. 2024, equation 10: the forward KL plus a constant. At policy = reference: log K.
+    """
+    log_p = (beta_pi * log_ratio).log_softmax(-1)
+    return -(_log_targets(rewards, beta_r).exp() * log_p).sum(-1)
+
+
+def dpo_pref(log_ratio: Tensor, beta: float, smoothing: float = 0.0) -> Tensor:
+    """DPO: -(1 - e) log sigmoid(beta margin) - e log sigmoid(-beta margin); column 0 is preferred. [G, 2] -> [G].
+
+    Rafailov et al. 2023 (arXiv 2305.18290); smoothing e: Mitchell 2023, "conservative DPO".
+    At policy = reference: log 2.
+    """
+    margin = beta * (log_ratio[..., 0] - log_ratio[..., 1])
+    return -(1 - smoothing) * F.logsigmoid(margin) - smoothing * F.logsigmoid(-margin)
+
+
+def ipo(log_ratio: Tensor, beta: float) -> Tensor:
+    """IPO: (margin - 1 / (2 beta))^2. [G, 2] -> [G]. Azar et al. 2023 (arXiv 2310.12036), equation 17."""
+    return (log_ratio[..., 0] - log_ratio[..., 1] - 1 / (2 * beta)).square()
+
+
+def robust(log_ratio: Tensor, beta: float, smoothing: float) -> Tensor:
+    """The RLAIF study's noise-robust DPO: `dpo_pref` with label smoothing, divided by beta. [G, 2] -> [G].
+
+    Sharma et al. 2024 (arXiv 2402.12366). Their code divides only where smoothing > 0; here always.
+    """
+    return dpo_pref(log_ratio, beta, smoothing) / beta
+
+
+def importance(log_ratio: Tensor) -> Tensor:
+    """The RLAIF study's weight of a pair: pi / pi_ref of the dispreferred completion, no gradient. [G, 2] -> [G]."""
+    return log_ratio[..., 1].exp().detach()
+
+
+def ranking(scores: Tensor, rewards: Tensor) -> Tensor:
+    """Sum over the pairs with reward_i > reward_j of -log sigmoid(score_i - score_j). [G, K], [G, K] -> [G].
+
+    Bradley and Terry 1952; for (chosen, rejected) the rewards are (1, 0). Equal rewards make no pair.
+    """
+    better = rewards[..., :, None] > rewards[..., None, :]  # [G, K, K]
+    gaps = scores[..., :, None] - scores[..., None, :]
+    return -(F.logsigmoid(gaps) * better).sum((-1, -2))

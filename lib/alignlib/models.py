@@ -1,0 +1,306 @@
+"""Load and save policies, reward models and tokenizers; what they compute from a Pack."""
+
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import click
+import torch
+import transformers
+from torch import Tensor, nn
+
+from alignlib import losses
+from alignlib.pack import Pack, pack
+from alignlib.tokens import Encoder, Example
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate imports deepspeed, which else warns that it looks for one
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop", "resid_pdrop",
+            "embd_pdrop", "attn_pdrop", "classifier_dropout", "summary_first_dropout")
+
+
+def device_of(name: str) -> torch.device:
+    """ "auto" is the GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" is bf16 on a GPU and fp32 elsewhere."""
+    if name == "auto":
+        name = "fp32" if device.type == "cpu" else "bf16"
+    return DTYPES[name]
+
+
+class Packed:
+    """A transformer under a head, asked through Packs. `shared` is False where it cannot share prompts."""
+
+    def __init__(self, model: nn.Module, tokenizer, *, autocast: torch.dtype | None = None):
+        self.model, self.tokenizer, self.autocast = model, tokenizer, autocast
+        # Under an adapter the layers carry it themselves: the plain model is asked.
+        self.core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.shared = shares_prompts(self)
+
+    @property
+    def device(self) -> torch.device:
+        return self.core.device
+
+    @property
+    def context(self) -> int:
+        return context_of(self.core.config)
+
+    def pack(self, examples: list[Example], indices: list[int] | None = None) -> Pack:
+        return pack(examples, indices, shared=self.shared, device=self.device)
+
+    def precision(self) -> AbstractContextManager:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+    def hidden(self, batch: Pack) -> Tensor:
+        """The transformer's last hidden states, flattened: [B * L, H]."""
+        places = {} if batch.positions is None else {"position_ids": batch.positions}
+        out = self.core.base_model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **places)
+        return out.last_hidden_state.flatten(0, 1)
+
+
+class Policy(Packed):
+    """A causal language model: log-probabilities of completions."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, H] -> [N, vocabulary], with the caps and scales some families put after their head."""
+        config = self.core.config
+        logits = self.core.get_output_embeddings()(hidden) * (getattr(config, "logit_scale", None) or 1.0)
+        cap = getattr(config, "final_logit_softcapping", None)
+        return cap * (logits / cap).tanh() if cap else logits
+
+    def token_logps(self, batch: Pack, temperature: float = 1.0) -> Tensor:
+        """Log-probability of every completion token, float32: [N]."""
+        with self.precision():
+            hidden = self.hidden(batch)[batch.sources]
+            return losses.token_logps(self.logits, hidden, batch.targets, self.core.config.vocab_size, temperature)
+
+    def logps(self, batch: Pack, temperature: float = 1.0) -> Tensor:
+        """Sum log-probability (nats) of every completion given its prompt: [E, K]."""
+        return batch.sums(self.token_logps(batch, temperature))
+
+
+class RewardModel(Packed):
+    """A sequence classifier, read at each completion's last token."""
+
+    def logits(self, batch: Pack) -> Tensor:
+        """[E * K, labels], float32. Encoders and other classifiers read their rows in their own way."""
+        with self.precision():
+            if head := getattr(self.core, "score", None):
+                return head(self.hidden(batch)[batch.last]).float()
+            if self.shared:
+                raise TypeError(f"{type(self.core).__name__}: no `score` head to ask")
+            seen = torch.arange(batch.ids.shape[1], device=self.device) <= (batch.last % batch.ids.shape[1])[:, None]
+            ids = batch.ids.masked_fill(~seen, self.tokenizer.pad_token_id or 0)
+            return self.core(input_ids=ids, attention_mask=seen.long()).logits.float()
+
+    def scores(self, batch: Pack) -> Tensor:
+        """Rewards [E, K] of a model with one label."""
+        return self.logits(batch).view(batch.shape)
+
+
+def shares_prompts(model: Packed) -> bool:
+    """Whether a row of one prompt and two completions gives what two rows give; asked once, on load.
+
+    Where it does not, the model's rows are padded plain ones, and a warning says why.
+    """
+    if isinstance(model, RewardModel) and not hasattr(model.core, "score"):
+        return False  # an encoder: every completion is its own text
+    tokens = torch.arange(12) % model.core.config.vocab_size
+    prompt, one, two = (part.tolist() for part in tokens.split([5, 4, 3]))
+    example = Example(prompt, [one, two])
+    with torch.no_grad():
+        rows = [pack([Example(prompt, [part])], device=model.device) for part in (one, two)]
+        plain = torch.cat([model.hidden(row)[-len(part):] for row, part in zip(rows, (one, two), strict=True)])
+        try:
+            packed = model.hidden(pack([example], device=model.device))[len(prompt):]
+            error = (packed - plain).abs().max().item() / plain.float().std().item()
+            reason = f"differ by {error:.1e} of their spread"
+        except (TypeError, ValueError, RuntimeError, IndexError) as failure:
+            error, reason = float("inf"), f"fail ({failure})"
+    if error <= (1e-3 if plain.dtype == torch.float32 else 0.1):
+        return True
+    print(f"warning: {type(model.core).__name__}: shared prompts {reason}; using padded rows", file=sys.stderr)
+    return False
+
+
+# -- loading -----------------------------------------------------------------------------------------------
+
+
+def config_of(path: str):
+    """The model's configuration. Raises UsageError for what is no model."""
+    if Path(path).exists() and not (Path(path) / "config.json").is_file():
+        raise click.UsageError(f"{path}: not a model folder (it has no config.json)")
+    try:
+        return transformers.AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path}: no such folder, and not to be had from the Hub ({first_line(error)})") from error
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def is_classifier(path: str) -> bool:
+    """Whether the folder holds a sequence classifier (a reward model), a DeepSpeed-Chat one included."""
+    from alignlib import deepspeed_chat
+
+    names = config_of(path).architectures or []
+    return any("Classification" in name for name in names) or deepspeed_chat.is_one(path)
+
+
+def load_tokenizer(path: str):
+    """The folder's tokenizer. Raises UsageError."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path}: no tokenizer ({first_line(error)})") from error
+
+
+def load(auto: type, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (), **settings) -> nn.Module:
+    """A model in eval mode, without dropout; `fresh` may be missing from the checkpoint. Raises UsageError."""
+    settings = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True, **settings}
+    try:
+        model, info = auto.from_pretrained(path, **settings)
+    except ValueError as error:
+        if "sdpa" not in str(error) and "scaled_dot_product" not in str(error):
+            raise click.UsageError(f"{path}: {first_line(error)}") from error
+        model, info = auto.from_pretrained(path, **{**settings, "attn_implementation": "eager"})
+    except OSError as error:
+        raise click.UsageError(f"{path}: {first_line(error)}") from error
+    missing = [key for key in info["missing_keys"] if not key.startswith(fresh or ("\0",))]
+    if missing:
+        raise click.UsageError(f"{path}: the checkpoint lacks {len(missing)} weights, {missing[0]} the first")
+    without_dropout(model)
+    return model.to(device_of(device)).eval()
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Training sees the numbers that scoring saw: a policy that is its own reference starts at log 2."""
+    for module in model.modules():
+        for name in DROPOUTS:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: bool = False) -> Policy:
+    """A causal language model and its tokenizer, an adapter merged into its base. Raises UsageError.
+
+    train = True keeps float32 weights and computes in `dtype` (autocast).
+    """
+    base = adapter_base(path) or path
+    config = config_of(base)
+    if is_classifier(base):
+        raise click.UsageError(f"{path}: a reward model (sequence classifier); a policy is needed here")
+    names = config.architectures or ["ForCausalLM"]
+    if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        raise click.UsageError(f"{path}: not a causal language model but a {names[0]}")
+    wanted = dtype_of(dtype, device_of(device))
+    model = load(transformers.AutoModelForCausalLM, base, device, torch.float32 if train else wanted)
+    if base != path:
+        import peft
+
+        model = peft.PeftModel.from_pretrained(model, path).merge_and_unload()
+    return Policy(model, load_tokenizer(path), autocast=wanted if train and wanted != torch.float32 else None)
+
+
+def adapter_base(path: str) -> str | None:
+    """The base model that a folder with a peft adapter names."""
+    if not (Path(path) / "adapter_config.json").is_file():
+        return None
+    import peft
+
+    return peft.PeftConfig.from_pretrained(path).base_model_name_or_path
+
+
+def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardModel:
+    """A sequence classifier and its tokenizer; DeepSpeed-Chat's are converted. Raises UsageError."""
+    from alignlib import deepspeed_chat
+
+    if not is_classifier(path):
+        raise click.UsageError(f"{path}: a policy or a bare model; a reward model (sequence classifier) is needed here")
+    wanted = dtype_of(dtype, device_of(device))
+    if deepspeed_chat.is_one(path):
+        model = deepspeed_chat.load(path, wanted).to(device_of(device)).eval()
+    else:
+        model = load(transformers.AutoModelForSequenceClassification, path, device, wanted)
+    return RewardModel(model, load_tokenizer(path))
+
+
+def new_reward(path: str, labels: list[str] | None, device: str = "auto", dtype: str = "auto",
+               seed: int = 0) -> RewardModel:
+    """The model at `path`, policy or classifier, with a head to train: one label, or one a class in `labels`.
+
+    A policy's new head starts small (deviation 1 / sqrt(H + 1), as in Stiennon et al. 2020), drawn from `seed`.
+    """
+    config = config_of(path)
+    names = {} if not labels else {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
+    settings = {"num_labels": len(labels or [""]), **names}
+    fresh = () if is_classifier(path) else ("score",)
+    torch.manual_seed(seed)
+    model = load(transformers.AutoModelForSequenceClassification, path, device, torch.float32, fresh, **settings)
+    if fresh:
+        torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
+    tokenizer = load_tokenizer(path)
+    model.config.pad_token_id = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
+    wanted = dtype_of(dtype, model.device)
+    return RewardModel(model, tokenizer, autocast=wanted if wanted != torch.float32 else None)
+
+
+def encoder(model: Packed, **limits) -> Encoder:
+    """The model's own Encoder: at most its context; a reward model's says itself whether it reads end-of-sequence."""
+    eos = isinstance(model, Policy) or getattr(model.core.config, "reads_eos", False)
+    return encoder_of(model.core.config, model.tokenizer, eos=eos, **limits)
+
+
+def encoder_of(config, tokenizer, *, max_length: int | None = None, **limits) -> Encoder:
+    """An Encoder for a model of this configuration. Raises UsageError for a length that it was not made for."""
+    longest = context_of(config)
+    if max_length and max_length > longest:
+        raise click.UsageError(f"--max-length {max_length}: the model's context is {longest} tokens")
+    try:
+        return Encoder(tokenizer, max_length=max_length or min(longest, 2048), **limits)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def context_of(config) -> int:
+    """The longest text the model was made for, in tokens; a pack's mask knows no sliding window."""
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    return min(filter(None, limits), default=sys.maxsize)
+
+
+# -- saving ------------------------------------------------------------------------------------------------
+
+
+def save(model: Packed, folder: Path) -> None:
+    """A Hugging Face folder that loads with from_pretrained; an adapter is saved merged into its base."""
+    model.core.save_pretrained(folder, state_dict=merged_weights(model))
+    model.tokenizer.save_pretrained(folder)
+
+
+def merged_weights(model: Packed) -> dict[str, Tensor]:
+    """The plain model's weights, adapters added in; the model itself stays as it is."""
+    if model.core is model.model:
+        return model.core.state_dict()
+    weights = {name.replace(".base_layer.", ".").replace(".modules_to_save.default.", "."): weight
+               for name, weight in model.core.state_dict().items()
+               if ".lora_" not in name and ".original_module." not in name}
+    for name, module in model.core.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            for adapter in module.active_adapters:
+                weights[f"{name}.weight"] = weights[f"{name}.weight"] + module.get_delta_weight(adapter)
+    return weights

@@ -1,0 +1,130 @@
+"""What every training command is told: one set of options, one frozen Recipe.
+
+    @recipe.options(lr=1e-6, batch_size=64)
+    def main(model, files, recipe, loss, beta): ...
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import click
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, whatever the loss. `batch_size` alone decides the result; `pack_tokens` only how it is split."""
+
+    output: str
+    resume: bool
+    batch_size: int
+    pack_tokens: int
+    epochs: float
+    steps: int | None
+    lr: float
+    optimizer: str
+    betas: tuple[float, float]
+    weight_decay: float
+    schedule: str
+    warmup: float
+    clip: float
+    max_length: int | None
+    max_prompt: int | None
+    max_completion: int | None
+    keep_prompt: str
+    on_long: str
+    dtype: str
+    device: str
+    gradient_checkpointing: bool
+    lora: int | None
+    eval: str | None
+    eval_every: int | None
+    save_every: int | None
+    keep: int
+    seed: int
+
+    @property
+    def limits(self) -> dict:
+        """The arguments of tokens.Encoder."""
+        return {"max_length": self.max_length, "max_prompt": self.max_prompt, "max_completion": self.max_completion,
+                "keep": self.keep_prompt, "on_long": self.on_long}
+
+
+class Betas(click.ParamType):
+    """Two numbers in one argument: "0.9,0.95"."""
+
+    name = "B1,B2"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            first, second = map(float, value.split(","))
+        except ValueError:
+            self.fail(f"{value}: expected two numbers with a comma between", param, ctx)
+        return first, second
+
+
+def limit_options(function: Callable) -> Callable:
+    """How long prompts and completions may be."""
+    made = (
+        click.option("--max-length", type=click.IntRange(min=2),
+                     help="Tokens of a prompt and a completion together.  [default: the model's context, at most 2048]"),
+        click.option("--max-prompt", type=click.IntRange(min=1),
+                     help="Tokens of a prompt.  [default: what completions leave]"),
+        click.option("--max-completion", type=click.IntRange(min=1),
+                     help="Tokens of a completion.  [default: half of --max-length]"),
+        click.option("--keep-prompt", type=click.Choice(["end", "start"]), default="end",
+                     help="Which end of a too long prompt stays."),
+        click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
+                     help="What a too long record does; counted in the summary."),
+    )
+    return functools.reduce(lambda f, option: option(f), reversed(made), function)
+
+
+def device_options(function: Callable) -> Callable:
+    """Where and in what precision a model runs."""
+    function = click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU if there is one.")(
+        function)
+    return click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto",
+                        help="Precision of the computation; auto: bf16 on a GPU, fp32 elsewhere.")(function)
+
+
+def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw") -> Callable:
+    """The trainers' options, handed to the body as one `recipe`."""
+    made = (
+        click.option("-o", "--output", required=True, type=click.Path(file_okay=False), help="The new model's folder."),
+        click.option("--resume", is_flag=True, help="Go on with a killed run in the same -o DIR."),
+        click.option("--batch-size", type=click.IntRange(min=1), default=batch_size, help="Records a step."),
+        click.option("--pack-tokens", type=click.IntRange(min=1), default=8192,
+                     help="Tokens on the device at once; a step takes as many passes as it needs."),
+        click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=epochs),
+        click.option("--steps", type=click.IntRange(min=1), help="Stop after so many, whatever --epochs says."),
+        click.option("--lr", type=click.FloatRange(min=0), default=lr, help="Peak learning rate."),
+        click.option("--optimizer", type=click.Choice(["adamw", "rmsprop"]), default=optimizer),
+        click.option("--betas", type=Betas(), default="0.9,0.95", help="Of AdamW."),
+        click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0),
+        click.option("--schedule", type=click.Choice(["cosine", "linear", "constant"]), default="cosine"),
+        click.option("--warmup", type=click.FloatRange(min=0), default=0.1, help="Steps; below 1, a share of them."),
+        click.option("--clip", type=click.FloatRange(min=0), default=1.0, help="Gradient norm at most; 0: any."),
+        limit_options,
+        device_options,
+        click.option("--gradient-checkpointing", is_flag=True, help="Less memory for a third more time."),
+        click.option("--lora", type=click.IntRange(min=1), help="Train adapters of this rank; saved merged."),
+        click.option("--eval", type=click.Path(exists=True, dir_okay=False), help="Held-out records."),
+        click.option("--eval-every", type=click.IntRange(min=1), help="Steps.  [default: each epoch]"),
+        click.option("--save-every", type=click.IntRange(min=1), help="Steps between checkpoints.  [default: none]"),
+        click.option("--keep", type=click.IntRange(min=0), default=1, help="Checkpoints to keep; 0: all."),
+        click.option("--seed", type=int, default=0),
+    )
+    names = [field.name for field in fields(Recipe)]
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def body(**given):
+            recipe = Recipe(**{name: given.pop(name) for name in names})
+            return function(recipe=recipe, **given)
+
+        return functools.reduce(lambda f, option: option(f), reversed(made), body)
+
+    return decorate

@@ -1,0 +1,184 @@
+"""Score completions with a reward model, a classifier, the toy world's oracle, or a policy's log-probabilities.
+
+in    {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!", " Go away."]}
+out   {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!", " Go away."], "rewards": [1.3, -0.7]}
+pipe  al-sample sft -n 4 prompts.jsonl | al-score rm | al-pref2rw --to pref > pairs.jsonl
+"""
+
+import math
+
+import click
+
+from alignlib import options, records, recipe
+
+WINDOW = 32  # records batched together
+
+
+@options.command(reads=("prompt", "completions"), writes=("rewards", "logps", "logps_temperature", "ref_logps",
+                                                          "ref_logps_temperature", "perplexities"))
+@click.argument("model")
+@options.filter_options
+@click.option("--logps", is_flag=True, help="MODEL is a policy: write sum log-probabilities.")
+@click.option("--perplexity", is_flag=True, help="MODEL is a policy: write perplexities, with --logps or alone.")
+@click.option("--temperature", type=click.FloatRange(min=0, min_open=True), default=1.0,
+              help="Of --logps: what logits are divided by.")
+@click.option("--label", help="Of a classifier: the class whose score is the reward, by name or number.")
+@click.option("--as", "form", type=click.Choice(["logit", "prob", "logodds"]), default="logit",
+              help="The class's score: its logit, its probability, or log(p / (1 - p)).")
+@click.option("--negate", is_flag=True, help="Turn the rewards' sign.")
+@click.option("--as-field", help="The field to write.  [default: rewards, or logps]")
+@click.option("--pack-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")
+@recipe.limit_options
+@recipe.device_options
+def main(model, files, output, resume, on_error, rejects, logps, perplexity, temperature, label, form, negate,
+         as_field, pack_tokens, dtype, device, **limits):
+    """Score each completion under MODEL: a folder, a name on the Hub, or toy:NAME (helpful, harmless, ...).
+
+    Streams, a window of records at a time. A prompt is computed once for all its completions.
+    """
+    summary = options.Summary()
+    wants_policy = logps or perplexity
+    name = as_field or ("logps" if wants_policy else "rewards")
+    if name in records.FIELDS and name not in ("rewards", "logps", "ref_logps"):
+        raise click.UsageError(f"--as-field {name}: that field holds something else")
+    if temperature != 1 and not logps:
+        raise click.UsageError("--temperature goes with --logps")
+    if wants_policy and (label or negate or form != "logit"):
+        raise click.UsageError("--label, --as and --negate go with a classifier, not with --logps or --perplexity")
+    if model.startswith("toy:"):
+        if wants_policy or label or form != "logit":
+            raise click.UsageError(f"{model}: an oracle, neither a policy nor a classifier")
+        scorer = Oracle(model.removeprefix("toy:"), name)
+    elif wants_policy:
+        scorer = LogProbabilities(model, device, dtype, limits, pack_tokens, name if logps else None, temperature,
+                                  perplexity)
+    else:
+        scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form)
+
+    def prepare(record):
+        records.require_completions(record)
+        return scorer.prepare(record)
+
+    with options.open_stream(files, output, resume, on_error, rejects, prepare=prepare, model=model) as stream:
+        for lines in stream.windows(scorer.window):
+            for line, figures in zip(lines, scorer.score(lines), strict=True):
+                for field, values in figures.items():
+                    if not all(map(math.isfinite, values)):
+                        raise FloatingPointError(f"{line.where}: {model} gives {field} that are not finite")
+                    figures[field] = [-value for value in values] if negate else values
+                record = {**line.record, **figures}
+                if logps:
+                    record.pop(f"{name}_temperature", None)
+                    record |= {f"{name}_temperature": temperature} if temperature != 1 else {}
+                stream.write(line, record)
+                summary.count(completions=len(record["completions"]))
+        summary.count(tokens=scorer.tokens, **scorer.cut)
+        summary.close(stream)
+
+
+class Oracle:
+    """The toy world's judge of any text; it needs no model."""
+
+    window, tokens, cut = 1, 0, {}
+
+    def __init__(self, name, field):
+        from alignlib import toy
+
+        if name not in toy.ORACLES:
+            raise click.UsageError(f"toy:{name}: no such oracle; there are {', '.join(toy.ORACLES)}")
+        self.name, self.field, self.ask = name, field, toy.score
+
+    def prepare(self, record):
+        if "prompt" not in record:
+            raise ValueError("prompt: missing (an oracle reads no messages)")
+
+    def score(self, lines):
+        for line in lines:
+            prompt, completions = line.record["prompt"], line.record["completions"]
+            yield {self.field: [self.ask(self.name, prompt, text) for text in completions]}
+
+
+class Packed:
+    """A model asked in packs, the prompt once for its completions."""
+
+    window = WINDOW
+
+    def __init__(self, model, limits, pack_tokens):
+        from alignlib import models
+
+        self.model, self.pack_tokens, self.tokens = model, pack_tokens, 0
+        limits = {**limits, "keep": limits["keep_prompt"]}
+        del limits["keep_prompt"]
+        self.encoder = models.encoder(model, **limits)
+        self.cut = self.encoder.cut
+
+    def prepare(self, record):
+        return self.encoder.encode(record, record["completions"])
+
+    def score(self, lines):
+        """One {field: numbers} a line, in order."""
+        import torch
+
+        from alignlib.pack import plan
+
+        examples, found = [line.data for line in lines], [{} for _ in lines]
+        for indices in plan(examples, range(len(examples)), self.pack_tokens, shared=self.model.shared):
+            batch = self.model.pack([examples[i] for i in indices])
+            self.tokens += batch.tokens
+            with torch.inference_mode():
+                for field, values in self.figures(batch).items():  # [E, K]
+                    for i, row in zip(indices, values.tolist(), strict=True):
+                        found[i][field] = row
+        return found
+
+
+class Rewards(Packed):
+    """A reward model's score, or one class of a classifier."""
+
+    def __init__(self, path, device, dtype, limits, pack_tokens, field, label, form):
+        from alignlib import models
+
+        super().__init__(models.load_reward(path, device, dtype), limits, pack_tokens)
+        names = self.model.core.config.id2label
+        if len(names) > 1 and label is None:
+            raise click.UsageError(f"{path}: a classifier of {', '.join(names.values())}: name one with --label")
+        known = {**{str(number): number for number in names}, **{text: number for number, text in names.items()}}
+        if label is not None and label not in known:
+            raise click.UsageError(f"--label {label}: {path} has {', '.join(names.values())}")
+        self.field, self.form, self.label = field, form, known.get(label, 0)
+
+    def figures(self, batch):
+        logits = self.model.logits(batch)  # [E * K, labels]
+        if self.form == "logit":
+            values = logits[:, self.label]
+        elif logits.shape[1] == 1:  # a lone logit is a log-odds
+            values = logits[:, 0] if self.form == "logodds" else logits[:, 0].sigmoid()
+        elif self.form == "prob":
+            values = logits.softmax(-1)[:, self.label]
+        else:
+            others = [i for i in range(logits.shape[1]) if i != self.label]
+            values = logits[:, self.label] - logits[:, others].logsumexp(-1)
+        return {self.field: values.view(batch.shape)}
+
+
+class LogProbabilities(Packed):
+    """Sum log-probabilities and perplexities under a policy."""
+
+    def __init__(self, path, device, dtype, limits, pack_tokens, field, temperature, perplexity):
+        from alignlib import models
+
+        super().__init__(models.load_policy(path, device, dtype), limits, pack_tokens)
+        self.field, self.temperature, self.perplexity = field, temperature, perplexity
+
+    def figures(self, batch):
+        found = {}
+        if self.field:
+            found[self.field] = self.model.logps(batch, self.temperature)
+        if self.perplexity:  # at temperature 1; of no tokens: 1
+            logps = found[self.field] if self.field and self.temperature == 1 else self.model.logps(batch)
+            found["perplexities"] = (-logps / batch.counts().clamp_min(1)).exp()
+        return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Supervised fine-tuning: train a policy on prompts and their chosen completions.
+
+in    {"prompt": "Human: hi\\n\\nAssistant:", "chosen": " Hello!"}
+out   {"step": 1, "epoch": 0.01, "loss": 5.31, "grad_norm": 2.1, "lr": 0.0001, "tokens": 3011, ...}   (the log)
+pipe  al-data hh | al-sft base -o sft > sft.log
+"""
+
+from dataclasses import dataclass
+
+import click
+
+from alignlib import options, records, recipe
+
+
+@options.command(reads=("prompt", "chosen"))
+@click.argument("model")
+@options.files
+@recipe.options(lr=1e-5, batch_size=32)
+@click.option("--loss", type=click.Choice(["token", "sequence"]), default="token",
+              help="Mean over all tokens of a batch, or over its sequences of their summed loss.")
+def main(model, files, recipe, loss):
+    """Fine-tune the policy MODEL on `chosen`, into the folder -o. The log goes to stdout, one object a step.
+
+    Reads all input first.
+    """
+    from alignlib import models, train
+    from alignlib.run import Run
+
+    summary = options.Summary()
+    run = Run(recipe, {"command": "al-sft", "model": model, "loss": loss})
+    if run.complete:
+        return
+    policy = models.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
+    encoder = models.encoder(policy, **recipe.limits)
+    examples, held_out = train.read(files, lambda record: example(encoder, record), run)
+    train.fit(policy, examples, Likelihood(loss), recipe, run, held_out=held_out)
+    summary.count(records=len(examples), **encoder.cut, tokens=run.tokens)
+    summary.close()
+
+
+def example(encoder, record):
+    """The Example of a record: `chosen` is its one completion, cut only if `finish_reasons` says so."""
+    records.require(record, "prompt", "chosen")
+    return encoder.encode({**record, "completion_ids": None}, [record["chosen"]])
+
+
+@dataclass
+class Likelihood:
+    """-log pi(chosen | prompt), a mean over tokens or over sequences."""
+
+    per: str
+
+    def size(self, example):
+        return len(example.completions[0]) if self.per == "token" else 1
+
+    def __call__(self, model, batch):
+        return -model.token_logps(batch).sum(), {}
+
+
+if __name__ == "__main__":
+    main()
