@@ -32,27 +32,36 @@ def quiet_pipe() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Command(click.Command):
-    """A click command with our exit codes and one-line errors."""
+class Exits:
+    """What makes a click command one of ours: its exit codes, its one-line errors, its quiet end in a closed pipe."""
 
     def main(self, args=None, prog_name=None, **extra):
         # libgomp reads it once, when torch is imported: two commands of a pipe share the cores.
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-        run(lambda: super(Command, self).main(args, prog_name, standalone_mode=False, **extra), prog_name)
+        run(lambda: super(Exits, self).main(args, prog_name, standalone_mode=False, **extra), prog_name)
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:  # click's own answer would be exit code 1
+            quiet_pipe()
+            return 0
 
 
-class Group(click.Group):
-    """As Command, for a command of several subcommands."""
+class Command(Exits, click.Command):
+    """A command."""
+
+
+class Group(Exits, click.Group):
+    """A command of several subcommands."""
 
     command_class = Command
-
-    def main(self, args=None, prog_name=None, **extra):
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-        run(lambda: super(Group, self).main(args, prog_name, standalone_mode=False, **extra), prog_name)
 
 
 def run(body: Callable[[], object], prog_name: str | None = None) -> None:
     """Call `body` and exit: the one place where errors become exit codes (DESIGN: 0, 1, 2, 65, 130, 143)."""
+    # libgomp reads it once, when torch is imported: two commands of a pipe share the cores.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     name = prog_name or Path(sys.argv[0]).stem.replace("_", "-")
     verbose = "-v" in sys.argv[1:] or "--verbose" in sys.argv[1:]
     code, message = 0, None
@@ -65,6 +74,9 @@ def run(body: Callable[[], object], prog_name: str | None = None) -> None:
         code = INTERRUPTED
     except Terminated as error:
         code, message = TERMINATED, str(error)
+    except click.exceptions.NoArgsIsHelpError as error:
+        code = USAGE
+        error.show()
     except click.UsageError as error:
         code, message = USAGE, error.format_message()
     except StateError as error:
