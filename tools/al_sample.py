@@ -7,7 +7,7 @@ pipe  al-sample sft -n 4 prompts.jsonl | al-score rm > scored.jsonl
 
 import click
 
-from alignlib import options, records, recipe
+from alignlib import options, recipe, records
 
 
 @options.command(reads=("prompt",), writes=("completions", "finish_reasons", "completion_ids", "temperatures",

@@ -9,7 +9,7 @@ import math
 
 import click
 
-from alignlib import options, records, recipe
+from alignlib import options, recipe, records
 
 WINDOW = 32  # records batched together
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import click
 
-from alignlib import options, records, recipe
+from alignlib import options, recipe, records
 
 
 @options.command(reads=("prompt", "chosen"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import click
 
-from alignlib import options, records, recipe
+from alignlib import options, recipe, records
 
 PAIRS = ("exo-pref", "dpo-pref", "ipo", "robust")  # of two completions, the better one and the other
 REWARDS = ("exo-rw", "dpo-rw")

@@ -58,7 +58,8 @@ class GrowingLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if self.rooms is None or self.rooms[0].shape[-2] < end:
-            self.rooms = (self._grow(self.keys, key_states, start, end), self._grow(self.values, value_states, start, end))
+            old = (self.keys, self.values)
+            self.rooms = tuple(map(self._grow, old, (key_states, value_states), (start, start), (end, end)))
         for room, new in zip(self.rooms, (key_states, value_states), strict=True):
             room[:, :, start:end] = new
         self.keys, self.values = (room[:, :, :end] for room in self.rooms)

@@ -15,7 +15,7 @@ from alignlib.pack import Pack, pack
 from alignlib.tokens import Encoder, Example
 
 if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate imports deepspeed, which else warns that it looks for one
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate imports deepspeed, which else warns that it guesses
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
@@ -145,7 +145,7 @@ def config_of(path: str):
     try:
         return transformers.AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise click.UsageError(f"{path}: no such folder, and not to be had from the Hub ({first_line(error)})") from error
+        raise click.UsageError(f"{path}: no model folder, nor to be had from the Hub ({first_line(error)})") from error
 
 
 def first_line(error: Exception) -> str:
@@ -247,8 +247,9 @@ def new_reward(path: str, labels: list[str] | None, device: str = "auto", dtype:
     A policy's new head starts small (deviation 1 / sqrt(H + 1), as in Stiennon et al. 2020), drawn from `seed`.
     """
     config = config_of(path)
-    names = {} if not labels else {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
-    settings = {"num_labels": len(labels or [""]), **names}
+    settings = {"num_labels": len(labels or [""])}
+    if labels:
+        settings |= {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
     fresh = () if is_classifier(path) else ("score",)
     torch.manual_seed(seed)
     model = load(transformers.AutoModelForSequenceClassification, path, device, torch.float32, fresh, **settings)

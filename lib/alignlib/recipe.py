@@ -69,7 +69,7 @@ def limit_options(function: Callable) -> Callable:
     """How long prompts and completions may be."""
     made = (
         click.option("--max-length", type=click.IntRange(min=2),
-                     help="Tokens of a prompt and a completion together.  [default: the model's context, at most 2048]"),
+                     help="Tokens of prompt and completion together.  [default: the model's context, at most 2048]"),
         click.option("--max-prompt", type=click.IntRange(min=1),
                      help="Tokens of a prompt.  [default: what completions leave]"),
         click.option("--max-completion", type=click.IntRange(min=1),

@@ -19,6 +19,7 @@ from alignlib.recipe import Recipe
 from alignlib.run import Run
 from alignlib.tokens import Example
 
+
 class Objective(Protocol):
     """A loss to train on."""
 
