@@ -255,31 +255,37 @@ def kill_input(records: int) -> bytes:
 
 
 def test_killed_at_random_and_resumed_gives_the_same_bytes(tmp_path):
-    data, draw = kill_input(40_000), random.Random()
-    (tmp_path / "in").write_bytes(data)
+    (tmp_path / "in").write_bytes(kill_input(40_000))
+    draw, out = random.Random(), tmp_path / "out"
 
     def args(name: str) -> tuple:
         return (tmp_path / "in", "--to", "pref", "--on-error", "skip", "-o", tmp_path / name, "--rejects",
                 tmp_path / f"{name}.bad")
 
+    def size() -> int:
+        return out.stat().st_size if out.exists() else 0
+
+    def finish() -> None:
+        done = call("al-pref2rw", *args("out"), "--resume")
+        assert done.returncode == 0, done.stderr
+        for name in ("", ".bad"):
+            assert (tmp_path / f"out{name}").read_bytes() == (tmp_path / f"whole{name}").read_bytes()
+        assert not (tmp_path / "out.state").exists()
+
     assert call("al-pref2rw", *args("whole")).returncode == 0
     kills = 0
     while kills < 7:
+        goal = size() + draw.randrange(300_000)
         process = start(*args("out"), "--resume", stderr=subprocess.DEVNULL)
-        seen = os.path.getsize(tmp_path / "out") if (tmp_path / "out").exists() else 0
-        goal = seen + draw.randrange(300_000)
-        while process.poll() is None and (not (tmp_path / "out").exists() or os.path.getsize(tmp_path / "out") < goal):
+        while process.poll() is None and size() < goal:
             time.sleep(0.0005)
         process.kill()
-        if process.wait() == 0:  # done before it could be killed
-            break
-        kills += 1
-    assert kills >= 5
-    done = call("al-pref2rw", *args("out"), "--resume")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
-    assert (tmp_path / "out.bad").read_bytes() == (tmp_path / "whole.bad").read_bytes()
-    assert not (tmp_path / "out.state").exists()
+        if process.wait() == 0:  # on a busy machine it may be done before the kill
+            finish()
+            out.unlink()
+        else:
+            kills += 1
+    finish()
 
 
 def test_killed_while_it_waits_for_a_slow_pipe(tmp_path):

@@ -1,0 +1,115 @@
+"""What every command promises before it does anything: help, version, schema, and all of it at once."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+from conftest import ROOT, call, command, environment
+
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+MODULES = {name: target.split(":")[0] for name, target in SCRIPTS.items()}
+COMMANDS = sorted(name for name, module in MODULES.items() if (ROOT / "tools" / f"{module}.py").exists())
+HEAVY = {"torch", "transformers", "deepspeed", "vllm", "openai", "datasets", "numpy", "matplotlib"}
+TELLING = {"epochs", "max_new_tokens", "optimizer", "weight_decay", "schedule", "seed"}
+
+every = pytest.mark.parametrize("name", COMMANDS)
+
+
+def docstring(name: str) -> str:
+    return ast.get_docstring(ast.parse((ROOT / "tools" / f"{MODULES[name]}.py").read_text())) or ""
+
+
+def parts(name: str) -> list[list[str]]:
+    """The command, or each of its subcommands, as arguments."""
+    code = f"import {MODULES[name]} as m; print(*getattr(m.main, 'commands', []))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    return [[], *([part] for part in done.stdout.split())]
+
+
+def test_there_are_commands():
+    assert "al-pref2rw" in COMMANDS
+
+
+@every
+def test_help_says_how_it_reads(name):
+    texts = []
+    for part in parts(name):
+        done = call(name, *part, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"Usage: {' '.join([name, *part])} ")
+        texts.append(" ".join(done.stdout.split()))
+    says = [re.search(r"\b([Ss]tream|[Rr]eads all\b)", text) is not None for text in texts]
+    assert says[0] or (len(says) > 1 and all(says[1:])), "help says neither that it streams nor that it reads all first"
+
+
+@every
+def test_every_command_and_option_has_help_or_a_telling_name(name):
+    """Options such as --seed, alike everywhere, need no line; any other does."""
+    code = (
+        f"import click, {MODULES[name]} as m\n"
+        "for c in [m.main, *getattr(m.main, 'commands', {}).values()]:\n"
+        "    print(c.name, bool(c.help), *[p.name for p in c.params if isinstance(p, click.Option) and not p.help])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    for line in done.stdout.splitlines():
+        command_name, has_help, *silent = line.split()
+        assert has_help == "True" and set(silent) <= TELLING, f"{command_name}: {silent}"
+
+
+@every
+def test_version(name):
+    done = call(name, "--version")
+    assert done.returncode == 0 and done.stdout.startswith(f"{name} ") and done.stderr == ""
+
+
+@every
+def test_schema_is_json(name):
+    for part in parts(name):
+        done = call(name, *part, "--schema")
+        assert done.returncode == 0 and done.stderr == ""
+        assert json.loads(done.stdout)["$schema"].startswith("https://json-schema.org/")
+
+
+@every
+def test_the_file_begins_with_an_input_line_an_output_line_and_a_pipe(name):
+    text = docstring(name)
+    lines = [line.strip() for line in text.splitlines()]
+    assert any(line.startswith("in") and "{" in line for line in lines) or "reads nothing" in text
+    assert any(line.startswith("out") for line in lines)
+    assert any("al-" in line and (" | " in line or " > " in line) for line in lines)
+
+
+@every
+def test_help_loads_nothing_heavy(name):
+    code = (
+        f"import sys, {MODULES[name]} as m\n"
+        "try:\n    m.main(['--help'])\nexcept SystemExit:\n    print(*sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "alignlib.options" in loaded and not loaded & HEAVY
+
+
+@every
+def test_help_comes_at_once(name):
+    """Under 0.25 s on an idle machine; here only the best of some runs counts, and others may be at work."""
+    best = float("inf")
+    for _ in range(20):
+        start = time.perf_counter()
+        subprocess.run(command(name, "--help"), env=environment(), stdout=subprocess.DEVNULL, check=True)
+        best = min(best, time.perf_counter() - start)
+        if best < 0.25:
+            return
+    raise AssertionError(f"{best:.2f} s")
+
+
+@every
+def test_an_unknown_option_is_2_in_one_line(name):
+    done = call(name, "--no-such-option")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "--no-such-option" in done.stderr
