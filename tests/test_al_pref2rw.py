@@ -220,6 +220,12 @@ def test_head_ends_it_quietly(tmp_path):
     assert json.loads(head.stdout)["rewards"] == [1, 0]
 
 
+def test_help_into_a_closed_pipe_is_quiet():
+    with start("--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(30)) == (b"", 0)
+
+
 def test_interrupted_is_130():
     with start(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdin.write(lines(PAIR))

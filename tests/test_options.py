@@ -35,6 +35,14 @@ def test_errors_become_exit_codes_and_one_line(capsys, error, code, words):
     assert outcome(capsys, raising(error)) == (code, words)
 
 
+def test_a_cut_file_is_no_interruption(capsys):
+    @options.command(name="al-test")
+    def main():
+        raise EOFError("cut")
+
+    assert outcome(capsys, lambda: main.main([], "al-test")) == (1, "al-test: EOFError: cut\n")
+
+
 def test_a_body_that_ends_is_0(capsys):
     assert outcome(capsys, lambda: None) == (0, "")
 

@@ -33,19 +33,22 @@ def quiet_pipe() -> None:
 
 
 class Exits:
-    """What makes a click command one of ours: its exit codes, its one-line errors, its quiet end in a closed pipe."""
+    """What our commands have over click's: exit codes and one-line errors, by `run`.
+
+    click's own `main` would take a closed pipe for a failure, an EOFError for Ctrl-C, and print a line for the latter.
+    """
 
     def main(self, args=None, prog_name=None, **extra):
-        # libgomp reads it once, when torch is imported: two commands of a pipe share the cores.
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-        run(lambda: super(Exits, self).main(args, prog_name, standalone_mode=False, **extra), prog_name)
+        name = prog_name or program()
+        run(lambda: self.called(name, sys.argv[1:] if args is None else args, extra), name)
 
-    def invoke(self, context):
+    def called(self, name: str, args: list[str], extra: dict) -> int:
         try:
-            return super().invoke(context)
-        except BrokenPipeError:  # click's own answer would be exit code 1
-            quiet_pipe()
-            return 0
+            with self.make_context(name, list(args), **extra) as context:
+                self.invoke(context)
+        except click.exceptions.Exit as end:  # --help and the like
+            return end.exit_code
+        return 0
 
 
 class Command(Exits, click.Command):
@@ -58,15 +61,20 @@ class Group(Exits, click.Group):
     command_class = Command
 
 
+def program() -> str:
+    """The name that errors begin with: "al-score" for a file al_score.py as well."""
+    return Path(sys.argv[0]).stem.replace("_", "-")
+
+
 def run(body: Callable[[], object], prog_name: str | None = None) -> None:
     """Call `body` and exit: the one place where errors become exit codes (DESIGN: 0, 1, 2, 65, 130, 143)."""
     # libgomp reads it once, when torch is imported: two commands of a pipe share the cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    name = prog_name or Path(sys.argv[0]).stem.replace("_", "-")
+    name = prog_name or program()
     verbose = "-v" in sys.argv[1:] or "--verbose" in sys.argv[1:]
     code, message = 0, None
     try:
-        code = body()  # click gives the exit code of --help and the like, else the command's own None
+        code = body()
         sys.stdout.flush()
     except BrokenPipeError:
         quiet_pipe()
