@@ -11,7 +11,7 @@ from alignlib import options, recipe, records
 
 
 @options.command(reads=("prompt",), writes=("completions", "finish_reasons", "completion_ids", "temperatures",
-                                            "condition", "logps"))
+                                            "condition", "logps", "logps_temperature"))
 @click.argument("model")
 @options.filter_options
 @click.option("-n", "number", type=click.IntRange(min=1), default=1, help="Completions a prompt (and temperature).")
@@ -47,6 +47,8 @@ def main(model, files, output, resume, on_error, rejects, number, temperatures, 
                              max_prompt=policy.context - max_new_tokens, max_completion=max_new_tokens + 1)
     how = decode.Sampling(max_new_tokens, top_k, top_p, stop, seed)
     plan = [t for t in ((0.0,) if greedy else temperatures) for _ in range(number)]
+    # Log-probabilities are those of what was drawn from; several temperatures, or none, mean 1.
+    temperature = plan[0] if len(set(plan)) == 1 and plan[0] > 0 else 1.0
 
     def prepare(record):
         records.require(record, "prompt")
@@ -63,7 +65,7 @@ def main(model, files, output, resume, on_error, rejects, number, temperatures, 
         if condition is not None:
             record["condition"] = condition
         if logps:
-            record["logps"] = score(policy, encoder.encode(record, record["completions"]))
+            record |= score(policy, encoder.encode(record, record["completions"]), temperature)
         if not ids:
             record.pop("completion_ids", None)
         return record
@@ -82,12 +84,13 @@ def main(model, files, output, resume, on_error, rejects, number, temperatures, 
         summary.close(stream)
 
 
-def score(policy, example):
+def score(policy, example, temperature):
     """The completions' log-probabilities, as al-score computes them."""
     import torch
 
     with torch.inference_mode():
-        return policy.logps(policy.pack([example]))[0].tolist()
+        logps = policy.logps(policy.pack([example]), temperature)[0].tolist()
+    return {"logps": logps} | ({"logps_temperature": temperature} if temperature != 1 else {})
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Recipe:
     lora: int | None
     eval: str | None
     eval_every: int | None
-    save_every: int | None
+    save_every: float | None
     keep: int
     seed: int
 
@@ -113,7 +113,8 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
         click.option("--lora", type=click.IntRange(min=1), help="Train adapters of this rank; saved merged."),
         click.option("--eval", type=click.Path(exists=True, dir_okay=False), help="Held-out records."),
         click.option("--eval-every", type=click.IntRange(min=1), help="Steps.  [default: each epoch]"),
-        click.option("--save-every", type=click.IntRange(min=1), help="Steps between checkpoints.  [default: none]"),
+        click.option("--save-every", type=click.FloatRange(min=0, min_open=True),
+                     help="Steps between checkpoints; below 1, a share of the run.  [default: none]"),
         click.option("--keep", type=click.IntRange(min=0), default=1, help="Checkpoints to keep; 0: all."),
         click.option("--seed", type=int, default=0),
     )

@@ -82,6 +82,7 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     adapt(model, recipe)
     total = steps_in(examples, recipe)
     every = recipe.eval_every or steps_an_epoch(examples, recipe)
+    saves = math.ceil(recipe.save_every * (total if recipe.save_every < 1 else 1)) if recipe.save_every else 0
     engine = Single(model.model, recipe, total)
     state = {"step": 0, "best": None}
     if run.checkpoint:
@@ -104,7 +105,7 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
                 state["best"] = entry[f"eval_{best}"]
                 keep_best(model, run.folder)
         run.log(entry)
-        if stop() or (recipe.save_every and (step + 1) % recipe.save_every == 0):
+        if stop() or (saves and (step + 1) % saves == 0):
             run.save(model, engine, step + 1, best=state["best"], **adapter_weights(model))
         if stop():
             raise options.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")

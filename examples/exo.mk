@@ -1,0 +1,119 @@
+# The EXO experiments have one shape: data -> SFT -> reward model -> samples, scored -> four policies -> held-out figures.
+#
+#   make hh-exo                                      the toy world, minutes on two cores
+#   make hh-exo DATA=folder [MODEL=folder]           your own pairs.train.jsonl and pairs.test.jsonl (.gz too)
+#   make hh-exo SCALE=paper MODEL=name [DATA=folder] the paper's settings; the data from the Hub unless DATA is given
+#
+# A file is made once: interrupted, make goes on where it was. JOBS commands run at a time.
+
+SCALE ?= toy
+JOBS ?= $(shell nproc)
+METHODS := exo-pref exo-rw dpo-pref dpo-rw
+
+# Settings by scale: toy, data (your files, a small model) and paper (Ji et al. 2024, their section 5 and scripts).
+# An experiment's own NAME.SCALE.X wins over SCALE.X.
+scale := $(if $(filter toy,$(SCALE)),$(if $(DATA),data,toy),$(SCALE))
+
+toy.size := 1m
+toy.lengths := --max-length 256 --max-completion 128
+toy.sft := --lr 2e-3 --steps 600
+toy.rm := --lr 5e-4 --epochs 1
+toy.prompts := 1500
+toy.new-tokens := 64
+toy.temperature := 1.0
+toy.beta := 0.5
+toy.align := --lr 3e-4 --batch-size 32
+toy.spread := 0.25
+toy.draws := 2
+
+data.size := 2m
+data.lengths := --max-length 512 --max-completion 200
+data.sft := --lr 1e-3 --epochs 3
+data.rm := --lr 3e-4 --epochs 2
+data.prompts := 1000
+data.new-tokens := 128
+data.temperature := 1.0
+data.beta := 0.5
+data.align := --lr 3e-4 --batch-size 32
+data.spread := 0.34
+data.draws := 1
+
+paper.size := 300m
+paper.lengths := --max-length 512 --max-completion 200
+paper.sft := --lr 1e-5 --batch-size 64
+paper.rm := --lr 1e-5 --batch-size 64
+paper.prompts := 1000000
+paper.new-tokens := 200
+paper.temperature := 0.8
+paper.beta := 0.5
+paper.align := --lr 1e-6 --batch-size 64
+paper.spread := 0.05
+paper.draws := 1
+
+# $(call of,NAME,X): the setting X of the experiment NAME.
+of = $(or $($(1).$(scale).$(2)),$($(scale).$(2)))
+# $(call found,pairs.train): the file of that name in DATA, packed or not.
+found = $(firstword $(wildcard $(DATA)/$(1).jsonl $(DATA)/$(1).jsonl.gz))
+
+# Filters write beside and rename, so that a killed one resumes and a made file is a whole one.
+into = -o $@.part --resume && mv $@.part $@
+
+# $(call EXO,NAME): the experiment's targets. It needs, beside settings:
+#   NAME.train, NAME.test    commands that write records {prompt, chosen, rejected} to stdout
+#   NAME.oracle              toy:NAME where there is one
+#   NAME.reward              how al-score reads its reward model: flags
+#   NAME.labels              (a classifier as reward model) a command that writes {text, label}
+define EXO
+.PHONY: $(1)
+$(1): $$(SETUP)
+	@$$(MAKE) --no-print-directory -j$$(JOBS) $$($(1).run)/report
+
+$(1).run := runs/$(1)$(if $(filter paper,$(SCALE)),-paper)$(if $(MODEL),-$(notdir $(MODEL:/=)))$(if $(DATA),-$(notdir $(DATA:/=)))
+$(1).start := $(if $(MODEL),,$$($(1).run)/base/config.json)
+$(1).model := $(or $(MODEL),$$($(1).run)/base)
+
+$$($(1).run)/train.jsonl $$($(1).run)/test.jsonl: $$($(1).run)/%.jsonl: | $$(SETUP)
+	@mkdir -p $$(@D)
+	$$($(1).$$*) > $$@.part && mv $$@.part $$@
+
+$$($(1).run)/base/config.json: $$($(1).run)/train.jsonl
+	al-data new-model $$(@D) $$< --size $$(call of,$(1),size)
+
+$$($(1).run)/sft/run.json: $$($(1).run)/train.jsonl $$($(1).start)
+	al-sft $$($(1).model) $$< -o $$(@D) --resume $$(call of,$(1),lengths) $$(call of,$(1),sft) >> $$(@D).log
+
+$$($(1).run)/labels.jsonl: | $$(SETUP)
+	@mkdir -p $$(@D)
+	$$($(1).labels) > $$@.part && mv $$@.part $$@
+
+$$($(1).run)/rm/run.json: $$($(1).run)/$(if $($(1).labels),labels,train).jsonl $$($(1).run)/sft/run.json
+	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume $$(call of,$(1),lengths) $$(call of,$(1),rm) \
+	  $(if $($(1).labels),--loss classify) >> $$(@D).log
+
+# For -rw: the SFT policy's own answers with the reward model's rewards.
+$$($(1).run)/samples.jsonl: $$($(1).run)/train.jsonl $$($(1).run)/sft/run.json
+	head -n $$(call of,$(1),prompts) $$< > $$@.prompts
+	al-sample $$($(1).run)/sft $$@.prompts -n 4 --ids -t $$(call of,$(1),temperature) \
+	  -m $$(call of,$(1),new-tokens) $$(into)
+
+$$($(1).run)/rw.jsonl: $$($(1).run)/samples.jsonl $$($(1).run)/rm/run.json
+	al-score $$($(1).run)/rm $$($(1).reward) $$< $$(into)
+
+# For -pref: people's preferences; with a classifier as reward model, its own among the samples.
+$$($(1).run)/pref.jsonl: $$($(1).run)/$(if $($(1).labels),rw,train).jsonl
+	$(if $($(1).labels),al-pref2rw --to pref --ties skip $$< | al-pref2rw,al-pref2rw $$<) > $$@.part && mv $$@.part $$@
+
+$(foreach method,$(METHODS),$$($(1).run)/$(method)/run.json): $$($(1).run)/%/run.json: $$($(1).run)/pref.jsonl $$($(1).run)/rw.jsonl
+	al-train-exo $$($(1).run)/sft $$($(1).run)/$$(lastword $$(subst -, ,$$*)).jsonl -o $$(@D) --resume --loss $$* \
+	  --beta-pi $$(call of,$(1),beta) --beta-r $$(call of,$(1),beta) --temperature $$(call of,$(1),temperature) \
+	  $$(call of,$(1),lengths) $$(call of,$(1),align) --save-every $$(call of,$(1),spread) --keep 0 >> $$(@D).log
+
+# What the policies say to held-out prompts, and what that is worth: one row a figure, for every checkpoint.
+$(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows): $$($(1).run)/%.rows: $$($(1).run)/%/run.json $$($(1).run)/rm/run.json $$($(1).run)/test.jsonl
+	RUN=$$($(1).run) ORACLE=$(if $(filter toy,$(scale)),$($(1).oracle)) REWARD='$$($(1).reward)' \
+	  TEMPERATURE=$$(call of,$(1),temperature) NEW_TOKENS=$$(call of,$(1),new-tokens) DRAWS=$$(call of,$(1),draws) \
+	  bash examples/figures.sh $$* && cat $$(@D)/$$*.*.row > $$@
+
+$$($(1).run)/report: $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows)
+	RUN=$$($(1).run) ORACLE=$(if $(filter toy,$(scale)),$($(1).oracle)) METHODS='sft $(METHODS)' bash examples/report.sh
+endef

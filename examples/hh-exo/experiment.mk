@@ -1,0 +1,11 @@
+# Helpful and harmless dialogue (Anthropic HH): people's preferences, a reward model, EXO and DPO.
+hh-exo.oracle := toy:overall
+ifeq ($(scale),toy)
+hh-exo.train := al-data toy --task dialogue --limit 4000
+hh-exo.test := al-data toy --task dialogue --limit 200 --split test
+else
+hh-exo.train = al-data hh $(if $(DATA),--from $(call found,pairs.train),--split train)
+hh-exo.test = al-data hh $(if $(DATA),--from $(call found,pairs.test),--split test)
+endif
+$(eval $(call EXO,hh-exo))
+hh-exo: ## EXO and DPO on helpful and harmless dialogue

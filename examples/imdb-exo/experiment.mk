@@ -1,0 +1,18 @@
+# Film reviews (IMDB): a sentiment classifier's log-odds are the reward; preferences are its own, among samples.
+imdb-exo.oracle := toy:sentiment
+imdb-exo.reward := --label positive --as logodds
+imdb-exo.toy.sft := --lr 2e-3 --steps 300
+imdb-exo.paper.beta := 0.1
+imdb-exo.paper.new-tokens := 500
+imdb-exo.paper.lengths := --max-length 512 --max-completion 500
+ifeq ($(scale),toy)
+imdb-exo.train := al-data toy --task review --limit 4000
+imdb-exo.test := al-data toy --task review --limit 200 --split test
+imdb-exo.labels := al-data toy --task review --limit 2000 --labels
+else
+imdb-exo.train = al-data imdb $(if $(DATA),--from $(call found,sft.train),--split train)
+imdb-exo.test = al-data imdb $(if $(DATA),--from $(call found,sft.test),--split test)
+imdb-exo.labels = al-data imdb --labels $(if $(DATA),--from $(call found,labelled.train),--split train)
+endif
+$(eval $(call EXO,imdb-exo))
+imdb-exo: ## EXO and DPO on film reviews; a classifier is the reward

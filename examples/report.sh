@@ -1,0 +1,18 @@
+# The experiment's table and pictures from every method's rows: bash examples/report.sh
+# RUN, METHODS and ORACLE come from exo.mk.
+set -euo pipefail
+reward=${ORACLE:+reward} columns=${ORACLE:+reward,winrate,}
+reward=${reward:-learned_reward}
+mkdir -p "$RUN/report"
+finals=() logs=()
+for method in $METHODS; do
+  final=$(ls "$RUN/$method".*.row | tail -n 1)
+  finals+=("$method=$final")
+  [ "$method" = sft ] || logs+=("$method=$RUN/$method/log.jsonl")
+done
+al-eval table "${finals[@]}" --columns "${columns}learned_reward,learned_reward_winrate,kl,words" --markdown \
+  | tee "$RUN/report/table.md"
+al-eval frontier --reward $reward $(for method in $METHODS; do echo "$RUN/$method.rows"; done) \
+  --plot "$RUN/report/frontier.png" > "$RUN/report/frontier.json"
+al-eval curve "${logs[@]}" --field margin --plot "$RUN/report/margins.png" > /dev/null
+echo "$RUN/report: table.md, frontier.png, frontier.json, margins.png"
