@@ -17,13 +17,14 @@ CHUNK = 1 << 22  # logits that exist at once
 
 def token_logps(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocabulary: int,
                 temperature: float = 1.0) -> Tensor:
-    """log softmax(head(hidden) / temperature) at `targets`, in float32: [N, H], [N] -> [N].
+    """log softmax(head(hidden) / temperature) at `targets`, in float32 (or float64): [N, H], [N] -> [N].
 
     The [N, vocabulary] logits never exist as a whole: they are made in chunks, and again in the backward pass.
     """
 
     def chunk(part: Tensor, wanted: Tensor) -> Tensor:
-        logits = head(part).float() / temperature  # [n, vocabulary]
+        logits = head(part)  # [n, vocabulary]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
         return -F.cross_entropy(logits, wanted, reduction="none")
 
     size = max(1, CHUNK // vocabulary)

@@ -1,0 +1,273 @@
+"""The losses: what the originals compute, numbers worked by hand, closed forms, gradients."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from alignlib import losses
+
+HAND = [[math.log(3.0), 0.0]]  # log-ratios of one pair; at beta 1: p = (3/4, 1/4), margin log 3
+
+
+def cases(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def double(values, **more):
+    return torch.tensor(values, dtype=torch.float64, **more)
+
+
+def close(found, wanted, relative=1e-9):
+    torch.testing.assert_close(found, double(wanted), rtol=relative, atol=relative, check_dtype=False)
+
+
+def itself(hidden):
+    return hidden
+
+
+# -- exact-optimization -----------------------------------------------------------------------------------------
+
+
+def exo_sums(logits, case):
+    """[B]: each row's attended tokens from max(prompt_len, 1) on, through the one function that makes log-probabilities."""
+    sums = []
+    for row, ids, seen, start in zip(logits, case["input_ids"], case["attention_mask"], case["prompt_lens"],
+                                     strict=True):
+        first = max(start if start >= 0 else len(ids) + start, 1)  # a negative one counted from the end
+        at = [t for t in range(first, len(ids)) if seen[t]]
+        wanted = torch.tensor([ids[t] for t in at], dtype=torch.long)
+        sums.append(losses.token_logps(itself, row[[t - 1 for t in at]], wanted, row.shape[1], case["temp"]).sum())
+    return torch.stack(sums)
+
+
+def exo_loss(case, ratio):
+    """[G] from log-ratios [G, N], by our functions."""
+    rewards = double(case["energy_labels"]).view(ratio.shape)
+    if case["loss_type"] == "exo-rw":
+        return losses.exo_rw(ratio, rewards, case["beta_pi"], case["beta_r"])
+    if case["loss_type"] == "dpo-rw":
+        return losses.dpo_rw(ratio, rewards, case["beta_pi"], case["beta_r"])
+    # In the original, the second of two equal ones wins; our trainer refuses ties.
+    first = (rewards[:, :1] > rewards[:, 1:2]).long()
+    ordered = ratio.gather(1, torch.cat([1 - first, first], 1))
+    if case["loss_type"] == "exo-pref":
+        return losses.exo_pref(ordered, case["beta_pi"])
+    return losses.dpo_pref(ordered, case["beta_pi"])
+
+
+def test_exo_losses_sums_and_gradients(fixtures):
+    """Every case of the original but preferences among more than two.
+
+    There its exo-pref keeps the raw labels of rows 2.. as if they were log-probabilities, and its dpo-pref takes
+    raw labels for a distribution: no preference loss. Ours are about two; for K completions there are the -rw ones.
+    """
+    done = {}
+    for case in cases(fixtures / "exact-optimization" / "losses.jsonl"):
+        if case["loss_type"].endswith("-pref") and case["N"] > 2:
+            continue
+        for dtype, wanted, tolerance in ((torch.float64, case["loss"], 1e-9), (torch.float32, case["loss_float32"], 1e-5)):
+            policy = torch.tensor(case["model_logits"], dtype=dtype, requires_grad=True)
+            sums = exo_sums(policy, case)
+            ref = exo_sums(torch.tensor(case["ref_logits"], dtype=dtype), case)
+            ratio = (sums - ref).view(case["groups"], case["N"])
+            loss = exo_loss(case, ratio).mean()
+            close(loss.detach(), wanted, tolerance)
+            close(sums.detach(), case["sum_model_logprob"], tolerance)
+            close(ref, case["sum_ref_logprob"], tolerance)
+            beta = case["beta_pi"] if case["loss_type"].startswith("exo") else 1.0
+            close(beta * ratio.detach().flatten(), case["log_ratio_used"], max(tolerance, 1e-9) * 10)
+            (gradient,) = torch.autograd.grad(loss, policy)
+            close(gradient, case["grad_model_logits"], tolerance)
+        done[case["loss_type"]] = done.get(case["loss_type"], 0) + 1
+    assert set(done) == {"exo-pref", "exo-rw", "dpo-pref", "dpo-rw"} and min(done.values()) >= 3, done
+
+
+def test_dpo_pref_with_more_than_two_is_dpo_rw_with_its_labels_as_targets(fixtures):
+    """The left out dpo-pref cases, shown to be the cross-entropy to whatever labels are there."""
+    found = 0
+    for case in cases(fixtures / "exact-optimization" / "losses.jsonl"):
+        if case["loss_type"] == "dpo-pref" and case["N"] > 2:
+            ratio = (exo_sums(double(case["model_logits"]), case) - exo_sums(double(case["ref_logits"]), case))
+            log_p = (case["beta_pi"] * ratio.view(case["groups"], case["N"])).log_softmax(1)
+            close(-(double(case["energy_labels"]).view(log_p.shape) * log_p).sum(1).mean(), case["loss"])
+            found += 1
+    assert found
+
+
+def test_reward_model_loss(fixtures):
+    """Score at class_pos, or (null) before the first padding id; gradient of the head."""
+    for case in cases(fixtures / "exact-optimization" / "reward_model_loss.jsonl"):
+        head, hidden = double(case["v_head_weight"], requires_grad=True), double(case["hidden_states"])
+        places = case["class_pos"] or [row.index(0) - 1 if 0 in row else len(row) - 1 for row in case["input_ids"]]
+        scores = (hidden @ head)[torch.arange(len(places)), places].view(2, -1).T  # [pairs, (chosen, rejected)]
+        loss = losses.ranking(scores, double([[1.0, 0.0]]).expand_as(scores)).mean()
+        close(loss.detach(), case["loss"])
+        close(scores[:, 0].detach(), case["chosen_end_scores"])
+        close(scores[:, 1].detach(), case["rejected_end_scores"])
+        close(torch.autograd.grad(loss, head)[0], case["grad_v_head"])
+
+
+# -- dpo-rlaif --------------------------------------------------------------------------------------------------
+
+
+def study_loss(case, policy, ref):
+    """[B] from sums [B, 2] (chosen, rejected), by our functions, put together as al-train-exo does.
+
+    Two differences: the original divides the robust form by beta only where eps > 0 (ours always: times beta
+    here for eps = 0, which is plain DPO), and ignores importance weights for ipo (al-train-exo refuses these).
+    """
+    judged = policy if case["reference_free"] else policy - ref
+    if case["ipo"]:
+        return losses.ipo(judged, case["beta"])
+    loss = losses.robust(judged, case["beta"], case["robust_eps"])
+    if not case["robust_eps"]:
+        loss = loss * case["beta"]
+        torch.testing.assert_close(loss, losses.dpo_pref(judged, case["beta"]))
+    return loss * losses.importance(policy - ref) if case["importance_correction"] else loss
+
+
+def test_study_losses(fixtures):
+    for case in cases(fixtures / "dpo-rlaif" / "dpo_loss.jsonl"):
+        pair = [case["policy_chosen_logps"], case["policy_rejected_logps"]]
+        ref = double([case["reference_chosen_logps"], case["reference_rejected_logps"]]).T
+        policy = double(pair).T.requires_grad_()
+        loss = study_loss(case, policy, ref)
+        close(loss.detach(), case["losses"])
+        close(loss.mean().detach(), case["mean_loss"])
+        close(study_loss(case, policy.float(), ref.float()).detach(), case["losses_float32"], 1e-5)
+        gradient = torch.autograd.grad(loss.mean(), policy)[0].T
+        close(gradient[0], case["grad_mean_wrt_policy_chosen"])
+        close(gradient[1], case["grad_mean_wrt_policy_rejected"])
+        rewards = case["beta"] * (policy - ref).detach().T
+        close(rewards[0], case["chosen_rewards"])
+        close(rewards[1], case["rejected_rewards"])
+
+
+# -- MORE -------------------------------------------------------------------------------------------------------
+
+
+def test_ranking_over_all_ordered_pairs(fixtures):
+    """The original's mean over ordered pairs; a score below 0 is its padding, which ours never has in a row."""
+    for case in cases(fixtures / "MORE" / "ranking_loss.jsonl"):
+        logits, total, pairs = double(case["logits"], requires_grad=True), 0.0, 0
+        for row, scores in zip(logits, case["scores"], strict=True):
+            kept = [i for i, score in enumerate(scores) if score >= 0]
+            rewards = double([scores[i] for i in kept])
+            total = total + losses.ranking(row[kept], rewards)
+            pairs += int((rewards[:, None] > rewards).sum())
+        loss = total / max(pairs, 1)
+        close(loss.detach(), case["loss"])
+        close(torch.autograd.grad(loss, logits)[0], case["grad_logits"])
+
+
+# -- worked by hand ---------------------------------------------------------------------------------------------
+
+
+def test_hand_worked_numbers():
+    """p = (3/4, 1/4); rewards (log 4, 0) at beta_r 1 make q = (4/5, 1/5)."""
+    ratio, rewards = double(HAND), double([[math.log(4.0), 0.0]])
+    log = math.log
+    kl = 3 / 4 * log((3 / 4) / (4 / 5)) + 1 / 4 * log((1 / 4) / (1 / 5))
+    close(losses.exo_rw(ratio, rewards, 1.0, 1.0), [kl])
+    close(losses.exo_rw(ratio / 2, rewards / 2, 2.0, 0.5), [kl])  # betas undo the scales
+    close(losses.dpo_rw(ratio, rewards, 1.0, 1.0), [-4 / 5 * log(3 / 4) - 1 / 5 * log(1 / 4)])
+    close(losses.exo_pref(ratio, 1.0), [3 / 4 * log(3 / 4) + 1 / 4 * (log(1 / 4) + 10)])
+    close(losses.exo_pref(ratio, 1.0, 0.1), [3 / 4 * log(3 / 4 / 0.9) + 1 / 4 * log(1 / 4 / 0.1)])
+    close(losses.dpo_pref(ratio, 1.0), [log(4 / 3)])  # sigmoid(log 3) = 3/4
+    close(losses.dpo_pref(ratio / 2, 2.0, 0.25), [0.75 * log(4 / 3) + 0.25 * log(4)])
+    close(losses.ipo(ratio, 0.25), [(log(3) - 2) ** 2])
+    close(losses.robust(ratio / 2, 2.0, 0.25), [(0.75 * log(4 / 3) + 0.25 * log(4)) / 2])
+    close(losses.importance(double([[0.0, log(0.3)]])), [0.3])
+    # Three completions, two of them equal in reward: the pairs are (0, 1) and (0, 2), gaps log 3 and 0.
+    scores = double([[log(3.0), 0.0, log(3.0)]])
+    close(losses.ranking(scores, double([[2.0, 1.0, 1.0]])), [log(4 / 3) + log(2)])
+
+
+def test_closed_forms_where_the_policy_is_the_reference():
+    for k in (2, 3, 7):
+        nothing, rewards = torch.zeros(1, k, dtype=torch.float64), double([[i / 3 for i in range(k)]])
+        log_q = (rewards / 0.5).log_softmax(1)
+        close(losses.exo_rw(nothing, rewards, 0.5, 0.5), (-math.log(k) - log_q.mean(1)).tolist())
+        close(losses.dpo_rw(nothing, rewards, 0.5, 0.5), [math.log(k)])
+    pair = torch.zeros(1, 2, dtype=torch.float64)
+    close(losses.dpo_pref(pair, 0.3), [math.log(2)])
+    close(losses.dpo_pref(pair, 0.3, 0.2), [math.log(2)])
+    close(losses.robust(pair, 0.3, 0.2), [math.log(2) / 0.3])
+    close(losses.exo_pref(pair, 0.3), [5 - math.log(2)])
+    close(losses.exo_pref(pair, 0.3, 0.1), [-math.log(2) - (math.log(0.9) + math.log(0.1)) / 2])
+    close(losses.ipo(pair, 0.25), [4.0])
+    close(losses.importance(pair), [1.0])
+
+
+REWARDS = double([[0.4, -1.0, 0.3], [2.0, 0.1, 0.1]])
+OF_GROUPS = {
+    "exo_rw": lambda x: losses.exo_rw(x, REWARDS, 0.7, 0.3),
+    "dpo_rw": lambda x: losses.dpo_rw(x, REWARDS, 0.7, 0.3),
+    "ranking": lambda x: losses.ranking(x, REWARDS),
+    "exo_pref": lambda x: losses.exo_pref(x[:, :2], 0.7),
+    "exo_pref smoothed": lambda x: losses.exo_pref(x[:, :2], 0.7, 0.1),
+    "dpo_pref": lambda x: losses.dpo_pref(x[:, :2], 0.7),
+    "dpo_pref smoothed": lambda x: losses.dpo_pref(x[:, :2], 0.7, 0.1),
+    "ipo": lambda x: losses.ipo(x[:, :2], 0.7),
+    "robust": lambda x: losses.robust(x[:, :2], 0.7, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", OF_GROUPS)
+def test_gradients_are_those_of_finite_differences(name):
+    at = double([[0.3, -0.8, 1.1], [-2.0, 0.5, 0.0]], requires_grad=True)
+    assert torch.autograd.gradcheck(OF_GROUPS[name], (at,), eps=1e-6, atol=1e-8)
+
+
+def test_the_better_completion_is_pulled_up_and_the_other_pushed_down():
+    """A sign error would pass a test that only sees a loss and a moved weight."""
+    for name in ("exo_pref", "dpo_pref", "robust", "ipo"):
+        at = double([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+        (gradient,) = torch.autograd.grad(OF_GROUPS[name](at).sum(), at)
+        assert (gradient[:, 0] < 0).all() and (gradient[:, 1] > 0).all(), name
+
+
+def test_the_weight_of_a_pair_has_no_gradient():
+    ratio = double(HAND, requires_grad=True)
+    assert not losses.importance(ratio).requires_grad
+
+
+# -- log-probabilities in chunks ---------------------------------------------------------------------------------
+
+
+def test_chunks_change_neither_numbers_nor_gradients(monkeypatch):
+    """And the head never sees more rows than a chunk holds, forward or backward."""
+    torch.manual_seed(0)
+    weight = torch.randn(11, 6, dtype=torch.float64, requires_grad=True)
+    hidden = torch.randn(23, 6, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 11, (23,))
+    rows = []
+
+    def head(part):
+        rows.append(len(part))
+        return part @ weight.T
+
+    whole = losses.token_logps(head, hidden, targets, 11, 0.7)
+    plain = (hidden @ weight.T / 0.7).log_softmax(-1)[torch.arange(23), targets]
+    torch.testing.assert_close(whole, plain)
+    wanted = torch.autograd.grad(whole.exp().sum(), (hidden, weight))
+    monkeypatch.setattr(losses, "CHUNK", 5 * 11)
+    rows.clear()
+    chunked = losses.token_logps(head, hidden, targets, 11, 0.7)
+    torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(chunked.exp().sum(), (hidden, weight)), wanted)
+    assert max(rows) == 5 and sum(rows) == 2 * 23, rows  # made in the forward pass, and again in the backward one
+    with torch.no_grad():
+        rows.clear()
+        torch.testing.assert_close(losses.token_logps(head, hidden, targets, 11, 0.7), whole)
+        assert max(rows) == 5 and sum(rows) == 23
+
+
+def test_half_precision_logits_are_normalised_in_float32():
+    hidden = torch.tensor([[8.0, 0.0078125, 0.0]], dtype=torch.bfloat16)
+    found = losses.token_logps(itself, hidden, torch.tensor([1]), 3)
+    assert found.dtype == torch.float32
+    close(found, [0.0078125 - math.log(math.exp(8.0) + math.exp(0.0078125) + 1)], 1e-6)
+    assert losses.token_logps(itself, hidden[:0], torch.tensor([], dtype=torch.long), 3).shape == (0,)
