@@ -9,6 +9,8 @@ import click
 
 from alignlib import options, recipe, records
 
+OLD = {*records.OF_COMPLETIONS, "condition"}  # goes with completions that a record had
+
 
 @options.command(reads=("prompt",), writes=("completions", "finish_reasons", "completion_ids", "temperatures",
                                             "condition", "logps", "logps_temperature"))
@@ -20,12 +22,13 @@ from alignlib import options, recipe, records
 @click.option("--greedy", is_flag=True, help="The same as --temperature 0.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Nucleus sampling.")
 @click.option("--top-k", type=click.IntRange(min=0), default=0, help="Of the K most likely tokens; 0: of all.")
-@click.option("-m", "--max-new-tokens", type=click.IntRange(min=1), default=128)
+@click.option("-m", "--max-new-tokens", type=click.IntRange(min=1), default=128,
+              help="A completion is cut there.")
 @click.option("--stop", multiple=True, help="A text that ends a completion and is left out of it; may be repeated.")
 @click.option("--condition", default=None, help="Text to put before each prompt, for sampling only.")
 @click.option("--logps", is_flag=True, help="Also the log-probability of each completion given the bare prompt.")
 @click.option("--ids", is_flag=True, help="Also the completions' token ids.")
-@click.option("--seed", type=int, default=0)
+@click.option("--seed", type=int, default=0, help="Of the draws.")
 @click.option("--batch-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")
 @click.option("--window", type=click.IntRange(min=1), default=64, help="Records that are batched together.")
 @click.option("--keep-prompt", type=click.Choice(["end", "start"]), default="end",
@@ -43,8 +46,11 @@ def main(model, files, output, resume, on_error, rejects, number, temperatures, 
     policy = models.load_policy(model, device, dtype)
     if max_new_tokens >= policy.context:
         raise click.UsageError(f"--max-new-tokens {max_new_tokens}: the model's context is {policy.context} tokens")
-    encoder = models.encoder(policy, max_length=min(policy.context, 1 << 20), keep=keep_prompt, on_long=on_long,
-                             max_prompt=policy.context - max_new_tokens, max_completion=max_new_tokens + 1)
+    limits = {"max_length": min(policy.context, 1 << 20), "keep": keep_prompt, "on_long": on_long,
+              "max_prompt": policy.context - max_new_tokens, "max_completion": max_new_tokens + 1}
+    encoder = models.encoder(policy, **limits)
+    # Log-probabilities are of the bare prompt, which is cut as the one that was sampled from was, and counted there.
+    bare = models.encoder(policy, **{**limits, "on_long": "truncate"}) if logps else None
     how = decode.Sampling(max_new_tokens, top_k, top_p, stop, seed)
     plan = [t for t in ((0.0,) if greedy else temperatures) for _ in range(number)]
     # Log-probabilities are those of what was drawn from; several temperatures, or none, mean 1.
@@ -55,7 +61,7 @@ def main(model, files, output, resume, on_error, rejects, number, temperatures, 
         return encoder.fit(Example(encoder.prompt(record, condition or ""), [])).prompt
 
     def finish(line, draws):
-        record = {name: value for name, value in line.record.items() if name not in records.ALIGNED}
+        record = {name: value for name, value in line.record.items() if name not in OLD}
         record["completions"] = [draw.text for draw in draws]
         record["finish_reasons"] = [draw.reason for draw in draws]
         if ids or logps:
@@ -65,15 +71,15 @@ def main(model, files, output, resume, on_error, rejects, number, temperatures, 
         if condition is not None:
             record["condition"] = condition
         if logps:
-            record |= score(policy, encoder.encode(record, record["completions"]), temperature)
+            record |= score(policy, bare.encode(record, record["completions"]), temperature)
         if not ids:
             record.pop("completion_ids", None)
         return record
 
     with options.open_stream(files, output, resume, on_error, rejects, prepare=prepare, model=model) as stream:
         for lines in stream.windows(window):
-            draws = {line.index: [decode.Draw(line.index, i, line.data, t) for i, t in enumerate(plan)]
-                     for line in lines}
+            draws = {line.index: [decode.Draw(line.index, i, line.data, t, where=line.where)
+                                  for i, t in enumerate(plan)] for line in lines}
             waiting = list(lines)
             for batch in decode.batches([d for row in draws.values() for d in row], batch_tokens, max_new_tokens):
                 summary.count(tokens=decode.generate(policy, encoder, batch, how))

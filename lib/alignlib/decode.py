@@ -42,6 +42,7 @@ class Draw:
     ids: list[int] = field(default_factory=list)  # without end-of-sequence
     text: str = ""
     reason: str = ""
+    where: str = ""  # what messages call the record
 
 
 class GrowingLayer(DynamicLayer):
@@ -95,6 +96,7 @@ def choose(logits: Tensor, draws: Tensor, temperatures: Tensor, top_k: int, top_
 
     The distribution is softmax(logits / temperature), cut to the top_k most likely tokens and then to the fewest
     that hold top_p of what is left (the first that passes it included). Temperature 0 takes the most likely.
+    Logits that are not finite make no distribution: -1.
     """
     best = logits.argmax(-1)
     scaled = logits.float() / temperatures.clamp_min(1e-6)[:, None]
@@ -110,7 +112,8 @@ def choose(logits: Tensor, draws: Tensor, temperatures: Tensor, top_k: int, top_
     # right = True: a draw on a border belongs to the next token with a share, never to one without.
     drawn = torch.searchsorted(total, draws[:, None] * total[:, -1:], right=True)[:, 0]
     last = probs.shape[-1] - 1 - probs.flip(-1).gt(0).int().argmax(-1)  # rounding may pass the last share
-    return torch.where(temperatures > 0, torch.minimum(drawn, last), best)
+    chosen = torch.where(temperatures > 0, torch.minimum(drawn, last), best)
+    return torch.where(total[:, -1].isfinite(), chosen, -1)
 
 
 def batches(draws: Sequence[Draw], tokens: int, max_new_tokens: int) -> Iterator[list[Draw]]:
@@ -138,6 +141,7 @@ def generate(policy: Policy, encoder: Encoder, batch: list[Draw], how: Sampling)
     """Fill in every Draw of the batch; returns how many tokens were drawn.
 
     Each prompt is computed once, whatever the number of its completions; finished rows leave the batch.
+    Raises FloatingPointError, naming the record, where the model gives no numbers.
     """
     cache, hidden, mask = prefill(policy, batch)
     drawn = torch.tensor(np.stack([uniforms(how.seed, d.record, d.number, how.max_new_tokens) for d in batch]))
@@ -150,6 +154,8 @@ def generate(policy: Policy, encoder: Encoder, batch: list[Draw], how: Sampling)
         tokens = choose(policy.logits(hidden), drawn[:, step], temperatures, how.top_k, how.top_p)  # [R]
         going = []
         for row, (draw, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
+            if token < 0:
+                raise FloatingPointError(f"{draw.where}: the model's logits are not finite")
             if not draw.reason:
                 count += 1
                 if not finished(draw, token):
