@@ -34,14 +34,15 @@ def main(model, files, recipe, loss):
     encoder = models.encoder(policy, **recipe.limits)
     examples, held_out = train.read(files, lambda record: example(encoder, record), run)
     train.fit(policy, examples, Likelihood(loss), recipe, run, held_out=held_out)
-    summary.count(records=len(examples), **encoder.cut, tokens=run.tokens)
+    summary.count(records=len(examples), skipped=run.skipped, **encoder.cut, tokens=run.tokens)
     summary.close()
 
 
 def example(encoder, record):
-    """The Example of a record: `chosen` is its one completion, cut only if `finish_reasons` says so."""
+    """The Example of a record: `chosen`, whole, is its one completion, whatever is known about others it may have."""
     records.require(record, "prompt", "chosen")
-    return encoder.encode({**record, "completion_ids": None}, [record["chosen"]])
+    record = {name: value for name, value in record.items() if name not in records.ALIGNED}
+    return encoder.encode(record, [record["chosen"]])
 
 
 @dataclass

@@ -6,6 +6,7 @@ pipe  al-sample sft -n 4 prompts.jsonl | al-score rm | al-train-exo sft --loss e
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import click
 
@@ -47,14 +48,20 @@ def main(model, files, recipe, loss, **how):
     if run.complete:
         return
     policy = models.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
+    ref = how["ref"]
+    asked = policy if ref in ("self", "ref_logps") else models.load_policy(ref, recipe.device, recipe.dtype)
+    if asked.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise click.UsageError(f"--ref {ref}: its tokenizer is not that of {model}")
     encoder = models.encoder(policy, **recipe.limits)
     objective = Contrast(loss, **how)
     examples, held_out = train.read(files, lambda record: objective.example(encoder, record), run)
-    if how["ref"] != "ref_logps":
-        asked = policy if how["ref"] == "self" else models.load_policy(how["ref"], recipe.device, recipe.dtype)
-        train.reference(asked, [*examples], recipe, run, lambda batch: asked.logps(batch, how["temperature"]))
+    if ref != "ref_logps":
+        logps = partial(asked.logps, temperature=how["temperature"])
+        train.reference(asked, examples, recipe, run, logps, held_out)
+        del logps
+    del asked  # its numbers are all that training needs
     train.fit(policy, examples, objective, recipe, run, held_out=held_out)
-    summary.count(records=len(examples), **encoder.cut, tokens=run.tokens)
+    summary.count(records=len(examples), skipped=run.skipped, **encoder.cut, tokens=run.tokens)
     summary.close()
 
 

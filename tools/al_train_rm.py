@@ -42,7 +42,7 @@ def main(model, files, recipe, loss, rm_eos):
     reward = models.new_reward(start, names, recipe.device, recipe.dtype, recipe.seed)
     reward.core.config.reads_eos = rm_eos
     train.fit(reward, examples, objective, recipe, run, held_out=held_out, best="accuracy")
-    summary.count(records=len(examples), **encoder.cut, tokens=run.tokens)
+    summary.count(records=len(examples), skipped=run.skipped, **encoder.cut, tokens=run.tokens)
     summary.close()
 
 

@@ -180,15 +180,20 @@ def open_stream(
         raise click.UsageError("--resume needs -o FILE")
     if rejects and "skip" not in click.get_current_context().params.values():
         raise click.UsageError("--rejects needs --on-error skip")
-    for name in files:
-        if name != "-" and (not Path(name).exists() or Path(name).is_dir()):
-            raise click.UsageError(f"{name}: {'a folder, not a file' if Path(name).is_dir() else 'no such file'}")
+    must_exist(files)
     _keep_apart(files, output, rejects)
     stream = Stream(files, output, resume=resume, key=run_key(model), skip=on_error == "skip", rejects=rejects,
                     prepare=prepare)
     if stream.complete:
         print(f"{output} is complete: nothing to resume", file=sys.stderr)
     return stream
+
+
+def must_exist(files: Iterable[str]) -> None:
+    """Refuse input files that are none."""
+    for name in files:
+        if name != "-" and (not Path(name).exists() or Path(name).is_dir()):
+            raise click.UsageError(f"{name}: {'a folder, not a file' if Path(name).is_dir() else 'no such file'}")
 
 
 def _keep_apart(files: tuple[str, ...], output: str | None, rejects: str | None) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 
 import click
 
+from alignlib.options import must_exist
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -98,13 +100,16 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
         click.option("--batch-size", type=click.IntRange(min=1), default=batch_size, help="Records a step."),
         click.option("--pack-tokens", type=click.IntRange(min=1), default=8192,
                      help="Tokens on the device at once; a step takes as many passes as it needs."),
-        click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=epochs),
+        click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=epochs,
+                     help="Times through the data."),
         click.option("--steps", type=click.IntRange(min=1), help="Stop after so many, whatever --epochs says."),
         click.option("--lr", type=click.FloatRange(min=0), default=lr, help="Peak learning rate."),
-        click.option("--optimizer", type=click.Choice(["adamw", "rmsprop"]), default=optimizer),
+        click.option("--optimizer", type=click.Choice(["adamw", "rmsprop"]), default=optimizer,
+                     help="What takes the steps."),
         click.option("--betas", type=Betas(), default="0.9,0.95", help="Of AdamW."),
-        click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0),
-        click.option("--schedule", type=click.Choice(["cosine", "linear", "constant"]), default="cosine"),
+        click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, help="Of the optimizer."),
+        click.option("--schedule", type=click.Choice(["cosine", "linear", "constant"]), default="cosine",
+                     help="Of the learning rate, after the warm-up."),
         click.option("--warmup", type=click.FloatRange(min=0), default=0.1, help="Steps; below 1, a share of them."),
         click.option("--clip", type=click.FloatRange(min=0), default=1.0, help="Gradient norm at most; 0: any."),
         limit_options,
@@ -116,13 +121,14 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
         click.option("--save-every", type=click.FloatRange(min=0, min_open=True),
                      help="Steps between checkpoints; below 1, a share of the run.  [default: none]"),
         click.option("--keep", type=click.IntRange(min=0), default=1, help="Checkpoints to keep; 0: all."),
-        click.option("--seed", type=int, default=0),
+        click.option("--seed", type=int, default=0, help="Of the data's order and of new weights."),
     )
     names = [field.name for field in fields(Recipe)]
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
         def body(**given):
+            must_exist(given["files"])
             recipe = Recipe(**{name: given.pop(name) for name in names})
             return function(recipe=recipe, **given)
 

@@ -30,24 +30,27 @@ class Run:
 
     def __init__(self, recipe: Recipe, asked: dict):
         self.recipe, self.folder, self.tokens = recipe, options.new_folder(recipe.output, recipe.resume), 0
+        self.skipped = 0  # records left out as the user asked
         kept = {name: value for name, value in asdict(recipe).items() if name not in FREE}
         self.asked = orjson.loads(orjson.dumps({**asked, **kept}))
         self.complete = (self.folder / "run.json").exists()
         self.checkpoint: Path | None = None
         if self.complete:
             self._same(self.folder / "run.json")
+            if (self.folder / "started.json").exists():  # killed while it tidied up
+                self._tidy()
             print(f"{recipe.output} is complete: nothing to resume", file=sys.stderr)
             return
         if (self.folder / "started.json").exists():
             self._same(self.folder / "started.json")
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and any(path.name != "started.tmp" for path in self.folder.iterdir()):
             raise click.UsageError(f"{recipe.output}: not a run that --resume could go on with")
         found = [path for path in self.folder.glob("checkpoint-*") if (path / "trainer.pt").exists()]
         self.checkpoint = max(found, key=step_of, default=None)
 
-    def begin(self, input_crc: int) -> None:
+    def begin(self, input_crc: int, eval_crc: int = 0) -> None:
         """The input is read: from here on the folder is this run's. Raises UsageError if it began with another."""
-        self.asked["input_crc"] = input_crc
+        self.asked |= {"input_crc": input_crc, "eval_crc": eval_crc}
         started = self.folder / "started.json"
         if started.exists():
             self._same(started)
@@ -108,12 +111,16 @@ class Run:
         beside.rmdir()
         versions = {"align-tools": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
         replace(self.folder / "run.json", {"options": self.asked, "versions": versions, "final": final})
-        for name in ("started.json", "ref_logps.pt", "best.pt", "checkpoint-*/trainer.pt"):
-            for path in self.folder.glob(name):
-                path.unlink()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what only an unfinished run needs."""
         if self.recipe.keep == 1:  # the last checkpoint is the model itself
             for path in self.folder.glob("checkpoint-*"):
                 shutil.rmtree(path)
+        for name in ("ref_logps.pt", "best.pt", "checkpoint-*/trainer.pt", "started.json"):
+            for path in self.folder.glob(name):
+                path.unlink()
 
 
 def step_of(path: Path) -> int:

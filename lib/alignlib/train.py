@@ -32,15 +32,28 @@ class Objective(Protocol):
 
 def read(files: Sequence[str], prepare: Callable[[dict], Example], run: Run) -> tuple[list[Example], list[Example]]:
     """All examples of the input, and those of --eval; the run begins. Raises DataError, also for no records."""
-    examples, crc = [], 0
-    for line in jsonl.read_all(files, prepare):
-        examples.append(line.data)
-        crc = line.crc
+    examples, crc = gather(files, prepare, run)
     if not examples:
         raise jsonl.DataError("no records to train on")
-    held_out = [line.data for line in jsonl.read_all([run.recipe.eval], prepare)] if run.recipe.eval else []
-    run.begin(crc)
+    held_out, eval_crc = gather([run.recipe.eval], prepare, run) if run.recipe.eval else ([], 0)
+    if run.recipe.eval and not held_out:
+        raise jsonl.DataError(f"{run.recipe.eval}: no records to evaluate on")
+    run.begin(crc, eval_crc)
     return examples, held_out
+
+
+def gather(files: Sequence[str], prepare: Callable[[dict], Example], run: Run) -> tuple[list[Example], int]:
+    """The examples of `files`, and their checksum; records that the user asked to leave out are counted in the run."""
+    examples, crc = [], 0
+    for line in jsonl.read(files, prepare):
+        crc = line.crc
+        if isinstance(line.error, jsonl.Skip):
+            run.skipped += 1
+        elif line.error:
+            raise line.failure()
+        else:
+            examples.append(line.data)
+    return examples, crc
 
 
 # -- the order of the data -----------------------------------------------------------------------------------
@@ -66,6 +79,12 @@ def batch_at(step: int, examples: Sequence[Example], recipe: Recipe) -> list[int
 def packs_at(step: int, model: Packed, examples: Sequence[Example], recipe: Recipe) -> Iterator[Pack]:
     """The step's packs."""
     for indices in plan(examples, batch_at(step, examples, recipe), recipe.pack_tokens, shared=model.shared):
+        yield model.pack([examples[i] for i in indices], indices)
+
+
+def packs_of(model: Packed, examples: Sequence[Example], recipe: Recipe) -> Iterator[Pack]:
+    """Packs of all examples, each once."""
+    for indices in plan(examples, range(len(examples)), recipe.pack_tokens, shared=model.shared):
         yield model.pack([examples[i] for i in indices], indices)
 
 
@@ -139,8 +158,8 @@ def evaluate(model: Packed, examples: Sequence[Example], objective: Objective, r
     """The objective's loss and figures over all examples, each counted once."""
     size = sum(map(objective.size, examples))
     result: dict[str, float] = {"loss": 0.0}
-    for indices in plan(examples, range(len(examples)), recipe.pack_tokens, shared=model.shared):
-        loss, figures = objective(model, model.pack([examples[i] for i in indices], indices))
+    for batch in packs_of(model, examples, recipe):
+        loss, figures = objective(model, batch)
         result["loss"] += loss.item() / size
         for name, value in figures.items():
             result[name] = result.get(name, 0.0) + value.item() / len(examples)
@@ -149,8 +168,8 @@ def evaluate(model: Packed, examples: Sequence[Example], objective: Objective, r
 
 @torch.no_grad()
 def reference(model: Packed, examples: Sequence[Example], recipe: Recipe, run: Run,
-              logps: Callable[[Pack], Tensor]) -> None:
-    """Set `ref_logps` in the examples' values: `logps` of the packs that training will see first.
+              logps: Callable[[Pack], Tensor], held_out: Sequence[Example] = ()) -> None:
+    """Set `ref_logps` in the examples' values: `logps` of the packs that training and evaluation will see first.
 
     In the very same packs, so that a policy that is its own reference starts at a log-ratio of exactly 0.
     Computed once; a resumed run, whose policy has moved, reads them from its folder.
@@ -159,15 +178,16 @@ def reference(model: Packed, examples: Sequence[Example], recipe: Recipe, run: R
     if file.exists():
         found = torch.load(file, weights_only=True)
     else:
-        found = [None] * len(examples)
-        for step in options.progress(range(steps_an_epoch(examples, recipe)), unit="step", desc="reference"):
-            for batch in packs_at(step, model, examples, recipe):
-                for index, row in zip(batch.indices, logps(batch).tolist(), strict=True):
-                    found[index] = row
+        steps = options.progress(range(steps_an_epoch(examples, recipe)), unit="step", desc="reference")
+        first = (batch for step in steps for batch in packs_at(step, model, examples, recipe))
+        found = [{index: row for batch in packs
+                  for index, row in zip(batch.indices, logps(batch).tolist(), strict=True)}
+                 for packs in (first, packs_of(model, held_out, recipe))]
         torch.save(found, file.with_suffix(".tmp"))
         os.replace(file.with_suffix(".tmp"), file)
-    for example, row in zip(examples, found, strict=True):
-        example.values["ref_logps"] = row
+    for some, rows in zip((examples, held_out), found, strict=True):
+        for index, example in enumerate(some):
+            example.values["ref_logps"] = rows[index]
 
 
 def on_sigterm() -> Callable[[], bool]:
