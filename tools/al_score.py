@@ -41,6 +41,8 @@ def main(model, files, output, resume, on_error, rejects, logps, perplexity, tem
     name = as_field or ("logps" if wants_policy else "rewards")
     if name in records.FIELDS and name not in ("rewards", "logps", "ref_logps"):
         raise click.UsageError(f"--as-field {name}: that field holds something else")
+    if as_field and perplexity and not logps:
+        raise click.UsageError("--as-field goes with --logps or rewards; perplexities have their own field")
     if temperature != 1 and not logps:
         raise click.UsageError("--temperature goes with --logps")
     if wants_policy and (label or negate or form != "logit"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alignlib import losses
@@ -170,18 +171,21 @@ def load_tokenizer(path: str):
 
 def load(auto: type, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (), **settings) -> nn.Module:
     """A model in eval mode, without dropout; `fresh` may be missing from the checkpoint. Raises UsageError."""
-    settings = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True, **settings}
+    settings = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True,
+                "ignore_mismatched_sizes": True, **settings}  # they are named below
     try:
         model, info = auto.from_pretrained(path, **settings)
     except ValueError as error:
         if "sdpa" not in str(error) and "scaled_dot_product" not in str(error):
             raise click.UsageError(f"{path}: {first_line(error)}") from error
         model, info = auto.from_pretrained(path, **{**settings, "attn_implementation": "eager"})
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise click.UsageError(f"{path}: {first_line(error)}") from error
     missing = [key for key in info["missing_keys"] if not key.startswith(fresh or ("\0",))]
     if missing:
         raise click.UsageError(f"{path}: the checkpoint lacks {len(missing)} weights, {missing[0]} the first")
+    for key, found, wanted in info["mismatched_keys"]:
+        raise click.UsageError(f"{path}: {key} is {list(found)}, the configuration wants {list(wanted)}")
     without_dropout(model)
     return model.to(device_of(device)).eval()
 
@@ -270,6 +274,8 @@ def encoder(model: Packed, **limits) -> Encoder:
 def encoder_of(config, tokenizer, *, max_length: int | None = None, **limits) -> Encoder:
     """An Encoder for a model of this configuration. Raises UsageError for a length that it was not made for."""
     longest = context_of(config)
+    if tokenizer.sep_token_id is not None:  # an encoder's; RoBERTa counts its positions from 2
+        longest = min(longest, tokenizer.model_max_length)
     if max_length and max_length > longest:
         raise click.UsageError(f"--max-length {max_length}: the model's context is {longest} tokens")
     try:
