@@ -34,7 +34,7 @@ bench: $(SETUP) ## the benchmarks (an otherwise idle machine, please)
 	$(VENV)/bin/python -m pytest tests/bench -s -p no:xdist -o norecursedirs=
 
 docs: $(SETUP) ## write the generated parts of README.md anew
-	$(VENV)/bin/python tests/readme.py
+	PYTHONPATH=lib:tools $(VENV)/bin/python tests/readme.py
 
 clean: ## remove what experiments made (runs/)
 	rm -rf runs
