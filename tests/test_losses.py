@@ -31,7 +31,7 @@ def itself(hidden):
 
 
 def exo_sums(logits, case):
-    """[B]: each row's attended tokens from max(prompt_len, 1) on, through the one function that makes log-probabilities."""
+    """[B]: sums over each row's attended tokens from max(prompt_len, 1) on, by our own token_logps."""
     sums = []
     for row, ids, seen, start in zip(logits, case["input_ids"], case["attention_mask"], case["prompt_lens"],
                                      strict=True):
@@ -67,7 +67,8 @@ def test_exo_losses_sums_and_gradients(fixtures):
     for case in cases(fixtures / "exact-optimization" / "losses.jsonl"):
         if case["loss_type"].endswith("-pref") and case["N"] > 2:
             continue
-        for dtype, wanted, tolerance in ((torch.float64, case["loss"], 1e-9), (torch.float32, case["loss_float32"], 1e-5)):
+        runs = ((torch.float64, case["loss"], 1e-9), (torch.float32, case["loss_float32"], 1e-5))
+        for dtype, wanted, tolerance in runs:
             policy = torch.tensor(case["model_logits"], dtype=dtype, requires_grad=True)
             sums = exo_sums(policy, case)
             ref = exo_sums(torch.tensor(case["ref_logits"], dtype=dtype), case)

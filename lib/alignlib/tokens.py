@@ -78,23 +78,27 @@ class Encoder:
                  max_completion: int | None = None, keep: str = "end", on_long: str = "truncate", eos: bool = True):
         self.tokenizer, self.inner = tokenizer, continuation(tokenizer)
         self.max_length, self.max_prompt = max_length, max_prompt or max_length
-        self.max_completion = min(max_completion or max(1, max_length // 2), max_length)
+        self.max_completion = min(max_completion or max(1, max_length // 2), max_length - 1)  # and one of the prompt
         self.keep, self.on_long = keep, on_long
         self.eos = tokenizer.eos_token_id if eos else None
         self.cut = {"prompts_cut": 0, "completions_cut": 0}
+        self.bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
         probe = tokenizer("a")["input_ids"]
-        self.adds_bos = bool(probe) and probe[0] == tokenizer.bos_token_id
+        self.adds_bos = bool(probe) and probe[0] == self.bos
+        # The tokenizers of BERT and its like end every text with a [SEP], and their models want it there.
+        self.closing = [i for i in probe[-1:] if i == tokenizer.sep_token_id]
         if eos and self.eos is None:
             raise ValueError("the tokenizer has no end-of-sequence token")
 
     def prompt(self, record: dict, condition: str = "") -> list[int]:
         """Ids of the bare prompt (or of the rendered messages), with one BOS if the tokenizer adds one."""
+        if condition and "messages" in record:
+            raise ValueError("messages: a condition goes before a plain prompt only")
         text = condition + record["prompt"] if "messages" not in record else self.render(record["messages"])
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        bos = self.tokenizer.bos_token_id
         # Without a token before it, a first token has no probability: an empty prompt gets a BOS from any tokenizer.
-        if (self.adds_bos or not ids) and bos is not None and ids[:1] != [bos]:
-            ids = [bos, *ids]
+        if (self.adds_bos or not ids) and self.bos is not None and ids[:1] != [self.bos]:
+            ids = [self.bos, *ids]
         return ids
 
     def render(self, messages: list[dict]) -> str:
@@ -103,9 +107,12 @@ class Encoder:
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
     def completion(self, text: str, finished: bool = True, ids: list[int] | None = None) -> list[int]:
-        """Ids of a completion; `ids` that were stored with it are taken if they say the same text."""
-        if ids is None or self.decode(ids) != text:
+        """Ids of a completion; stored `ids` are taken if they are this tokenizer's and say the same."""
+        known = ids is not None and all(0 <= i < self.inner.get_vocab_size() for i in ids)
+        if not known or self.decode(ids) != text:
             ids = self.inner.encode(text, add_special_tokens=False).ids
+        if self.closing:
+            return [*ids, *self.closing]
         return [*ids, self.eos] if finished and self.eos is not None else ids
 
     def decode(self, ids: list[int]) -> str:
@@ -122,9 +129,11 @@ class Encoder:
 
     def fit(self, example: Example) -> Example:
         """Cut to the limits: completions lose their right end, then the prompt its far one."""
-        rows = [row[:self.max_completion] for row in example.completions]
+        rows = [self.shorten_completion(row) for row in example.completions]
         room = min(self.max_prompt, self.max_length - max(map(len, rows), default=0))
         prompt = self.shorten(example.prompt, max(room, 1))
+        if not prompt and not all(rows or [[]]):
+            raise ValueError("an empty text, and the tokenizer has no token to begin one with")
         cut_rows = sum(len(row) < len(whole) for row, whole in zip(rows, example.completions, strict=True))
         cut_prompt = len(prompt) < len(example.prompt)
         if cut_rows or cut_prompt:
@@ -139,10 +148,16 @@ class Encoder:
         """At most `room` ids of the prompt, its BOS among them."""
         if len(prompt) <= room:
             return prompt
-        if self.keep == "start" or room == 1:
+        if self.keep == "start":
             return prompt[:room]
-        bos = prompt[:1] if prompt[0] == self.tokenizer.bos_token_id else []
+        bos = prompt[:1] if prompt[0] == self.bos else []
         return [*bos, *prompt[len(prompt) - room + len(bos):]]
+
+    def shorten_completion(self, row: list[int]) -> list[int]:
+        """The first ids of a completion; what closes an encoder's text stays at its end."""
+        if len(row) <= self.max_completion:
+            return row
+        return [*row[:self.max_completion - len(self.closing)], *self.closing]
 
     def too_long(self, what: str) -> None:
         if self.on_long == "skip":
