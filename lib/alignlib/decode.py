@@ -87,7 +87,8 @@ def new_cache(config) -> DynamicCache:
 
 def uniforms(seed: int, record: int, completion: int, count: int) -> np.ndarray:
     """The `count` numbers in [0, 1) that decide a completion's tokens: [count], float64."""
-    stream = np.random.Philox(key=[seed % 2**64, record], counter=[0, 0, 0, completion])
+    key = np.array([seed % 2**64, record], dtype=np.uint64)  # a plain list would pass through float64
+    stream = np.random.Philox(key=key, counter=[0, 0, 0, completion])
     return np.random.Generator(stream).random(count)
 
 
