@@ -184,7 +184,7 @@ def load(auto: type, path: str, device: str, dtype: torch.dtype, fresh: tuple[st
     missing = [key for key in info["missing_keys"] if not key.startswith(fresh or ("\0",))]
     if missing:
         raise click.UsageError(f"{path}: the checkpoint lacks {len(missing)} weights, {missing[0]} the first")
-    for key, found, wanted in info["mismatched_keys"]:
+    for key, found, wanted in sorted(info["mismatched_keys"]):
         raise click.UsageError(f"{path}: {key} is {list(found)}, the configuration wants {list(wanted)}")
     without_dropout(model)
     return model.to(device_of(device)).eval()

@@ -1,0 +1,280 @@
+"""al-score: its figures against the models' own, its errors, its fields."""
+
+import math
+
+import pytest
+from world import CLASSES, CONTEXT, lines, one_line, pairs, prompts, read, rewarded, run, world
+
+from alignlib import toy
+
+NEAR = {"rel": 1e-4, "abs": 1e-5}
+
+
+def unscored(count: int, k: int = 3) -> list[dict]:
+    return [{name: value for name, value in record.items() if name != "rewards"} for record in rewarded(count, k)]
+
+
+def score(records, *args, model) -> list[dict]:
+    done = run("al-score", model, *args, stdin=lines(*records))
+    assert done.returncode == 0, done.stderr
+    return read(done.stdout)
+
+
+def logits_of(path: str, records: list[dict], end: bool = False):
+    """One row a completion, each text alone, by transformers' own forward pass: [completions, labels]."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model, encode = AutoModelForSequenceClassification.from_pretrained(path), world().tokenizer
+    texts = [(record["prompt"], text) for record in records for text in record["completions"]]
+    rows = [encode(prompt)["input_ids"] + encode(text, add_special_tokens=False)["input_ids"]
+            + ([encode.eos_token_id] if end else []) for prompt, text in texts]
+    with torch.no_grad():
+        return torch.cat([model(torch.tensor([row])).logits for row in rows]).double()
+
+
+def flat(records: list[dict], field: str = "rewards") -> list[float]:
+    return [value for record in records for value in record[field]]
+
+
+# -- figures -------------------------------------------------------------------------------------------------
+
+
+def test_one_line_in_one_line_out():
+    record = {"mine": {"x": [None]}, "prompt": "\n\nHuman: Hi\n\nAssistant:", "completions": [" Hello.", ""], "id": "7"}
+    (made,) = score([record], model=world().reward)
+    assert list(made.items())[:-1] == list(record.items()) and list(made)[-1] == "rewards"
+    assert made["rewards"] == pytest.approx(logits_of(world().reward, [record])[:, 0].tolist(), **NEAR)
+    (again,) = score([{**made, "rewards": [5, 6]}], model=world().reward)
+    assert again == made  # its own field is written anew, in its place
+
+
+def test_a_reward_model_reads_its_score_at_the_last_token():
+    records = unscored(9)
+    made = score(records, model=world().reward)
+    assert flat(made) == pytest.approx(logits_of(world().reward, records)[:, 0].tolist(), **NEAR)
+    assert flat(score(records, "--negate", model=world().reward)) == [-value for value in flat(made)]
+    assert flat(score(records, "--pack-tokens", 1, model=world().reward)) == pytest.approx(flat(made), **NEAR)
+    lone = flat(score(records, "--as", "prob", model=world().reward))
+    assert lone == pytest.approx([1 / (1 + math.exp(-value)) for value in flat(made)], **NEAR)
+    assert flat(score(records, "--as", "logodds", model=world().reward)) == flat(made)
+
+
+def test_a_classifiers_class_as_logit_probability_and_log_odds():
+    records = unscored(5)
+    logits = logits_of(world().classifier, records)
+    chances = logits.softmax(-1)
+    for number, name in enumerate(CLASSES):
+        as_logit = score(records, "--label", name, model=world().classifier)
+        assert flat(as_logit) == pytest.approx(logits[:, number].tolist(), **NEAR)
+        assert score(records, "--label", number, model=world().classifier) == as_logit
+    chance = chances[:, 2]
+    args = ("--label", "good", "--as")
+    assert flat(score(records, *args, "prob", model=world().classifier)) == pytest.approx(chance.tolist(), **NEAR)
+    odds = (chance / (1 - chance)).log()
+    assert flat(score(records, *args, "logodds", model=world().classifier)) == pytest.approx(odds.tolist(), **NEAR)
+    negated = score(records, *args, "logodds", "--negate", model=world().classifier)
+    assert flat(negated) == pytest.approx((-odds).tolist(), **NEAR)
+
+
+def test_log_probabilities_and_perplexities():
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    records = [{**record, "finish_reasons": ["stop", "length", "stop"]} for record in unscored(4)]
+    records[1]["completions"][1] = ""  # cut before its first token: no tokens at all
+    model, encode = AutoModelForCausalLM.from_pretrained(world().policy), world().tokenizer
+
+    def expected(temperature):
+        for record in records:
+            for text, reason in zip(record["completions"], record["finish_reasons"], strict=True):
+                prompt = encode(record["prompt"])["input_ids"]
+                ids = encode(text, add_special_tokens=False)["input_ids"]
+                ids += [encode.eos_token_id] if reason == "stop" else []
+                with torch.no_grad():
+                    logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1:-1].double() / temperature
+                yield logits.log_softmax(-1)[range(len(ids)), ids].sum().item(), len(ids)
+
+    plain = list(expected(1))
+    made = score(records, "--logps", "--perplexity", model=world().policy)
+    assert list(made[0])[-2:] == ["logps", "perplexities"]
+    assert flat(made, "logps") == pytest.approx([logp for logp, _ in plain], **NEAR)
+    wanted = [math.exp(-logp / count) if count else 1 for logp, count in plain]
+    assert flat(made, "perplexities") == pytest.approx(wanted, **NEAR)
+    assert made[1]["logps"][1] == 0 and made[1]["perplexities"][1] == 1
+    (alone, *_) = score(records, "--perplexity", model=world().policy)
+    assert list(alone)[-1] == "perplexities" and "logps" not in alone
+    cool = score(records, "--logps", "--temperature", 0.5, "--perplexity", model=world().policy)
+    assert flat(cool, "logps") == pytest.approx([logp for logp, _ in expected(0.5)], **NEAR)
+    assert flat(cool, "perplexities") == pytest.approx(wanted, **NEAR)
+    assert cool[0]["logps_temperature"] == 0.5
+
+
+def test_the_temperature_goes_with_its_field():
+    made = score(unscored(1), "--logps", "--temperature", 0.7, "--as-field", "ref_logps", model=world().policy)
+    assert made[0]["ref_logps_temperature"] == 0.7 and "logps" not in made[0]
+    again = score(made, "--logps", "--as-field", "ref_logps", model=world().policy)
+    assert "ref_logps_temperature" not in again[0]  # 1 is not written, and an old one is wrong now
+    assert again[0]["ref_logps"] != made[0]["ref_logps"]
+
+
+def test_stored_ids_are_scored_as_they_are():
+    """Two ways to spell one text: the ids that were drawn count, if they are of this text."""
+    encode = world().tokenizer
+    (one,) = encode(" Hello", add_special_tokens=False)["input_ids"][:1]
+    text = encode.decode([one])
+    letters = [encode.convert_tokens_to_ids(letter) for letter in encode.convert_ids_to_tokens([one])[0]]
+    assert len(letters) > 1 and encode.decode(letters) == text
+    record = {"prompt": "p", "completions": [text, text, text], "completion_ids": [[one], letters, [9, 9, 9]]}
+    (made,) = score([record], "--logps", model=world().policy)
+    whole, spelt, foreign = made["logps"]
+    assert whole == foreign != spelt
+
+
+@pytest.mark.parametrize("name", toy.ORACLES)
+def test_the_oracles(name):
+    records = unscored(3)
+    done = run("al-score", f"toy:{name}", stdin=lines(*records))
+    expected = [toy.score(name, record["prompt"], text) for record in records for text in record["completions"]]
+    assert flat(read(done.stdout)) == expected
+    assert flat(score(records, "--negate", "--as-field", "mine", model=f"toy:{name}"), "mine") == [-x for x in expected]
+
+
+def test_messages():
+    messages = [{"role": "user", "content": "Hello"}]
+    completions = [" Hi.", " Go."]
+    one = score([{"messages": messages, "completions": completions}], model=world().reward)
+    two = score([{"prompt": "[user] Hello\n[bot]", "completions": completions}], model=world().reward)
+    assert flat(one) == flat(two)
+    done = run("al-score", "toy:helpful", stdin=lines({"messages": messages, "completions": completions}))
+    assert done.returncode == 65 and "prompt: missing (an oracle reads no messages)" in one_line(done.stderr)
+
+
+def test_records_of_different_widths_and_lengths_share_a_window():
+    records = [*unscored(4, 2), *unscored(3, 5), *unscored(2, 1)]
+    made = score(records, model=world().reward)
+    assert [record["id"] for record in made] == [record["id"] for record in records]
+    assert flat(made) == pytest.approx(logits_of(world().reward, records)[:, 0].tolist(), **NEAR)
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+
+BAD = {
+    "broken JSON": b'{"prompt": \n',
+    "expected an object, got an array": b"[1]\n",
+    "prompt: missing": b'{"completions": ["a"]}\n',
+    "completions: missing": b'{"prompt": "p"}\n',
+    "completions: empty": b'{"prompt": "p", "completions": []}\n',
+    "completions[1]: expected a string, got null": b'{"prompt": "p", "completions": ["a", null]}\n',
+    "rewards: 1 entries for 2 completions": b'{"prompt": "p", "completions": ["a", "b"], "rewards": [1]}\n',
+    "broken JSON: ": b'{"prompt": "p", "completions": ["a"], "rewards": [NaN]}\n',
+    "invalid UTF-8 at byte": b'{"prompt": "\xff", "completions": ["a"]}\n',
+    "finish_reasons[0]: expected": b'{"prompt": "p", "completions": ["a"], "finish_reasons": ["done"]}\n',
+}
+
+
+@pytest.mark.parametrize("model", ["reward", "toy:helpful"])
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_line_in_the_middle(what, model):
+    records = unscored(3)
+    data = lines(*records[:2]) + BAD[what] + lines(records[2])
+    done = run("al-score", getattr(world(), model, model), stdin=data)
+    assert done.returncode == 65 and f"<stdin>:3: {what}" in one_line(done.stderr)
+    assert [record["id"] for record in read(done.stdout)] == [record["id"] for record in records[:2]]
+
+
+def test_bad_lines_put_aside(tmp_path):
+    records = unscored(len(BAD) + 1)
+    mixed = [part for record, bad in zip(records[1:], BAD.values(), strict=True) for part in (bad, lines(record))]
+    data = lines(records[0]) + b"".join(mixed)
+    file, rejects = tmp_path / "in", tmp_path / "rejects"
+    file.write_bytes(data)
+    done = run("al-score", world().reward, file, "--on-error", "skip", "--rejects", rejects)
+    assert done.returncode == 0 and f"{len(records)} records, {len(BAD)} skipped" in done.stderr
+    assert read(done.stdout) == score(records, model=world().reward)
+    assert rejects.read_bytes() == b"".join(BAD.values())
+    assert f"skipped {file}:2: broken JSON" in done.stderr
+
+
+def test_no_records():
+    for model in (world().reward, "toy:helpful"):
+        done = run("al-score", model)
+        assert (done.returncode, done.stdout) == (0, "") and "0 records" in one_line(done.stderr)
+
+
+def test_too_long(tmp_path):
+    long = {"prompt": "wash the old door. " * 100, "completions": ["a", "b" * 500], "id": "long"}
+    records = [*unscored(1, 2), long]
+    done = run("al-score", world().reward, stdin=lines(*records))
+    assert done.returncode == 0 and "1 prompts cut, 1 completions cut" in done.stderr
+    assert all(map(math.isfinite, flat(read(done.stdout))))
+    skipped = run("al-score", world().reward, "--on-long", "skip", stdin=lines(*records))
+    assert skipped.returncode == 0 and "1 records, 1 skipped" in skipped.stderr
+    failed = run("al-score", world().reward, "--on-long", "fail", stdin=lines(*records))
+    assert failed.returncode == 65 and "<stdin>:2: too long: " in one_line(failed.stderr)
+    assert read(skipped.stdout) == read(failed.stdout)
+    assert flat(read(failed.stdout)) == pytest.approx(flat(read(done.stdout)[:1]), **NEAR)  # in another batch
+    done = run("al-score", world().reward, "--max-length", CONTEXT + 1, stdin=lines(*records))
+    assert done.returncode == 2 and f"the model's context is {CONTEXT} tokens" in one_line(done.stderr)
+
+
+def test_wrong_models_are_2_in_one_line():
+    for what, (path, word) in world().wrong(world().reward).items():
+        done = run("al-score", path, stdin=lines(*unscored(1)))
+        assert (done.returncode, done.stdout) == (2, ""), what
+        message = one_line(done.stderr)
+        assert path in message and word in message, what
+    done = run("al-score", world().policy, stdin=lines(*unscored(1)))
+    assert done.returncode == 2 and "a reward model (sequence classifier) is needed here" in one_line(done.stderr)
+    done = run("al-score", world().reward, "--logps", stdin=lines(*unscored(1)))
+    assert done.returncode == 2 and "a policy is needed here" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize("kind,args", [("reward", ()), ("policy", ("--logps",)), ("policy", ("--perplexity",)),
+                                       ("classifier", ("--label", "good", "--as", "prob"))])
+def test_a_model_of_nan_is_1_and_names_the_record(kind, args):
+    done = run("al-score", world().broken(getattr(world(), kind)), *args, stdin=lines(*unscored(2)))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "<stdin>:1: " in done.stderr and "not finite" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("model,args,message", [
+    ("classifier", (), "name one with --label"),
+    ("classifier", ("--label", "nice"), "--label nice: "),
+    ("classifier", ("--label", "3"), "--label 3: "),
+    ("reward", ("--temperature", "2"), "--temperature goes with --logps"),
+    ("reward", ("--as-field", "prompt"), "--as-field prompt: that field holds something else"),
+    ("policy", ("--logps", "--negate"), "go with a classifier"),
+    ("policy", ("--logps", "--label", "good"), "go with a classifier"),
+    ("policy", ("--perplexity", "--as", "prob"), "go with a classifier"),
+    ("policy", ("--perplexity", "--as-field", "mine"), "--as-field goes with --logps"),
+    ("policy", ("--logps", "--temperature", "0"), "--temperature"),
+    ("toy:nobody", (), "no such oracle; there are overall, helpful"),
+    ("toy:helpful", ("--logps",), "an oracle"),
+    ("toy:helpful", ("--label", "good"), "an oracle"),
+    ("reward", ("--resume",), "--resume needs -o FILE"),
+    ("reward", ("--rejects", "x"), "--rejects needs --on-error skip"),
+])
+def test_what_would_do_nothing_is_refused(model, args, message):
+    done = run("al-score", getattr(world(), model, model), *args, stdin=lines(*unscored(1)))
+    assert (done.returncode, done.stdout) == (2, "") and message in one_line(done.stderr)
+
+
+def test_output_and_resume(tmp_path):
+    (tmp_path / "in").write_bytes(lines(*unscored(4)))
+    args = (world().reward, tmp_path / "in", "-o", tmp_path / "out")
+    assert run("al-score", *args).returncode == 0
+    assert read((tmp_path / "out").read_text()) == score(unscored(4), model=world().reward)
+    again = run("al-score", *args, "--resume")
+    assert again.returncode == 0 and "complete: nothing to resume" in again.stderr
+    for wrong, message in (((tmp_path / "none",), "no such file"), ((tmp_path,), "a folder, not a file"),
+                           ((tmp_path / "in", "-o", tmp_path / "in"), "would be overwritten"),
+                           ((tmp_path / "in", "-o", tmp_path / "none" / "out"), "no such folder")):
+        done = run("al-score", world().reward, *wrong)
+        assert done.returncode == 2 and message in one_line(done.stderr)
+
+
+def test_pairs_and_prompts_are_named_as_what_they_lack():
+    for record in (pairs(1)[0], prompts(1)[0]):
+        done = run("al-score", world().reward, stdin=lines(record))
+        assert done.returncode == 65 and "<stdin>:1: completions: missing" in one_line(done.stderr)
