@@ -77,7 +77,8 @@ class Policy(Packed):
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, H] -> [N, vocabulary], with the caps and scales some families put after their head."""
         config = self.core.config
-        logits = self.core.get_output_embeddings()(hidden) * (getattr(config, "logit_scale", None) or 1.0)
+        scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+        logits = self.core.get_output_embeddings()(hidden) * scale
         cap = getattr(config, "final_logit_softcapping", None)
         return cap * (logits / cap).tanh() if cap else logits
 
@@ -218,7 +219,20 @@ def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: 
         import peft
 
         model = peft.PeftModel.from_pretrained(model, path).merge_and_unload()
-    return Policy(model, load_tokenizer(path), autocast=wanted if train and wanted != torch.float32 else None)
+    words = path if (Path(path) / "tokenizer_config.json").is_file() else base  # an adapter may come without
+    policy = Policy(model, load_tokenizer(words), autocast=wanted if train and wanted != torch.float32 else None)
+    if not knows_head(policy):
+        raise click.UsageError(f"{path}: a {type(model).__name__} does more behind its head than is known here")
+    return policy
+
+
+@torch.no_grad()
+def knows_head(policy: Policy) -> bool:
+    """Whether our logits are the model's own: some families scale or cap theirs; asked once, on load."""
+    ids = torch.arange(4, device=policy.device)[None] % policy.core.config.vocab_size
+    own = policy.core(input_ids=ids, use_cache=False).logits[0].float()
+    hidden = policy.core.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+    return torch.allclose(policy.logits(hidden).float(), own, rtol=0.02, atol=0.02 * own.std().item())
 
 
 def adapter_base(path: str) -> str | None:
