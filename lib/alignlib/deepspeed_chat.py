@@ -4,12 +4,15 @@
 from functools import lru_cache
 from pathlib import Path
 
+import click
 import torch
 import transformers
 from torch import Tensor, nn
 
 HEAD = "v_head.weight"
 BODIES = ("rwtransformer.", "rwtranrsformer.")
+# Constants that older models kept among their weights: causal masks, rotary frequencies.
+CONSTANTS = (".attn.bias", ".attention.bias", ".masked_bias", ".rotary_emb.inv_freq")
 
 
 @lru_cache(maxsize=1)
@@ -24,7 +27,7 @@ def is_one(path: str) -> bool:
 
 
 def load(path: str, dtype: torch.dtype) -> nn.Module:
-    """The checkpoint as a sequence classification model with one label. Raises ValueError for keys left over."""
+    """The checkpoint as a sequence classifier with one label. Raises UsageError for weights that do not fit."""
     config = transformers.AutoConfig.from_pretrained(path, num_labels=1)
     model = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
     state = {}
@@ -32,8 +35,8 @@ def load(path: str, dtype: torch.dtype) -> nn.Module:
         body = next((body for body in BODIES if name.startswith(body)), "")
         state["score.weight" if name == HEAD else f"{model.base_model_prefix}.{name.removeprefix(body)}"] = weight
     missing, unexpected = model.load_state_dict(state, strict=False)
-    buffers = {name for name, _ in model.named_buffers()}
-    left = [name for name in unexpected if name not in buffers and not name.endswith(("attn.bias", "masked_bias"))]
+    left = [name for name in unexpected if not name.endswith(CONSTANTS)]
     if missing or left:
-        raise ValueError(f"{path}: not a DeepSpeed-Chat reward model: {[*missing, *left][:3]} do not fit")
+        wrong = ", ".join([*missing, *left][:3])
+        raise click.UsageError(f"{path}: not a DeepSpeed-Chat reward model: {wrong}: no match")
     return model.to(dtype)

@@ -1,0 +1,60 @@
+"""Reward models as DeepSpeed-Chat saves them give the scores of the model that was put into them."""
+
+import click
+import pytest
+import tiny
+import torch
+
+from alignlib import models
+from alignlib.models import RewardModel
+
+EXAMPLES = [tiny.example(9, 4, 0, 7), tiny.example(3, 2, 12, 5)]
+
+
+def checkpoint(folder, family, body, change=lambda state: None):
+    """A tiny reward model in DeepSpeed-Chat's form, and the model itself."""
+    inner = tiny.classifier(family)
+    prefix = f"{inner.base_model_prefix}."
+    state = {name.replace(prefix, body, 1): weight for name, weight in inner.state_dict().items()}
+    state["v_head.weight"] = state.pop("score.weight")
+    change(state)
+    tiny.save(tiny.causal(family), folder)  # config.json names a language model, as theirs does
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    return str(folder), inner
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "gpt_neox", "gpt2"])
+@pytest.mark.parametrize("body", ["rwtransformer.", "rwtranrsformer."])
+def test_both_spellings_of_every_family(family, body, tmp_path):
+    folder, inner = checkpoint(tmp_path / "rm", family, body)
+    assert models.is_classifier(folder)
+    loaded, wanted = models.load_reward(folder, "cpu", "fp32"), RewardModel(inner, tiny.tokenizer())
+    with torch.no_grad():
+        scores = loaded.scores(loaded.pack(EXAMPLES))
+        torch.testing.assert_close(scores, wanted.scores(wanted.pack(EXAMPLES)), rtol=1e-6, atol=1e-6)
+    assert scores.std() > 0.1
+    with pytest.raises(click.UsageError, match="a reward model .* a policy is needed"):
+        models.load_policy(folder)
+
+
+def test_masks_and_frequencies_of_older_models_are_no_weights(tmp_path):
+    def old(state):
+        for layer in range(2):
+            name = f"rwtransformer.layers.{layer}.attention."
+            state |= {name + "bias": torch.ones(1, 1, 8, 8), name + "masked_bias": torch.tensor(-1e9),
+                      name + "rotary_emb.inv_freq": torch.ones(4)}
+
+    folder, inner = checkpoint(tmp_path / "rm", "gpt_neox", "rwtransformer.", old)
+    loaded = models.load_reward(folder, "cpu", "fp32")
+    torch.testing.assert_close(loaded.core.state_dict(), inner.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change, named", [
+    (lambda state: state.pop("rwtransformer.layers.1.mlp.up_proj.weight"), "model.layers.1.mlp.up_proj.weight"),
+    (lambda state: state.update({"rwtransformer.extra.weight": torch.ones(1)}), "model.extra.weight"),
+])
+def test_what_does_not_fit_is_named(change, named, tmp_path):
+    folder, _ = checkpoint(tmp_path / "rm", "llama", "rwtransformer.", change)
+    with pytest.raises(click.UsageError, match=f"not a DeepSpeed-Chat reward model: {named}"):
+        models.load_reward(folder, "cpu", "fp32")
