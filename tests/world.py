@@ -9,12 +9,13 @@ import functools
 import itertools
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from conftest import environment
+from conftest import command, environment
 
 from alignlib import toy
 
@@ -179,6 +180,22 @@ def run(name: str, *args: object, stdin: bytes | str = b"") -> subprocess.Comple
     server().stdin.flush()
     code = int(server().stdout.readline())
     return subprocess.CompletedProcess(asked["args"], code, (at / "out").read_text(), (at / "err").read_text())
+
+
+def stopped(name: str, *args: object, stdin: bytes, sign: int = signal.SIGTERM) -> tuple[int, str, str]:
+    """Send a trainer of at least 60 steps a signal in the middle of them: its exit code, what it logged, its stderr.
+
+    Its standard output is so narrow that it has to wait, after some twenty lines, until they are read.
+    """
+    process = subprocess.Popen(command(name, *args), env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, pipesize=4096)
+    process.stdin.write(stdin)
+    process.stdin.close()
+    process.stdin = None
+    first = process.stdout.readline()
+    process.send_signal(sign)
+    out, err = process.communicate()
+    return process.returncode, (first + out).decode(), err.decode()
 
 
 # -- what training leaves ------------------------------------------------------------------------------------

@@ -76,13 +76,16 @@ class Run:
         return orjson.loads(kept[-1]) if kept else {}
 
     def log(self, entry: dict) -> None:
-        """One object a step, to stdout and to the folder."""
+        """One object a step, to stdout and to the folder. Training goes on when nobody reads stdout any more."""
         self.tokens += entry["tokens"]
         line = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
         with open(self.folder / "log.jsonl", "ab") as handle:
             handle.write(line)
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            options.quiet_pipe()
 
     def save(self, model: Packed, engine: Single, step: int, **more) -> None:
         """A checkpoint, written beside and renamed; then older ones go, or lose their trainer.pt."""
