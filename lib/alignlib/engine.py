@@ -20,7 +20,8 @@ class Single:
         self.clip = recipe.clip
         self.optimizer = optimizer_of(self.trained, recipe)
         warmup = recipe.warmup if recipe.warmup >= 1 else round(recipe.warmup * total)
-        self.schedule = get_scheduler(recipe.schedule, self.optimizer, num_warmup_steps=int(warmup),
+        name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
+        self.schedule = get_scheduler(name, self.optimizer, num_warmup_steps=int(warmup),
                                       num_training_steps=total)
 
     def backward(self, loss: Tensor) -> None:

@@ -71,7 +71,7 @@ def steps_an_epoch(examples: Sequence[Example], recipe: Recipe) -> int:
 def batch_at(step: int, examples: Sequence[Example], recipe: Recipe) -> list[int]:
     """The examples of a step, counted from 0: a function of the seed and the step alone."""
     epoch, place = divmod(step, steps_an_epoch(examples, recipe))
-    generator = torch.Generator().manual_seed((recipe.seed << 20) + epoch)
+    generator = torch.Generator().manual_seed(((recipe.seed << 20) + epoch) % 2**63)
     order = torch.randperm(len(examples), generator=generator).tolist()
     return order[place * recipe.batch_size:(place + 1) * recipe.batch_size]
 
@@ -139,7 +139,7 @@ def train_step(step: int, model: Packed, examples: Sequence[Example], objective:
                engine: Single) -> dict[str, float]:
     """One step of the optimizer on a global batch; the loss is normalised by the batch's size, however it is split."""
     indices = batch_at(step, examples, recipe)
-    size = sum(objective.size(examples[i]) for i in indices)
+    size = sum(objective.size(examples[i]) for i in indices) or 1  # cut, empty completions leave nothing to learn
     loss, tokens, figures = 0.0, 0, {}
     for batch in packs_at(step, model, examples, recipe):
         part, more = objective(model, batch)
@@ -148,9 +148,11 @@ def train_step(step: int, model: Packed, examples: Sequence[Example], objective:
         tokens += batch.tokens
         for name, value in more.items():
             figures[name] = figures.get(name, 0.0) + value.item() / len(indices)
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss} at step {step + 1}")
-    return {"loss": loss, **figures, **engine.step(), "tokens": tokens}
+    taken = engine.step()
+    for name, value in {"loss": loss, "gradient's norm": taken["grad_norm"]}.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the {name} is {value} at step {step + 1}")
+    return {"loss": loss, **figures, **taken, "tokens": tokens}
 
 
 @torch.no_grad()

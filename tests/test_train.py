@@ -1,0 +1,368 @@
+"""The training loop: the order of the data, a step and its split, what a run leaves and goes on from."""
+
+import json
+import math
+import signal
+import subprocess
+
+import conftest
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForCausalLM
+
+import al_sft
+from al_sft import Likelihood
+from al_train_rm import Ranking
+from alignlib import models, options, run, train
+from alignlib.engine import Single
+from alignlib.models import Policy, RewardModel
+from alignlib.run import Run
+
+
+@pytest.fixture(autouse=True)
+def sigterm():
+    """The training loop catches it; afterwards it is what it was."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def examples(count, *completions, **values):
+    return [tiny.example(2 + 3 * i, *(n + i % 4 for n in completions or (5,)), seed=7, **values) for i in range(count)]
+
+
+def fit(folder, *, model=None, data=None, objective=None, family="llama", resume=False, **changes):
+    """Train a tiny policy on eight examples; returns it and its run."""
+    fitted = {name: changes.pop(name) for name in ("held_out", "best") if name in changes}
+    recipe = tiny.recipe(folder, resume=resume, **changes)
+    made = Run(recipe, {"command": "test"})
+    made.begin(1)
+    policy = model or models.Policy(start(made, family), tiny.tokenizer())
+    train.fit(policy, data or examples(8), objective or Likelihood("token"), recipe, made, **fitted)
+    return policy, made
+
+
+def start(made, family):
+    """What a command would load, without dropout: the newest checkpoint, or the model it was given."""
+    if made.start("given") == "given":
+        model = tiny.causal(family)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(made.start("given"), attn_implementation="sdpa")
+    models.without_dropout(model)
+    return model
+
+
+def weights(folder):
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def same(found, wanted, tolerance=0.0):
+    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+# -- the order of the data --------------------------------------------------------------------------------------
+
+
+def test_an_epoch_is_a_permutation_and_its_last_batch_is_kept():
+    data, recipe = examples(10), tiny.recipe("x", batch_size=4, epochs=3)
+    assert train.steps_an_epoch(data, recipe) == 3 and train.steps_in(data, recipe) == 9
+    epochs = [[train.batch_at(3 * epoch + step, data, recipe) for step in range(3)] for epoch in range(3)]
+    for epoch in epochs:
+        assert [len(batch) for batch in epoch] == [4, 4, 2]
+        assert sorted(i for batch in epoch for i in batch) == list(range(10))
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert train.batch_at(4, data, recipe) == epochs[1][1]  # whatever was asked before
+    assert train.batch_at(0, data, tiny.recipe("x", seed=1)) != train.batch_at(0, data, tiny.recipe("x"))
+    for seed in (-1, 2**62):
+        assert sorted(train.batch_at(0, data, tiny.recipe("x", seed=seed, batch_size=10))) == list(range(10))
+
+
+def test_steps_or_epochs():
+    data = examples(10)
+    for epochs, steps, wanted in ((1, None, 3), (2.5, None, 8), (0.01, None, 1), (0.5, None, 2), (1, 7, 7), (9, 2, 2)):
+        assert train.steps_in(data, tiny.recipe("x", epochs=epochs, steps=steps)) == wanted
+
+
+# -- a step -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per", ["token", "sequence"])
+def test_the_split_of_a_batch_does_not_change_its_step(per, tmp_path):
+    """One pass over the batch, or one an example: accumulation is the full batch.
+
+    In float64: AdamW's first steps are the gradient's sign, also where the gradient is a sum's rounding error.
+    """
+    found = []
+    for pack_tokens in (1, 60, 4096):
+        model = tiny.causal("gpt2").double()
+        models.without_dropout(model)
+        policy, made = fit(tmp_path / str(pack_tokens), model=Policy(model, tiny.tokenizer()), steps=3, lr=1e-3,
+                           objective=Likelihood(per), pack_tokens=pack_tokens, batch_size=5)
+        found.append((policy.core.state_dict(), [entry["loss"] for entry in log(made.folder)]))
+    for state, losses in found[1:]:
+        same(state, found[0][0], 1e-6)
+        assert losses == pytest.approx(found[0][1], rel=1e-9)
+
+
+def test_the_loss_is_the_mean_over_the_whole_batch(tmp_path):
+    """By hand from the model's own log-probabilities, ragged completions: over tokens, over sequences."""
+    data = examples(4)
+    policy = Policy(tiny.causal("llama"), tiny.tokenizer())
+    with torch.no_grad():
+        sums = [policy.logps(policy.pack([example])).item() for example in data]
+    tokens = sum(len(example.completions[0]) for example in data)
+    for per, wanted in (("token", -sum(sums) / tokens), ("sequence", -sum(sums) / 4)):
+        _, made = fit(tmp_path / per, data=data, objective=Likelihood(per), pack_tokens=30)
+        (entry,) = log(made.folder)
+        assert entry["loss"] == pytest.approx(wanted, rel=1e-5)
+        assert entry["tokens"] == sum(example.length for example in data)
+    held = train.evaluate(policy, data, Likelihood("token"), tiny.recipe("x", pack_tokens=30))
+    assert held["loss"] == pytest.approx(-sum(sums) / tokens, rel=1e-5)
+
+
+def test_one_step_of_the_optimizer_by_hand():
+    """RMSprop and AdamW on one weight with gradient 2, clipped or not; the rate reported is the one used."""
+
+    def stepped(**changes):
+        layer = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(layer.weight, 3.0)
+        engine = Single(layer, tiny.recipe("x", lr=0.1, **changes), total=10)
+        engine.backward(2 * layer.weight.sum())
+        entry = engine.step()
+        return layer.weight.item(), entry
+
+    weight, entry = stepped(optimizer="rmsprop", clip=0.0)
+    assert weight == pytest.approx(3 - 0.1 * 2 / math.sqrt(0.01 * 4)) and entry["grad_norm"] == 2.0
+    weight, entry = stepped(optimizer="rmsprop", clip=0.5)  # RMSprop does not see a scale: all the same
+    assert weight == pytest.approx(3 - 0.1 / math.sqrt(0.01)) and entry == {"grad_norm": 2.0, "lr": 0.1}
+    weight, _ = stepped(weight_decay=0.5, clip=0.0)
+    assert weight == pytest.approx(3 * (1 - 0.05) - 0.1)  # AdamW: decoupled decay; the first step is lr
+
+
+def test_clipping_scales_the_gradient():
+    layer = torch.nn.Linear(2, 1, bias=False)
+    engine = Single(layer, tiny.recipe("x", clip=1.0), total=1)
+    engine.backward((layer.weight * torch.tensor([[3.0, 4.0]])).sum())
+    engine.optimizer.step = lambda: seen.append(layer.weight.grad.clone())
+    seen = []
+    assert engine.step()["grad_norm"] == pytest.approx(5.0)
+    same(seen[0], torch.tensor([[0.6, 0.8]]), 1e-5)
+    assert layer.weight.grad is None
+
+
+@pytest.mark.parametrize("schedule, warmup, wanted", [
+    ("constant", 0, [1, 1, 1, 1]),
+    ("constant", 2, [0, 0.5, 1, 1]),
+    ("linear", 0.5, [0, 0.5, 1, 0.5]),  # below 1: a share of the steps
+    ("linear", 0, [1, 0.75, 0.5, 0.25]),
+    ("cosine", 0, [1, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(3 * math.pi / 4)) / 2]),
+])
+def test_schedules(schedule, warmup, wanted, tmp_path):
+    _, made = fit(tmp_path / "run", schedule=schedule, warmup=warmup, steps=4, lr=1e-3)
+    assert [entry["lr"] for entry in log(made.folder)] == pytest.approx([1e-3 * share for share in wanted], abs=1e-12)
+
+
+def test_nothing_to_learn_from_is_no_division_by_zero(tmp_path):
+    """A cut, empty completion has no token to train on."""
+    _, made = fit(tmp_path / "run", data=[tiny.example(4, 0)], steps=1)
+    assert log(made.folder)[0]["loss"] == 0.0
+
+
+def test_numbers_that_are_none_stop_the_run(tmp_path):
+    """Whether the loss is not finite, or only its gradient (then of an otherwise fine looking step)."""
+    policy = Policy(tiny.causal("llama"), tiny.tokenizer())
+    policy.core.model.norm.weight.data[0] = math.nan
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 1"):
+        fit(tmp_path / "loss", model=policy)
+
+    class Edge(Likelihood):
+        def __call__(self, model, batch):
+            weight = model.core.lm_head.weight[0, 0]
+            return super().__call__(model, batch)[0] + (weight - weight.detach()).abs().sqrt(), {}
+
+    with pytest.raises(FloatingPointError, match="the gradient's norm is nan at step 1"):
+        fit(tmp_path / "gradient", objective=Edge("token"))
+    assert not (tmp_path / "loss" / "run.json").exists() and not (tmp_path / "gradient" / "run.json").exists()
+
+
+# -- the same weights by other ways -----------------------------------------------------------------------------
+
+
+def test_gradient_checkpointing_changes_no_weight(tmp_path):
+    for family in ("llama", "gpt2"):
+        plain, _ = fit(tmp_path / f"{family}-plain", family=family, data=examples(4, 5, 3, rewards=[1.0, 0.0]),
+                       objective=Pairs())
+        less, _ = fit(tmp_path / f"{family}-less", family=family, data=examples(4, 5, 3, rewards=[1.0, 0.0]),
+                      objective=Pairs(), gradient_checkpointing=True)
+        assert less.core.is_gradient_checkpointing
+        same(less.core.state_dict(), plain.core.state_dict(), 1e-6)
+
+
+class Pairs:
+    """Pull the first completion up and the second down: a loss on packs with a mask."""
+
+    def size(self, example):
+        return 1
+
+    def __call__(self, model, batch):
+        logps = model.logps(batch)
+        return torch.nn.functional.softplus(logps[:, 1] - logps[:, 0]).sum(), {}
+
+
+def test_bf16_runs_and_learns_nearly_the_same(tmp_path):
+    given = tiny.save(tiny.causal("llama"), tmp_path / "given")
+    losses = {}
+    for dtype in ("fp32", "bf16"):
+        policy = models.load_policy(given, "cpu", dtype, train=True)
+        fit(tmp_path / dtype, model=policy, lr=1e-3, steps=6, dtype=dtype)
+        assert {weight.dtype for weight in policy.core.parameters()} == {torch.float32}
+        losses[dtype] = [entry["loss"] for entry in log(tmp_path / dtype)]
+    assert losses["bf16"] != losses["fp32"] and losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora": 2}, {"optimizer": "rmsprop", "schedule": "cosine", "warmup": 2}])
+def test_a_resumed_run_is_the_unbroken_one(changes, tmp_path, monkeypatch):
+    """Bitwise: weights, and the log less its clock. The data goes on where it was, in the same order."""
+    how = {"steps": 7, "save_every": 2, "batch_size": 3, "pack_tokens": 60, **changes}
+    fit(tmp_path / "whole", **how)
+
+    def stop_at(step, *args):
+        if step == 5:
+            raise Stopped
+        return step_of(step, *args)
+
+    step_of = train.train_step
+    monkeypatch.setattr(train, "train_step", stop_at)
+    with pytest.raises(Stopped):
+        fit(tmp_path / "broken", **how)
+    monkeypatch.setattr(train, "train_step", step_of)
+    _, made = fit(tmp_path / "broken", resume=True, **how)
+    assert made.checkpoint.name == "checkpoint-4"
+    same(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
+    logs, files = [], []
+    for folder in (tmp_path / "broken", tmp_path / "whole"):
+        logs.append([{**entry, "tokens_per_second": None} for entry in log(folder)])
+        files.append({path.name for path in folder.iterdir()})
+    assert logs[0] == logs[1] and len(logs[0]) == 7 and files[0] == files[1]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt"])
+def test_adapters_are_saved_merged(family, tmp_path):
+    policy, made = fit(tmp_path / "run", family=family, lora=3, steps=3, save_every=2, keep=0)
+    trained = [name for name, weight in policy.model.named_parameters() if weight.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+    example = tiny.example(9, 4, 7)
+    loaded = models.load_policy(str(made.folder), "cpu", "fp32")
+    with torch.no_grad():
+        merged, adapted = (model.logps(model.pack([example])) for model in (loaded, policy))
+        given = Policy(tiny.causal(family), tiny.tokenizer())
+        torch.testing.assert_close(merged, adapted, rtol=1e-5, atol=0)
+        assert (adapted - given.logps(given.pack([example]))).abs().min() > 1e-3
+    assert models.load_policy(str(made.folder / "checkpoint-2")).shared
+
+
+def test_a_reward_models_head_is_trained_beside_its_adapter(tmp_path):
+    reward = RewardModel(tiny.classifier("llama"), tiny.tokenizer())
+    before = reward.core.score.weight.detach().clone()
+    data = examples(8, 5, 3, rewards=[1.0, 0.0])
+    _, made = fit(tmp_path / "run", model=reward, data=data, objective=Ranking(), lora=2, steps=4)
+    loaded = models.load_reward(str(made.folder), "cpu", "fp32")
+    assert (loaded.core.score.weight - before).abs().max() > 1e-3
+    with torch.no_grad():
+        same(loaded.scores(loaded.pack(data)), reward.scores(reward.pack(data)), 1e-5)
+
+
+@pytest.mark.parametrize("keep, kept", [(1, []), (2, [4, 6]), (0, [2, 4, 6])])
+def test_checkpoints_that_are_kept(keep, kept, tmp_path):
+    _, made = fit(tmp_path / "run", steps=6, save_every=2, keep=keep)
+    assert sorted(run.step_of(path) for path in made.folder.glob("checkpoint-*")) == kept
+    for step in kept:
+        assert weights(made.folder / f"checkpoint-{step}")
+    left = {path.name for path in made.folder.rglob("*")}
+    assert "run.json" in left and not left & {"trainer.pt", "started.json", "ref_logps.pt", ".checkpoint", ".final"}
+
+
+def test_a_share_of_the_run_between_checkpoints(tmp_path):
+    _, made = fit(tmp_path / "run", steps=9, save_every=0.3, keep=0)
+    assert sorted(run.step_of(path) for path in made.folder.glob("checkpoint-*")) == [3, 6, 9]
+
+
+def test_the_best_model_is_the_one_saved(tmp_path, monkeypatch):
+    """Accuracies 0.5, 0.9, 0.7 at steps 2, 4, 6: the weights are those after step 4, also when resumed from it."""
+    figures, states = iter([0.5, 0.9, 0.7]), []
+
+    def judged(model, *_):
+        states.append({name: weight.clone() for name, weight in model.core.state_dict().items()})
+        return {"accuracy": next(figures)}
+
+    monkeypatch.setattr(train, "evaluate", judged)
+    data = examples(8, 5, 3, rewards=[1.0, 0.0])
+    how = dict(data=data, objective=Ranking(), held_out=data[:2], best="accuracy", steps=6, eval_every=2, save_every=4)
+    reward = RewardModel(tiny.classifier("llama"), tiny.tokenizer())
+    _, made = fit(tmp_path / "run", model=reward, **how)
+    loaded = models.load_reward(str(made.folder), "cpu", "fp32").core.state_dict()
+    same(loaded, states[1])
+    assert not torch.equal(states[1]["score.weight"], states[2]["score.weight"])
+    final = json.loads((made.folder / "run.json").read_text())["final"]
+    assert final["best_accuracy"] == 0.9 and final["eval_accuracy"] == 0.7
+    assert [entry.get("eval_accuracy") for entry in log(made.folder)] == [None, 0.5, None, 0.9, None, 0.7]
+
+
+# -- signals, by real processes -----------------------------------------------------------------------------------
+
+
+def sft(folder, given, data, *more):
+    return [given, str(data), "-o", str(folder), "--batch-size=2", "--steps=120", "--lr=1e-3", *more]
+
+
+def process(*args):
+    return subprocess.Popen(conftest.command("al-sft", *args), env=conftest.environment(), stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A policy folder and a file of ten records."""
+    lines = [json.dumps({"prompt": f"Q{i}: the", "chosen": f" answer {i}"}) for i in range(10)]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    return tiny.save(tiny.causal("llama"), tmp_path / "given"), tmp_path / "data.jsonl"
+
+
+def test_sigterm_saves_and_exits_143_and_the_run_goes_on(prepared, tmp_path):
+    with pytest.raises(SystemExit, match="^0$"):
+        al_sft.main(sft(tmp_path / "whole", *prepared), prog_name="al-sft")
+    first = process(*sft(tmp_path / "run", *prepared))
+    for _ in range(3):
+        first.stdout.readline()
+    first.send_signal(signal.SIGTERM)
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == options.TERMINATED == 143, errors
+    (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
+    step = run.step_of(checkpoint)
+    assert 3 <= step < 120
+    assert errors == f"al-sft: stopped by SIGTERM after step {step}; --resume goes on\n"
+    second = process(*sft(tmp_path / "run", *prepared, "--resume"))
+    rest, errors = second.communicate(timeout=60)
+    assert second.returncode == 0, errors
+    assert [json.loads(line)["step"] for line in rest.splitlines()] == list(range(step + 1, 121))
+    same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_a_loss_that_is_no_number_is_exit_code_1(prepared, tmp_path, capfd):
+    with pytest.raises(SystemExit, match="^1$"):
+        al_sft.main(sft(tmp_path / "run", *prepared, "--lr=1e30", "--warmup=0"), prog_name="al-sft")
+    errors = capfd.readouterr().err
+    assert "FloatingPointError: the loss is " in errors and errors.count("\n") == 1
+    assert not (tmp_path / "run" / "run.json").exists()
