@@ -1,6 +1,7 @@
 """What every test shares: the fixtures folder, tiny models, commands as real processes."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,14 @@ FIXTURES = ROOT.parent / "shared" / "fixtures"
 # Two torch processes on few cores stand still without this; tests of tiny models want one thread each.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def sigterm():
+    """A training loop that a test calls catches it; afterwards it is what it was."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

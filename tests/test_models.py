@@ -7,7 +7,6 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from al_train_exo import Contrast
 from alignlib import losses, models, train
 from alignlib import pack as packing
 from alignlib.models import Policy, RewardModel
@@ -195,12 +194,6 @@ def test_logits_are_the_models_own():
 # -- step 0 -----------------------------------------------------------------------------------------------------
 
 
-def contrast(loss="dpo-pref", **changes):
-    how = dict(beta_pi=0.5, beta_r=0.5, temperature=1.0, num_contrastive=None, ref="self", smoothing=0.0,
-               reference_free=False, importance=False, sft_reg=0.0)
-    return Contrast(loss, **{**how, **changes})
-
-
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
     """Loaded as al-train-exo loads it, in training mode, dropout in its configuration; any batch, any split of it."""
@@ -214,7 +207,7 @@ def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
             recipe = run.recipe
             examples = [tiny.example(3 + 7 * i, 5 + i, 12 - i, rewards=[i % 2, 0.5]) for i in range(records)]
             run.begin(0)
-            objective = contrast()
+            objective = tiny.contrast()
             train.reference(policy, examples, recipe, run, policy.logps)
             for step in range(train.steps_an_epoch(examples, recipe)):
                 indices, total = train.batch_at(step, examples, recipe), 0.0
@@ -237,7 +230,7 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
         recipe = tiny.recipe(tmp_path / loss, steps=1, batch_size=5, pack_tokens=60)
         run = Run(recipe, {})
         run.begin(0)
-        objective = contrast(loss, temperature=0.8, smoothing=0.1 if loss == "robust" else 0.0)
+        objective = tiny.contrast(loss, temperature=0.8, smoothing=0.1 if loss == "robust" else 0.0)
         train.reference(policy, examples, recipe, run, lambda batch, p=policy: p.logps(batch, 0.8))
         entry = train.fit(policy, examples, objective, recipe, run)
         assert abs(entry["loss"] - number) < 1e-5, loss

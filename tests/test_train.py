@@ -20,14 +20,6 @@ from alignlib.models import Policy, RewardModel
 from alignlib.run import Run
 
 
-@pytest.fixture(autouse=True)
-def sigterm():
-    """The training loop catches it; afterwards it is what it was."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 def examples(count, *completions, **values):
     return [tiny.example(2 + 3 * i, *(n + i % 4 for n in completions or (5,)), seed=7, **values) for i in range(count)]
 

@@ -10,6 +10,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from al_train_exo import Contrast
 from alignlib.recipe import Recipe
 from alignlib.tokens import Example
 
@@ -104,3 +105,10 @@ def recipe(folder: Path | str, **changes) -> Recipe:
         device="cpu", gradient_checkpointing=False, lora=None, eval=None, eval_every=None, save_every=None, keep=1,
         seed=0)
     return Recipe(**{**plain, **changes})
+
+
+def contrast(loss: str = "dpo-pref", **changes) -> Contrast:
+    """al-train-exo's objective with its defaults."""
+    how = dict(beta_pi=0.5, beta_r=0.5, temperature=1.0, num_contrastive=None, ref="self", smoothing=0.0,
+               reference_free=False, importance=False, sft_reg=0.0)
+    return Contrast(loss, **{**how, **changes})
