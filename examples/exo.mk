@@ -10,6 +10,9 @@ SCALE ?= toy
 JOBS ?= $(shell nproc)
 METHODS := exo-pref exo-rw dpo-pref dpo-rw
 
+# What rewards the samples that -rw learns from: the toy world's oracle, where there is one, or the learned model.
+REWARDS ?= $(if $(filter toy,$(scale)),oracle,learned)
+
 # Settings by scale: toy, data (your files, a small model) and paper (Ji et al. 2024, their section 5 and scripts).
 # An experiment's own NAME.SCALE.X wins over SCALE.X.
 scale := $(if $(filter toy,$(SCALE)),$(if $(DATA),data,toy),$(SCALE))
@@ -23,7 +26,7 @@ toy.new-tokens := 64
 toy.temperature := 1.0
 toy.beta := 0.5
 toy.align := --lr 3e-4 --batch-size 32
-toy.spread := 0.25
+toy.spread := 0.34
 toy.draws := 2
 
 data.size := 2m
@@ -63,6 +66,7 @@ into = -o $@.part --resume && mv $@.part $@
 #   NAME.oracle              toy:NAME where there is one
 #   NAME.reward              how al-score reads its reward model: flags
 #   NAME.labels              (a classifier as reward model) a command that writes {text, label}
+#   NAME.teach               (where SFT has data of its own) a command that writes {prompt, chosen}
 define EXO
 .PHONY: $(1)
 $(1): $$(SETUP)
@@ -72,47 +76,52 @@ $(1).run := runs/$(1)$(if $(filter paper,$(SCALE)),-paper)$(if $(MODEL),-$(notdi
 $(1).start := $(if $(MODEL),,$$($(1).run)/base/config.json)
 $(1).model := $(or $(MODEL),$$($(1).run)/base)
 
-$$($(1).run)/train.jsonl $$($(1).run)/test.jsonl: $$($(1).run)/%.jsonl: | $$(SETUP)
+$(foreach part,train test labels teach,$$($(1).run)/$(part).jsonl): $$($(1).run)/%.jsonl: | $$(SETUP)
 	@mkdir -p $$(@D)
 	$$($(1).$$*) > $$@.part && mv $$@.part $$@
 
 $$($(1).run)/base/config.json: $$($(1).run)/train.jsonl
 	al-data new-model $$(@D) $$< --size $$(call of,$(1),size)
 
-$$($(1).run)/sft/run.json: $$($(1).run)/train.jsonl $$($(1).start)
+$$($(1).run)/sft/run.json: $$($(1).run)/$(if $($(1).teach),teach,train).jsonl $$($(1).start)
 	al-sft $$($(1).model) $$< -o $$(@D) --resume $$(call of,$(1),lengths) $$(call of,$(1),sft) >> $$(@D).log
-
-$$($(1).run)/labels.jsonl: | $$(SETUP)
-	@mkdir -p $$(@D)
-	$$($(1).labels) > $$@.part && mv $$@.part $$@
 
 $$($(1).run)/rm/run.json: $$($(1).run)/$(if $($(1).labels),labels,train).jsonl $$($(1).run)/sft/run.json
 	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume $$(call of,$(1),lengths) $$(call of,$(1),rm) \
 	  $(if $($(1).labels),--loss classify) >> $$(@D).log
 
-# For -rw: the SFT policy's own answers with the reward model's rewards.
+# For -rw: the SFT policy's own answers, rewarded.
 $$($(1).run)/samples.jsonl: $$($(1).run)/train.jsonl $$($(1).run)/sft/run.json
 	head -n $$(call of,$(1),prompts) $$< > $$@.prompts
 	al-sample $$($(1).run)/sft $$@.prompts -n 4 --ids -t $$(call of,$(1),temperature) \
 	  -m $$(call of,$(1),new-tokens) $$(into)
 
-$$($(1).run)/rw.jsonl: $$($(1).run)/samples.jsonl $$($(1).run)/rm/run.json
-	al-score $$($(1).run)/rm $$($(1).reward) $$< $$(into)
+$$($(1).run)/rw.jsonl: $$($(1).run)/samples.jsonl $(if $(filter oracle,$(REWARDS)),,$$($(1).run)/rm/run.json)
+	al-score $(if $(filter oracle,$(REWARDS)),$$($(1).oracle),$$($(1).run)/rm $$($(1).reward)) $$< $$(into)
 
-# For -pref: people's preferences; with a classifier as reward model, its own among the samples.
+# For -pref: people's preferences on as many prompts; with a classifier as reward model, its own among the samples.
 $$($(1).run)/pref.jsonl: $$($(1).run)/$(if $($(1).labels),rw,train).jsonl
-	$(if $($(1).labels),al-pref2rw --to pref --ties skip $$< | al-pref2rw,al-pref2rw $$<) > $$@.part && mv $$@.part $$@
+	head -n $$(call of,$(1),prompts) $$< | $(if $($(1).labels),al-pref2rw --to pref --ties skip |) al-pref2rw \
+	  > $$@.part && mv $$@.part $$@
 
 $(foreach method,$(METHODS),$$($(1).run)/$(method)/run.json): $$($(1).run)/%/run.json: $$($(1).run)/pref.jsonl $$($(1).run)/rw.jsonl
 	al-train-exo $$($(1).run)/sft $$($(1).run)/$$(lastword $$(subst -, ,$$*)).jsonl -o $$(@D) --resume --loss $$* \
 	  --beta-pi $$(call of,$(1),beta) --beta-r $$(call of,$(1),beta) --temperature $$(call of,$(1),temperature) \
 	  $$(call of,$(1),lengths) $$(call of,$(1),align) --save-every $$(call of,$(1),spread) --keep 0 >> $$(@D).log
 
-# What the policies say to held-out prompts, and what that is worth: one row a figure, for every checkpoint.
-$(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows): $$($(1).run)/%.rows: $$($(1).run)/%/run.json $$($(1).run)/rm/run.json $$($(1).run)/test.jsonl
+# What the chosen answers are worth, to win against.
+$$($(1).run)/chosen.learned.jsonl: $$($(1).run)/test.jsonl $$($(1).run)/rm/run.json
+	al-pref2rw $$< | al-score $$($(1).run)/rm $$($(1).reward) -o $$@.part && mv $$@.part $$@
+
+$$($(1).run)/chosen.oracle.jsonl: $$($(1).run)/test.jsonl
+	al-pref2rw $$< | al-score $$($(1).oracle) -o $$@.part && mv $$@.part $$@
+
+# What the policies say to held-out prompts, and what that is worth: a line a figure, for every checkpoint.
+$(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows): $$($(1).run)/%.rows: $$($(1).run)/%/run.json \
+    $$($(1).run)/chosen.learned.jsonl $(if $(filter toy,$(scale)),$$($(1).run)/chosen.oracle.jsonl)
 	RUN=$$($(1).run) ORACLE=$(if $(filter toy,$(scale)),$($(1).oracle)) REWARD='$$($(1).reward)' \
 	  TEMPERATURE=$$(call of,$(1),temperature) NEW_TOKENS=$$(call of,$(1),new-tokens) DRAWS=$$(call of,$(1),draws) \
-	  bash examples/figures.sh $$* && cat $$(@D)/$$*.*.row > $$@
+	  bash examples/figures.sh $$*
 
 $$($(1).run)/report: $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows)
 	RUN=$$($(1).run) ORACLE=$(if $(filter toy,$(scale)),$($(1).oracle)) METHODS='sft $(METHODS)' bash examples/report.sh

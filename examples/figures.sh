@@ -1,38 +1,45 @@
-# Figures of one method's policy and its checkpoints on held-out prompts: bash examples/figures.sh METHOD
-# Each policy answers the test prompts; the answers get log-probabilities under the policy and the SFT model, and rewards.
-# RUN, TEMPERATURE, NEW_TOKENS, DRAWS, REWARD and ORACLE come from exo.mk. A finished row is not made again.
+# Figures of one method's policies, its checkpoints and the last, on held-out prompts: bash examples/figures.sh METHOD
+# Every policy answers the test prompts; the answers get log-probabilities under the policy and the SFT model, and rewards.
+# RUN, TEMPERATURE, NEW_TOKENS, DRAWS, REWARD and ORACLE come from exo.mk; METHOD.rows in RUN is what comes out.
 set -euo pipefail
-method=$1
+method=$1 made=$RUN/$method.made
+mkdir -p "$made"
 
-# The chosen answers' rewards, to win against.
-chosen() { # SCORER NAME
-  [ -s "$RUN/chosen.$2.jsonl" ] || { al-pref2rw "$RUN/test.jsonl" | al-score $1 -o "$RUN/chosen.$2.$$" \
-    && mv "$RUN/chosen.$2.$$" "$RUN/chosen.$2.jsonl"; }
+# into FILE COMMAND...: run the command with -o, as a whole file; what a kill left is gone on with.
+into() {
+  local file=$1
+  shift
+  [ -e "$file" ] || { "$@" -o "$file.part" --resume && mv "$file.part" "$file"; }
 }
 
-figures() { # FOLDER STEP
-  local row=$RUN/$method.$(printf %06d "$2").row said=$RUN/$method.$2.jsonl mark="--set method=$method --set step=$2"
-  [ ! -s "$row" ] || return 0
-  al-sample "$1" "$RUN/test.jsonl" -n "$DRAWS" -t "$TEMPERATURE" -m "$NEW_TOKENS" --logps --ids -o "$said.part" --resume
-  al-score "$RUN/sft" --logps --temperature "$TEMPERATURE" --as-field ref_logps "$said.part" -o "$said" --resume
-  {
-    al-eval kl "$said" $mark
-    al-eval text "$said" $mark
-    al-score "$RUN/rm" $REWARD "$said" | al-eval reward --as learned_reward --against "$RUN/chosen.learned.jsonl" $mark
-    [ -z "$ORACLE" ] || al-score "$ORACLE" "$said" | al-eval reward --against "$RUN/chosen.oracle.jsonl" $mark
-  } > "$row.part"
-  mv "$row.part" "$row"
-}
-
-chosen "$RUN/rm $REWARD" learned
-[ -z "$ORACLE" ] || chosen "$ORACLE" oracle
-last=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["final"]["step"])' "$RUN/$method/run.json")
-if [ "$method" != sft ]; then
+# The policies, a line each: how many steps made it, where it is.
+policies() {
+  local last
+  last=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["final"]["step"])' "$RUN/$method/run.json")
+  [ "$method" != sft ] || last=0
   for folder in "$RUN/$method"/checkpoint-*; do
-    step=${folder##*-}
-    [ "$step" = "$last" ] || figures "$folder" "$step"
-  done
-  figures "$RUN/$method" "$last"
-else
-  figures "$RUN/sft" 0
-fi
+    [ ! -d "$folder" ] || [ "${folder##*-}" = "$last" ] || echo "${folder##*-} $folder"
+  done | sort -n
+  echo "$last $RUN/$method"
+}
+
+policies > "$made/policies"
+while read -r step folder; do
+  into "$made/said.$step.jsonl" al-sample "$folder" "$RUN/test.jsonl" -n "$DRAWS" -t "$TEMPERATURE" -m "$NEW_TOKENS" \
+    --logps --ids
+  sed "s/^{/{\"step\":$step,/" "$made/said.$step.jsonl"  # all policies' answers together: models are loaded once
+done < "$made/policies" > "$made/said.jsonl"
+
+into "$made/kl.jsonl" al-score "$RUN/sft" --logps --temperature "$TEMPERATURE" --as-field ref_logps "$made/said.jsonl"
+into "$made/learned.jsonl" al-score "$RUN/rm" $REWARD "$made/said.jsonl"
+[ -z "$ORACLE" ] || into "$made/oracle.jsonl" al-score "$ORACLE" "$made/said.jsonl"
+
+while read -r step _; do
+  of() { grep -F "{\"step\":$step," "$made/$1.jsonl"; }
+  mark="--set method=$method --set step=$step"
+  of kl | al-eval kl $mark
+  of said | al-eval text $mark
+  of learned | al-eval reward --as learned_reward --against "$RUN/chosen.learned.jsonl" $mark
+  [ -z "$ORACLE" ] || of oracle | al-eval reward --against "$RUN/chosen.oracle.jsonl" $mark
+done < "$made/policies" > "$RUN/$method.rows.part"
+mv "$RUN/$method.rows.part" "$RUN/$method.rows"

@@ -4,8 +4,9 @@ ifeq ($(scale),toy)
 hh-exo.train := al-data toy --task dialogue --limit 4000
 hh-exo.test := al-data toy --task dialogue --limit 200 --split test
 else
-hh-exo.train = al-data hh $(if $(DATA),--from $(call found,pairs.train),--split train)
-hh-exo.test = al-data hh $(if $(DATA),--from $(call found,pairs.test),--split test)
+PART ?= helpful-base
+hh-exo.train = al-data hh $(if $(DATA),--from $(call found,pairs.train),--part $(PART) --split train)
+hh-exo.test = al-data hh $(if $(DATA),--from $(call found,pairs.test),--part $(PART) --split test)
 endif
 $(eval $(call EXO,hh-exo))
 hh-exo: ## EXO and DPO on helpful and harmless dialogue
