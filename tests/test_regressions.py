@@ -8,7 +8,7 @@
  5   tokens merge across the border                      test_tokens: no_token_crosses_the_border, ..._word_start_mark
  6   log-probabilities depend on the batch's shape       test_models: numbers_do_not_depend_on_the_batch
  7   the wrong reference with a pretrained LoRA          test_models: a_pretrained_adapter_is_part_of_the_policy
- 8   a resumed run replays data in another order         test_train: a_resumed_run_is_the_unbroken_one
+ 8   a resumed run replays data in another order         test_run: a_resumed_run_is_the_unbroken_one
  9   full logits: out of memory                          test_models: the_head_sees_completion_positions_in_chunks_...
 10   fused losses drift from the plain ones              test_losses (one of each): chunks_change_neither_...
 11   packed texts see each other                         test_models: a_completion_is_blind_to_the_others
