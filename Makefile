@@ -25,7 +25,7 @@ $(SETUP): pyproject.toml constraints.txt
 	touch $@
 
 test: lint ## ruff and every test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto
 
 lint: $(SETUP) ## ruff
 	$(VENV)/bin/ruff check .
