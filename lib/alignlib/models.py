@@ -78,7 +78,8 @@ class Policy(Packed):
         """[N, H] -> [N, vocabulary], with the caps and scales some families put after their head."""
         config = self.core.config
         scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
-        logits = self.core.get_output_embeddings()(hidden) * scale
+        logits = self.core.get_output_embeddings()(hidden)
+        logits = logits if scale == 1 else logits * scale
         cap = getattr(config, "final_logit_softcapping", None)
         return cap * (logits / cap).tanh() if cap else logits
 

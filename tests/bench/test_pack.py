@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 import torch
 import transformers
-from al_train_exo import Contrast
 
+from al_train_exo import Contrast
 from alignlib.models import Policy
 from alignlib.pack import plan
 from alignlib.tokens import Example
