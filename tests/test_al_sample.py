@@ -218,7 +218,8 @@ def test_a_cut_checkpoint_is_2_in_one_line():
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
     done = run("al-sample", folder, stdin=lines(*prompts(1)))
-    assert done.returncode == 2 and "down_proj.weight is [32, 64], the configuration wants [32, 48]" in one_line(done.stderr)
+    message = "down_proj.weight is [32, 64], the configuration wants [32, 48]"
+    assert done.returncode == 2 and message in one_line(done.stderr)
 
 
 @pytest.mark.parametrize("how", [("--logps",), ("--greedy",), ("--top-p", "0.9", "--top-k", "3")])
