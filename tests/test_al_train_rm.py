@@ -151,10 +151,10 @@ def test_bad_records_are_65():
         assert done.returncode == 65 and f"<stdin>:3: {message}" in one_line(done.stderr)
 
 
-@pytest.mark.parametrize("more", [(), ("--lora", 4)])
-def test_a_stopped_run_keeps_its_best_and_goes_on(more, tmp_path):
+def test_a_stopped_run_keeps_its_best_and_goes_on(tmp_path):
     (tmp_path / "eval").write_bytes(lines(*sided(16, 40)))
-    args = ("--batch-size", 8, "--epochs", 60, "--lr", "3e-3", "--eval", tmp_path / "eval", "--eval-every", 5, *more)
+    args = ("--batch-size", 8, "--epochs", 60, "--lr", "3e-3", "--eval", tmp_path / "eval", "--eval-every", 5,
+            "--lora", 4)
     whole, entries = train(sided(8), *args)
     out = world().new("rm")
     code, _, _ = stopped("al-train-rm", world().policy, "-o", out, *args, stdin=lines(*sided(8)))
