@@ -30,15 +30,15 @@ toy.spread := 0.34
 toy.draws := 2
 
 data.size := 2m
-data.lengths := --max-length 512 --max-completion 200
-data.sft := --lr 1e-3 --epochs 3
-data.rm := --lr 3e-4 --epochs 2
-data.prompts := 1000
-data.new-tokens := 128
+data.lengths := --max-length 384 --max-completion 128
+data.sft := --lr 1e-3 --epochs 2
+data.rm := --lr 3e-4 --epochs 1
+data.prompts := 600
+data.new-tokens := 64
 data.temperature := 1.0
 data.beta := 0.5
 data.align := --lr 3e-4 --batch-size 32
-data.spread := 0.34
+data.spread := 0.5
 data.draws := 1
 
 paper.size := 300m

@@ -2,7 +2,7 @@
 imdb-exo.oracle := toy:sentiment
 imdb-exo.reward := --label positive --as logodds
 imdb-exo.toy.sft := --lr 2e-3 --steps 300
-imdb-exo.data.rm := --lr 3e-4 --epochs 2 --max-completion 511
+imdb-exo.data.rm := --lr 3e-4 --epochs 2 --max-completion 383
 imdb-exo.paper.beta := 0.1
 imdb-exo.paper.new-tokens := 500
 imdb-exo.paper.lengths := --max-length 512 --max-completion 500
