@@ -3,7 +3,8 @@
 import pytest
 
 from alignlib import options, records
-from alignlib.jsonl import DataError, StateError
+from alignlib.jsonl import DataError
+from alignlib.stream import StateError
 
 
 def outcome(capsys, body) -> tuple[int, str]:

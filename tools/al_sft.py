@@ -27,7 +27,7 @@ def main(model, files, recipe, loss):
     from alignlib.run import Run
 
     summary = options.Summary()
-    run = Run(recipe, {"command": "al-sft", "model": model, "loss": loss})
+    run = Run(recipe, {"command": "al-sft", "model": model, "files": options.fingerprint(model), "loss": loss})
     if run.complete:
         return
     policy = models.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)

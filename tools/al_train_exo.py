@@ -44,7 +44,8 @@ def main(model, files, recipe, loss, **how):
     from alignlib.run import Run
 
     summary = options.Summary()
-    run = Run(recipe, {"command": "al-train-exo", "model": model, "loss": loss, **how})
+    asked = {"command": "al-train-exo", "model": model, "files": options.fingerprint(model), "loss": loss, **how}
+    run = Run(recipe, asked)
     if run.complete:
         return
     policy = models.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)

@@ -30,7 +30,8 @@ def main(model, files, recipe, loss, rm_eos):
     from alignlib.run import Run
 
     summary = options.Summary()
-    run = Run(recipe, {"command": "al-train-rm", "model": model, "loss": loss, "rm_eos": rm_eos})
+    asked = {"command": "al-train-rm", "model": model, "files": options.fingerprint(model), "loss": loss}
+    run = Run(recipe, {**asked, "rm_eos": rm_eos})
     if run.complete:
         return
     start = run.start(model)

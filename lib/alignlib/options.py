@@ -18,7 +18,8 @@ import click
 import orjson
 
 from alignlib import __version__, records
-from alignlib.jsonl import DataError, StateError, Stream
+from alignlib.jsonl import DataError
+from alignlib.stream import StateError, Stream
 
 FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, 130, 143
 

@@ -1,0 +1,235 @@
+"""A filter's input and output: every line leaves once, in order, and a killed run can go on where it was.
+
+    with Stream(files, "scored.jsonl", resume=True, key="...", prepare=check) as stream:
+        for window in stream.windows(64):          # lists of Line, cut by record number
+            for line in window:
+                stream.write(line, {**line.record, "rewards": [0.5]})
+
+With an output file, a sidecar `scored.jsonl.state` says before each write which line is next and where the files
+stood, so that after a kill the output's own length tells whether that write happened.
+"""
+
+import os
+import stat
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from alignlib.jsonl import Line, Skip, dumps, read
+
+STATE_BYTES = 512  # one write of fixed size, in place: a kill leaves the old state or the new one
+WARNINGS = 5  # bad lines named on stderr before the summary only counts them
+
+
+class StateError(Exception):
+    """A run that cannot be resumed as asked; the commands exit with 2."""
+
+
+class Stream:
+    """A filter's input and output (see the module's docstring).
+
+    files     names; none, or "-", is standard input
+    output    a path, or None for standard output
+    resume    go on from the `.state` of a killed run with the same key and input
+    key       stands for the options and the model: a state with another key is refused
+    skip      put bad lines aside, byte for byte (a newline added where the input's last line has none) in the file
+              `rejects` if given, instead of raising DataError
+    """
+
+    def __init__(
+        self,
+        files: Iterable[str] = (),
+        output: str | None = None,
+        *,
+        resume: bool = False,
+        key: str = "",
+        skip: bool = False,
+        rejects: str | None = None,
+        prepare: Callable[[dict], Any] | None = None,
+    ):
+        self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
+        self.next = 0  # index of the first line that has not left
+        self.crc = 0  # of the input that has left
+        self.written = self.rejected = 0
+        self._bad: deque[Line] = deque()  # read, but not yet their turn to leave
+        self._out = self._rejects = None
+        self._state: int | None = None
+        self.complete = bool(resume and output and Path(output).is_file() and not self._state_path.exists())
+        if self.complete:
+            return
+        keep = bool(output) and _regular(output)  # no state beside /dev/null or a named pipe
+        saved = self._recover(resume) if keep else {}
+        if keep:
+            # The state comes first: an output without one is a finished one.
+            self._state = os.open(self._state_path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._out = _Sink(output, saved.get("out", 0)) if output else _Sink()
+        self._rejects = _Sink(rejects, saved.get("rejects", 0)) if rejects else None
+        if keep and not saved:
+            self._save(0, 0)
+
+    @property
+    def _state_path(self) -> Path:
+        return Path(f"{self.path}.state")
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self._rejects:
+            self._rejects.close()
+        if self._out:
+            self._out.close()
+        if self._state is not None:
+            os.close(self._state)
+            if error is None:
+                self._state_path.unlink()
+            elif not self.next:  # nothing has left: there is nothing to resume
+                Path(self.path).unlink()
+                self._state_path.unlink()
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def windows(self, size: int) -> Iterator[list[Line]]:
+        """The good lines in lists of at most `size`: list i holds the lines size*i .. size*(i+1)-1 that are good.
+
+        Lists depend on line numbers alone, so a resumed run sees the same ones; the list in which the killed run
+        stopped comes whole, and `write` passes over the lines that have left already.
+        """
+        window: list[Line] = []
+        for line in self._lines(size):
+            if not line.error:
+                window.append(line)
+            elif self.skip or isinstance(line.error, Skip):
+                self._bad.append(line)
+                self._reject_before(self.next)  # at once, if nothing before it is still to be written
+            else:
+                if window:
+                    yield window  # what came before the bad line still leaves
+                raise line.failure()
+            if window and (line.index + 1) % size == 0:  # now, not with the next line: that may be long in coming
+                yield window
+                window = []
+        if window:
+            yield window
+        self._reject_before(None)
+
+    def _lines(self, size: int) -> Iterator[Line]:
+        """The input from the start of the window in which the killed run stopped."""
+        if self.complete:
+            return
+        done, crc, seen = self.next, self.crc, 0
+        for line in read(self.files, self.prepare):
+            seen = line.index + 1
+            if seen == done and line.crc != crc:
+                raise StateError(f"{self.path}: cannot resume: the input has changed")
+            if line.index >= done // size * size:
+                yield line
+        if seen < done:
+            raise StateError(f"{self.path}: cannot resume: the input has become shorter")
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    def write(self, line: Line, record: dict) -> None:
+        """Write and flush the record made from `line`; nothing, if it left in the run that is being resumed."""
+        if line.index < self.next:
+            return
+        if self._bad:
+            self._reject_before(line.index)
+        data = dumps(record)
+        if self._state is not None:
+            self._save(line.index, line.crc)
+        self._out.write(data)
+        self.next, self.crc = line.index + 1, line.crc
+        self.written += 1
+
+    def _reject_before(self, index: int | None) -> None:
+        """Put aside the bad lines whose turn has come: those up to line `index`, or all."""
+        while self._bad and (index is None or self._bad[0].index <= index):
+            bad = self._bad.popleft()
+            if bad.index < self.next:
+                continue
+            if self._rejects:
+                self._rejects.write(bad.raw if bad.raw.endswith(b"\n") else bad.raw + b"\n")
+            self.next, self.crc = bad.index + 1, bad.crc
+            self.rejected += 1
+            if self.rejected <= WARNINGS:
+                print(f"skipped {bad.failure()}", file=sys.stderr)
+
+    # -- the state -------------------------------------------------------------------------------------
+
+    def _save(self, index: int, crc: int) -> None:
+        """Say that line `index` is written next, at the places where the files now stand."""
+        state = {
+            "key": self.key,
+            "line": index,
+            "crc": crc,
+            "crc_before": self.crc,
+            "out": self._out.at,
+            "rejects": self._rejects.at if self._rejects else 0,
+            "written": self.written,
+            "rejected": self.rejected,
+        }
+        os.pwrite(self._state, orjson.dumps(state).ljust(STATE_BYTES), 0)
+
+    def _recover(self, resume: bool) -> dict:
+        """The files' lengths to go on from, {} for a new run; sets what has left. Raises StateError."""
+        if not self._state_path.exists():
+            return {}
+        if not resume:
+            raise StateError(
+                f"{self.path}: an unfinished run is here: --resume goes on with it, "
+                f"removing {self._state_path} starts anew"
+            )
+        raw = self._state_path.read_bytes()
+        if not raw.strip():
+            return {}  # killed before anything was said
+        state = orjson.loads(raw)
+        if state["key"] != self.key:
+            raise StateError(f"{self.path}: cannot resume: made with other options or another model")
+        self.next, self.crc = state["line"], state["crc_before"]
+        self.written, self.rejected = state["written"], state["rejected"]
+        if not Path(self.path).exists():
+            raise StateError(f"{self.path}: cannot resume: it is gone; removing {self._state_path} starts anew")
+        with open(self.path, "rb") as handle:
+            handle.seek(state["out"])
+            last = handle.readline()
+        if last.endswith(b"\n"):  # the write that was under way did happen
+            self.next, self.crc = state["line"] + 1, state["crc"]
+            self.written += 1
+            state["out"] += len(last)
+        return state
+
+
+def _regular(path: str) -> bool:
+    """Whether `path` is, or would be made, a file that can be cut and gone on with."""
+    return not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)
+
+
+class _Sink:
+    """Where bytes leave for at once, without a buffer: standard output, or `path` cut to its first `at` bytes."""
+
+    def __init__(self, path: str | None = None, at: int = 0):
+        self.at = at
+        sys.stdout.flush()
+        self.file = None if path is None else open(path, "ab", buffering=0)
+        self.fd = self.file.fileno() if self.file else sys.stdout.fileno()
+        if self.file and _regular(path):
+            if os.fstat(self.fd).st_size < at:
+                raise StateError(f"{path}: cannot resume: it has become shorter")
+            self.file.truncate(at)
+
+    def write(self, data: bytes) -> None:
+        done = os.write(self.fd, data)
+        while done < len(data):  # a signal came in between, or the disk is nearly full
+            done += os.write(self.fd, memoryview(data)[done:])
+        self.at += len(data)
+
+    def close(self) -> None:
+        if self.file:
+            if stat.S_ISREG(os.fstat(self.fd).st_mode):
+                os.fsync(self.fd)
+            self.file.close()
