@@ -111,7 +111,7 @@ $(foreach method,$(METHODS),$$($(1).run)/$(method)/run.json): $$($(1).run)/%/run
 
 # What the chosen answers are worth, to win against.
 $$($(1).run)/chosen.learned.jsonl: $$($(1).run)/test.jsonl $$($(1).run)/rm/run.json
-	al-pref2rw $$< | al-score $$($(1).run)/rm $$($(1).reward) -o $$@.part && mv $$@.part $$@
+	al-pref2rw $(if $($(1).labels),--to chosen) $$< | al-score $$($(1).run)/rm $$($(1).reward) -o $$@.part && mv $$@.part $$@
 
 $$($(1).run)/chosen.oracle.jsonl: $$($(1).run)/test.jsonl
 	al-pref2rw $$< | al-score $$($(1).oracle) -o $$@.part && mv $$@.part $$@
@@ -124,5 +124,6 @@ $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows): $$($(1).run)/%.row
 	  bash examples/figures.sh $$*
 
 $$($(1).run)/report: $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows)
-	RUN=$$($(1).run) ORACLE=$(if $(filter toy,$(scale)),$($(1).oracle)) METHODS='sft $(METHODS)' bash examples/report.sh
+	RUN=$$($(1).run) ORACLE=$(if $(filter toy,$(scale)),$($(1).oracle)) METHODS='sft $(METHODS)' \
+	  PAIRS=$(if $($(1).labels),,yes) bash examples/report.sh
 endef

@@ -1,5 +1,5 @@
 # The experiment's table and pictures from every method's rows: bash examples/report.sh
-# RUN, METHODS and ORACLE come from exo.mk.
+# RUN, METHODS, ORACLE and PAIRS (whether the reward model orders pairs) come from exo.mk.
 set -euo pipefail
 reward=${ORACLE:+reward} columns=${ORACLE:+reward,winrate,}
 reward=${reward:-learned_reward}
@@ -15,5 +15,6 @@ al-eval table "${finals[@]}" --columns "${columns}learned_reward,learned_reward_
   | tee "$RUN/report/table.md"
 al-eval frontier --reward $reward $(for method in $METHODS; do echo "$RUN/$method.rows"; done) \
   --plot "$RUN/report/frontier.png" > "$RUN/report/frontier.json"
+[ -z "$PAIRS" ] || al-eval rm "$RUN/chosen.learned.jsonl" --plot "$RUN/report/calibration.png" > "$RUN/report/rm.json"
 al-eval curve "${logs[@]}" --field margin --plot "$RUN/report/margins.png" > /dev/null
 echo "$RUN/report: table.md, frontier.png, frontier.json, margins.png"

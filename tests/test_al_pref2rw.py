@@ -325,3 +325,10 @@ def test_resume_refuses_and_leaves_alone(tmp_path):
     done = call("al-pref2rw", *args, "--resume")
     assert done.returncode == 0 and "complete: nothing to resume" in done.stderr
     assert (tmp_path / "out").read_bytes() == before
+
+
+def test_to_chosen_makes_the_chosen_answer_a_completion():
+    done = call("al-pref2rw", "--to", "chosen", stdin='{"id": "1", "prompt": "Hi!", "chosen": " Hello.", "x": 2}\n')
+    assert done.stdout == '{"id":"1","prompt":"Hi!","completions":[" Hello."],"x":2}\n'
+    missing = call("al-pref2rw", "--to", "chosen", stdin='{"prompt": "Hi!"}\n')
+    assert (missing.returncode, missing.stderr) == (65, "al-pref2rw: <stdin>:1: chosen: missing\n")

@@ -26,6 +26,12 @@ def to_rw(record: dict) -> tuple[dict, dict]:
     return replace(record, made), {}
 
 
+def to_chosen(record: dict) -> tuple[dict, dict]:
+    """The chosen answer alone, to be scored like a sample."""
+    records.require(record, "prompt", "chosen")
+    return replace(record, {"completions": [record["chosen"]]}), {}
+
+
 def to_pref(record: dict) -> tuple[dict, dict]:
     """The completion of the highest reward as chosen, of the lowest as rejected; the first of equals."""
     best, worst = ends(record)
@@ -78,7 +84,7 @@ def replace(record: dict, new: dict) -> dict:
 
 def preparer(to: str, ties: str) -> Callable[[dict], tuple[dict, dict]]:
     """record -> (the record made of it, what the summary counts); raises ValueError where there is none."""
-    convert = {"rw": to_rw, "pref": to_pref, "sft": to_sft}[to]
+    convert = {"rw": to_rw, "chosen": to_chosen, "pref": to_pref, "sft": to_sft}[to]
 
     def skipping(record: dict) -> tuple[dict, dict]:
         try:
@@ -90,9 +96,9 @@ def preparer(to: str, ties: str) -> Callable[[dict], tuple[dict, dict]]:
 
 
 @options.command(reads=PREF, writes=("completions", "rewards"))
-@click.option("--to", type=click.Choice(["rw", "pref", "sft"]), default="rw",
-              help="rw: chosen, rejected -> completions, rewards [1, 0]. pref: completions, rewards -> the best as "
-              "chosen, the worst as rejected. sft: the best as chosen.")
+@click.option("--to", type=click.Choice(["rw", "chosen", "pref", "sft"]), default="rw",
+              help="rw: chosen, rejected -> completions, rewards [1, 0]. chosen: chosen -> completions, to be scored. "
+              "pref: completions, rewards -> the best as chosen, the worst as rejected. sft: the best as chosen.")
 @click.option("--ties", type=click.Choice(["fail", "skip"]), default="fail",
               help="What --to pref does with a record whose rewards are all equal.")
 @options.filter_options
@@ -101,6 +107,7 @@ def main(to: str, ties: str, **files_and_errors) -> None:
 
     \b
     prompt, chosen, rejected      -> prompt, completions, rewards [1, 0]
+    prompt, chosen                -> prompt, completions [1]    (--to chosen)
     prompt, completions, rewards  -> prompt, chosen, rejected   (--to pref)
     prompt, completions, rewards  -> prompt, chosen             (--to sft)
 
