@@ -6,6 +6,7 @@
     def main(model, files, output, resume, on_error, rejects): ...
 """
 
+import functools
 import hashlib
 import os
 import sys
@@ -103,29 +104,19 @@ def run(body: Callable[[], object], prog_name: str | None = None) -> None:
     sys.exit(code or 0)
 
 
-def command(reads: Iterable[str] = (), writes: Iterable[str] = (), **settings) -> Callable:
+def command(reads: Iterable[str] = (), writes: Iterable[str] = (), cls: type = Command, **settings) -> Callable:
     """A click command whose --schema prints the fields it reads and writes."""
     fields = records.schema(tuple(reads), tuple(writes))
 
-    def decorate(function: Callable) -> Command:
-        made = click.command(cls=Command, context_settings=CONTEXT, **settings)(function)
+    def decorate(function: Callable) -> click.Command:
+        made = click.command(cls=cls, context_settings=CONTEXT, **settings)(function)
         made.params += common(fields)
         return made
 
     return decorate
 
 
-def group(reads: Iterable[str] = (), writes: Iterable[str] = (), **settings) -> Callable:
-    """The same for a command of several subcommands."""
-    fields = records.schema(tuple(reads), tuple(writes))
-
-    def decorate(function: Callable) -> Group:
-        made = click.group(cls=Group, context_settings=CONTEXT, **settings)(function)
-        made.params += common(fields)
-        return made
-
-    return decorate
-
+group = functools.partial(command, cls=Group)
 
 CONTEXT = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -148,7 +139,9 @@ def common(fields: dict) -> list[click.Parameter]:
     return list(reversed(carrier.__click_params__))
 
 
-def _options(*decorators: Callable) -> Callable:
+def stack(*decorators: Callable) -> Callable:
+    """Several decorators as one, the first the outermost: a set of options in the order of --help."""
+
     def decorate(function: Callable) -> Callable:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -162,7 +155,7 @@ files = click.argument("files", nargs=-1, type=click.Path(allow_dash=True))
 output_option = click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write here, not to stdout.")
 
 # For commands that read and write records; the body passes them on to `open_stream`.
-filter_options = _options(
+filter_options = stack(
     files,
     output_option,
     click.option("--resume", is_flag=True, help="Go on with a killed run that wrote to the same -o FILE."),

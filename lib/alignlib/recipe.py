@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import click
 
-from alignlib.options import must_exist
+from alignlib.options import must_exist, stack
 
 
 @dataclass(frozen=True)
@@ -67,29 +67,26 @@ class Betas(click.ParamType):
         return first, second
 
 
-def limit_options(function: Callable) -> Callable:
-    """How long prompts and completions may be."""
-    made = (
-        click.option("--max-length", type=click.IntRange(min=2),
-                     help="Tokens of prompt and completion together.  [default: the model's context, at most 2048]"),
-        click.option("--max-prompt", type=click.IntRange(min=1),
-                     help="Tokens of a prompt.  [default: what completions leave]"),
-        click.option("--max-completion", type=click.IntRange(min=1),
-                     help="Tokens of a completion.  [default: half of --max-length]"),
-        click.option("--keep-prompt", type=click.Choice(["end", "start"]), default="end",
-                     help="Which end of a too long prompt stays."),
-        click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
-                     help="What a too long record does; counted in the summary."),
-    )
-    return functools.reduce(lambda f, option: option(f), reversed(made), function)
+# How long prompts and completions may be.
+limit_options = stack(
+    click.option("--max-length", type=click.IntRange(min=2),
+                 help="Tokens of prompt and completion together.  [default: the model's context, at most 2048]"),
+    click.option("--max-prompt", type=click.IntRange(min=1),
+                 help="Tokens of a prompt.  [default: what completions leave]"),
+    click.option("--max-completion", type=click.IntRange(min=1),
+                 help="Tokens of a completion.  [default: half of --max-length]"),
+    click.option("--keep-prompt", type=click.Choice(["end", "start"]), default="end",
+                 help="Which end of a too long prompt stays."),
+    click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
+                 help="What a too long record does; counted in the summary."),
+)
 
-
-def device_options(function: Callable) -> Callable:
-    """Where and in what precision a model runs."""
-    function = click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU if there is one.")(
-        function)
-    return click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto",
-                        help="Precision of the computation; auto: bf16 on a GPU, fp32 elsewhere.")(function)
+# Where and in what precision a model runs.
+device_options = stack(
+    click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto",
+                 help="Precision of the computation; auto: bf16 on a GPU, fp32 elsewhere."),
+    click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU if there is one."),
+)
 
 
 def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw") -> Callable:
@@ -132,6 +129,6 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
             recipe = Recipe(**{name: given.pop(name) for name in names})
             return function(recipe=recipe, **given)
 
-        return functools.reduce(lambda f, option: option(f), reversed(made), body)
+        return stack(*made)(body)
 
     return decorate
