@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alignlib import losses
+from alignlib.attention import use_strips
 from alignlib.pack import Pack, pack
 from alignlib.tokens import Encoder, Example
 
@@ -47,6 +48,8 @@ class Packed:
         # Under an adapter the layers carry it themselves: the plain model is asked.
         self.core = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.shared = shares_prompts(self)
+        if self.shared:
+            use_strips(self.core)  # nobody sees later tokens in a model that shares prompts
 
     @property
     def device(self) -> torch.device:
