@@ -18,7 +18,8 @@ REWARDS ?= $(if $(filter toy,$(scale)),oracle,learned)
 scale := $(if $(filter toy,$(SCALE)),$(if $(DATA),data,toy),$(SCALE))
 
 toy.size := 1m
-toy.lengths := --max-length 256 --max-completion 128
+toy.prompt := --max-prompt 192
+toy.lengths := --max-length 256 --max-completion 64
 toy.sft := --lr 2e-3 --steps 600
 toy.rm := --lr 5e-4 --epochs 1
 toy.prompts := 1500
@@ -30,6 +31,7 @@ toy.spread := 0.34
 toy.draws := 2
 
 data.size := 2m
+data.prompt := --max-prompt 256
 data.lengths := --max-length 384 --max-completion 128
 data.sft := --lr 1e-3 --epochs 2
 data.rm := --lr 3e-4 --epochs 1
@@ -42,6 +44,7 @@ data.spread := 0.5
 data.draws := 1
 
 paper.size := 300m
+paper.prompt := --max-prompt 312
 paper.lengths := --max-length 512 --max-completion 200
 paper.sft := --lr 1e-5 --batch-size 64
 paper.rm := --lr 1e-5 --batch-size 64
@@ -84,20 +87,21 @@ $$($(1).run)/base/config.json: $$($(1).run)/train.jsonl
 	al-data new-model $$(@D) $$< --size $$(call of,$(1),size)
 
 $$($(1).run)/sft/run.json: $$($(1).run)/$(if $($(1).teach),teach,train).jsonl $$($(1).start)
-	al-sft $$($(1).model) $$< -o $$(@D) --resume $$(call of,$(1),lengths) $$(call of,$(1),sft) >> $$(@D).log
+	al-sft $$($(1).model) $$< -o $$(@D) --resume $$(call of,$(1),prompt) $$(call of,$(1),lengths) $$(call of,$(1),sft) >> $$(@D).log
 
 $$($(1).run)/rm/run.json: $$($(1).run)/$(if $($(1).labels),labels,train).jsonl $$($(1).run)/sft/run.json
-	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume $$(call of,$(1),lengths) $$(call of,$(1),rm) \
+	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume $$(call of,$(1),prompt) $$(call of,$(1),lengths) $$(call of,$(1),rm) \
 	  $(if $($(1).labels),--loss classify) >> $$(@D).log
 
 # For -rw: the SFT policy's own answers, rewarded.
 $$($(1).run)/samples.jsonl: $$($(1).run)/train.jsonl $$($(1).run)/sft/run.json
 	head -n $$(call of,$(1),prompts) $$< > $$@.prompts
 	al-sample $$($(1).run)/sft $$@.prompts -n 4 --ids -t $$(call of,$(1),temperature) \
-	  -m $$(call of,$(1),new-tokens) $$(into)
+	  -m $$(call of,$(1),new-tokens) $$(call of,$(1),prompt) $$(into)
 
 $$($(1).run)/rw.jsonl: $$($(1).run)/samples.jsonl $(if $(filter oracle,$(REWARDS)),,$$($(1).run)/rm/run.json)
-	al-score $(if $(filter oracle,$(REWARDS)),$$($(1).oracle),$$($(1).run)/rm $$($(1).reward)) $$< $$(into)
+	al-score $(if $(filter oracle,$(REWARDS)),$$($(1).oracle),$$($(1).run)/rm $$($(1).reward) $$(call of,$(1),prompt)) \
+	  $$< $$(into)
 
 # For -pref: people's preferences on as many prompts; with a classifier as reward model, its own among the samples.
 $$($(1).run)/pref.jsonl: $$($(1).run)/$(if $($(1).labels),rw,train).jsonl
@@ -107,11 +111,11 @@ $$($(1).run)/pref.jsonl: $$($(1).run)/$(if $($(1).labels),rw,train).jsonl
 $(foreach method,$(METHODS),$$($(1).run)/$(method)/run.json): $$($(1).run)/%/run.json: $$($(1).run)/pref.jsonl $$($(1).run)/rw.jsonl
 	al-train-exo $$($(1).run)/sft $$($(1).run)/$$(lastword $$(subst -, ,$$*)).jsonl -o $$(@D) --resume --loss $$* \
 	  --beta-pi $$(call of,$(1),beta) --beta-r $$(call of,$(1),beta) --temperature $$(call of,$(1),temperature) \
-	  $$(call of,$(1),lengths) $$(call of,$(1),align) --save-every $$(call of,$(1),spread) --keep 0 >> $$(@D).log
+	  $$(call of,$(1),prompt) $$(call of,$(1),lengths) $$(call of,$(1),align) --save-every $$(call of,$(1),spread) --keep 0 >> $$(@D).log
 
 # What the chosen answers are worth, to win against.
 $$($(1).run)/chosen.learned.jsonl: $$($(1).run)/test.jsonl $$($(1).run)/rm/run.json
-	al-pref2rw $(if $($(1).labels),--to chosen) $$< | al-score $$($(1).run)/rm $$($(1).reward) -o $$@.part && mv $$@.part $$@
+	al-pref2rw $(if $($(1).labels),--to chosen) $$< | al-score $$($(1).run)/rm $$($(1).reward) $$(call of,$(1),prompt) -o $$@.part && mv $$@.part $$@
 
 $$($(1).run)/chosen.oracle.jsonl: $$($(1).run)/test.jsonl
 	al-pref2rw $$< | al-score $$($(1).oracle) -o $$@.part && mv $$@.part $$@
@@ -120,7 +124,7 @@ $$($(1).run)/chosen.oracle.jsonl: $$($(1).run)/test.jsonl
 $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows): $$($(1).run)/%.rows: $$($(1).run)/%/run.json \
     $$($(1).run)/chosen.learned.jsonl $(if $(filter toy,$(scale)),$$($(1).run)/chosen.oracle.jsonl)
 	RUN=$$($(1).run) ORACLE=$(if $(filter toy,$(scale)),$($(1).oracle)) REWARD='$$($(1).reward)' \
-	  TEMPERATURE=$$(call of,$(1),temperature) NEW_TOKENS=$$(call of,$(1),new-tokens) DRAWS=$$(call of,$(1),draws) \
+	  PROMPT='$$(call of,$(1),prompt)' TEMPERATURE=$$(call of,$(1),temperature) NEW_TOKENS=$$(call of,$(1),new-tokens) DRAWS=$$(call of,$(1),draws) \
 	  bash examples/figures.sh $$*
 
 $$($(1).run)/report: $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows)

@@ -31,13 +31,16 @@ OLD = {*records.OF_COMPLETIONS, "condition"}  # goes with completions that a rec
 @click.option("--seed", type=int, default=0, help="Of the draws.")
 @click.option("--batch-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")
 @click.option("--window", type=click.IntRange(min=1), default=64, help="Records that are batched together.")
+@click.option("--max-prompt", type=click.IntRange(min=1),
+              help="Tokens of a prompt.  [default: what the context leaves]")
 @click.option("--keep-prompt", type=click.Choice(["end", "start"]), default="end",
               help="Which end of a too long prompt stays.")
 @click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
               help="What a too long prompt does; counted in the summary.")
 @recipe.device_options
 def main(model, files, output, resume, on_error, rejects, number, temperatures, greedy, top_p, top_k, max_new_tokens,
-         stop, condition, logps, ids, seed, batch_tokens, window, keep_prompt, on_long, dtype, device):
+         stop, condition, logps, ids, seed, batch_tokens, window, max_prompt, keep_prompt, on_long, dtype,
+         device):
     """Sample completions of each prompt from the policy MODEL. Streams, a window of records at a time."""
     from alignlib import decode, models
     from alignlib.tokens import Example
@@ -47,7 +50,8 @@ def main(model, files, output, resume, on_error, rejects, number, temperatures, 
     if max_new_tokens >= policy.context:
         raise click.UsageError(f"--max-new-tokens {max_new_tokens}: the model's context is {policy.context} tokens")
     limits = {"max_length": min(policy.context, 1 << 20), "keep": keep_prompt, "on_long": on_long,
-              "max_prompt": policy.context - max_new_tokens, "max_completion": max_new_tokens + 1}
+              "max_prompt": min(max_prompt or policy.context, policy.context - max_new_tokens),
+              "max_completion": max_new_tokens + 1}
     encoder = models.encoder(policy, **limits)
     # Log-probabilities are of the bare prompt, which is cut as the one that was sampled from was, and counted there.
     bare = models.encoder(policy, **{**limits, "on_long": "truncate"}) if logps else None
