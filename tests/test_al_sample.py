@@ -242,3 +242,15 @@ def test_the_summary_counts_what_was_drawn():
     drawn = sum(len(ids) + (reason == "stop") for record in read(made.stdout)
                 for ids, reason in zip(record["completion_ids"], record["finish_reasons"], strict=True))
     assert f"2 records, {drawn} tokens, 16 completions" in made.stderr
+
+
+def test_what_would_do_nothing_is_refused():
+    for args, said in ((("--stop", ""), "--stop"), (("--greedy", "-t", 0.7), "--greedy")):
+        done = run("al-sample", world().policy, *args, stdin='{"prompt": "Hi"}\n')
+        assert done.returncode == 2 and said in done.stderr and done.stdout == ""
+
+
+def test_logps_come_with_the_ids_they_are_of():
+    made = run("al-sample", world().policy, "-n", 3, "-m", 8, "--logps", stdin='{"prompt": "Hi"}\n').stdout
+    again = json.loads(run("al-score", world().policy, "--logps", "--as-field", "ref_logps", stdin=made).stdout)
+    assert again["logps"] == pytest.approx(again["ref_logps"], abs=1e-4)

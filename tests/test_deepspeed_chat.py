@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 
-from alignlib import models
+from alignlib import deepspeed_chat, models
 from alignlib.models import RewardModel
 
 EXAMPLES = [tiny.example(9, 4, 0, 7), tiny.example(3, 2, 12, 5)]
@@ -58,3 +58,9 @@ def test_what_does_not_fit_is_named(change, named, tmp_path):
     folder, _ = checkpoint(tmp_path / "rm", "llama", "rwtransformer.", change)
     with pytest.raises(click.UsageError, match=f"not a DeepSpeed-Chat reward model: {named}"):
         models.load_reward(folder, "cpu", "fp32")
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"garbage")
+    with pytest.raises(click.UsageError, match="pytorch_model.bin: not a checkpoint"):
+        deepspeed_chat.weights(str(tmp_path))

@@ -56,7 +56,7 @@ def test_exact_dataset(fixtures):
                 assert words.decode(ours.prompt + row, True) == words.decode(attended(theirs), True)
                 seen["merged"] += 1
             else:
-                assert row == long[:limited.max_completion] and len(ours.prompt) + len(row) <= case["max_seq_len"]
+                assert row == long[:limited.completion_limit(0)] and len(ours.prompt) + len(row) <= case["max_seq_len"]
                 seen["cut"] += 1
     assert min(seen["the same"], seen["merged"], seen["cut"]) > 0, seen
 
@@ -309,3 +309,10 @@ def test_every_byte_comes_back():
     coder = encoder()
     for text in ("", " ", "\n\n x", "é漢字🙂", "\t\x00~", " the the"):
         assert coder.decode(coder.completion(text)) == text
+
+
+def test_what_fits_is_not_cut():
+    """Without --max-completion a completion may have all that its prompt leaves, and at least half."""
+    for prompt, completion, expected in ((2, 7, (2, 7)), (3, 9, (3, 7)), (8, 7, (5, 5)), (8, 2, (8, 2)), (9, 2, (8, 2))):
+        made = encoder(max_length=10, max_completion=None).fit(Example([5] * prompt, [[6] * completion]))
+        assert (len(made.prompt), len(made.completions[0])) == expected

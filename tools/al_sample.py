@@ -26,7 +26,7 @@ OLD = {*records.OF_COMPLETIONS, "condition"}  # goes with completions that a rec
               help="A completion is cut there.")
 @click.option("--stop", multiple=True, help="A text that ends a completion and is left out of it; may be repeated.")
 @click.option("--condition", default=None, help="Text to put before each prompt, for sampling only.")
-@click.option("--logps", is_flag=True, help="Also the log-probability of each completion given the bare prompt.")
+@click.option("--logps", is_flag=True, help="Also ids, and the log-probability of each completion given the bare prompt.")
 @click.option("--ids", is_flag=True, help="Also the completions' token ids.")
 @click.option("--seed", type=int, default=0, help="Of the draws.")
 @click.option("--batch-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")
@@ -45,6 +45,10 @@ def main(model, files, output, resume, on_error, rejects, number, temperatures, 
     from alignlib import decode, models
     from alignlib.tokens import Example
 
+    if not all(stop):
+        raise click.UsageError("--stop: an empty text would stop everything")
+    if greedy and click.get_current_context().get_parameter_source("temperatures").name == "COMMANDLINE":
+        raise click.UsageError("--greedy is --temperature 0: give one of the two")
     summary = options.Summary()
     policy = models.load_policy(model, device, dtype)
     if max_new_tokens >= policy.context:
@@ -68,7 +72,7 @@ def main(model, files, output, resume, on_error, rejects, number, temperatures, 
         record = {name: value for name, value in line.record.items() if name not in OLD}
         record["completions"] = [draw.text for draw in draws]
         record["finish_reasons"] = [draw.reason for draw in draws]
-        if ids or logps:
+        if ids or logps:  # log-probabilities are of these ids: their text may encode to others
             record["completion_ids"] = [draw.ids for draw in draws]
         if len(set(plan)) > 1:
             record["temperatures"] = plan
@@ -76,8 +80,6 @@ def main(model, files, output, resume, on_error, rejects, number, temperatures, 
             record["condition"] = condition
         if logps:
             record |= score(policy, bare.encode(record, record["completions"]), temperature)
-        if not ids:
-            record.pop("completion_ids", None)
         return record
 
     with options.open_stream(files, output, resume, on_error, rejects, prepare=prepare, model=model) as stream:

@@ -95,8 +95,8 @@ def uniforms(seed: int, record: int, completion: int, count: int) -> np.ndarray:
 def choose(logits: Tensor, draws: Tensor, temperatures: Tensor, top_k: int, top_p: float) -> Tensor:
     """One token a row by the inverse of its distribution: [R, V], [R] in [0, 1), [R] -> [R].
 
-    The distribution is softmax(logits / temperature), cut to the top_k most likely tokens and then to the fewest
-    that hold top_p of what is left (the first that passes it included). Temperature 0 takes the most likely.
+    The distribution is softmax(logits / temperature), cut to the top_k most likely tokens (and those as likely as the
+    last of them) and then to the fewest that hold top_p of what is left (the first that passes it included). Temperature 0 takes the most likely.
     Logits that are not finite make no distribution: -1.
     """
     best = logits.argmax(-1)
@@ -155,9 +155,9 @@ def generate(policy: Policy, encoder: Encoder, batch: list[Draw], how: Sampling)
         tokens = choose(policy.logits(hidden), drawn[:, step], temperatures, how.top_k, how.top_p)  # [R]
         going = []
         for row, (draw, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
-            if token < 0:
-                raise FloatingPointError(f"{draw.where}: the model's logits are not finite")
             if not draw.reason:
+                if token < 0:
+                    raise FloatingPointError(f"{draw.where}: the model's logits are not finite")
                 count += 1
                 if not finished(draw, token):
                     going.append(row)
@@ -196,15 +196,20 @@ def prefill(policy: Policy, batch: list[Draw]) -> tuple[DynamicCache, Tensor, Te
 def finisher(policy: Policy, encoder: Encoder, how: Sampling) -> Callable[[Draw, int], bool]:
     """A function that adds a token to a draw and says whether that ended it."""
     ends = stop_ids(policy)
-    # A stop string of b bytes lies in the last b tokens; a few more make up characters cut at their left.
+    # A stop string of b bytes lies in the last b tokens that have text; a few more for characters cut at their left.
     tail = max((len(text.encode()) for text in how.stop), default=0) + 8
+    textless = set(policy.tokenizer.all_special_ids)
+
+    def last_of(ids: list[int]) -> list[int]:
+        last = ids[-tail:]
+        return last if textless.isdisjoint(last) else ids
 
     def finished(draw: Draw, token: int) -> bool:
         if token in ends:
             draw.reason = "stop"
         else:
             draw.ids.append(token)
-            if how.stop and any(text in encoder.decode(draw.ids[-tail:]) for text in how.stop):
+            if how.stop and any(text in encoder.decode(last_of(draw.ids)) for text in how.stop):
                 draw.reason = "stop"
             elif len(draw.ids) == how.max_new_tokens:
                 draw.reason = "length"

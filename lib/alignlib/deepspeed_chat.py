@@ -1,7 +1,8 @@
 """Reward models as DeepSpeed-Chat saves them: a causal model's config.json beside a pytorch_model.bin that holds
 `rwtransformer.*` (or, in some releases, `rwtranrsformer.*`) and a linear `v_head`."""
 
-from functools import lru_cache
+import pickle
+import zipfile
 from pathlib import Path
 
 import click
@@ -15,11 +16,18 @@ BODIES = ("rwtransformer.", "rwtranrsformer.")
 CONSTANTS = (".attn.bias", ".attention.bias", ".masked_bias", ".rotary_emb.inv_freq")
 
 
-@lru_cache(maxsize=1)
 def weights(path: str) -> dict[str, Tensor]:
-    """The checkpoint's tensors, without running any code of it; {} where there is no such file."""
+    """The checkpoint's tensors, mapped rather than read, without running any code of it; {} where there is no file.
+
+    Raises UsageError for a file that is no checkpoint.
+    """
     file = Path(path) / "pytorch_model.bin"
-    return torch.load(file, map_location="cpu", weights_only=True) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise click.UsageError(f"{file}: not a checkpoint that can be read safely ({type(error).__name__})") from error
 
 
 def is_one(path: str) -> bool:

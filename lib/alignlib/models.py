@@ -177,7 +177,7 @@ def load_tokenizer(path: str):
 def load(auto: type, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (), **settings) -> nn.Module:
     """A model in eval mode, without dropout; `fresh` may be missing from the checkpoint. Raises UsageError."""
     settings = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True,
-                "ignore_mismatched_sizes": True, **settings}  # they are named below
+                "ignore_mismatched_sizes": True, **settings}  # told by `info` rather than raised
     try:
         model, info = auto.from_pretrained(path, **settings)
     except ValueError as error:
@@ -189,7 +189,8 @@ def load(auto: type, path: str, device: str, dtype: torch.dtype, fresh: tuple[st
     missing = [key for key in info["missing_keys"] if not key.startswith(fresh or ("\0",))]
     if missing:
         raise click.UsageError(f"{path}: the checkpoint lacks {len(missing)} weights, {missing[0]} the first")
-    for key, found, wanted in sorted(info["mismatched_keys"]):
+    if info["mismatched_keys"]:
+        key, found, wanted = min(info["mismatched_keys"])
         raise click.UsageError(f"{path}: {key} is {list(found)}, the configuration wants {list(wanted)}")
     without_dropout(model)
     return model.to(device_of(device)).eval()
@@ -317,6 +318,8 @@ def save(model: Packed, folder: Path) -> None:
     """A Hugging Face folder that loads with from_pretrained; an adapter is saved merged into its base."""
     model.core.save_pretrained(folder, state_dict=merged_weights(model))
     model.tokenizer.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):  # written 0600, whatever the others are
+        file.chmod((folder / "config.json").stat().st_mode)
 
 
 def merged_weights(model: Packed) -> dict[str, Tensor]:

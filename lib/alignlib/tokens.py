@@ -68,7 +68,7 @@ class Encoder:
 
     max_length      tokens of the prompt and its longest completion together
     max_prompt      tokens of the prompt; None: what the completions leave
-    max_completion  tokens of a completion, end-of-sequence included; None: half of max_length
+    max_completion  tokens of a completion, end-of-sequence included; None: what the prompt leaves, at least half
     keep            which end of a too long prompt stays
     on_long         "truncate" (counted in `cut`), "skip" or "fail"
     eos             whether a finished completion gets its end-of-sequence (reward models read without)
@@ -78,7 +78,7 @@ class Encoder:
                  max_completion: int | None = None, keep: str = "end", on_long: str = "truncate", eos: bool = True):
         self.tokenizer, self.inner = tokenizer, continuation(tokenizer)
         self.max_length, self.max_prompt = max_length, max_prompt or max_length
-        self.max_completion = min(max_completion or max(1, max_length // 2), max_length - 1)  # and one of the prompt
+        self.max_completion = max_completion
         self.keep, self.on_long = keep, on_long
         self.eos = tokenizer.eos_token_id if eos else None
         self.cut = {"prompts_cut": 0, "completions_cut": 0}
@@ -129,7 +129,8 @@ class Encoder:
 
     def fit(self, example: Example) -> Example:
         """Cut to the limits: completions lose their right end, then the prompt its far one."""
-        rows = [self.shorten_completion(row) for row in example.completions]
+        limit = self.completion_limit(len(example.prompt))
+        rows = [self.shorten_completion(row, limit) for row in example.completions]
         room = min(self.max_prompt, self.max_length - max(map(len, rows), default=0))
         prompt = self.shorten(example.prompt, max(room, 1))
         if not prompt and not all(rows or [[]]):
@@ -139,7 +140,7 @@ class Encoder:
         if cut_rows or cut_prompt:
             longest = max(map(len, example.completions), default=0)
             self.too_long(f"{len(example.prompt)} prompt and {longest} completion tokens, "
-                          f"limits {max(room, 1)} and {self.max_completion}")
+                          f"limits {max(room, 1)} and {limit}")
             self.cut["prompts_cut"] += cut_prompt
             self.cut["completions_cut"] += cut_rows
         return Example(prompt, rows, example.values)
@@ -153,11 +154,16 @@ class Encoder:
         bos = prompt[:1] if prompt[0] == self.bos else []
         return [*bos, *prompt[len(prompt) - room + len(bos):]]
 
-    def shorten_completion(self, row: list[int]) -> list[int]:
+    def completion_limit(self, prompt: int) -> int:
+        """Tokens that a completion may have after a prompt of that many; one of the prompt stays in any case."""
+        left = self.max_length - min(prompt, self.max_prompt)
+        return min(self.max_completion or max(left, self.max_length // 2, 1), max(self.max_length - 1, 1))
+
+    def shorten_completion(self, row: list[int], limit: int) -> list[int]:
         """The first ids of a completion; what closes an encoder's text stays at its end."""
-        if len(row) <= self.max_completion:
+        if len(row) <= limit:
             return row
-        return [*row[:self.max_completion - len(self.closing)], *self.closing]
+        return [*row[:limit - len(self.closing)], *self.closing]
 
     def too_long(self, what: str) -> None:
         if self.on_long == "skip":

@@ -111,7 +111,9 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     entry = run.last_entry(state["step"])
     stop = on_sigterm()
     if recipe.gradient_checkpointing:
-        model.core.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers renames it: 5.17 has the second name only, 5.23 warns of it
+        enable = getattr(model.core, "activation_checkpointing_enable", None) or model.core.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     model.model.train()
     for step in options.progress(range(state["step"], total), initial=state["step"], total=total, unit="step"):
         started = time.monotonic()
@@ -180,7 +182,8 @@ def reference(model: Packed, examples: Sequence[Example], recipe: Recipe, run: R
     if file.exists():
         found = torch.load(file, weights_only=True)
     else:
-        steps = options.progress(range(steps_an_epoch(examples, recipe)), unit="step", desc="reference")
+        needed = min(steps_in(examples, recipe), steps_an_epoch(examples, recipe))
+        steps = options.progress(range(needed), unit="step", desc="reference")
         first = (batch for step in steps for batch in packs_at(step, model, examples, recipe))
         found = [{index: row for batch in packs
                   for index, row in zip(batch.indices, logps(batch).tolist(), strict=True)}
@@ -188,8 +191,8 @@ def reference(model: Packed, examples: Sequence[Example], recipe: Recipe, run: R
         torch.save(found, file.with_suffix(".tmp"))
         os.replace(file.with_suffix(".tmp"), file)
     for some, rows in zip((examples, held_out), found, strict=True):
-        for index, example in enumerate(some):
-            example.values["ref_logps"] = rows[index]
+        for index, row in rows.items():
+            some[index].values["ref_logps"] = row
 
 
 def on_sigterm() -> Callable[[], bool]:
