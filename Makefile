@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
-# Two torch processes on few cores stand still without this (README, "Pipes").
+# Two torch processes on few cores stand still without this (README, "What all of them keep to").
 export GOMP_SPINCOUNT ?= 2000
 export PATH := $(abspath $(VENV)/bin):$(PATH)
 

@@ -15,6 +15,12 @@ REWARDS ?= $(if $(filter toy,$(scale)),oracle,learned)
 
 # Settings by scale: toy, data (your files, a small model) and paper (Ji et al. 2024, their section 5 and scripts).
 # An experiment's own NAME.SCALE.X wins over SCALE.X.
+ifeq ($(filter toy paper,$(SCALE)),)
+$(error SCALE=$(SCALE): it is toy or paper)
+endif
+ifneq ($(DATA),)
+$(if $(wildcard $(DATA)/.),,$(error DATA=$(DATA): no such folder))
+endif
 scale := $(if $(filter toy,$(SCALE)),$(if $(DATA),data,toy),$(SCALE))
 
 toy.size := 1m
@@ -59,10 +65,13 @@ paper.draws := 1
 # $(call of,NAME,X): the setting X of the experiment NAME.
 of = $(or $($(1).$(scale).$(2)),$($(scale).$(2)))
 # $(call found,pairs.train): the file of that name in DATA, packed or not.
-found = $(firstword $(wildcard $(DATA)/$(1).jsonl $(DATA)/$(1).jsonl.gz))
+found = $(or $(firstword $(wildcard $(DATA)/$(1).jsonl $(DATA)/$(1).jsonl.gz)),$(error $(DATA) has no $(1).jsonl))
 
 # Filters write beside and rename, so that a killed one resumes and a made file is a whole one.
 into = -o $@.part --resume && mv $@.part $@
+
+empty :=
+space := $(empty) $(empty)
 
 # $(call EXO,NAME): the experiment's targets. It needs, beside settings:
 #   NAME.train, NAME.test    commands that write records {prompt, chosen, rejected} to stdout
@@ -73,9 +82,11 @@ into = -o $@.part --resume && mv $@.part $@
 define EXO
 .PHONY: $(1)
 $(1): $$(SETUP)
-	@$$(MAKE) --no-print-directory -j$$(JOBS) $$($(1).run)/report
+	@$$(MAKE) --no-print-directory -j$$(JOBS) $$($(1).run)/report/table.md
+	@echo "$$($(1).run)/report:" && ls $$($(1).run)/report && cat $$($(1).run)/report/table.md
 
-$(1).run := runs/$(1)$(if $(filter paper,$(SCALE)),-paper)$(if $(MODEL),-$(notdir $(MODEL:/=)))$(if $(DATA),-$(notdir $(DATA:/=)))
+$(1).run := runs/$(subst $(space),-,$(strip $(1) $(filter paper,$(SCALE)) $(notdir $(MODEL:/=)) $(notdir $(DATA:/=)) \
+  $(if $(DATA),,$($(1).$(scale).part)) $(if $(filter-out file,$(origin REWARDS)),$(REWARDS))))
 $(1).start := $(if $(MODEL),,$$($(1).run)/base/config.json)
 $(1).model := $(or $(MODEL),$$($(1).run)/base)
 
@@ -127,7 +138,7 @@ $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows): $$($(1).run)/%.row
 	  PROMPT='$$(call of,$(1),prompt)' TEMPERATURE=$$(call of,$(1),temperature) NEW_TOKENS=$$(call of,$(1),new-tokens) DRAWS=$$(call of,$(1),draws) \
 	  bash examples/figures.sh $$*
 
-$$($(1).run)/report: $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows)
+$$($(1).run)/report/table.md: $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows)
 	RUN=$$($(1).run) ORACLE=$(if $(filter toy,$(scale)),$($(1).oracle)) METHODS='sft $(METHODS)' \
 	  PAIRS=$(if $($(1).labels),,yes) bash examples/report.sh
 endef

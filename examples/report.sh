@@ -12,9 +12,9 @@ for method in $METHODS; do
   [ "$method" = sft ] || logs+=("$method=$RUN/$method/log.jsonl")
 done
 al-eval table "${finals[@]}" --columns "${columns}learned_reward,learned_reward_winrate,kl,words" --markdown \
-  | tee "$RUN/report/table.md"
+  > "$RUN/report/table.part"
 al-eval frontier --reward $reward $(for method in $METHODS; do echo "$RUN/$method.rows"; done) \
   --plot "$RUN/report/frontier.png" > "$RUN/report/frontier.json"
 [ -z "$PAIRS" ] || al-eval rm "$RUN/chosen.learned.jsonl" --plot "$RUN/report/calibration.png" > "$RUN/report/rm.json"
 al-eval curve "${logs[@]}" --field margin --plot "$RUN/report/margins.png" > /dev/null
-echo "$RUN/report: table.md, frontier.png, frontier.json, margins.png"
+mv "$RUN/report/table.part" "$RUN/report/table.md"  # last: it says that all are there

@@ -313,6 +313,7 @@ def test_every_byte_comes_back():
 
 def test_what_fits_is_not_cut():
     """Without --max-completion a completion may have all that its prompt leaves, and at least half."""
-    for prompt, completion, expected in ((2, 7, (2, 7)), (3, 9, (3, 7)), (8, 7, (5, 5)), (8, 2, (8, 2)), (9, 2, (8, 2))):
+    cases = ((2, 7, (2, 7)), (3, 9, (3, 7)), (8, 7, (5, 5)), (8, 2, (8, 2)), (9, 2, (8, 2)))
+    for prompt, completion, expected in cases:
         made = encoder(max_length=10, max_completion=None).fit(Example([5] * prompt, [[6] * completion]))
         assert (len(made.prompt), len(made.completions[0])) == expected

@@ -26,7 +26,8 @@ OLD = {*records.OF_COMPLETIONS, "condition"}  # goes with completions that a rec
               help="A completion is cut there.")
 @click.option("--stop", multiple=True, help="A text that ends a completion and is left out of it; may be repeated.")
 @click.option("--condition", default=None, help="Text to put before each prompt, for sampling only.")
-@click.option("--logps", is_flag=True, help="Also ids, and the log-probability of each completion given the bare prompt.")
+@click.option("--logps", is_flag=True,
+              help="Also ids, and the log-probability of each completion given the bare prompt.")
 @click.option("--ids", is_flag=True, help="Also the completions' token ids.")
 @click.option("--seed", type=int, default=0, help="Of the draws.")
 @click.option("--batch-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")

@@ -5,6 +5,7 @@ hh-exo.train := al-data toy --task dialogue --limit 4000
 hh-exo.test := al-data toy --task dialogue --limit 200 --split test
 else
 PART ?= helpful-base
+hh-exo.paper.part := $(PART)
 hh-exo.train = al-data hh $(if $(DATA),--from $(call found,pairs.train),--part $(PART) --split train)
 hh-exo.test = al-data hh $(if $(DATA),--from $(call found,pairs.test),--part $(PART) --split test)
 endif

@@ -96,8 +96,8 @@ def choose(logits: Tensor, draws: Tensor, temperatures: Tensor, top_k: int, top_
     """One token a row by the inverse of its distribution: [R, V], [R] in [0, 1), [R] -> [R].
 
     The distribution is softmax(logits / temperature), cut to the top_k most likely tokens (and those as likely as the
-    last of them) and then to the fewest that hold top_p of what is left (the first that passes it included). Temperature 0 takes the most likely.
-    Logits that are not finite make no distribution: -1.
+    last of them) and then to the fewest that hold top_p of what is left (the first that passes it included).
+    Temperature 0 takes the most likely. Logits that are not finite make no distribution: -1.
     """
     best = logits.argmax(-1)
     scaled = logits.float() / temperatures.clamp_min(1e-6)[:, None]

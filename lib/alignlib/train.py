@@ -111,8 +111,8 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     entry = run.last_entry(state["step"])
     stop = on_sigterm()
     if recipe.gradient_checkpointing:
-        # transformers renames it: 5.17 has the second name only, 5.23 warns of it
-        enable = getattr(model.core, "activation_checkpointing_enable", None) or model.core.gradient_checkpointing_enable
+        new = hasattr(model.core, "activation_checkpointing_enable")  # transformers 5.17 has the old name only
+        enable = model.core.activation_checkpointing_enable if new else model.core.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     model.model.train()
     for step in options.progress(range(state["step"], total), initial=state["step"], total=total, unit="step"):

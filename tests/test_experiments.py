@@ -1,0 +1,40 @@
+"""The experiments' Makefiles, asked what they would do (`make -n`)."""
+
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+
+def planned(*args: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["make", "-n", *args], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["hh-exo", "tldr-exo", "imdb-exo"])
+@pytest.mark.parametrize("scale", [(), ("SCALE=paper", "MODEL=someone/some-model")])
+def test_every_experiment_has_the_whole_chain(name, scale):
+    run = f"runs/{name}" + ("-paper-some-model" if scale else "") + ("-helpful-base" if scale and name == "hh-exo" else "")
+    done = planned(f"{run}/report/table.md", *scale)
+    assert done.returncode == 0, done.stderr
+    for method in ("exo-pref", "exo-rw", "dpo-pref", "dpo-rw"):
+        assert f"--loss {method}" in done.stdout
+    for step in ("al-sft", "al-train-rm", "al-sample", "al-score", "al-pref2rw", "report.sh"):
+        assert step in done.stdout
+    assert ("al-data new-model" in done.stdout) == (not scale)
+    assert ("--lr 1e-6" in done.stdout) == bool(scale)  # the paper's
+
+
+@pytest.mark.parametrize(("args", "said"), [
+    (["hh-exo", "SCALE=papr"], "SCALE=papr: it is toy or paper"),
+    (["hh-exo", "DATA=/nonexistent"], "DATA=/nonexistent: no such folder"),
+    (["imdb-exo", f"DATA={ROOT / 'examples'}"], "examples has no "),
+])
+def test_a_mistake_is_named(args, said):
+    done = planned(*args)
+    assert done.returncode == 2 and said in done.stderr
+
+
+def test_other_data_other_folder():
+    folders = {next(line for line in planned("hh-exo", *args).stdout.splitlines() if "report/table.md" in line)
+               for args in ([], ["REWARDS=learned"], ["SCALE=paper", "MODEL=m"], ["SCALE=paper", "MODEL=m", "PART=p"])}
+    assert len(folders) == 4
