@@ -13,7 +13,8 @@ def planned(*args: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("name", ["hh-exo", "tldr-exo", "imdb-exo"])
 @pytest.mark.parametrize("scale", [(), ("SCALE=paper", "MODEL=someone/some-model")])
 def test_every_experiment_has_the_whole_chain(name, scale):
-    run = f"runs/{name}" + ("-paper-some-model" if scale else "") + ("-helpful-base" if scale and name == "hh-exo" else "")
+    part = "-helpful-base" if name == "hh-exo" else ""
+    run = f"runs/{name}-paper-some-model{part}" if scale else f"runs/{name}"
     done = planned(f"{run}/report/table.md", *scale)
     assert done.returncode == 0, done.stderr
     for method in ("exo-pref", "exo-rw", "dpo-pref", "dpo-rw"):
