@@ -20,8 +20,8 @@ setup: $(SETUP) ## make .venv and install the package into it, editable
 # The CPU build of torch first, by its exact version: any other request would fetch gigabytes of CUDA.
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch
+	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 test: lint ## ruff and every test
