@@ -255,7 +255,8 @@ def test_killed_before_anything_was_said(tmp_path, whole):
 def test_a_resumed_window_comes_whole_but_is_written_once(tmp_path):
     write(tmp_path / "in", *GOOD)
     run(tmp_path, stop=6, size=4)
-    with Stream([str(tmp_path / "in")], str(tmp_path / "out"), resume=True, key="k", skip=True) as stream:
+    settings = {"resume": True, "key": "k", "skip": True, "rejects": str(tmp_path / "bad")}
+    with Stream([str(tmp_path / "in")], str(tmp_path / "out"), **settings) as stream:
         seen = []
         for window in stream.windows(4):
             seen += numbers([window])
@@ -342,6 +343,45 @@ def test_a_run_that_fails_before_its_first_record_leaves_nothing(tmp_path):
     with pytest.raises(DataError), Stream([name], str(tmp_path / "out")) as stream:
         list(stream.windows(1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def test_a_run_that_fails_before_its_first_record_takes_nothing(tmp_path):
+    """Nor does one that is killed there, and resumed."""
+    name, old = write(tmp_path / "in", BAD), tmp_path / "out"
+    old.write_bytes(b"dear\n")
+    with pytest.raises(DataError), Stream([name], str(old)) as stream:
+        list(stream.windows(1))
+    assert old.read_bytes() == b"dear\n" and not os.path.exists(f"{old}.state")
+    write(tmp_path / "in", *GOOD)
+    run(tmp_path, stop=0)
+    assert old.read_bytes() == b"dear\n"
+    run(tmp_path, resume=True)
+    assert old.read_bytes() == b"".join(dumps({"n": n}) for n in range(10))
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    write(tmp_path / "in", *GOOD)
+    first = run(tmp_path, stop=3)
+    with pytest.raises(StateError, match="another run is writing it"):
+        run(tmp_path, resume=True)
+    del first  # as the end of its process
+    assert run(tmp_path, resume=True).next == 10
+
+
+@pytest.mark.parametrize("rejects", [None, "other"])
+def test_the_rejects_go_on_where_they_were_or_not_at_all(tmp_path, rejects):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, stop=2)
+    with pytest.raises(StateError, match="--rejects is not"):
+        run(tmp_path, resume=True, rejects=rejects and str(tmp_path / rejects))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_state_that_is_none_is_named(tmp_path):
+    write(tmp_path / "in", *INPUT)
+    write(tmp_path / "out.state", b"{something else")
+    with pytest.raises(StateError, match="out.state: not the state of a run"):
+        run(tmp_path, resume=True)
 
 
 def test_devices_and_pipes_get_no_state(tmp_path):

@@ -1,6 +1,11 @@
 """Exit codes, one-line errors, keys of runs: a small command of our own, called in this process."""
 
+import os
+import shlex
+import subprocess
+
 import pytest
+from conftest import call, command, environment
 
 from alignlib import options, records
 from alignlib.jsonl import DataError
@@ -114,3 +119,40 @@ def test_every_field_a_command_names_is_one_of_the_records():
     with pytest.raises(KeyError):
         options.command(reads=("promt",))
     assert "prompt" in records.FIELDS
+
+
+def test_no_option_takes_nan_or_infinity():
+    for value in ("nan", "inf", "-inf"):
+        done = call("al-score", "toy:polite", "--temperature", value)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+def test_the_input_is_never_the_output(tmp_path):
+    data, same = tmp_path / "x.jsonl", tmp_path / "same.jsonl"
+    line = b'{"prompt": "Hi", "completions": [" Hello."]}\n'
+    data.write_bytes(line)
+    os.link(data, same)
+    argv, settings = command("al-score", "toy:polite"), {"capture_output": True, "env": environment()}
+    with open(data, "rb") as source, open(data, "ab") as sink:
+        runs = [
+            subprocess.run([*argv, "-o", str(data)], stdin=source, **settings),
+            subprocess.run([*argv, str(data), "-o", str(same)], **settings),
+            subprocess.run([*argv, str(data)], stdout=sink, stderr=subprocess.PIPE, env=environment()),
+        ]
+    assert [done.returncode for done in runs] == [2, 2, 2]
+    assert data.read_bytes() == line
+
+
+def test_closed_standard_streams_are_named():
+    shell = f"exec {shlex.join(command('al-score', 'toy:polite'))} "
+    for closed, said in (("<&-", "standard input is closed"), (">&-", "standard output is closed")):
+        done = subprocess.run(["bash", "-c", shell + closed], capture_output=True, text=True, env=environment())
+        assert done.returncode in (1, 65) and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_fingerprint_sees_a_change_anywhere_in_the_weights(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(bytes(1 << 20))
+    before = options.fingerprint(str(tmp_path))
+    weights.write_bytes(bytes((1 << 20) - 1) + b"1")
+    assert options.fingerprint(str(tmp_path)) != before

@@ -17,10 +17,10 @@ OLD = {*records.OF_COMPLETIONS, "condition"}  # goes with completions that a rec
 @click.argument("model")
 @options.filter_options
 @click.option("-n", "number", type=click.IntRange(min=1), default=1, help="Completions a prompt (and temperature).")
-@click.option("-t", "--temperature", "temperatures", type=click.FloatRange(min=0), multiple=True, default=(1.0,),
+@click.option("-t", "--temperature", "temperatures", type=options.Finite(min=0), multiple=True, default=(1.0,),
               help="May be given several times; 0 is greedy.")
 @click.option("--greedy", is_flag=True, help="The same as --temperature 0.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Nucleus sampling.")
+@click.option("--top-p", type=options.Finite(0, 1, min_open=True), default=1.0, help="Nucleus sampling.")
 @click.option("--top-k", type=click.IntRange(min=0), default=0, help="Of the K most likely tokens; 0: of all.")
 @click.option("-m", "--max-new-tokens", type=click.IntRange(min=1), default=128,
               help="A completion is cut there.")

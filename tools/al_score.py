@@ -20,7 +20,7 @@ WINDOW = 32  # records batched together
 @options.filter_options
 @click.option("--logps", is_flag=True, help="MODEL is a policy: write sum log-probabilities.")
 @click.option("--perplexity", is_flag=True, help="MODEL is a policy: write perplexities, with --logps or alone.")
-@click.option("--temperature", type=click.FloatRange(min=0, min_open=True), default=1.0,
+@click.option("--temperature", type=options.Finite(min=0, min_open=True), default=1.0,
               help="Of --logps: what logits are divided by.")
 @click.option("--label", help="Of a classifier: the class whose score is the reward, by name or number.")
 @click.option("--as", "form", type=click.Choice(["logit", "prob", "logodds"]), default="logit",

@@ -24,16 +24,16 @@ STUDY = ("dpo-pref", "ipo", "robust")
 @recipe.options(lr=1e-6, batch_size=64)
 @click.option("--loss", type=click.Choice([*PAIRS, *REWARDS]), default="exo-rw",
               help="exo: reverse KL, dpo: forward KL; -rw: to the rewards' distribution, -pref: to the better of two.")
-@click.option("--beta-pi", type=click.FloatRange(min=0, min_open=True), default=0.5, help="Of the policy (DPO's beta).")
-@click.option("--beta-r", type=click.FloatRange(min=0, min_open=True), default=0.5, help="Of the rewards (-rw).")
-@click.option("--temperature", type=click.FloatRange(min=0, min_open=True), default=1.0,
+@click.option("--beta-pi", type=options.Finite(min=0, min_open=True), default=0.5, help="Of the policy (DPO's beta).")
+@click.option("--beta-r", type=options.Finite(min=0, min_open=True), default=0.5, help="Of the rewards (-rw).")
+@click.option("--temperature", type=options.Finite(min=0, min_open=True), default=1.0,
               help="What policy's and reference's logits are divided by: the sampling temperature.")
 @click.option("--num-contrastive", type=click.IntRange(min=2), help="Completions a group.  [default: all; 2 for pairs]")
 @click.option("--ref", default="self", help="self: MODEL as it is now; ref_logps: that field; else a model.")
-@click.option("--smoothing", type=click.FloatRange(0, 0.5, max_open=True), default=0.0, help="Share of wrong labels.")
+@click.option("--smoothing", type=options.Finite(0, 0.5, max_open=True), default=0.0, help="Share of wrong labels.")
 @click.option("--reference-free", is_flag=True, help="Leave the reference out of the loss (dpo-pref, ipo, robust).")
 @click.option("--importance", is_flag=True, help="Weigh a pair by pi / pi_ref of its worse half (dpo-pref, robust).")
-@click.option("--sft-reg", type=click.FloatRange(min=0), default=0.0, help="Add this times -log pi of the better half.")
+@click.option("--sft-reg", type=options.Finite(min=0), default=0.0, help="Add this times -log pi of the better half.")
 def main(model, files, recipe, loss, **how):
     """Align the policy MODEL with `completions` and their `rewards`, into the folder -o; the log goes to stdout.
 

@@ -70,6 +70,8 @@ def dumps(record: dict) -> bytes:
 def open_input(name: str) -> BinaryIO:
     """Standard input for "-", else the file; .gz is unpacked on the way."""
     if name == "-":
+        if sys.stdin is None:
+            raise DataError("standard input is closed")
         return open(sys.stdin.fileno(), "rb", closefd=False)
     if name.endswith(".gz"):
         import gzip

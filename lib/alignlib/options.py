@@ -9,10 +9,12 @@
 import functools
 import hashlib
 import os
+import stat
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from math import isfinite
 from pathlib import Path
 
 import click
@@ -73,6 +75,10 @@ def run(body: Callable[[], object], prog_name: str | None = None) -> None:
     # libgomp reads it once, when torch is imported: two commands of a pipe share the cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     name = prog_name or program()
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # closed by the caller
+    if sys.stdout is None:
+        print(f"{name}: standard output is closed", file=sys.stderr)
+        sys.exit(FAILED)
     verbose = "-v" in sys.argv[1:] or "--verbose" in sys.argv[1:]
     code, message = 0, None
     try:
@@ -139,6 +145,16 @@ def common(fields: dict) -> list[click.Parameter]:
     return list(reversed(carrier.__click_params__))
 
 
+class Finite(click.FloatRange):
+    """A range of finite numbers: nan is in none, though it compares with no border."""
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 def stack(*decorators: Callable) -> Callable:
     """Several decorators as one, the first the outermost: a set of options in the order of --help."""
 
@@ -172,7 +188,8 @@ def open_stream(
     output = None if output == "-" else output
     if resume and not output:
         raise click.UsageError("--resume needs -o FILE")
-    if rejects and "skip" not in click.get_current_context().params.values():
+    asked = click.get_current_context().params
+    if rejects and "skip" not in (on_error, asked.get("on_long"), asked.get("ties")):
         raise click.UsageError("--rejects needs --on-error skip")
     must_exist(files)
     _keep_apart(files, output, rejects)
@@ -191,14 +208,27 @@ def must_exist(files: Iterable[str]) -> None:
 
 
 def _keep_apart(files: tuple[str, ...], output: str | None, rejects: str | None) -> None:
-    """Refuse to write where there is no folder, over the input, or both outputs into one file."""
-    taken = [Path(name).resolve() for name in files if name != "-"]
-    for path in filter(None, (output, rejects)):
-        if not Path(path).resolve().parent.is_dir():
+    """Refuse to write where there is no folder, over the input (by whatever name), or both outputs into one file."""
+    taken = [at for name in files or ("-",) if (at := _identity(sys.stdin if name == "-" else name))]
+    for path in (output, rejects, output and f"{output}.state"):
+        if path and not Path(path).resolve().parent.is_dir():
             raise click.UsageError(f"{path}: no such folder")
-        if Path(path).resolve() in taken:
+        if path and (Path(path).resolve() in taken or _identity(path) in taken):
             raise click.UsageError(f"{path}: would be overwritten while it is in use")
-        taken.append(Path(path).resolve())
+        taken += filter(None, [path and Path(path).resolve(), path and _identity(path)])
+    if output is None and _identity(sys.stdout) in taken:
+        raise click.UsageError("standard output is the input: it would feed on itself")
+
+
+def _identity(file) -> tuple[int, int] | None:
+    """Which regular file this path or standard stream is, whatever its name; None for anything else."""
+    if file is None:  # closed
+        return None
+    try:
+        found = os.stat(file if isinstance(file, str) else file.fileno())
+    except (OSError, ValueError):
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def run_key(model: str | None) -> str:
@@ -211,13 +241,17 @@ def run_key(model: str | None) -> str:
 
 
 def fingerprint(path: str) -> str:
-    """A hash that changes with a model folder: of its small files whole, of weights their size and first megabyte."""
+    """A hash that changes with a model folder: of its files up to 4 MB whole, of larger ones 64 KB at 64 places."""
     digest = hashlib.blake2b(digest_size=16)
     folder = Path(path)
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         if file.is_file() and file.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"):
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}\n".encode())
             with open(file, "rb") as handle:
-                digest.update(f"{file.name} {file.stat().st_size}\n".encode() + handle.read(1 << 20))
+                for place in range(64):
+                    handle.seek(max(place << 16, place * size >> 6))
+                    digest.update(handle.read(1 << 16))
     return digest.hexdigest()
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, fields
 
 import click
 
-from alignlib.options import must_exist, stack
+from alignlib.options import Finite, must_exist, stack
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train, whatever the loss. `batch_size` alone decides the result; `pack_tokens` only how it is split."""
+    """How to train, whatever the loss. `batch_size` is part of the result; `pack_tokens`, how it is split, is not."""
 
     output: str
     resume: bool
@@ -64,6 +64,8 @@ class Betas(click.ParamType):
             first, second = map(float, value.split(","))
         except ValueError:
             self.fail(f"{value}: expected two numbers with a comma between", param, ctx)
+        if not (0 <= first < 1 and 0 <= second < 1):
+            self.fail(f"{value}: both are at least 0 and below 1", param, ctx)
         return first, second
 
 
@@ -74,7 +76,7 @@ limit_options = stack(
     click.option("--max-prompt", type=click.IntRange(min=1),
                  help="Tokens of a prompt.  [default: what completions leave]"),
     click.option("--max-completion", type=click.IntRange(min=1),
-                 help="Tokens of a completion.  [default: half of --max-length]"),
+                 help="Tokens of a completion.  [default: what the prompt leaves, at least half]"),
     click.option("--keep-prompt", type=click.Choice(["end", "start"]), default="end",
                  help="Which end of a too long prompt stays."),
     click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
@@ -97,25 +99,25 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
         click.option("--batch-size", type=click.IntRange(min=1), default=batch_size, help="Records a step."),
         click.option("--pack-tokens", type=click.IntRange(min=1), default=8192,
                      help="Tokens on the device at once; a step takes as many passes as it needs."),
-        click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=epochs,
+        click.option("--epochs", type=Finite(min=0, min_open=True), default=epochs,
                      help="Times through the data."),
         click.option("--steps", type=click.IntRange(min=1), help="Stop after so many, whatever --epochs says."),
-        click.option("--lr", type=click.FloatRange(min=0), default=lr, help="Peak learning rate."),
+        click.option("--lr", type=Finite(min=0), default=lr, help="Peak learning rate."),
         click.option("--optimizer", type=click.Choice(["adamw", "rmsprop"]), default=optimizer,
                      help="What takes the steps."),
         click.option("--betas", type=Betas(), default="0.9,0.95", help="Of AdamW."),
-        click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, help="Of the optimizer."),
+        click.option("--weight-decay", type=Finite(min=0), default=0.0, help="Of the optimizer."),
         click.option("--schedule", type=click.Choice(["cosine", "linear", "constant"]), default="cosine",
                      help="Of the learning rate, after the warm-up."),
-        click.option("--warmup", type=click.FloatRange(min=0), default=0.1, help="Steps; below 1, a share of them."),
-        click.option("--clip", type=click.FloatRange(min=0), default=1.0, help="Gradient norm at most; 0: any."),
+        click.option("--warmup", type=Finite(min=0), default=0.1, help="Steps; below 1, a share of them."),
+        click.option("--clip", type=Finite(min=0), default=1.0, help="Gradient norm at most; 0: any."),
         limit_options,
         device_options,
         click.option("--gradient-checkpointing", is_flag=True, help="Less memory for a third more time."),
         click.option("--lora", type=click.IntRange(min=1), help="Train adapters of this rank; saved merged."),
         click.option("--eval", type=click.Path(exists=True, dir_okay=False), help="Held-out records."),
         click.option("--eval-every", type=click.IntRange(min=1), help="Steps.  [default: each epoch]"),
-        click.option("--save-every", type=click.FloatRange(min=0, min_open=True),
+        click.option("--save-every", type=Finite(min=0, min_open=True),
                      help="Steps between checkpoints; below 1, a share of the run.  [default: none]"),
         click.option("--keep", type=click.IntRange(min=0), default=1, help="Checkpoints to keep; 0: all."),
         click.option("--seed", type=int, default=0, help="Of the data's order and of new weights."),

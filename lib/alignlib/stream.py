@@ -9,9 +9,11 @@ With an output file, a sidecar `scored.jsonl.state` says before each write which
 stood, so that after a kill the output's own length tells whether that write happened.
 """
 
+import fcntl
 import os
 import stat
 import sys
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ import orjson
 from alignlib.jsonl import Line, Skip, dumps, read
 
 STATE_BYTES = 512  # one write of fixed size, in place: a kill leaves the old state or the new one
+NOTHING = -1  # the "line" of a state whose run has written none
 WARNINGS = 5  # bad lines named on stderr before the summary only counts them
 
 
@@ -57,19 +60,17 @@ class Stream:
         self.written = self.rejected = 0
         self._bad: deque[Line] = deque()  # read, but not yet their turn to leave
         self._out = self._rejects = None
-        self._state: int | None = None
+        self._state: BinaryIO | None = None
         self.complete = bool(resume and output and Path(output).is_file() and not self._state_path.exists())
         if self.complete:
             return
+        self._put_aside = zlib.crc32(os.path.basename(rejects).encode()) if rejects else None
         keep = bool(output) and _regular(output)  # no state beside /dev/null or a named pipe
-        saved = self._recover(resume) if keep else {}
-        if keep:
-            # The state comes first: an output without one is a finished one.
-            self._state = os.open(self._state_path, os.O_RDWR | os.O_CREAT, 0o644)
+        saved = self._begin(resume) if keep else {}
         self._out = _Sink(output, saved.get("out", 0)) if output else _Sink()
         self._rejects = _Sink(rejects, saved.get("rejects", 0)) if rejects else None
         if keep and not saved:
-            self._save(0, 0)
+            self._save(NOTHING, 0)
 
     @property
     def _state_path(self) -> Path:
@@ -79,17 +80,13 @@ class Stream:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if self._rejects:
-            self._rejects.close()
-        if self._out:
-            self._out.close()
+        begun = error is None or self.next > 0
+        for sink in filter(None, (self._rejects, self._out)):
+            sink.close(begun)
         if self._state is not None:
-            os.close(self._state)
-            if error is None:
-                self._state_path.unlink()
-            elif not self.next:  # nothing has left: there is nothing to resume
-                Path(self.path).unlink()
-                self._state_path.unlink()
+            if error is None or not begun:  # where nothing has left there is nothing to resume
+                self._state_path.unlink(missing_ok=True)
+            self._state.close()
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -140,6 +137,7 @@ class Stream:
         if self._bad:
             self._reject_before(line.index)
         data = dumps(record)
+        self._out.cut()
         if self._state is not None:
             self._save(line.index, line.crc)
         self._out.write(data)
@@ -172,13 +170,23 @@ class Stream:
             "rejects": self._rejects.at if self._rejects else 0,
             "written": self.written,
             "rejected": self.rejected,
+            "put_aside": self._put_aside,
         }
-        os.pwrite(self._state, orjson.dumps(state).ljust(STATE_BYTES), 0)
+        os.pwrite(self._state.fileno(), orjson.dumps(state).ljust(STATE_BYTES), 0)
+
+    def _begin(self, resume: bool) -> dict:
+        """Take the state, this process alone; the files' lengths to go on from, {} for a new run. Raises StateError."""
+        # The state comes before the output: an output without one is a finished one.
+        there = self._state_path.exists()
+        self._state = open(os.open(self._state_path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
+        try:
+            fcntl.flock(self._state, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateError(f"{self.path}: another run is writing it") from error
+        return self._recover(resume) if there else {}
 
     def _recover(self, resume: bool) -> dict:
-        """The files' lengths to go on from, {} for a new run; sets what has left. Raises StateError."""
-        if not self._state_path.exists():
-            return {}
+        """The files' lengths to go on from, {} if nothing had left; sets what has."""
         if not resume:
             raise StateError(
                 f"{self.path}: an unfinished run is here: --resume goes on with it, "
@@ -187,9 +195,16 @@ class Stream:
         raw = self._state_path.read_bytes()
         if not raw.strip():
             return {}  # killed before anything was said
-        state = orjson.loads(raw)
+        try:
+            state = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise StateError(f"{self._state_path}: not the state of a run") from error
+        if state["line"] == NOTHING:
+            return {}
         if state["key"] != self.key:
             raise StateError(f"{self.path}: cannot resume: made with other options or another model")
+        if state["put_aside"] != self._put_aside:
+            raise StateError(f"{self.path}: cannot resume: --rejects is not the one it was made with")
         self.next, self.crc = state["line"], state["crc_before"]
         self.written, self.rejected = state["written"], state["rejected"]
         if not Path(self.path).exists():
@@ -210,26 +225,42 @@ def _regular(path: str) -> bool:
 
 
 class _Sink:
-    """Where bytes leave for at once, without a buffer: standard output, or `path` cut to its first `at` bytes."""
+    """Where bytes leave for at once, without a buffer: standard output, or `path` from its first `at` bytes on.
+
+    What a file holds behind them goes when the first bytes come, not before: a run that fails at once takes nothing.
+    """
 
     def __init__(self, path: str | None = None, at: int = 0):
-        self.at = at
+        self.at, self.path = at, path
         sys.stdout.flush()
+        self.made = path is not None and not os.path.exists(path)
         self.file = None if path is None else open(path, "ab", buffering=0)
         self.fd = self.file.fileno() if self.file else sys.stdout.fileno()
-        if self.file and _regular(path):
-            if os.fstat(self.fd).st_size < at:
-                raise StateError(f"{path}: cannot resume: it has become shorter")
-            self.file.truncate(at)
+        self.uncut = bool(self.file) and _regular(path)
+        if self.uncut and os.fstat(self.fd).st_size < at:
+            raise StateError(f"{path}: cannot resume: it has become shorter")
+
+    def cut(self) -> None:
+        """Remove what stands behind the bytes to go on from; once."""
+        if self.uncut:
+            self.file.truncate(self.at)
+            self.uncut = False
 
     def write(self, data: bytes) -> None:
+        self.cut()
         done = os.write(self.fd, data)
         while done < len(data):  # a signal came in between, or the disk is nearly full
             done += os.write(self.fd, memoryview(data)[done:])
         self.at += len(data)
 
-    def close(self) -> None:
-        if self.file:
+    def close(self, begun: bool) -> None:
+        """`begun` is False for a run that failed before anything left: then the file is as it was."""
+        if not self.file:
+            return
+        if begun:
+            self.cut()
             if stat.S_ISREG(os.fstat(self.fd).st_mode):
                 os.fsync(self.fd)
-            self.file.close()
+        elif self.made:
+            os.unlink(self.path)
+        self.file.close()
