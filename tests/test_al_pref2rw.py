@@ -332,3 +332,9 @@ def test_to_chosen_makes_the_chosen_answer_a_completion():
     assert done.stdout == '{"id":"1","prompt":"Hi!","completions":[" Hello."],"x":2}\n'
     missing = call("al-pref2rw", "--to", "chosen", stdin='{"prompt": "Hi!"}\n')
     assert (missing.returncode, missing.stderr) == (65, "al-pref2rw: <stdin>:1: chosen: missing\n")
+
+
+def test_samples_beside_a_pair_are_not_lost():
+    record = '{"prompt": "Hi!", "chosen": " Hello.", "rejected": " Go.", "completions": [" a"]}\n'
+    done = call("al-pref2rw", stdin=record)
+    assert done.returncode == 65 and "<stdin>:1: completions: there already" in done.stderr and done.stdout == ""

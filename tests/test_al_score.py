@@ -278,3 +278,8 @@ def test_pairs_and_prompts_are_named_as_what_they_lack():
     for record in (pairs(1)[0], prompts(1)[0]):
         done = run("al-score", world().reward, stdin=lines(record))
         assert done.returncode == 65 and "<stdin>:1: completions: missing" in one_line(done.stderr)
+
+
+def test_rewards_do_not_go_into_a_field_of_log_probabilities():
+    done = run("al-score", "toy:polite", "--as-field", "ref_logps", stdin='{"prompt": "p", "completions": ["a"]}\n')
+    assert done.returncode == 2 and "--logps" in done.stderr

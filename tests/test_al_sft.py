@@ -122,7 +122,7 @@ def test_sigterm_saves_and_an_unfinished_run_goes_on_only_as_it_began(name):
         ((), records, "exists and is not empty"),
         (("--resume", "--seed", 1), records, "cannot resume: seed changed"),
         (("--resume", "--eval", __file__), records, "cannot resume: eval changed"),
-        (("--resume",), records[1:], "cannot resume: input_crc changed"),
+        (("--resume",), records[1:], "cannot resume: input crc changed"),
     ):
         done = run(name, model, "-o", out, *args, *more, stdin=lines(*given))
         assert done.returncode == 2 and message in one_line(done.stderr)

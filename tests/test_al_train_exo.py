@@ -133,7 +133,7 @@ def test_records_of_different_widths():
     assert "<stdin>:4: completions: 5 make no groups of 2" in refused([*rewarded(3, 2), *rewarded(1, 5)],
                                                                       "--loss", "dpo-pref", code=65)
     assert "completions: 4 make no groups of 3" in refused(rewarded(1, 4), "--num-contrastive", 3, code=65)
-    assert "completions: 1 make no groups of 1" in refused(rewarded(1, 1), code=65)
+    assert "one alone has nothing to be compared with" in refused(rewarded(1, 1), code=65)
 
 
 @pytest.mark.parametrize("loss", PAIRS)
@@ -256,7 +256,7 @@ def test_a_stopped_run_goes_on_with_the_reference_it_began_with(more, tmp_path):
     assert code == 143 and (out / "ref_logps.pt").exists()
     (tmp_path / "eval").write_bytes(lines(*rewarded(12)[9:]))
     done = run("al-train-exo", world().policy, "-o", out, *SMALL, *args, "--resume", stdin=lines(*rewarded(8)))
-    assert done.returncode == 2 and "cannot resume: eval_crc changed" in one_line(done.stderr)
+    assert done.returncode == 2 and "cannot resume: eval crc changed" in one_line(done.stderr)
     (tmp_path / "eval").write_bytes(lines(*rewarded(12)[8:]))
     train(rewarded(8), *args, "--resume", out=out)
     assert weights(out) == weights(whole) and log(out) == entries

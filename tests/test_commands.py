@@ -111,3 +111,14 @@ def test_an_unknown_option_is_2_in_one_line(name):
     done = call(name, "--no-such-option")
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     assert "--no-such-option" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "needed"), [
+    ("al-sft", ["chosen"]), ("al-train-rm", []), ("al-train-exo", ["completions", "rewards"]),
+    ("al-score", ["completions"]), ("al-pref2rw", []), ("al-sample", []),
+])
+def test_the_schema_asks_for_what_is_always_needed(name, needed):
+    schema = json.loads(call(name, "--schema").stdout)
+    assert schema["input"]["required"] == needed
+    trains = name in ("al-sft", "al-train-rm", "al-train-exo")
+    assert ("one entry a step" in schema["output"].get("description", "")) == trains

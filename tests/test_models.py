@@ -206,7 +206,7 @@ def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
             run = Run(tiny.recipe(tmp_path / f"{records}-{pack_tokens}", batch_size=3, pack_tokens=pack_tokens), {})
             recipe = run.recipe
             examples = [tiny.example(3 + 7 * i, 5 + i, 12 - i, rewards=[i % 2, 0.5]) for i in range(records)]
-            run.begin(0)
+            run.reads(0)
             objective = tiny.contrast()
             train.reference(policy, examples, recipe, run, policy.logps)
             for step in range(train.steps_an_epoch(examples, recipe)):
@@ -229,7 +229,7 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
         examples = [tiny.example(3 + 5 * i, 5 + i, 9 - i, 4, 2, rewards=rewards) for i in range(5)]
         recipe = tiny.recipe(tmp_path / loss, steps=1, batch_size=5, pack_tokens=60)
         run = Run(recipe, {})
-        run.begin(0)
+        run.reads(0)
         objective = tiny.contrast(loss, temperature=0.8, smoothing=0.1 if loss == "robust" else 0.0)
         train.reference(policy, examples, recipe, run, lambda batch, p=policy: p.logps(batch, 0.8))
         entry = train.fit(policy, examples, objective, recipe, run)

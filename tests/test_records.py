@@ -79,10 +79,13 @@ def test_fields_nobody_asked_for_are_nobodys_business():
 
 
 def test_the_schema_is_json_and_says_what_is_needed():
-    schema = orjson.loads(orjson.dumps(records.schema(("prompt", "completions"), ("rewards", "prompt"))))
+    made = records.schema(("prompt", "completions"), ("finish_reasons",), ("rewards", "prompt"))
+    schema = orjson.loads(orjson.dumps(made))
     assert schema["input"]["required"] == ["completions"]
     assert schema["input"]["anyOf"] == [{"required": ["prompt"]}, {"required": ["messages"]}]
-    assert list(schema["output"]["properties"]) == ["prompt", "completions", "rewards"]
+    assert set(schema["input"]["properties"]) == {"prompt", "messages", "completions", "finish_reasons"}
+    assert set(schema["output"]["properties"]) == {*schema["input"]["properties"], "rewards"}
+    assert "one entry" in records.schema((), ("text",), "one entry a step")["output"]["description"]
     assert schema["input"]["properties"]["completions"]["minItems"] == 1
 
 

@@ -100,7 +100,7 @@ def test_7_new_adapters_on_a_trained_policy_start_at_that_policy(tmp_path):
         wanted = [policy.logps(policy.pack([example]))[0].tolist() for example in data]
     recipe = tiny.recipe(tmp_path / "run", lora=2, steps=4, batch_size=3)
     run = Run(recipe, {})
-    run.begin(0)
+    run.reads(0)
     train.reference(policy, data, recipe, run, policy.logps)
     entry = train.fit(policy, data, tiny.contrast(), recipe, run)
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
@@ -113,7 +113,7 @@ def test_8_the_reference_of_a_resumed_run_is_the_first_policys(tmp_path):
     data = [tiny.example(3 + i, 4, 6, rewards=[1.0, 0.0]) for i in range(6)]
     recipe = tiny.recipe(tmp_path / "run", batch_size=3)
     run, policy = Run(recipe, {}), policy_of(tmp_path / "policy")
-    run.begin(0)
+    run.reads(0)
     train.reference(policy, data, recipe, run, policy.logps, data[:2])
     before = [example.values.pop("ref_logps") for example in data]
     torch.nn.init.zeros_(policy.core.lm_head.weight)
@@ -156,7 +156,7 @@ def test_14_no_record_is_left_out(tmp_path):
     data = [tiny.example(2 + 3 * i, 5, 3 + i % 4, rewards=[1.0, 0.0]) for i in range(7)]
     recipe = tiny.recipe(tmp_path / "run", batch_size=4)
     run = Run(recipe, {})
-    run.begin(0)
+    run.reads(0)
     train.fit(RewardModel(tiny.classifier("llama"), tiny.tokenizer()), data, Ranking(), recipe, run)
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert sum(entry["tokens"] for entry in lines) == sum(example.length for example in data)

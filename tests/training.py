@@ -20,7 +20,7 @@ def fit(folder, *, model=None, data=None, objective=None, family="llama", resume
     fitted = {name: changes.pop(name) for name in ("held_out", "best") if name in changes}
     recipe = tiny.recipe(folder, resume=resume, **changes)
     made = Run(recipe, {"command": "test"})
-    made.begin(1)
+    made.reads(1)
     policy = model or models.Policy(start(made, family), tiny.tokenizer())
     train.fit(policy, data or examples(8), objective or Likelihood("token"), recipe, made, **fitted)
     return policy, made

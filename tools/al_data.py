@@ -122,7 +122,8 @@ def imdb_command(labels, prompt_words, source, split, only, **sink) -> None:
     write_set(function, source, split, {**sink, "only": only}, name="stanfordnlp/imdb")
 
 
-@options.command(reads=("prompt", "chosen", "rejected", "completions", "text"), name="new-model")
+@options.command(may=("prompt", "chosen", "rejected", "completions", "text"), writes="a model folder; nothing else",
+                 name="new-model")
 @click.argument("folder", type=click.Path())
 @options.files
 @click.option("--size", type=click.Choice(list(fresh.SHAPES)), default="2m",

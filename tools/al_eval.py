@@ -27,7 +27,7 @@ PER_RECORD = ("dist_1_per_record", "dist_2_per_record", "dist_3_per_record")
 READS = ("prompt", "completions", "rewards", "logps", "ref_logps", "completion_ids", "finish_reasons")
 
 
-@options.group(READS)
+@options.group(may=READS, writes=options.FIGURES)
 def main() -> None:
     """Figures about records, with intervals: JSON in a pipe, a table on a terminal, --plot FILE for a picture.
 
@@ -50,10 +50,6 @@ class Sample:
         from alignlib.metrics import mean_interval
 
         return mean_interval(self.values, self.groups, **bootstrap)
-
-
-def emit(what: str, figures: dict, output: str | None, as_json: bool | None, labels: dict) -> None:
-    evaluations.write({"what": what, **labels, **figures}, output, as_json)
 
 
 @evaluations.command("prompt", "completions", "rewards")
@@ -207,12 +203,14 @@ def two_logps(record: dict) -> None:
 
 def token_counts(record: dict) -> Iterator[int]:
     """Tokens that a completion's log-probability is a sum over, for each completion with known ids."""
-    ids = record.get("completion_ids", [])
+    ids = record.get("completion_ids")
+    if ids is None:
+        return
     for row, reason in zip(ids, record.get("finish_reasons", ["stop"] * len(ids)), strict=True):
         yield len(row) + (reason == "stop")
 
 
-@evaluations.command("prompt", "completions", "completion_ids", "finish_reasons")
+@evaluations.command("prompt", "completions")
 @record_files
 @label_option
 @click.option("--coherence", metavar="MODEL", help="An encoder: adds the mean cosine of prompt and completion.")

@@ -20,8 +20,9 @@ REPLACED = frozenset(("chosen", "rejected", *records.OF_COMPLETIONS))  # what on
 def to_rw(record: dict) -> tuple[dict, dict]:
     """Chosen with reward 1, rejected with 0, in the place where the first of the two stood."""
     records.require(record, *PREF)
-    if "rewards" in record:
-        raise ValueError("rewards: there already: --to pref or sft reads them")
+    for name in ("rewards", "completions"):
+        if name in record:
+            raise ValueError(f"{name}: there already, and would be lost (--to pref and sft read completions, rewards)")
     made = {"completions": [record["chosen"], record["rejected"]], "rewards": [1, 0]}
     return replace(record, made), {}
 
@@ -95,7 +96,8 @@ def preparer(to: str, ties: str) -> Callable[[dict], tuple[dict, dict]]:
     return skipping if ties == "skip" else convert
 
 
-@options.command(reads=PREF, writes=("completions", "rewards"))
+@options.command(("prompt",), ("completions", "rewards", "chosen", "rejected"),
+                 may=("chosen", "rejected", "completions", "rewards"))
 @click.option("--to", type=click.Choice(["rw", "chosen", "pref", "sft"]), default="rw",
               help="rw: chosen, rejected -> completions, rewards [1, 0]. chosen: chosen -> completions, to be scored. "
               "pref: completions, rewards -> the best as chosen, the worst as rejected. sft: the best as chosen.")

@@ -14,8 +14,9 @@ from alignlib import options, recipe, records
 WINDOW = 32  # records batched together
 
 
-@options.command(reads=("prompt", "completions"), writes=("rewards", "logps", "logps_temperature", "ref_logps",
-                                                          "ref_logps_temperature", "perplexities"))
+@options.command(("prompt", "completions"), ("rewards", "logps", "logps_temperature", "ref_logps",
+                                             "ref_logps_temperature", "perplexities"),
+                 may=("finish_reasons", "completion_ids"))
 @click.argument("model")
 @options.filter_options
 @click.option("--logps", is_flag=True, help="MODEL is a policy: write sum log-probabilities.")
@@ -43,6 +44,8 @@ def main(model, files, output, resume, on_error, rejects, logps, perplexity, tem
         raise click.UsageError(f"--as-field {name}: that field holds something else")
     if as_field and perplexity and not logps:
         raise click.UsageError("--as-field goes with --logps or rewards; perplexities have their own field")
+    if name in ("logps", "ref_logps") and not wants_policy:
+        raise click.UsageError(f"--as-field {name} is for log-probabilities: give --logps")
     if temperature != 1 and not logps:
         raise click.UsageError("--temperature goes with --logps")
     if wants_policy and (label or negate or form != "logit"):

@@ -12,7 +12,7 @@ import click
 from alignlib import options, recipe, records
 
 
-@options.command(reads=("prompt", "chosen"))
+@options.command(("prompt", "chosen"), options.LOG)
 @click.argument("model")
 @options.files
 @recipe.options(lr=1e-5, batch_size=32)
@@ -27,7 +27,7 @@ def main(model, files, recipe, loss):
     from alignlib.run import Run
 
     summary = options.Summary()
-    run = Run(recipe, {"command": "al-sft", "model": model, "files": options.fingerprint(model), "loss": loss})
+    run = Run(recipe, {"command": "al-sft", "model": model, "model_files": options.fingerprint(model), "loss": loss})
     if run.complete:
         return
     policy = models.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)

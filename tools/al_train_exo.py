@@ -18,7 +18,8 @@ SMOOTHED = ("exo-pref", "dpo-pref", "robust")
 STUDY = ("dpo-pref", "ipo", "robust")
 
 
-@options.command(reads=("prompt", "completions", "rewards"))
+@options.command(("prompt", "completions", "rewards"), options.LOG,
+                 may=("finish_reasons", "completion_ids", "ref_logps", "ref_logps_temperature"))
 @click.argument("model")
 @options.files
 @recipe.options(lr=1e-6, batch_size=64)
@@ -44,23 +45,23 @@ def main(model, files, recipe, loss, **how):
     from alignlib.run import Run
 
     summary = options.Summary()
-    asked = {"command": "al-train-exo", "model": model, "files": options.fingerprint(model), "loss": loss, **how}
+    asked = {"command": "al-train-exo", "model": model, "model_files": options.fingerprint(model), "loss": loss, **how}
     run = Run(recipe, asked)
     if run.complete:
         return
     policy = models.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
     ref = how["ref"]
-    asked = policy if ref in ("self", "ref_logps") else models.load_policy(ref, recipe.device, recipe.dtype)
-    if asked.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+    reference = policy if ref in ("self", "ref_logps") else models.load_policy(ref, recipe.device, recipe.dtype)
+    if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise click.UsageError(f"--ref {ref}: its tokenizer is not that of {model}")
     encoder = models.encoder(policy, **recipe.limits)
     objective = Contrast(loss, **how)
     examples, held_out = train.read(files, lambda record: objective.example(encoder, record), run)
     if ref != "ref_logps":
-        logps = partial(asked.logps, temperature=how["temperature"])
-        train.reference(asked, examples, recipe, run, logps, held_out)
+        logps = partial(reference.logps, temperature=how["temperature"])
+        train.reference(reference, examples, recipe, run, logps, held_out)
         del logps
-    del asked  # its numbers are all that training needs
+    del reference  # its numbers are all that training needs
     train.fit(policy, examples, objective, recipe, run, held_out=held_out)
     summary.count(records=len(examples), skipped=run.skipped, **encoder.cut, tokens=run.tokens)
     summary.close()
@@ -96,7 +97,9 @@ class Contrast:
         stored = ["ref_logps"] if self.ref == "ref_logps" else []
         records.require_completions(record, "rewards", *stored)
         rewards, width = record["rewards"], self.width(len(record["rewards"]))
-        if len(rewards) % width or len(rewards) < 2:
+        if len(rewards) < 2:
+            raise ValueError("completions: one alone has nothing to be compared with")
+        if len(rewards) % width:
             raise ValueError(f"completions: {len(rewards)} make no groups of {width}")
         if self.loss in PAIRS and any(rewards[i] == rewards[i + 1] for i in range(0, len(rewards), 2)):
             raise ValueError("rewards: a tie, no preference (al-pref2rw --to pref sorts them out)")

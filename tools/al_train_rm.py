@@ -13,7 +13,8 @@ from alignlib import options, recipe, records
 from alignlib.jsonl import Skip
 
 
-@options.command(reads=("prompt", "chosen", "rejected", "completions", "rewards", "text", "label"))
+@options.command((), options.LOG, may=("prompt", "messages", "chosen", "rejected", "completions", "rewards",
+                                       "finish_reasons", "completion_ids", "text", "label"))
 @click.argument("model")
 @options.files
 @recipe.options(lr=1e-5, batch_size=32)
@@ -30,7 +31,7 @@ def main(model, files, recipe, loss, rm_eos):
     from alignlib.run import Run
 
     summary = options.Summary()
-    asked = {"command": "al-train-rm", "model": model, "files": options.fingerprint(model), "loss": loss}
+    asked = {"command": "al-train-rm", "model": model, "model_files": options.fingerprint(model), "loss": loss}
     run = Run(recipe, {**asked, "rm_eos": rm_eos})
     if run.complete:
         return

@@ -18,7 +18,7 @@ def command(*reads: str) -> Callable:
     def decorate(function: Callable) -> click.Command:
         function = click.option("--json/--table", "as_json", default=None, show_default=False,
                                 help="Which to print; by default a table on a terminal, else JSON.")(function)
-        return options.command(reads)(options.output_option(function))
+        return options.command(reads, options.FIGURES)(options.output_option(function))
 
     return decorate
 
@@ -68,7 +68,7 @@ def _named_files(specs: Iterable[str]) -> list[tuple[str | None, str]]:
     found = []
     for spec in specs or ("-",):
         name, path = spec.split("=", 1) if "=" in spec else (None, spec)
-        if path != "-" and not Path(path).is_file():
+        if path != "-" and (not Path(path).exists() or Path(path).is_dir()):
             raise ValueError(f"{path}: no such file")
         found.append((name or None, path))
     return found
@@ -87,14 +87,17 @@ def write(what: str, figures: Mapping, labels: Mapping, output: str | None, as_j
 
     orjson writes what is not finite as null: no NaN can leave.
     """
-    result = {"what": what} | labels | {"what": what} | figures
+    taken = [name for name in labels if name == "what" or name in figures]
+    if taken:
+        raise click.UsageError(f"--set {taken[0]}=...: the result has a {taken[0]} of its own")
+    result = {"what": what, **labels, **figures}
     if as_json is None:
         as_json = output is not None or not sys.stdout.isatty()
     write_text(jsonl.dumps(result).decode() if as_json else tables.evaluation(result) + "\n", output)
 
 
 def write_text(text: str, output: str | None) -> None:
-    if output is None:
+    if output in (None, "-"):
         sys.stdout.write(text)
         return
     with open(output, "w", encoding="utf-8") as handle:

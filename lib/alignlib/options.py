@@ -110,9 +110,10 @@ def run(body: Callable[[], object], prog_name: str | None = None) -> None:
     sys.exit(code or 0)
 
 
-def command(reads: Iterable[str] = (), writes: Iterable[str] = (), cls: type = Command, **settings) -> Callable:
-    """A click command whose --schema prints the fields it reads and writes."""
-    fields = records.schema(tuple(reads), tuple(writes))
+def command(reads: tuple[str, ...] = (), writes: tuple[str, ...] | str = (), *, may: tuple[str, ...] = (),
+            cls: type = Command, **settings) -> Callable:
+    """A click command whose --schema says what it reads, must and may, and writes (`records.schema`)."""
+    fields = records.schema(reads, may, writes)
 
     def decorate(function: Callable) -> click.Command:
         made = click.command(cls=cls, context_settings=CONTEXT, **settings)(function)
@@ -123,6 +124,9 @@ def command(reads: Iterable[str] = (), writes: Iterable[str] = (), cls: type = C
 
 
 group = functools.partial(command, cls=Group)
+
+LOG = "one entry a step: step, epoch, loss, the loss's own figures, grad_norm, lr, tokens, tokens_per_second"
+FIGURES = "one result: what, the labels of --set, and figures; a mean is {mean, low, high, n}"
 
 CONTEXT = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -241,10 +245,15 @@ def run_key(model: str | None) -> str:
 
 
 def fingerprint(path: str) -> str:
-    """A hash that changes with a model folder: of its files up to 4 MB whole, of larger ones 64 KB at 64 places."""
+    """A hash that changes with a model folder: of its files up to 4 MB whole, of larger ones 64 KB at 64 places.
+
+    A name on the Hub stands for itself.
+    """
+    if not Path(path).is_dir():
+        return path
     digest = hashlib.blake2b(digest_size=16)
     folder = Path(path)
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for file in sorted(folder.iterdir()):
         if file.is_file() and file.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"):
             size = file.stat().st_size
             digest.update(f"{file.name} {size}\n".encode())

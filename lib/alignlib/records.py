@@ -164,20 +164,27 @@ def require_completions(record: dict, *names: str) -> None:
             )
 
 
-def schema(reads: tuple[str, ...], writes: tuple[str, ...]) -> dict:
-    """The JSON Schema of the records a command reads and of those it writes."""
+def schema(reads: tuple[str, ...], may: tuple[str, ...], writes: tuple[str, ...] | str) -> dict:
+    """The JSON Schema of what a command reads, the fields `may` only where they are there, and of what it writes.
 
-    def one(names: tuple[str, ...], required: bool) -> dict:
-        properties = {name: {**FIELDS[name].schema, "description": FIELDS[name].doc} for name in names}
-        needed = [name for name in names if name != "prompt"] if required else []
-        either = {"anyOf": [{"required": ["prompt"]}, {"required": ["messages"]}]} if "prompt" in names else {}
-        return {"type": "object", "properties": properties, "required": needed, **either}
-
+    `writes` names fields that are added to the records, or says in words what is written instead of records.
+    """
+    plain = [name for name in reads if name != "prompt"]
+    either = {"anyOf": [{"required": ["prompt"]}, {"required": ["messages"]}]} if "prompt" in reads else {}
+    read = _properties(("prompt", "messages", *reads, *may) if "prompt" in reads else (*reads, *may))
+    if isinstance(writes, str):
+        output = {"type": "object", "description": writes}
+    else:
+        output = {"type": "object", "properties": {**read, **_properties(writes)}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "input": one(reads, True),
-        "output": one((*reads, *(name for name in writes if name not in reads)), False),
+        "input": {"type": "object", "properties": read, "required": plain, **either},
+        "output": output,
     }
+
+
+def _properties(names: tuple[str, ...]) -> dict:
+    return {name: {**FIELDS[name].schema, "description": FIELDS[name].doc} for name in names}
 
 
 def table() -> str:

@@ -16,7 +16,7 @@ from alignlib.engine import Single
 from alignlib.models import Packed
 from alignlib.recipe import Recipe
 
-FREE = ("resume", "save_every", "keep", "device")  # what a resumed run may change
+FREE = ("resume", "output", "save_every", "keep", "device", "model")  # what may differ; a model is told by its files
 
 
 class Run:
@@ -31,8 +31,7 @@ class Run:
     def __init__(self, recipe: Recipe, asked: dict):
         self.recipe, self.folder, self.tokens = recipe, options.new_folder(recipe.output, recipe.resume), 0
         self.skipped = 0  # records left out as the user asked
-        kept = {name: value for name, value in asdict(recipe).items() if name not in FREE}
-        self.asked = orjson.loads(orjson.dumps({**asked, **kept}))
+        self.asked = orjson.loads(orjson.dumps({**asked, **asdict(recipe)}))
         self.complete = (self.folder / "run.json").exists()
         self.checkpoint: Path | None = None
         if self.complete:
@@ -48,18 +47,21 @@ class Run:
         found = [path for path in self.folder.glob("checkpoint-*") if (path / "trainer.pt").exists()]
         self.checkpoint = max(found, key=step_of, default=None)
 
-    def begin(self, input_crc: int, eval_crc: int = 0) -> None:
-        """The input is read: from here on the folder is this run's. Raises UsageError if it began with another."""
+    def reads(self, input_crc: int, eval_crc: int = 0) -> None:
+        """Remember what the input was. Raises UsageError if the run began with another."""
         self.asked |= {"input_crc": input_crc, "eval_crc": eval_crc}
-        started = self.folder / "started.json"
-        if started.exists():
-            self._same(started)
+        if (self.folder / "started.json").exists():
+            self._same(self.folder / "started.json")
+
+    def begin(self) -> None:
+        """From here on the folder is this run's: nothing before it failed."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        replace(started, {"options": self.asked})
+        replace(self.folder / "started.json", {"options": self.asked})
 
     def _same(self, file: Path) -> None:
         before = orjson.loads(file.read_bytes())["options"]
-        changed = [name for name in self.asked if before.get(name) != self.asked[name]]
+        changed = [name.replace("_", " ") for name in self.asked
+                   if name not in FREE and before.get(name) != self.asked[name]]
         if changed:
             raise click.UsageError(f"{self.folder}: cannot resume: {', '.join(changed)} changed")
 

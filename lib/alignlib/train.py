@@ -31,14 +31,15 @@ class Objective(Protocol):
 
 
 def read(files: Sequence[str], prepare: Callable[[dict], Example], run: Run) -> tuple[list[Example], list[Example]]:
-    """All examples of the input, and those of --eval; the run begins. Raises DataError, also for no records."""
+    """All examples of the input, and those of --eval. Raises DataError, also for no records."""
     examples, crc = gather(files, prepare, run)
     if not examples:
-        raise jsonl.DataError("no records to train on")
+        left_out = f" ({run.skipped} were left out)" if run.skipped else ""
+        raise jsonl.DataError(f"no records to train on{left_out}")
     held_out, eval_crc = gather([run.recipe.eval], prepare, run) if run.recipe.eval else ([], 0)
     if run.recipe.eval and not held_out:
         raise jsonl.DataError(f"{run.recipe.eval}: no records to evaluate on")
-    run.begin(crc, eval_crc)
+    run.reads(crc, eval_crc)
     return examples, held_out
 
 
@@ -98,12 +99,13 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     held_out  evaluated every recipe.eval_every steps and at the end
     best      a figure of the evaluation: the model saved is the one where it was highest
     """
+    run.begin()
     adapt(model, recipe)
     total = steps_in(examples, recipe)
     every = recipe.eval_every or steps_an_epoch(examples, recipe)
     saves = math.ceil(recipe.save_every * (total if recipe.save_every < 1 else 1)) if recipe.save_every else 0
     engine = Single(model.model, recipe, total)
-    state = {"step": 0, "best": None}
+    state = {"step": 0, "best": None, "best_step": None}
     if run.checkpoint:
         state = engine.load(run.checkpoint)
         if adapters := state.pop("adapters", None):
@@ -123,16 +125,16 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
         if held_out and ((step + 1) % every == 0 or step + 1 == total):
             entry |= {f"eval_{name}": value for name, value in evaluate(model, held_out, objective, recipe).items()}
             if best and (state["best"] is None or entry[f"eval_{best}"] > state["best"]):
-                state["best"] = entry[f"eval_{best}"]
+                state |= {"best": entry[f"eval_{best}"], "best_step": step + 1}
                 keep_best(model, run.folder)
         run.log(entry)
         if stop() or (saves and (step + 1) % saves == 0):
-            run.save(model, engine, step + 1, best=state["best"], **adapter_weights(model))
+            run.save(model, engine, **{**state, "step": step + 1}, **adapter_weights(model))
         if stop():
             raise options.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
     if best and held_out:
         model.core.load_state_dict(torch.load(run.folder / "best.pt", weights_only=True))
-        entry[f"best_{best}"] = state["best"]
+        entry |= {f"best_{best}": state["best"], "best_step": state["best_step"]}  # the model that is kept
     run.finish(model, entry)
     return entry
 
@@ -178,6 +180,7 @@ def reference(model: Packed, examples: Sequence[Example], recipe: Recipe, run: R
     In the very same packs, so that a policy that is its own reference starts at a log-ratio of exactly 0.
     Computed once; a resumed run, whose policy has moved, reads them from its folder.
     """
+    run.begin()
     file = run.folder / "ref_logps.pt"
     if file.exists():
         found = torch.load(file, weights_only=True)
