@@ -380,13 +380,13 @@ def test_help_loads_nothing_heavy():
 def test_kl_of_records_without_ids_has_no_figure_a_token():
     record = {"prompt": "p", "completions": ["a", "b"], "finish_reasons": ["stop", "length"], "logps": [-1, -2],
               "ref_logps": [-2, -2]}
-    done = call("al-eval", "kl", "--json", stdin=orjson.dumps(record) + b"\n")
+    done = call("al-eval", "kl", "--json", stdin=json.dumps(record) + "\n")
     assert done.returncode == 0, done.stderr
-    result = orjson.loads(done.stdout)
+    result = json.loads(done.stdout)
     assert result["kl"]["mean"] == 0.5 and result["kl_per_token"] is None
 
 
 def test_a_label_does_not_take_the_place_of_a_figure():
     record = {"prompt": "p", "completions": ["a"], "rewards": [1]}
-    done = call("al-eval", "reward", "--as", "method", "--set", "method=a", stdin=orjson.dumps(record) + b"\n")
+    done = call("al-eval", "reward", "--as", "method", "--set", "method=a", stdin=json.dumps(record) + "\n")
     assert done.returncode == 2 and "--set method" in done.stderr

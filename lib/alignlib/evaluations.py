@@ -87,10 +87,10 @@ def write(what: str, figures: Mapping, labels: Mapping, output: str | None, as_j
 
     orjson writes what is not finite as null: no NaN can leave.
     """
-    taken = [name for name in labels if name == "what" or name in figures]
+    taken = [name for name in labels if name in figures]
     if taken:
         raise click.UsageError(f"--set {taken[0]}=...: the result has a {taken[0]} of its own")
-    result = {"what": what, **labels, **figures}
+    result = {"what": what} | labels | {"what": what} | figures  # first in order, and no label's
     if as_json is None:
         as_json = output is not None or not sys.stdout.isatty()
     write_text(jsonl.dumps(result).decode() if as_json else tables.evaluation(result) + "\n", output)
