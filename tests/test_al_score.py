@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from conftest import call
 from world import CLASSES, CONTEXT, lines, one_line, pairs, prompts, read, rewarded, run, world
 
 from alignlib import toy
@@ -278,6 +279,11 @@ def test_pairs_and_prompts_are_named_as_what_they_lack():
     for record in (pairs(1)[0], prompts(1)[0]):
         done = run("al-score", world().reward, stdin=lines(record))
         assert done.returncode == 65 and "<stdin>:1: completions: missing" in one_line(done.stderr)
+
+
+def test_a_name_that_is_no_model_is_told_in_one_line():
+    done = call("al-score", "no-such/model", stdin='{"prompt": "p", "completions": ["a"]}\n')
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "no-such/model" in done.stderr
 
 
 def test_rewards_do_not_go_into_a_field_of_log_probabilities():

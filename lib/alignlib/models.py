@@ -11,7 +11,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from alignlib import losses
+from alignlib import hub, losses
 from alignlib.attention import use_strips
 from alignlib.pack import Pack, pack
 from alignlib.tokens import Encoder, Example
@@ -149,7 +149,8 @@ def config_of(path: str):
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise click.UsageError(f"{path}: not a model folder (it has no config.json)")
     try:
-        return transformers.AutoConfig.from_pretrained(path)
+        here = Path(path).exists() or not hub.answers()  # what is in the cache is still found
+        return transformers.AutoConfig.from_pretrained(path, local_files_only=here)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"{path}: no model folder, nor to be had from the Hub ({first_line(error)})") from error
 

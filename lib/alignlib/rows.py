@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import os
 import re
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import orjson
 
+from alignlib import hub
 from alignlib.jsonl import DataError, kind, open_input, read_all
 
 Row = tuple[str, dict]  # where it stands ("test.jsonl.gz:17"), and what it holds
@@ -70,7 +69,8 @@ def from_hub(name: str, split: str, **where: str) -> Iterator[Row]:
 
     Raises Unreachable within seconds where there is no network and nothing cached.
     """
-    _be_quick_offline()
+    if not hub.answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # what is in the cache is still found
     import datasets
 
     if not sys.stderr.isatty():
@@ -84,20 +84,6 @@ def from_hub(name: str, split: str, **where: str) -> Iterator[Row]:
         raise ValueError(f"{name}: no {split} part, only {', '.join(parts)}")
     for number, row in enumerate(parts[part], 1):
         yield f"{name} {part}:{number}", row
-
-
-def _be_quick_offline() -> None:
-    """Without a network the Hub's client retries for half a minute: ask once whether its host answers.
-
-    Behind a proxy the host need not be known here, so nothing is asked.
-    """
-    if any(os.environ.get(name) for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return
-    end = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    try:
-        socket.create_connection((end.hostname, end.port or (80 if end.scheme == "http" else 443)), timeout=5).close()
-    except OSError:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # what is in the cache is still found
 
 
 def _is_array(name: str) -> bool:
