@@ -390,3 +390,12 @@ def test_a_label_does_not_take_the_place_of_a_figure():
     record = {"prompt": "p", "completions": ["a"], "rewards": [1]}
     done = call("al-eval", "reward", "--as", "method", "--set", "method=a", stdin=json.dumps(record) + "\n")
     assert done.returncode == 2 and "--set method" in done.stderr
+
+
+def test_the_input_is_not_the_output(tmp_path):
+    data = tmp_path / "x.jsonl"
+    data.write_text('{"prompt": "p", "completions": ["a"], "rewards": [1]}\n')
+    before = data.read_bytes()
+    for output in (data, tmp_path / "none" / "x.json"):
+        assert call("al-eval", "reward", data, "-o", output).returncode == 2
+    assert data.read_bytes() == before

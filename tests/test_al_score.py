@@ -289,3 +289,9 @@ def test_a_name_that_is_no_model_is_told_in_one_line():
 def test_rewards_do_not_go_into_a_field_of_log_probabilities():
     done = run("al-score", "toy:polite", "--as-field", "ref_logps", stdin='{"prompt": "p", "completions": ["a"]}\n')
     assert done.returncode == 2 and "--logps" in done.stderr
+
+
+def test_an_oracle_wants_a_prompt_that_is_one():
+    record = '{"prompt": 5, "messages": [{"role": "user", "content": "x"}], "completions": [""]}\n'
+    done = run("al-score", "toy:polite", stdin=record)
+    assert done.returncode == 65 and "prompt: expected a string" in done.stderr

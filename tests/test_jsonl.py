@@ -391,3 +391,11 @@ def test_devices_and_pipes_get_no_state(tmp_path):
         for window in stream.windows(1):
             stream.write(window[0], window[0].record)
     assert stream.written == 10
+
+
+def test_what_could_not_be_written_again_is_not_read():
+    deep = b'{"a":' + b"[" * 400 + b"]" * 400 + b"}"
+    with pytest.raises(ValueError, match="nested deeper"):
+        parse(deep)
+    wide = b'{"a":[' + b"[]," * 400 + b"[]]}"
+    assert len(parse(wide)["a"]) == 401

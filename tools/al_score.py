@@ -96,6 +96,7 @@ class Oracle:
     def prepare(self, record):
         if "prompt" not in record:
             raise ValueError("prompt: missing (an oracle reads no messages)")
+        records.FIELDS["prompt"].check(record["prompt"], "prompt")
 
     def score(self, lines):
         for line in lines:

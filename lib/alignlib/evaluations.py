@@ -1,5 +1,6 @@
 """Results of al-eval: its subcommands' options, and results written, read again, joined by method and step."""
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,9 +17,16 @@ def command(*reads: str) -> Callable:
     """A subcommand that reads records with these fields, with --json/--table and -o, which `write` takes."""
 
     def decorate(function: Callable) -> click.Command:
-        function = click.option("--json/--table", "as_json", default=None, show_default=False,
-                                help="Which to print; by default a table on a terminal, else JSON.")(function)
-        return options.command(reads, options.FIGURES)(options.output_option(function))
+        @functools.wraps(function)
+        def body(files, output, **given):
+            output = None if output == "-" else output
+            paths = tuple(file if isinstance(file, str) else file[1] for file in files)
+            options.keep_apart(paths, output, None)
+            return function(files=files, output=output, **given)
+
+        made = click.option("--json/--table", "as_json", default=None, show_default=False,
+                            help="Which to print; by default a table on a terminal, else JSON.")(body)
+        return options.command(reads, options.FIGURES)(options.output_option(made))
 
     return decorate
 
@@ -97,7 +105,7 @@ def write(what: str, figures: Mapping, labels: Mapping, output: str | None, as_j
 
 
 def write_text(text: str, output: str | None) -> None:
-    if output in (None, "-"):
+    if output is None:
         sys.stdout.write(text)
         return
     with open(output, "w", encoding="utf-8") as handle:

@@ -8,6 +8,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
+DEPTH = 250  # of arrays and objects in each other
+
 
 class DataError(Exception):
     """Bad input, named `file:line: what is wrong`; the commands exit with 65."""
@@ -59,6 +61,11 @@ def parse(raw: bytes) -> dict:
         raise ValueError(f"broken JSON: {error}") from error
     if not isinstance(record, dict):
         raise ValueError(f"expected an object, got {kind(record)}")
+    if raw.count(b"[") + raw.count(b"{") > DEPTH:  # orjson reads deeper than it writes
+        try:
+            orjson.dumps(record)
+        except TypeError as error:
+            raise ValueError(f"nested deeper than {DEPTH}") from error
     return record
 
 

@@ -196,7 +196,7 @@ def open_stream(
     if rejects and "skip" not in (on_error, asked.get("on_long"), asked.get("ties")):
         raise click.UsageError("--rejects needs --on-error skip")
     must_exist(files)
-    _keep_apart(files, output, rejects)
+    keep_apart(files, output, rejects)
     stream = Stream(files, output, resume=resume, key=run_key(model), skip=on_error == "skip", rejects=rejects,
                     prepare=prepare)
     if stream.complete:
@@ -211,7 +211,7 @@ def must_exist(files: Iterable[str]) -> None:
             raise click.UsageError(f"{name}: {'a folder, not a file' if Path(name).is_dir() else 'no such file'}")
 
 
-def _keep_apart(files: tuple[str, ...], output: str | None, rejects: str | None) -> None:
+def keep_apart(files: tuple[str, ...], output: str | None, rejects: str | None) -> None:
     """Refuse to write where there is no folder, over the input (by whatever name), or both outputs into one file."""
     taken = [at for name in files or ("-",) if (at := _identity(sys.stdin if name == "-" else name))]
     for path in (output, rejects, output and f"{output}.state"):
