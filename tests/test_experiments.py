@@ -1,4 +1,4 @@
-"""The experiments' Makefiles, asked what they would do (`make -n`)."""
+"""The experiments' Makefiles, asked what they would do from the beginning (`make -n -B`)."""
 
 import subprocess
 
@@ -7,7 +7,7 @@ from conftest import ROOT
 
 
 def planned(*args: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["make", "-n", *args], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(["make", "-n", "-B", *args], cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", ["hh-exo", "tldr-exo", "imdb-exo"])
