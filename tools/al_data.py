@@ -199,15 +199,11 @@ def write(records: Iterable[dict], dropped: Counter[str], seed: int, limit: int 
     if shuffle:
         records = list(records)
         random.Random(seed).shuffle(records)
-    try:
-        with opened(output) as handle:
-            for record in islice(records, limit):
-                handle.write(dumps(narrow(record, only) if only else record))
-                handle.flush()  # the next command of the pipe starts at once
-                summary.count(records=1)
-    except BrokenPipeError:  # caught here, since click would make it exit code 1
-        options.quiet_pipe()
-        return
+    with opened(output) as handle:
+        for record in islice(records, limit):
+            handle.write(dumps(narrow(record, only) if only else record))
+            handle.flush()  # the next command of the pipe starts at once
+            summary.count(records=1)
     summary.count(**{f"dropped ({reason})": count for reason, count in dropped.items()})
     summary.close()
 
