@@ -102,8 +102,8 @@ def recipe(folder: Path | str, **changes) -> Recipe:
         output=str(folder), resume=False, batch_size=4, pack_tokens=4096, epochs=1.0, steps=None, lr=1e-2,
         optimizer="adamw", betas=(0.9, 0.95), weight_decay=0.0, schedule="constant", warmup=0.0, clip=1.0,
         max_length=None, max_prompt=None, max_completion=None, keep_prompt="end", on_long="truncate", dtype="fp32",
-        device="cpu", gradient_checkpointing=False, lora=None, eval=None, eval_every=None, save_every=None, keep=1,
-        seed=0)
+        device="cpu", gradient_checkpointing=False, zero=None, offload="none", deepspeed=None,
+        lora=None, eval=None, eval_every=None, save_every=None, keep=1, seed=0)
     return Recipe(**{**plain, **changes})
 
 

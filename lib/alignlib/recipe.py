@@ -38,6 +38,9 @@ class Recipe:
     dtype: str
     device: str
     gradient_checkpointing: bool
+    zero: int | None
+    offload: str
+    deepspeed: str | None
     lora: int | None
     eval: str | None
     eval_every: int | None
@@ -90,6 +93,17 @@ device_options = stack(
     click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU if there is one."),
 )
 
+# Training on several devices.
+launch_options = stack(
+    click.option("--launch", type=click.IntRange(min=1), metavar="N", help="Train in N processes on this machine."),
+    click.option("--zero", type=click.IntRange(0, 3),
+                 help="What DeepSpeed deals out: 1 optimizer, 2 and gradients, 3 weights.  [default: 2 on several]"),
+    click.option("--offload", type=click.Choice(["none", "optimizer", "all"]), default="none",
+                 help="What DeepSpeed keeps in the host's memory; all: the weights too (--zero 3)."),
+    click.option("--deepspeed", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+                 help="A DeepSpeed configuration; what it says wins."),
+)
+
 
 def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw") -> Callable:
     """The trainers' options, handed to the body as one `recipe`."""
@@ -114,6 +128,7 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
         limit_options,
         device_options,
         click.option("--gradient-checkpointing", is_flag=True, help="Less memory for a third more time."),
+        launch_options,
         click.option("--lora", type=click.IntRange(min=1), help="Train adapters of this rank; saved merged."),
         click.option("--eval", type=click.Path(exists=True, dir_okay=False), help="Held-out records."),
         click.option("--eval-every", type=click.IntRange(min=1), help="Steps.  [default: each epoch]"),
@@ -128,6 +143,7 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
         @functools.wraps(function)
         def body(**given):
             must_exist(given["files"])
+            given.pop("launch")
             recipe = Recipe(**{name: given.pop(name) for name in names})
             return function(recipe=recipe, **given)
 
