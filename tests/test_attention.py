@@ -10,7 +10,7 @@ from test_models import gradients, plain_logps, same_gradients
 
 from alignlib import attention, models
 from alignlib.decode import Draw, Sampling, generate
-from alignlib.models import Policy, RewardModel
+from alignlib.packed import Policy, RewardModel
 
 SHAPES = [(200, *[60] * 6), (300, 40, 25, 60)]  # prompt, then K completions: rows of 560 and 425 tokens
 

@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 
 from alignlib import decode
 from alignlib.decode import Draw, GrowingLayer, Sampling
-from alignlib.models import Policy
+from alignlib.packed import Policy
 from alignlib.tokens import Encoder
 
 

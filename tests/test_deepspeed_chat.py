@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from alignlib import deepspeed_chat, models
-from alignlib.models import RewardModel
+from alignlib.packed import RewardModel
 
 EXAMPLES = [tiny.example(9, 4, 0, 7), tiny.example(3, 2, 12, 5)]
 

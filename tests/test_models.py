@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from alignlib import losses, models, train
 from alignlib import pack as packing
-from alignlib.models import Policy, RewardModel
+from alignlib.packed import Policy, RewardModel
 from alignlib.run import Run
 
 VARIANTS = [("llama", {}), ("llama", {"num_key_value_heads": 4}), ("gpt_neox", {}), ("gpt2", {}), ("opt", {}),

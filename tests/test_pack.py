@@ -12,8 +12,8 @@ from al_sft import Likelihood
 from al_train_exo import Contrast
 from alignlib import losses
 from alignlib import pack as packing
-from alignlib.models import Policy
 from alignlib.pack import pack, plan
+from alignlib.packed import Policy
 from alignlib.tokens import Example
 
 A, B, C, D, E = range(1, 6)

@@ -30,8 +30,8 @@ from al_sft import Likelihood
 from al_sft import example as sft_example
 from al_train_rm import Ranking
 from alignlib import models, train
-from alignlib.models import Policy, RewardModel
 from alignlib.pack import plan
+from alignlib.packed import Policy, RewardModel
 from alignlib.run import Run
 from alignlib.tokens import Encoder
 

@@ -13,7 +13,7 @@ from training import examples, fit, log, same, weights
 import al_sft
 from al_train_rm import Ranking
 from alignlib import models, options, run, train
-from alignlib.models import Policy, RewardModel
+from alignlib.packed import Policy, RewardModel
 
 # -- checkpoints ------------------------------------------------------------------------------------------------
 

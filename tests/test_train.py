@@ -10,7 +10,7 @@ from training import examples, fit, log, same
 from al_sft import Likelihood
 from alignlib import models, train
 from alignlib.engine import Single
-from alignlib.models import Policy
+from alignlib.packed import Policy
 
 # -- the order of the data --------------------------------------------------------------------------------------
 

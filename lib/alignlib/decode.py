@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from alignlib.models import Policy
+from alignlib.packed import Policy
 from alignlib.tokens import Encoder
 
 ROOM = 64  # tokens of space a cache keeps ahead

@@ -13,7 +13,7 @@ import transformers
 
 from alignlib import __version__, models, options
 from alignlib.engine import Single
-from alignlib.models import Packed
+from alignlib.packed import Packed
 from alignlib.recipe import Recipe
 
 FREE = ("resume", "output", "save_every", "keep", "device", "model")  # what may differ; a model is told by its files

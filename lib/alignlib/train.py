@@ -13,8 +13,8 @@ from torch import Tensor
 
 from alignlib import jsonl, options
 from alignlib.engine import Single
-from alignlib.models import Packed
 from alignlib.pack import Pack, plan
+from alignlib.packed import Packed
 from alignlib.recipe import Recipe
 from alignlib.run import Run
 from alignlib.tokens import Example

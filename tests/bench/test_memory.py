@@ -16,7 +16,7 @@ from pathlib import Path
 import torch, transformers
 from al_train_exo import Contrast
 from alignlib import losses
-from alignlib.models import Policy
+from alignlib.packed import Policy
 from alignlib.tokens import Example
 
 vocabulary, way = int(sys.argv[1]), sys.argv[2]

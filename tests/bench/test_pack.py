@@ -12,8 +12,8 @@ import torch
 import transformers
 
 from al_train_exo import Contrast
-from alignlib.models import Policy
 from alignlib.pack import plan
+from alignlib.packed import Policy
 from alignlib.tokens import Example
 
 PROMPT, COMPLETION, VOCABULARY = 256, 64, 2048

@@ -1,0 +1,130 @@
+"""Models asked through Packs: log-probabilities of a policy, scores of a reward model."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from alignlib import losses
+from alignlib.attention import use_strips
+from alignlib.pack import Pack, pack
+from alignlib.tokens import Example
+
+
+class Packed:
+    """A transformer under a head, asked through Packs. `shared` is False where it cannot share prompts."""
+
+    def __init__(self, model: nn.Module, tokenizer, *, autocast: torch.dtype | None = None):
+        self.model, self.tokenizer, self.autocast = model, tokenizer, autocast
+        # Under an adapter the layers carry it themselves: the plain model is asked.
+        self.core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.shared = shares_prompts(self)
+        if self.shared:
+            use_strips(self.core)  # nobody sees later tokens in a model that shares prompts
+
+    @property
+    def device(self) -> torch.device:
+        return self.core.device
+
+    @property
+    def context(self) -> int:
+        return context_of(self.core.config)
+
+    def pack(self, examples: list[Example], indices: list[int] | None = None) -> Pack:
+        return pack(examples, indices, shared=self.shared, device=self.device)
+
+    def precision(self) -> AbstractContextManager:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+    def hidden(self, batch: Pack) -> Tensor:
+        """The transformer's last hidden states, flattened: [B * L, H]."""
+        places = {} if batch.positions is None else {"position_ids": batch.positions}
+        out = self.core.base_model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **places)
+        return out.last_hidden_state.flatten(0, 1)
+
+
+class Policy(Packed):
+    """A causal language model: log-probabilities of completions."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, H] -> [N, vocabulary], with the caps and scales some families put after their head."""
+        config = self.core.config
+        scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+        logits = self.core.get_output_embeddings()(hidden)
+        logits = logits if scale == 1 else logits * scale
+        cap = getattr(config, "final_logit_softcapping", None)
+        return cap * (logits / cap).tanh() if cap else logits
+
+    def token_logps(self, batch: Pack, temperature: float = 1.0) -> Tensor:
+        """Log-probability of every completion token, float32: [N]."""
+        with self.precision():
+            hidden = self.hidden(batch)[batch.sources]
+            return losses.token_logps(self.logits, hidden, batch.targets, self.core.config.vocab_size, temperature)
+
+    def logps(self, batch: Pack, temperature: float = 1.0) -> Tensor:
+        """Sum log-probability (nats) of every completion given its prompt: [E, K]."""
+        return batch.sums(self.token_logps(batch, temperature))
+
+
+class RewardModel(Packed):
+    """A sequence classifier, read at each completion's last token."""
+
+    def logits(self, batch: Pack) -> Tensor:
+        """[E * K, labels], float32. Encoders and other classifiers read their rows in their own way."""
+        with self.precision():
+            if head := getattr(self.core, "score", None):
+                return head(self.hidden(batch)[batch.last]).float()
+            if self.shared:
+                raise TypeError(f"{type(self.core).__name__}: no `score` head to ask")
+            seen = torch.arange(batch.ids.shape[1], device=self.device) <= (batch.last % batch.ids.shape[1])[:, None]
+            ids = batch.ids.masked_fill(~seen, self.tokenizer.pad_token_id or 0)
+            return self.core(input_ids=ids, attention_mask=seen.long()).logits.float()
+
+    def scores(self, batch: Pack) -> Tensor:
+        """Rewards [E, K] of a model with one label."""
+        return self.logits(batch).view(batch.shape)
+
+
+def shares_prompts(model: Packed) -> bool:
+    """Whether a row of one prompt and two completions gives what two rows give; asked once, on load.
+
+    Where it does not, the model's rows are padded plain ones, and a warning says why.
+    """
+    if isinstance(model, RewardModel) and not hasattr(model.core, "score"):
+        return False  # an encoder: every completion is its own text
+    tokens = torch.arange(12) % model.core.config.vocab_size
+    prompt, one, two = (part.tolist() for part in tokens.split([5, 4, 3]))
+    example = Example(prompt, [one, two])
+    with torch.no_grad():
+        rows = [pack([Example(prompt, [part])], device=model.device) for part in (one, two)]
+        plain = torch.cat([model.hidden(row)[-len(part):] for row, part in zip(rows, (one, two), strict=True)])
+        try:
+            packed = model.hidden(pack([example], device=model.device))[len(prompt):]
+            error = (packed - plain).abs().max().item() / plain.float().std().item()
+            reason = f"differ by {error:.1e} of their spread"
+        except (TypeError, ValueError, RuntimeError, IndexError) as failure:
+            error, reason = float("inf"), f"fail ({failure})"
+    if error <= (1e-3 if plain.dtype == torch.float32 else 0.1):
+        return True
+    print(f"warning: {type(model.core).__name__}: shared prompts {reason}; using padded rows", file=sys.stderr)
+    return False
+
+
+@torch.no_grad()
+def knows_head(policy: Policy) -> bool:
+    """Whether our logits are the model's own: some families scale or cap theirs; asked once, on load."""
+    ids = torch.arange(4, device=policy.device)[None] % policy.core.config.vocab_size
+    own = policy.core(input_ids=ids, use_cache=False).logits[0].float()
+    hidden = policy.core.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+    if not own.isfinite().all():
+        return True  # a broken model's numbers say nothing; who uses them names the record
+    return torch.allclose(policy.logits(hidden).float(), own, rtol=0.02, atol=0.02 * own.std().item())
+
+
+def context_of(config) -> int:
+    """The longest text the model was made for, in tokens; a pack's mask knows no sliding window."""
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    return min(filter(None, limits), default=sys.maxsize)
