@@ -39,9 +39,9 @@ OLD = {*records.OF_COMPLETIONS, "condition"}  # goes with completions that a rec
 @click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
               help="What a too long prompt does; counted in the summary.")
 @recipe.device_options
-def main(model, files, output, resume, on_error, rejects, number, temperatures, greedy, top_p, top_k, max_new_tokens,
-         stop, condition, logps, ids, seed, batch_tokens, window, max_prompt, keep_prompt, on_long, dtype,
-         device):
+def main(model, files, output, resume, on_error, rejects, shard, number, temperatures, greedy, top_p, top_k,
+         max_new_tokens, stop, condition, logps, ids, seed, batch_tokens, window, max_prompt, keep_prompt, on_long,
+         dtype, device):
     """Sample completions of each prompt from the policy MODEL. Streams, a window of records at a time."""
     from alignlib import decode, models
     from alignlib.tokens import Example
@@ -83,7 +83,7 @@ def main(model, files, output, resume, on_error, rejects, number, temperatures, 
             record |= score(policy, bare.encode(record, record["completions"]), temperature)
         return record
 
-    with options.open_stream(files, output, resume, on_error, rejects, prepare=prepare, model=model) as stream:
+    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
         for lines in stream.windows(window):
             draws = {line.index: [decode.Draw(line.index, i, line.data, t, where=line.where)
                                   for i, t in enumerate(plan)] for line in lines}

@@ -31,7 +31,7 @@ WINDOW = 32  # records batched together
 @click.option("--pack-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")
 @recipe.limit_options
 @recipe.device_options
-def main(model, files, output, resume, on_error, rejects, logps, perplexity, temperature, label, form, negate,
+def main(model, files, output, resume, on_error, rejects, shard, logps, perplexity, temperature, label, form, negate,
          as_field, pack_tokens, dtype, device, **limits):
     """Score each completion under MODEL: a folder, a name on the Hub, or toy:NAME (helpful, harmless, ...).
 
@@ -64,7 +64,7 @@ def main(model, files, output, resume, on_error, rejects, logps, perplexity, tem
         records.require_completions(record)
         return scorer.prepare(record)
 
-    with options.open_stream(files, output, resume, on_error, rejects, prepare=prepare, model=model) as stream:
+    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
         for lines in stream.windows(scorer.window):
             for line, figures in zip(lines, scorer.score(lines), strict=True):
                 for field, values in figures.items():

@@ -1,5 +1,6 @@
 """JSON Lines: read with file:line in every error, write one line at a time. Streams that resume are in stream.py."""
 
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +22,7 @@ class Skip(ValueError):
 
 @dataclass(slots=True)
 class Line:
-    """One line of input that is not blank: its `record`, or the `error` why there is none."""
+    """One line of input that is not blank; once it is parsed, its `record`, or the `error` why there is none."""
 
     index: int  # counts such lines over all files, from 0
     file: str
@@ -39,6 +40,14 @@ class Line:
 
     def failure(self) -> DataError:
         return DataError(f"{self.where}: {self.error}")
+
+    def parse(self, prepare: Callable[[dict], Any] | None = None) -> None:
+        """Fill in `record`, and `data` with what `prepare` makes of it; or `error`."""
+        try:
+            self.record = parse(_text(self.number, self.raw))
+            self.data = prepare(self.record) if prepare else None
+        except ValueError as error:  # a new one: what was raised holds its frames, and they this line
+            self.error = Skip(str(error)) if isinstance(error, Skip) else ValueError(str(error))
 
 
 def kind(value: object) -> str:
@@ -87,7 +96,21 @@ def open_input(name: str) -> BinaryIO:
     return open(name, "rb")
 
 
-def _numbered(name: str, shown: str) -> Iterator[tuple[int, bytes]]:
+def _shown(name: str) -> str:
+    return "<stdin>" if name == "-" else name
+
+
+def _text(number: int, raw: bytes) -> bytes:
+    """A file's first line may begin with a byte order mark."""
+    return raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+
+
+def _blank(number: int, raw: bytes) -> bool:
+    text = _text(number, raw)
+    return text.isspace() or not text
+
+
+def _numbered(name: str) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, from 1. Raises DataError where a .gz is cut or no gzip at all."""
     number = 0
     with open_input(name) as handle:
@@ -97,7 +120,39 @@ def _numbered(name: str, shown: str) -> Iterator[tuple[int, bytes]]:
         except (EOFError, zlib.error, OSError) as error:
             if not name.endswith(".gz"):
                 raise
-            raise DataError(f"{shown}:{number + 1}: broken gzip: {error}") from error
+            raise DataError(f"{_shown(name)}:{number + 1}: broken gzip: {error}") from error
+
+
+def count(files: Iterable[str] = ()) -> int:
+    """How many lines of `files` are not blank; they are regular files, standard input ("-", or none) too."""
+    names = tuple(files) or ("-",)
+    place = _own_stdin() if "-" in names else 0
+    total = sum(not _blank(number, raw) for name in names for number, raw in _numbered(name))
+    if "-" in names:
+        os.lseek(sys.stdin.fileno(), place, os.SEEK_SET)
+    return total
+
+
+def _own_stdin() -> int:
+    """Open standard input anew: processes that inherited it together move each other's place. Returns the place."""
+    descriptor = sys.stdin.fileno()
+    place = os.lseek(descriptor, 0, os.SEEK_CUR)
+    own = os.open(f"/dev/fd/{descriptor}", os.O_RDONLY)
+    os.dup2(own, descriptor)
+    os.close(own)
+    return os.lseek(descriptor, place, os.SEEK_SET)
+
+
+def lines(files: Iterable[str] = ()) -> Iterator[Line]:
+    """The lines of `files` (none, or "-": standard input), not parsed yet; blank ones are left out."""
+    index, crc = 0, 0
+    for name in tuple(files) or ("-",):
+        shown = _shown(name)
+        for number, raw in _numbered(name):
+            crc = zlib.crc32(raw, crc)
+            if not _blank(number, raw):
+                yield Line(index, shown, number, raw, crc)
+                index += 1
 
 
 def read(files: Iterable[str] = (), prepare: Callable[[dict], Any] | None = None) -> Iterator[Line]:
@@ -106,22 +161,9 @@ def read(files: Iterable[str] = (), prepare: Callable[[dict], Any] | None = None
     `prepare` checks a record, raising ValueError, and may return what the command makes of it (`Line.data`).
     A byte order mark, CRLF and blank lines are taken in stride.
     """
-    index, crc = 0, 0
-    for name in tuple(files) or ("-",):
-        shown = "<stdin>" if name == "-" else name
-        for number, raw in _numbered(name, shown):
-            crc = zlib.crc32(raw, crc)
-            text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-            if text.isspace() or not text:
-                continue
-            line = Line(index, shown, number, raw, crc)
-            try:
-                line.record = parse(text)
-                line.data = prepare(line.record) if prepare else None
-            except ValueError as error:
-                line.error = error
-            index += 1
-            yield line
+    for line in lines(files):
+        line.parse(prepare)
+        yield line
 
 
 def read_all(files: Iterable[str] = (), prepare: Callable[[dict], Any] | None = None) -> Iterator[Line]:

@@ -3,7 +3,7 @@
     @options.command(reads=("prompt", "completions"), writes=("rewards",))
     @click.argument("model")
     @options.filter_options
-    def main(model, files, output, resume, on_error, rejects): ...
+    def main(model, files, output, resume, on_error, rejects, shard): ...
 """
 
 import functools
@@ -159,6 +159,32 @@ class Finite(click.FloatRange):
         return number
 
 
+class Seed(click.ParamType):
+    """A whole number of 64 bits, its sign included."""
+
+    name = "integer"
+
+    def convert(self, value, param, ctx):
+        number = click.INT.convert(value, param, ctx)
+        if not -(1 << 63) <= number < 1 << 63:
+            self.fail(f"{value} does not fit 64 bits.", param, ctx)
+        return number
+
+
+class Shard(click.ParamType):
+    """ "2/8", the second of eight, as (2, 8)."""
+
+    name = "I/N"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        number, slash, shards = value.partition("/")
+        if not (slash and number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
+            self.fail(f"{value}: expected I/N, from 1/N to N/N", param, ctx)
+        return int(number), int(shards)
+
+
 def stack(*decorators: Callable) -> Callable:
     """Several decorators as one, the first the outermost: a set of options in the order of --help."""
 
@@ -181,12 +207,14 @@ filter_options = stack(
     click.option("--resume", is_flag=True, help="Go on with a killed run that wrote to the same -o FILE."),
     click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", help="What a bad line does."),
     click.option("--rejects", type=click.Path(dir_okay=False), help="Where --on-error skip puts bad lines."),
+    click.option("--shard", type=Shard(),
+                 help="Take the I-th of N blocks of the FILES; the outputs, one after the other, are the whole."),
 )
 
 
 def open_stream(
     files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
-    *, prepare: Callable | None = None, model: str | None = None,
+    shard: tuple[int, int] | None, *, prepare: Callable | None = None, model: str | None = None,
 ) -> Stream:
     """The Stream of the filter options; its key is every option given to the command, and the model's files."""
     output = None if output == "-" else output
@@ -197,8 +225,10 @@ def open_stream(
         raise click.UsageError("--rejects needs --on-error skip")
     must_exist(files)
     keep_apart(files, output, rejects)
-    stream = Stream(files, output, resume=resume, key=run_key(model), skip=on_error == "skip", rejects=rejects,
-                    prepare=prepare)
+    if shard:
+        must_be_regular(files)
+    stream = Stream(files, output, resume=resume, key=run_key(model), shard=shard, skip=on_error == "skip",
+                    rejects=rejects, prepare=prepare)
     if stream.complete:
         print(f"{output} is complete: nothing to resume", file=sys.stderr)
     return stream
@@ -209,6 +239,14 @@ def must_exist(files: Iterable[str]) -> None:
     for name in files:
         if name != "-" and (not Path(name).exists() or Path(name).is_dir()):
             raise click.UsageError(f"{name}: {'a folder, not a file' if Path(name).is_dir() else 'no such file'}")
+
+
+def must_be_regular(files: Iterable[str]) -> None:
+    """Refuse, for --shard, input that cannot be read twice."""
+    for name in files or ("-",):
+        if not _identity(sys.stdin if name == "-" else name):
+            shown = "standard input" if name == "-" else name
+            raise click.UsageError(f"{shown}: --shard counts the records first: it needs a file, not a pipe")
 
 
 def keep_apart(files: tuple[str, ...], output: str | None, rejects: str | None) -> None:

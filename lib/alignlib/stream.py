@@ -10,19 +10,23 @@ stood, so that after a kill the output's own length tells whether that write hap
 """
 
 import fcntl
+import math
 import os
 import stat
 import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
-from alignlib.jsonl import Line, Skip, dumps, read
+from alignlib.jsonl import Line, Skip, count, dumps, lines
 
+STATE = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "rejects": int, "written": int,
+         "rejected": int, "put_aside": int | None, "records": int | None}
 STATE_BYTES = 512  # one write of fixed size, in place: a kill leaves the old state or the new one
 NOTHING = -1  # the "line" of a state whose run has written none
 WARNINGS = 5  # bad lines named on stderr before the summary only counts them
@@ -39,6 +43,8 @@ class Stream:
     output    a path, or None for standard output
     resume    go on from the `.state` of a killed run with the same key and input
     key       stands for the options and the model: a state with another key is refused
+    shard     (I, N): leave to others all but the I-th of N contiguous blocks, each of whole windows; the input must
+              then be regular files, whose records are counted first
     skip      put bad lines aside, byte for byte (a newline added where the input's last line has none) in the file
               `rejects` if given, instead of raising DataError
     """
@@ -50,11 +56,13 @@ class Stream:
         *,
         resume: bool = False,
         key: str = "",
+        shard: tuple[int, int] | None = None,
         skip: bool = False,
         rejects: str | None = None,
         prepare: Callable[[dict], Any] | None = None,
     ):
         self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
+        self.shard = shard
         self.next = 0  # index of the first line that has not left
         self.crc = 0  # of the input that has left
         self.written = self.rejected = 0
@@ -64,6 +72,7 @@ class Stream:
         self.complete = bool(resume and output and Path(output).is_file() and not self._state_path.exists())
         if self.complete:
             return
+        self.records = count(self.files) if shard else None
         self._put_aside = zlib.crc32(os.path.basename(rejects).encode()) if rejects else None
         keep = bool(output) and _regular(output)  # no state beside /dev/null or a named pipe
         saved = self._begin(resume) if keep else {}
@@ -80,7 +89,7 @@ class Stream:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        begun = error is None or self.next > 0
+        begun = error is None or self.written + self.rejected > 0
         for sink in filter(None, (self._rejects, self._out)):
             sink.close(begun)
         if self._state is not None:
@@ -114,16 +123,26 @@ class Stream:
             yield window
         self._reject_before(None)
 
+    def block(self, size: int) -> range:
+        """The numbers of the records that are this shard's: whole windows, so that they share batches as ever."""
+        if self.shard is None:
+            return range(sys.maxsize)
+        (number, shards), windows = self.shard, math.ceil(self.records / size)
+        return range(windows * (number - 1) // shards * size, windows * number // shards * size)
+
     def _lines(self, size: int) -> Iterator[Line]:
-        """The input from the start of the window in which the killed run stopped."""
+        """The shard's lines, from the start of the window in which the killed run stopped."""
         if self.complete:
             return
-        done, crc, seen = self.next, self.crc, 0
-        for line in read(self.files, self.prepare):
+        block, done, crc, seen = self.block(size), self.next, self.crc, 0
+        for line in islice(lines(self.files), block.stop):
             seen = line.index + 1
             if seen == done and line.crc != crc:
                 raise StateError(f"{self.path}: cannot resume: the input has changed")
-            if line.index >= done // size * size:
+            if done < seen <= block.start:  # leaves in another shard
+                self.next, self.crc = seen, line.crc
+            elif line.index >= max(block.start, done // size * size):
+                line.parse(self.prepare)
                 yield line
         if seen < done:
             raise StateError(f"{self.path}: cannot resume: the input has become shorter")
@@ -171,6 +190,7 @@ class Stream:
             "written": self.written,
             "rejected": self.rejected,
             "put_aside": self._put_aside,
+            "records": self.records,
         }
         os.pwrite(self._state.fileno(), orjson.dumps(state).ljust(STATE_BYTES), 0)
 
@@ -199,12 +219,16 @@ class Stream:
             state = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
             raise StateError(f"{self._state_path}: not the state of a run") from error
+        if not _is_state(state):
+            raise StateError(f"{self._state_path}: not the state of a run")
         if state["line"] == NOTHING:
             return {}
         if state["key"] != self.key:
             raise StateError(f"{self.path}: cannot resume: made with other options or another model")
         if state["put_aside"] != self._put_aside:
             raise StateError(f"{self.path}: cannot resume: --rejects is not the one it was made with")
+        if state["records"] != self.records:  # other borders
+            raise StateError(f"{self.path}: cannot resume: the input had {state['records']:,} records")
         self.next, self.crc = state["line"], state["crc_before"]
         self.written, self.rejected = state["written"], state["rejected"]
         if not Path(self.path).exists():
@@ -217,6 +241,11 @@ class Stream:
             self.written += 1
             state["out"] += len(last)
         return state
+
+
+def _is_state(found: object) -> bool:
+    """Whether this is like what `_save` writes."""
+    return isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in STATE.items())
 
 
 def _regular(path: str) -> bool:
