@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from alignlib import losses, models, train
 from alignlib import pack as packing
-from alignlib.packed import Policy, RewardModel
+from alignlib.packed import Policy, RewardModel, knows_head
 from alignlib.run import Run
 
 VARIANTS = [("llama", {}), ("llama", {"num_key_value_heads": 4}), ("gpt_neox", {}), ("gpt2", {}), ("opt", {}),
@@ -186,9 +186,9 @@ def test_logits_are_the_models_own():
         with torch.no_grad():
             found = policy.logps(policy.pack([example]))[0]
             torch.testing.assert_close(found, plain_logps(model, example), rtol=1e-5, atol=0, msg=type(model).__name__)
-        assert models.knows_head(policy)
+        assert knows_head(policy)
         policy.logits = lambda hidden, of=policy.logits: of(hidden) / 1.5  # a scale that we would not know of
-        assert not models.knows_head(policy)
+        assert not knows_head(policy)
 
 
 # -- step 0 -----------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
             train.reference(policy, examples, recipe, run, policy.logps)
             for step in range(train.steps_an_epoch(examples, recipe)):
                 indices, total = train.batch_at(step, examples, recipe), 0.0
-                for batch in train.packs_at(step, policy, examples, recipe):
+                for batch, _ in train.packs_of(indices, policy, examples, recipe):
                     total += objective(policy, batch)[0].item()
                 size = sum(objective.size(examples[i]) for i in indices)
                 assert abs(total / size - math.log(2)) < 1e-6

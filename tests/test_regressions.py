@@ -30,6 +30,7 @@ from al_sft import Likelihood
 from al_sft import example as sft_example
 from al_train_rm import Ranking
 from alignlib import models, train
+from alignlib.engine import Asking
 from alignlib.pack import plan
 from alignlib.packed import Policy, RewardModel
 from alignlib.run import Run
@@ -143,10 +144,10 @@ def test_13_a_mean_over_tokens_is_over_the_batchs_not_a_mean_of_means():
     policy = Policy(tiny.causal("llama"), tiny.tokenizer())
     data = [tiny.example(4, 40), tiny.example(4, 2, seed=1)]
     recipe = tiny.recipe("x", pack_tokens=1, batch_size=2)
-    assert len(list(train.packs_at(0, policy, data, recipe))) == 2
+    assert len(list(train.packs_of([0, 1], policy, data, recipe))) == 2
     with torch.no_grad():
         sums = [policy.logps(policy.pack([example])).item() for example in data]
-    found = train.evaluate(policy, data, Likelihood("token"), recipe)["loss"]
+    found = train.evaluate(policy, data, Likelihood("token"), recipe, Asking(policy))["loss"]
     assert found == pytest.approx(-sum(sums) / 42, rel=1e-6)
     assert found != pytest.approx(-(sums[0] / 40 + sums[1] / 2) / 2, rel=0.01)
 
@@ -161,7 +162,7 @@ def test_14_no_record_is_left_out(tmp_path):
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert sum(entry["tokens"] for entry in lines) == sum(example.length for example in data)
     reward = RewardModel(tiny.classifier("llama"), tiny.tokenizer())
-    figures = train.evaluate(reward, data, Ranking(), tiny.recipe("x", pack_tokens=30))
+    figures = train.evaluate(reward, data, Ranking(), tiny.recipe("x", pack_tokens=30), Asking(reward))
     with torch.no_grad():
         gaps = [(reward.scores(reward.pack([example])) @ torch.tensor([1.0, -1.0])).item() for example in data]
     assert figures["accuracy"] == pytest.approx(sum(gap > 0 for gap in gaps) / 7)

@@ -1,6 +1,7 @@
 """The training loop: the order of the data, a step and its split, the same weights by other ways."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -9,7 +10,7 @@ from training import examples, fit, log, same
 
 from al_sft import Likelihood
 from alignlib import models, train
-from alignlib.engine import Single
+from alignlib.engine import Asking, Single
 from alignlib.packed import Policy
 
 # -- the order of the data --------------------------------------------------------------------------------------
@@ -68,8 +69,14 @@ def test_the_loss_is_the_mean_over_the_whole_batch(tmp_path):
         (entry,) = log(made.folder)
         assert entry["loss"] == pytest.approx(wanted, rel=1e-5)
         assert entry["tokens"] == sum(example.length for example in data)
-    held = train.evaluate(policy, data, Likelihood("token"), tiny.recipe("x", pack_tokens=30))
+    recipe = tiny.recipe("x", pack_tokens=30)
+    held = train.evaluate(policy, data, Likelihood("token"), recipe, Asking(policy))
     assert held["loss"] == pytest.approx(-sum(sums) / tokens, rel=1e-5)
+
+
+def bare(layer):
+    """A layer as an engine sees a model."""
+    return SimpleNamespace(model=layer, core=layer, device=torch.device("cpu"), autocast=None)
 
 
 def test_one_step_of_the_optimizer_by_hand():
@@ -78,8 +85,8 @@ def test_one_step_of_the_optimizer_by_hand():
     def stepped(**changes):
         layer = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.constant_(layer.weight, 3.0)
-        engine = Single(layer, tiny.recipe("x", lr=0.1, **changes), total=10)
-        engine.backward(2 * layer.weight.sum())
+        engine = Single(bare(layer), tiny.recipe("x", lr=0.1, **changes), total=10)
+        engine.backward(2 * layer.weight.sum(), last=True)
         entry = engine.step()
         return layer.weight.item(), entry
 
@@ -93,8 +100,8 @@ def test_one_step_of_the_optimizer_by_hand():
 
 def test_clipping_scales_the_gradient():
     layer = torch.nn.Linear(2, 1, bias=False)
-    engine = Single(layer, tiny.recipe("x", clip=1.0), total=1)
-    engine.backward((layer.weight * torch.tensor([[3.0, 4.0]])).sum())
+    engine = Single(bare(layer), tiny.recipe("x", clip=1.0), total=1)
+    engine.backward((layer.weight * torch.tensor([[3.0, 4.0]])).sum(), last=True)
     engine.optimizer.step = lambda: seen.append(layer.weight.grad.clone())
     seen = []
     assert engine.step()["grad_norm"] == pytest.approx(5.0)

@@ -57,6 +57,8 @@ def main(model, files, recipe, loss, **how):
     encoder = models.encoder(policy, **recipe.limits)
     objective = Contrast(loss, **how)
     examples, held_out = train.read(files, lambda record: objective.example(encoder, record), run)
+    if ref == "self":
+        train.start(policy, examples, recipe, run)
     if ref != "ref_logps":
         logps = partial(reference.logps, temperature=how["temperature"])
         train.reference(reference, examples, recipe, run, logps, held_out)

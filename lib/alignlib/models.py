@@ -9,8 +9,8 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from alignlib import hub
-from alignlib.packed import Packed, Policy, RewardModel, context_of, knows_head
+from alignlib import hub, ranks
+from alignlib.packed import Packed, Policy, RewardModel, context_of, dealt_out, whole
 from alignlib.tokens import Encoder
 
 if not torch.cuda.is_available():
@@ -19,6 +19,7 @@ transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+WIDE = 256  # hidden size; on a CPU narrower models sample slower in bf16 than in fp32
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop", "resid_pdrop",
             "embd_pdrop", "attn_pdrop", "classifier_dropout", "summary_first_dropout")
 
@@ -27,14 +28,23 @@ def device_of(name: str) -> torch.device:
     """ "auto" is the GPU where there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.size() > 1:
+        name = f"cuda:{ranks.local()}"
     return torch.device(name)
 
 
-def dtype_of(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bf16 on a GPU and fp32 elsewhere."""
+def dtype_of(name: str, device: torch.device, config=None) -> torch.dtype:
+    """ "auto" is bf16 on a GPU, and on a CPU that has units for it where the model is WIDE; fp32 elsewhere."""
     if name == "auto":
-        name = "fp32" if device.type == "cpu" else "bf16"
+        wide = getattr(config and config.get_text_config(), "hidden_size", 0) >= WIDE
+        name = "bf16" if device.type != "cpu" or wide and has_bf16() else "fp32"
     return DTYPES[name]
+
+
+def has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 itself, by a torch with oneDNN: emulated it is slower than fp32."""
+    units = torch.cpu.get_capabilities()
+    return torch.backends.mkldnn.is_available() and any(units.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 # -- loading -----------------------------------------------------------------------------------------------
@@ -90,7 +100,7 @@ def load(auto: type, path: str, device: str, dtype: torch.dtype, fresh: tuple[st
         key, found, wanted = min(info["mismatched_keys"])
         raise click.UsageError(f"{path}: {key} is {list(found)}, the configuration wants {list(wanted)}")
     without_dropout(model)
-    return model.to(device_of(device)).eval()
+    return (model if dealt_out(model) else model.to(device_of(device))).eval()
 
 
 def without_dropout(model: nn.Module) -> None:
@@ -115,17 +125,14 @@ def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: 
     names = config.architectures or ["ForCausalLM"]
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         raise click.UsageError(f"{path}: not a causal language model but a {names[0]}")
-    wanted = dtype_of(dtype, device_of(device))
+    wanted = dtype_of(dtype, device_of(device), config)
     model = load(transformers.AutoModelForCausalLM, base, device, torch.float32 if train else wanted)
     if base != path:
         import peft
 
         model = peft.PeftModel.from_pretrained(model, path).merge_and_unload()
     words = path if (Path(path) / "tokenizer_config.json").is_file() else base  # an adapter may come without
-    policy = Policy(model, load_tokenizer(words), autocast=wanted if train and wanted != torch.float32 else None)
-    if not knows_head(policy):
-        raise click.UsageError(f"{path}: a {type(model).__name__} does more behind its head than is known here")
-    return policy
+    return Policy(model, load_tokenizer(words), autocast=wanted if train and wanted != torch.float32 else None)
 
 
 def adapter_base(path: str) -> str | None:
@@ -143,7 +150,7 @@ def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardM
 
     if not is_classifier(path):
         raise click.UsageError(f"{path}: a policy or a bare model; a reward model (sequence classifier) is needed here")
-    wanted = dtype_of(dtype, device_of(device))
+    wanted = dtype_of(dtype, device_of(device), config_of(path))
     if deepspeed_chat.is_one(path):
         model = deepspeed_chat.load(path, wanted).to(device_of(device)).eval()
     else:
@@ -165,10 +172,11 @@ def new_reward(path: str, labels: list[str] | None, device: str = "auto", dtype:
     torch.manual_seed(seed)
     model = load(transformers.AutoModelForSequenceClassification, path, device, torch.float32, fresh, **settings)
     if fresh:
-        torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
+        with whole([model.score.weight], change=True):
+            torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
     tokenizer = load_tokenizer(path)
     model.config.pad_token_id = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
-    wanted = dtype_of(dtype, model.device)
+    wanted = dtype_of(dtype, model.device, config)
     return RewardModel(model, tokenizer, autocast=wanted if wanted != torch.float32 else None)
 
 
@@ -194,23 +202,41 @@ def encoder_of(config, tokenizer, *, max_length: int | None = None, **limits) ->
 # -- saving ------------------------------------------------------------------------------------------------
 
 
-def save(model: Packed, folder: Path) -> None:
-    """A Hugging Face folder that loads with from_pretrained; an adapter is saved merged into its base."""
-    model.core.save_pretrained(folder, state_dict=merged_weights(model))
+def save(model: Packed, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """A Hugging Face folder that loads with from_pretrained, of the model's own weights or others of the same names."""
+    model.core.save_pretrained(folder, state_dict=weights or merged_weights(model))
     model.tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):  # written 0600, whatever the others are
         file.chmod((folder / "config.json").stat().st_mode)
 
 
 def merged_weights(model: Packed) -> dict[str, Tensor]:
-    """The plain model's weights, adapters added in; the model itself stays as it is."""
-    if model.core is model.model:
-        return model.core.state_dict()
+    """The plain model's weights, adapters added in; the model itself stays as it is.
+
+    Of a model dealt out over ranks every rank must ask; the first alone gets weights, the others None for each.
+    """
     weights = {name.replace(".base_layer.", ".").replace(".modules_to_save.default.", "."): weight
-               for name, weight in model.core.state_dict().items()
+               for name, weight in gathered(model.core).items()
                if ".lora_" not in name and ".original_module." not in name}
     for name, module in model.core.named_modules():
         if hasattr(module, "get_delta_weight"):
-            for adapter in module.active_adapters:
-                weights[f"{name}.weight"] = weights[f"{name}.weight"] + module.get_delta_weight(adapter)
+            with whole(module.parameters()):
+                for adapter in module.active_adapters:
+                    plain = weights[f"{name}.weight"]
+                    if plain is not None:
+                        weights[f"{name}.weight"] = plain + module.get_delta_weight(adapter).to(plain.device)
+    return weights
+
+
+def gathered(model: nn.Module) -> dict[str, Tensor | None]:
+    """The state dict; of a model dealt out, gathered a module at a time into the first rank's memory."""
+    weights = dict(model.state_dict())
+    kept: dict[int, Tensor | None] = {}  # weights that are tied stay one
+    for prefix, module in model.named_modules() if dealt_out(model) else ():
+        own = dict(module.named_parameters(prefix, recurse=False))
+        with whole(own.values()):
+            for name, weight in own.items():
+                if id(weight) not in kept:
+                    kept[id(weight)] = weight.detach().cpu().clone() if ranks.first() else None
+                weights[name] = kept[id(weight)]
     return weights

@@ -13,14 +13,15 @@ import stat
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import isfinite
 from pathlib import Path
+from typing import TextIO
 
 import click
 import orjson
 
-from alignlib import __version__, records
+from alignlib import __version__, ranks, records
 from alignlib.jsonl import DataError
 from alignlib.stream import StateError, Stream
 
@@ -36,15 +37,24 @@ def quiet_pipe() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def to_nothing(descriptor: int) -> TextIO:
+    """A standard stream that the caller has closed, now on /dev/null, where no file that is opened later can get."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return open(descriptor, "w", closefd=False)
+
+
 class Exits:
     """What our commands have over click's: exit codes and one-line errors, by `run`.
 
     click's own `main` would take a closed pipe for a failure, an EOFError for Ctrl-C, and print a line for the latter.
     """
 
+    logs = False  # whether standard output is a log that is in a file too, and so may be closed
+
     def main(self, args=None, prog_name=None, **extra):
-        name = prog_name or program()
-        run(lambda: self.called(name, sys.argv[1:] if args is None else args, extra), name)
+        name, asked = prog_name or program(), {}
+        extra["obj"] = asked  # where -v leaves word
+        run(lambda: self.called(name, sys.argv[1:] if args is None else args, extra), name, asked, self.logs)
 
     def called(self, name: str, args: list[str], extra: dict) -> int:
         try:
@@ -70,16 +80,19 @@ def program() -> str:
     return Path(sys.argv[0]).stem.replace("_", "-")
 
 
-def run(body: Callable[[], object], prog_name: str | None = None) -> None:
-    """Call `body` and exit: the one place where errors become exit codes (DESIGN: 0, 1, 2, 65, 130, 143)."""
+def run(body: Callable[[], object], prog_name: str | None = None, asked: Mapping = {}, logs: bool = False) -> None:
+    """Call `body` and exit: the one place where errors become exit codes (0, 1, 2, 65, 130, 143).
+
+    asked: holds "verbose" by the time of an error that is to show its traceback; logs: see Exits.
+    """
     # libgomp reads it once, when torch is imported: two commands of a pipe share the cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     name = prog_name or program()
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # closed by the caller
-    if sys.stdout is None:
+    sys.stderr = sys.stderr or to_nothing(2)
+    if sys.stdout is None and not logs:
         print(f"{name}: standard output is closed", file=sys.stderr)
         sys.exit(FAILED)
-    verbose = "-v" in sys.argv[1:] or "--verbose" in sys.argv[1:]
+    sys.stdout = sys.stdout or to_nothing(1)
     code, message = 0, None
     try:
         code = body()
@@ -103,10 +116,10 @@ def run(body: Callable[[], object], prog_name: str | None = None) -> None:
         code, message = FAILED, error.format_message()
     except Exception as error:
         code, message = FAILED, f"{type(error).__name__}: {error}"
-        if verbose:
+        if asked.get("verbose"):
             traceback.print_exc()
     if message is not None:
-        print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+        ranks.report(f"{name}: {' '.join(message.split())}")
     sys.exit(code or 0)
 
 
@@ -118,6 +131,7 @@ def command(reads: tuple[str, ...] = (), writes: tuple[str, ...] | str = (), *, 
     def decorate(function: Callable) -> click.Command:
         made = click.command(cls=cls, context_settings=CONTEXT, **settings)(function)
         made.params += common(fields)
+        made.logs = writes == LOG
         return made
 
     return decorate
@@ -139,10 +153,15 @@ def common(fields: dict) -> list[click.Parameter]:
             click.echo(orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode())
             context.exit()
 
+    def be_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            context.ensure_object(dict)["verbose"] = True
+
     @click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=print_schema,
                   help="Print the JSON Schema of what it reads and writes.")
     @click.version_option(__version__, message="%(prog)s %(version)s")
-    @click.option("-v", "--verbose", is_flag=True, expose_value=False, help="A traceback with an error.")
+    @click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=be_verbose,
+                  help="A traceback with an error.")
     def carrier() -> None:
         """Holds the options."""
 
@@ -305,8 +324,9 @@ def fingerprint(path: str) -> str:
 def new_folder(path: str, resume: bool = False) -> Path:
     """`path` as a folder to write a model into: it must be new or empty, unless a killed run left it."""
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise click.UsageError(f"{path}: not a folder")
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise click.UsageError(f"{path}: {there.name} is a file, not a folder")
     if not resume and folder.exists() and any(folder.iterdir()):
         raise click.UsageError(f"{path}: exists and is not empty")
     return folder

@@ -1,8 +1,10 @@
 """Models asked through Packs: log-probabilities of a policy, scores of a reward model."""
 
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
+import click
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,12 @@ class Packed:
         self.model, self.tokenizer, self.autocast = model, tokenizer, autocast
         # Under an adapter the layers carry it themselves: the plain model is asked.
         self.core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.shared = True
+        if not dealt_out(model):
+            self.settle()
+
+    def settle(self) -> None:
+        """Try out how the model can be asked; for one that ZeRO 3 has dealt out, once its engine is there."""
         self.shared = shares_prompts(self)
         if self.shared:
             use_strips(self.core)  # nobody sees later tokens in a model that shares prompts
@@ -48,6 +56,13 @@ class Packed:
 
 class Policy(Packed):
     """A causal language model: log-probabilities of completions."""
+
+    def settle(self) -> None:
+        """Raises UsageError for a model whose logits we would not get right."""
+        super().settle()
+        if not knows_head(self):
+            raise click.UsageError(f"{self.core.name_or_path}: a {type(self.core).__name__} does more behind its head "
+                                   "than is known here")
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, H] -> [N, vocabulary], with the caps and scales some families put after their head."""
@@ -86,6 +101,21 @@ class RewardModel(Packed):
     def scores(self, batch: Pack) -> Tensor:
         """Rewards [E, K] of a model with one label."""
         return self.logits(batch).view(batch.shape)
+
+
+def dealt_out(model: nn.Module) -> bool:
+    """Whether ZeRO 3 keeps the weights in parts on several devices, to be gathered as they are used."""
+    return any(hasattr(weight, "ds_id") for weight in model.parameters())
+
+
+def whole(weights: Iterable[nn.Parameter], *, change: bool = False) -> AbstractContextManager:
+    """In its body the weights are whole on every rank; with `change`, what rank 0 does to them is kept."""
+    weights = [weight for weight in weights if hasattr(weight, "ds_id")]
+    if not weights:
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(weights, modifier_rank=0 if change else None)
 
 
 def shares_prompts(model: Packed) -> bool:

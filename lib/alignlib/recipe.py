@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 import click
 
+from alignlib import ranks
 from alignlib.options import Finite, must_exist, stack
 
 
@@ -89,7 +90,8 @@ limit_options = stack(
 # Where and in what precision a model runs.
 device_options = stack(
     click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto",
-                 help="Precision of the computation; auto: bf16 on a GPU, fp32 elsewhere."),
+                 help="Precision of the computation; auto: bf16 on a GPU, and for models of hidden size 256 or more on "
+                      "a CPU with units for it (AVX512-BF16, AMX); fp32 elsewhere."),
     click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU if there is one."),
 )
 
@@ -143,9 +145,12 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
         @functools.wraps(function)
         def body(**given):
             must_exist(given["files"])
-            given.pop("launch")
+            ranks.join(given["files"], given.pop("launch"))
             recipe = Recipe(**{name: given.pop(name) for name in names})
-            return function(recipe=recipe, **given)
+            from alignlib import engine  # not at the top: it imports torch
+
+            with engine.entered(recipe):
+                return function(recipe=recipe, **given)
 
         return stack(*made)(body)
 

@@ -11,8 +11,8 @@ import orjson
 import torch
 import transformers
 
-from alignlib import __version__, models, options
-from alignlib.engine import Single
+from alignlib import __version__, models, options, ranks
+from alignlib.engine import Sharded, Single
 from alignlib.packed import Packed
 from alignlib.recipe import Recipe
 
@@ -24,37 +24,45 @@ class Run:
 
     DIR/started.json    the options and the input's checksum, until the end
     DIR/log.jsonl       one object a step
-    DIR/checkpoint-N/   a model folder after N steps; the newest also has trainer.pt
+    DIR/checkpoint-N/   a model folder after N steps; the newest also has trainer.pt (and, of several ranks, deepspeed/)
     DIR/                the final model; run.json comes last, so a folder with it is complete
+
+    Of several ranks the first looks and writes; the others are told.
     """
 
     def __init__(self, recipe: Recipe, asked: dict):
-        self.recipe, self.folder, self.tokens = recipe, options.new_folder(recipe.output, recipe.resume), 0
+        self.recipe, self.folder, self.tokens = recipe, Path(recipe.output), 0
         self.skipped = 0  # records left out as the user asked
         self.asked = orjson.loads(orjson.dumps({**asked, **asdict(recipe)}))
-        self.complete = (self.folder / "run.json").exists()
-        self.checkpoint: Path | None = None
-        if self.complete:
+        self.engine: Single | Sharded | None = None  # made by train.start
+        self.complete, self.checkpoint = ranks.share(self._look)
+
+    def _look(self) -> tuple[bool, Path | None]:
+        """Whether the folder's run is complete, and the checkpoint to go on from. Raises UsageError."""
+        options.new_folder(self.recipe.output, self.recipe.resume)
+        if (self.folder / "run.json").exists():
             self._same(self.folder / "run.json")
             if (self.folder / "started.json").exists():  # killed while it tidied up
                 self._tidy()
-            print(f"{recipe.output} is complete: nothing to resume", file=sys.stderr)
-            return
+            print(f"{self.recipe.output} is complete: nothing to resume", file=sys.stderr)
+            return True, None
         if (self.folder / "started.json").exists():
             self._same(self.folder / "started.json")
         elif self.folder.exists() and any(path.name != "started.tmp" for path in self.folder.iterdir()):
-            raise click.UsageError(f"{recipe.output}: not a run that --resume could go on with")
+            raise click.UsageError(f"{self.recipe.output}: not a run that --resume could go on with")
         found = [path for path in self.folder.glob("checkpoint-*") if (path / "trainer.pt").exists()]
-        self.checkpoint = max(found, key=step_of, default=None)
+        return False, max(found, key=step_of, default=None)
 
     def reads(self, input_crc: int, eval_crc: int = 0) -> None:
         """Remember what the input was. Raises UsageError if the run began with another."""
         self.asked |= {"input_crc": input_crc, "eval_crc": eval_crc}
-        if (self.folder / "started.json").exists():
+        if ranks.first() and (self.folder / "started.json").exists():
             self._same(self.folder / "started.json")
 
     def begin(self) -> None:
         """From here on the folder is this run's: nothing before it failed."""
+        if not ranks.first():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         replace(self.folder / "started.json", {"options": self.asked})
 
@@ -71,6 +79,8 @@ class Run:
 
     def last_entry(self, step: int) -> dict:
         """Cut the log after `step`, where a resumed run goes on; its last entry, {} if there is none."""
+        if not ranks.first():
+            return {}
         path = self.folder / "log.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
@@ -80,6 +90,8 @@ class Run:
     def log(self, entry: dict) -> None:
         """One object a step, to stdout and to the folder. Training goes on when nobody reads stdout any more."""
         self.tokens += entry["tokens"]
+        if not ranks.first():
+            return
         line = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
         with open(self.folder / "log.jsonl", "ab") as handle:
             handle.write(line)
@@ -89,12 +101,19 @@ class Run:
         except BrokenPipeError:
             options.quiet_pipe()
 
-    def save(self, model: Packed, engine: Single, step: int, **more) -> None:
-        """A checkpoint, written beside and renamed; then older ones go, or lose their trainer.pt."""
+    def save(self, model: Packed, step: int, **more) -> None:
+        """A checkpoint, written beside and renamed; then older ones go, or lose what only --resume needs."""
         beside, done = self.folder / ".checkpoint", self.folder / f"checkpoint-{step}"
-        shutil.rmtree(beside, ignore_errors=True)
-        models.save(model, beside)
-        engine.save(beside, step=step, **more)
+        weights = self.engine.weights()
+        if ranks.first():
+            shutil.rmtree(beside, ignore_errors=True)
+            models.save(model, beside, weights)
+        self.engine.save(beside, step=step, **more)
+        if ranks.first():
+            self._rename(beside, done)
+        ranks.wait()
+
+    def _rename(self, beside: Path, done: Path) -> None:
         if done.exists():
             shutil.rmtree(done)
         os.rename(beside, done)
@@ -104,13 +123,16 @@ class Run:
             if i < len(older) - keep:
                 shutil.rmtree(path)
             else:
-                (path / "trainer.pt").unlink(missing_ok=True)
+                light(path)
 
-    def finish(self, model: Packed, final: dict) -> None:
-        """The model into DIR itself, run.json last."""
+    def finish(self, model: Packed, final: dict, weights: dict | None = None) -> None:
+        """The model into DIR itself, run.json last; `weights` are the best ones where those are not the last."""
+        weights = weights or self.engine.weights()
+        if not ranks.first():
+            return
         beside = self.folder / ".final"
         shutil.rmtree(beside, ignore_errors=True)
-        models.save(model, beside)
+        models.save(model, beside, weights)
         for file in beside.iterdir():
             os.replace(file, self.folder / file.name)
         beside.rmdir()
@@ -123,9 +145,16 @@ class Run:
         if self.recipe.keep == 1:  # the last checkpoint is the model itself
             for path in self.folder.glob("checkpoint-*"):
                 shutil.rmtree(path)
-        for name in ("ref_logps.pt", "best.pt", "checkpoint-*/trainer.pt", "started.json"):
-            for path in self.folder.glob(name):
-                path.unlink()
+        for path in self.folder.glob("checkpoint-*"):
+            light(path)
+        for name in ("ref_logps.pt", "best.pt", "started.json"):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def light(checkpoint: Path) -> None:
+    """Leave of a checkpoint the model alone."""
+    (checkpoint / "trainer.pt").unlink(missing_ok=True)
+    shutil.rmtree(checkpoint / "deepspeed", ignore_errors=True)
 
 
 def step_of(path: Path) -> int:

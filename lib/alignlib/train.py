@@ -1,18 +1,19 @@
 """The one training loop, the order of the data, the reference's log-probabilities."""
 
+import collections
+import heapq
 import math
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from alignlib import jsonl, options
-from alignlib.engine import Single
+from alignlib import engine, jsonl, options, ranks
 from alignlib.pack import Pack, plan
 from alignlib.packed import Packed
 from alignlib.recipe import Recipe
@@ -77,16 +78,38 @@ def batch_at(step: int, examples: Sequence[Example], recipe: Recipe) -> list[int
     return order[place * recipe.batch_size:(place + 1) * recipe.batch_size]
 
 
-def packs_at(step: int, model: Packed, examples: Sequence[Example], recipe: Recipe) -> Iterator[Pack]:
-    """The step's packs."""
-    for indices in plan(examples, batch_at(step, examples, recipe), recipe.pack_tokens, shared=model.shared):
-        yield model.pack([examples[i] for i in indices], indices)
+def packs_of(indices: Sequence[int], model: Packed, examples: Sequence[Example],
+             recipe: Recipe) -> Iterator[tuple[Pack, bool]]:
+    """This rank's packs of the examples `indices`, each of which goes to one rank; all ranks get equally many packs.
+
+    False goes with a pack that does not count: where examples are too few, it keeps the other ranks company.
+    """
+    parts = deal([examples[i].length for i in indices], ranks.size())
+    plans = [plan(examples, [indices[i] for i in part], recipe.pack_tokens, shared=model.shared) for part in parts]
+    passes = max(map(len, plans))
+    mine = plans[ranks.rank()]
+    while len(mine) < passes and any(len(pack) > 1 for pack in mine):
+        longest = max(mine, key=len)
+        mine.remove(longest)
+        mine += [longest[::2], longest[1::2]]
+    for pack in mine:
+        yield model.pack([examples[i] for i in pack], pack), True
+    for _ in range(passes - len(mine)):
+        yield model.pack([examples[indices[0]]], indices[:1]), False
 
 
-def packs_of(model: Packed, examples: Sequence[Example], recipe: Recipe) -> Iterator[Pack]:
-    """Packs of all examples, each once."""
-    for indices in plan(examples, range(len(examples)), recipe.pack_tokens, shared=model.shared):
-        yield model.pack([examples[i] for i in indices], indices)
+def deal(lengths: Sequence[int], hands: int) -> list[list[int]]:
+    """Deal things of these lengths into hands of about the same total: the longest first, to who has least.
+
+    >>> deal([5, 1, 4, 3], 2)
+    [[0, 1], [2, 3]]
+    """
+    held, dealt = [(0, hand) for hand in range(hands)], [[] for _ in range(hands)]
+    for thing in sorted(range(len(lengths)), key=lambda thing: (-lengths[thing], thing)):
+        total, hand = held[0]
+        heapq.heapreplace(held, (total + lengths[thing], hand))
+        dealt[hand].append(thing)
+    return dealt
 
 
 # -- the loop ------------------------------------------------------------------------------------------------
@@ -99,17 +122,13 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     held_out  evaluated every recipe.eval_every steps and at the end
     best      a figure of the evaluation: the model saved is the one where it was highest
     """
-    run.begin()
-    adapt(model, recipe)
+    start(model, examples, recipe, run)
     total = steps_in(examples, recipe)
     every = recipe.eval_every or steps_an_epoch(examples, recipe)
     saves = math.ceil(recipe.save_every * (total if recipe.save_every < 1 else 1)) if recipe.save_every else 0
-    engine = Single(model.model, recipe, total)
     state = {"step": 0, "best": None, "best_step": None}
     if run.checkpoint:
-        state = engine.load(run.checkpoint)
-        if adapters := state.pop("adapters", None):
-            model.model.load_state_dict(adapters, strict=False)
+        state = run.engine.load(run.checkpoint)
     entry = run.last_entry(state["step"])
     stop = on_sigterm()
     if recipe.gradient_checkpointing:
@@ -120,56 +139,72 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     for step in options.progress(range(state["step"], total), initial=state["step"], total=total, unit="step"):
         started = time.monotonic()
         entry = {"step": step + 1, "epoch": round((step + 1) / steps_an_epoch(examples, recipe), 4)}
-        entry |= train_step(step, model, examples, objective, recipe, engine)
+        entry |= train_step(step, model, examples, objective, recipe, run.engine)
         entry["tokens_per_second"] = round(entry["tokens"] / (time.monotonic() - started), 1)
         if held_out and ((step + 1) % every == 0 or step + 1 == total):
-            entry |= {f"eval_{name}": value for name, value in evaluate(model, held_out, objective, recipe).items()}
+            found = evaluate(model, held_out, objective, recipe, run.engine)
+            entry |= {f"eval_{name}": value for name, value in found.items()}
             if best and (state["best"] is None or entry[f"eval_{best}"] > state["best"]):
                 state |= {"best": entry[f"eval_{best}"], "best_step": step + 1}
-                keep_best(model, run.folder)
+                keep_best(run)
         run.log(entry)
-        if stop() or (saves and (step + 1) % saves == 0):
-            run.save(model, engine, **{**state, "step": step + 1}, **adapter_weights(model))
-        if stop():
+        asked = any(ranks.gather(stop()))
+        if asked or (saves and (step + 1) % saves == 0):
+            run.save(model, **{**state, "step": step + 1})
+        if asked:
             raise options.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
-    if best and held_out:
-        model.core.load_state_dict(torch.load(run.folder / "best.pt", weights_only=True))
-        entry |= {f"best_{best}": state["best"], "best_step": state["best_step"]}  # the model that is kept
-    run.finish(model, entry)
+    weights = None
+    if best and held_out:  # the model that is kept
+        weights = torch.load(run.folder / "best.pt", weights_only=True) if ranks.first() else None
+        entry |= {f"best_{best}": state["best"], "best_step": state["best_step"]}
+    run.finish(model, entry, weights)
     return entry
 
 
+def start(model: Packed, examples: Sequence[Example], recipe: Recipe, run: Run) -> None:
+    """Begin the run: its folder, the adapters of --lora, its engine. Only the first call does anything."""
+    if run.engine is None:
+        run.begin()
+        adapt(model, recipe)
+        run.engine = engine.of(model, recipe, steps_in(examples, recipe))
+
+
 def train_step(step: int, model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe,
-               engine: Single) -> dict[str, float]:
+               place: engine.Single | engine.Sharded) -> dict[str, float | None]:
     """One step of the optimizer on a global batch; the loss is normalised by the batch's size, however it is split."""
     indices = batch_at(step, examples, recipe)
     size = sum(objective.size(examples[i]) for i in indices) or 1  # cut, empty completions leave nothing to learn
-    loss, tokens, figures = 0.0, 0, {}
-    for batch in packs_at(step, model, examples, recipe):
-        part, more = objective(model, batch)
-        engine.backward(part / size)
-        loss += part.item() / size
-        tokens += batch.tokens
-        for name, value in more.items():
-            figures[name] = figures.get(name, 0.0) + value.item() / len(indices)
-    taken = engine.step()
-    for name, value in {"loss": loss, "gradient's norm": taken["grad_norm"]}.items():
-        if not math.isfinite(value):
+    sums = {"loss": 0.0, "tokens": 0}
+    packs = list(packs_of(indices, model, examples, recipe))
+    for number, (batch, counts) in enumerate(packs):
+        part, figures = place.ask(partial(objective, model, batch))
+        place.backward(part / size * counts, last=number == len(packs) - 1)
+        add(sums, counts, {"loss": part.item() / size, "tokens": batch.tokens}, figures, len(indices))
+    sums = ranks.total(sums)
+    taken = place.step()
+    for name, value in {"loss": sums["loss"], "gradient's norm": taken["grad_norm"]}.items():
+        if value is not None and not math.isfinite(value):
             raise FloatingPointError(f"the {name} is {value} at step {step + 1}")
-    return {"loss": loss, **figures, **taken, "tokens": tokens}
+    tokens = int(sums.pop("tokens"))
+    return {**sums, **taken, "tokens": tokens}
 
 
 @torch.no_grad()
-def evaluate(model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe) -> dict[str, float]:
+def evaluate(model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe,
+             place: engine.Single | engine.Sharded) -> dict[str, float]:
     """The objective's loss and figures over all examples, each counted once."""
     size = sum(map(objective.size, examples))
-    result: dict[str, float] = {"loss": 0.0}
-    for batch in packs_of(model, examples, recipe):
-        loss, figures = objective(model, batch)
-        result["loss"] += loss.item() / size
-        for name, value in figures.items():
-            result[name] = result.get(name, 0.0) + value.item() / len(examples)
-    return result
+    sums = {"loss": 0.0}
+    for batch, counts in packs_of(range(len(examples)), model, examples, recipe):
+        loss, figures = place.ask(partial(objective, model, batch))
+        add(sums, counts, {"loss": loss.item() / size}, figures, len(examples))
+    return ranks.total(sums)
+
+
+def add(sums: dict[str, float], counts: bool, amounts: dict[str, float], figures: dict[str, Tensor], size: int) -> None:
+    """Add a pack's amounts, and its figures as parts of means over `size` examples: all 0 where it does not count."""
+    for name, value in {**amounts, **{name: value.item() / size for name, value in figures.items()}}.items():
+        sums[name] = sums.get(name, 0) + value * counts
 
 
 @torch.no_grad()
@@ -177,22 +212,27 @@ def reference(model: Packed, examples: Sequence[Example], recipe: Recipe, run: R
               logps: Callable[[Pack], Tensor], held_out: Sequence[Example] = ()) -> None:
     """Set `ref_logps` in the examples' values: `logps` of the packs that training and evaluation will see first.
 
-    In the very same packs, so that a policy that is its own reference starts at a log-ratio of exactly 0.
-    Computed once; a resumed run, whose policy has moved, reads them from its folder.
+    In the very same packs, so that a policy that is its own reference starts at a log-ratio of exactly 0: `model` is
+    the run's, started already, or another. Computed once; a resumed run, whose policy has moved, reads them from its
+    folder.
     """
     run.begin()
     file = run.folder / "ref_logps.pt"
-    if file.exists():
-        found = torch.load(file, weights_only=True)
-    else:
+    found = ranks.share(lambda: torch.load(file, weights_only=True) if file.exists() else None)
+    if found is None:
+        place = run.engine if run.engine and run.engine.model is model else engine.asking(model, recipe)
         needed = min(steps_in(examples, recipe), steps_an_epoch(examples, recipe))
         steps = options.progress(range(needed), unit="step", desc="reference")
-        first = (batch for step in steps for batch in packs_at(step, model, examples, recipe))
-        found = [{index: row for batch in packs
-                  for index, row in zip(batch.indices, logps(batch).tolist(), strict=True)}
-                 for packs in (first, packs_of(model, held_out, recipe))]
-        torch.save(found, file.with_suffix(".tmp"))
-        os.replace(file.with_suffix(".tmp"), file)
+        first = (pack for step in steps
+                 for pack in packs_of(batch_at(step, examples, recipe), model, examples, recipe))
+        rest = packs_of(range(len(held_out)), model, held_out, recipe) if held_out else ()
+        found = [{index: row for batch, _ in packs
+                  for index, row in zip(batch.indices, place.ask(partial(logps, batch)).tolist(), strict=True)}
+                 for packs in (first, rest)]
+        found = [dict(collections.ChainMap(*parts)) for parts in zip(*ranks.gather(found), strict=True)]
+        if ranks.first():
+            torch.save(found, file.with_suffix(".tmp"))
+            os.replace(file.with_suffix(".tmp"), file)
     for some, rows in zip((examples, held_out), found, strict=True):
         for index, row in rows.items():
             some[index].values["ref_logps"] = row
@@ -222,14 +262,8 @@ def adapt(model: Packed, recipe: Recipe) -> None:
     model.core = model.model.get_base_model()
 
 
-def adapter_weights(model: Packed) -> dict:
-    """What trains, where that is not the whole model: for a checkpoint, whose folder holds the merged weights."""
-    if model.model is model.core:
-        return {}
-    return {"adapters": {name: weight.detach().cpu() for name, weight in model.model.named_parameters()
-                         if weight.requires_grad}}
-
-
-def keep_best(model: Packed, folder: Path) -> None:
-    torch.save(model.core.state_dict(), folder / "best.tmp")
-    os.replace(folder / "best.tmp", folder / "best.pt")
+def keep_best(run: Run) -> None:
+    weights = run.engine.weights()
+    if ranks.first():
+        torch.save(weights, run.folder / "best.tmp")
+        os.replace(run.folder / "best.tmp", run.folder / "best.pt")

@@ -1,0 +1,198 @@
+"""The processes that train together: how they are started, which one this is, what they tell each other.
+
+A rank is one process. `al-sft --launch N` starts N of them here; torchrun, the deepspeed launcher and Slurm's srun
+start them anywhere. All read the same files and go through the same body; rank 0 alone writes.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import click
+
+OURS = "ALIGN_LAUNCHED"  # set by `launch`: its ranks leave the last word to it
+SPOOL = "ALIGN_STDIN"  # where `launch` has put standard input
+PATIENCE = timedelta(hours=2)  # of a rank that waits for another, which may be saving a large model
+
+
+def rank() -> int:
+    return int(os.environ["RANK"]) if size() > 1 else 0
+
+
+def size() -> int:
+    """How many processes train together; 1 for a command started plainly."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def local() -> int:
+    """Which of its machine's processes this is, and so which device is its own."""
+    return int(os.environ.get("LOCAL_RANK") or 0) if size() > 1 else 0
+
+
+def first() -> bool:
+    """Whether this is the one process that writes and speaks."""
+    return rank() == 0
+
+
+# -- starting ------------------------------------------------------------------------------------------------
+
+
+def join(files: Sequence[str], count: int | None) -> None:
+    """Find out who we are; with `count`, start that many processes of this very command instead and exit as they did.
+
+    Raises UsageError for an outer launcher's ranks that would share one standard input.
+    """
+    slurm()
+    outer = size() > 1 and OURS not in os.environ
+    if size() > 1 and "RANK" not in os.environ:
+        raise click.UsageError("WORLD_SIZE is set but RANK is not: neither torchrun, deepspeed nor srun")
+    if outer and count:
+        raise click.UsageError("--launch: another launcher has started this already")
+    if outer and (not files or "-" in files):
+        raise click.UsageError("several processes cannot share standard input: give a file, or use --launch")
+    if OURS not in os.environ and count:
+        launch(count, spool=not files or "-" in files)
+    if SPOOL in os.environ:  # everyone reads it from the start, as its own standard input
+        os.dup2(os.open(os.environ[SPOOL], os.O_RDONLY), 0)
+    if not first():  # errors still leave, by `report`
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+
+
+def slurm() -> None:
+    """Say in torch's words what srun says of its tasks; a batch script without srun is one process."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if "WORLD_SIZE" in os.environ or tasks == "1":
+        return
+    job = int(os.environ["SLURM_JOB_ID"]) + int(os.environ.get("SLURM_STEP_ID", 0))
+    os.environ |= {"WORLD_SIZE": tasks, "RANK": os.environ["SLURM_PROCID"], "LOCAL_RANK": os.environ["SLURM_LOCALID"]}
+    os.environ.setdefault("MASTER_ADDR", first_host(os.environ["SLURM_STEP_NODELIST"]))
+    os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))
+
+
+def first_host(hosts: str) -> str:
+    """The first of Slurm's list of hosts: "gpu[007-009,12],login" -> "gpu007"."""
+    start, bracket, rest = re.match(r"([^\[,]*)(\[?)(.*)", hosts).groups()
+    return start + (re.match(r"\d+", rest).group() if bracket else "")
+
+
+def launch(count: int, *, spool: bool) -> NoReturn:
+    """Run this command in `count` processes here, and exit as they did: the first failure says why."""
+    folder = tempfile.mkdtemp(prefix="align-")
+    os.environ[OURS] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    try:
+        if spool:
+            os.environ[SPOOL] = os.path.join(folder, "stdin")
+            with open(os.environ[SPOOL], "wb") as handle:
+                shutil.copyfileobj(sys.stdin.buffer, handle)
+        code = run_all(count, folder)
+    finally:
+        shutil.rmtree(folder)
+    sys.exit(code)
+
+
+def run_all(count: int, folder: str) -> int:
+    """Start the processes by torch's elastic agent, wait for them: the exit code."""
+    import logging
+
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the report is ours
+    command = os.path.splitext(os.path.basename(sys.argv[0]))[0].replace("-", "_")
+    how = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=folder, rdzv_backend="c10d",
+                       rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0,
+                       logs_specs=DefaultLogsSpecs(log_dir=folder))
+    try:
+        elastic_launch(how, sys.executable)("-m", command, *sys.argv[1:])
+    except SignalException as asked:  # the ranks have been told and have ended
+        return 128 + asked.sigval
+    except ChildFailedError as ended:
+        return verdict(ended.failures)
+    return 0
+
+
+def verdict(failures: dict) -> int:
+    """Print why the ranks ended, {rank: ProcessFailure}; the exit code. One killed comes before those it took along."""
+    number, failure = min(failures.items(), key=lambda item: (item[1].exitcode > 0, item[1].timestamp, item[0]))
+    name = os.path.splitext(os.path.basename(sys.argv[0]))[0].replace("_", "-")
+    if failure.exitcode < 0:
+        print(f"{name}: rank {number} was killed by {signal.Signals(-failure.exitcode).name}; all have ended, "
+              "--resume goes on from the last checkpoint", file=sys.stderr)
+        return 1
+    if "message" in failure.error_file_data and failure.error_file != "<N/A>":
+        print(failure.error_file_data["message"], file=sys.stderr)
+    return failure.exitcode
+
+
+def report(line: str) -> None:
+    """An error's one line, to stderr or to the launcher, which prints the first."""
+    if OURS in os.environ and (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
+        with open(file, "w") as handle:
+            json.dump({"message": line, "timestamp": int(time.time())}, handle)
+        return
+    print(line if size() == 1 else f"rank {rank()}: {line}", file=sys.__stderr__ or sys.stderr)
+
+
+# -- talking -------------------------------------------------------------------------------------------------
+
+
+def connect(device: str) -> None:
+    """Meet the other processes, over gloo on CPUs, over NCCL between GPUs; alone, be a group of one."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    if size() > 1:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
+def share(work: Callable[[], Any]) -> Any:
+    """What `work` gives rank 0, on every rank."""
+    if size() == 1:
+        return work()
+    import torch.distributed as dist
+
+    found = [work() if first() else None]
+    dist.broadcast_object_list(found, device="cpu")
+    return found[0]
+
+
+def gather(value: Any) -> list:
+    """Every rank's value, on every rank."""
+    if size() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    found = [None] * size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def total(figures: dict[str, float]) -> dict[str, float]:
+    """The sum over ranks of each figure; all ranks give the same names."""
+    if size() == 1:
+        return figures
+    import torch
+    import torch.distributed as dist
+
+    sums = torch.tensor(list(figures.values()), dtype=torch.float64)
+    dist.all_reduce(sums)
+    return dict(zip(figures, sums.tolist(), strict=True))
+
+
+def wait() -> None:
+    """Until every rank has come here."""
+    gather(None)
