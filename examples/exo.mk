@@ -23,6 +23,9 @@ $(if $(wildcard $(DATA)/.),,$(error DATA=$(DATA): no such folder))
 endif
 scale := $(if $(filter toy,$(SCALE)),$(if $(DATA),data,toy),$(SCALE))
 
+# The toy world's tables were made in fp32; --dtype auto depends on the machine.
+DTYPE ?= $(if $(filter toy,$(scale)),fp32,auto)
+
 toy.size := 1m
 toy.prompt := --max-prompt 192
 toy.lengths := --max-length 256 --max-completion 64
@@ -64,6 +67,8 @@ paper.draws := 1
 
 # $(call of,NAME,X): the setting X of the experiment NAME.
 of = $(or $($(1).$(scale).$(2)),$($(scale).$(2)))
+# $(call common,NAME): what every command that runs a model is told.
+common = --dtype $(DTYPE) $(call of,$(1),prompt)
 # $(call found,pairs.train): the file of that name in DATA, packed or not.
 found = $(or $(firstword $(wildcard $(DATA)/$(1).jsonl $(DATA)/$(1).jsonl.gz)),$(error $(DATA) has no $(1).jsonl))
 
@@ -86,7 +91,7 @@ $(1): $$(SETUP)
 	@echo "$$($(1).run)/report:" && ls $$($(1).run)/report && cat $$($(1).run)/report/table.md
 
 $(1).run := runs/$(subst $(space),-,$(strip $(1) $(filter paper,$(SCALE)) $(notdir $(MODEL:/=)) $(notdir $(DATA:/=)) \
-  $(if $(DATA),,$($(1).$(scale).part)) $(if $(filter-out file,$(origin REWARDS)),$(REWARDS))))
+  $(if $(DATA),,$($(1).$(scale).part)) $(foreach name,REWARDS DTYPE,$(if $(filter-out file,$(origin $(name))),$($(name))))))
 $(1).start := $(if $(MODEL),,$$($(1).run)/base/config.json)
 $(1).model := $(or $(MODEL),$$($(1).run)/base)
 
@@ -98,20 +103,20 @@ $$($(1).run)/base/config.json: $$($(1).run)/train.jsonl
 	al-data new-model $$(@D) $$< --size $$(call of,$(1),size)
 
 $$($(1).run)/sft/run.json: $$($(1).run)/$(if $($(1).teach),teach,train).jsonl $$($(1).start)
-	al-sft $$($(1).model) $$< -o $$(@D) --resume $$(call of,$(1),prompt) $$(call of,$(1),lengths) $$(call of,$(1),sft) >> $$(@D).log
+	al-sft $$($(1).model) $$< -o $$(@D) --resume $$(call common,$(1)) $$(call of,$(1),lengths) $$(call of,$(1),sft) >> $$(@D).log
 
 $$($(1).run)/rm/run.json: $$($(1).run)/$(if $($(1).labels),labels,train).jsonl $$($(1).run)/sft/run.json
-	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume $$(call of,$(1),prompt) $$(call of,$(1),lengths) $$(call of,$(1),rm) \
+	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume $$(call common,$(1)) $$(call of,$(1),lengths) $$(call of,$(1),rm) \
 	  $(if $($(1).labels),--loss classify) >> $$(@D).log
 
 # For -rw: the SFT policy's own answers, rewarded.
 $$($(1).run)/samples.jsonl: $$($(1).run)/train.jsonl $$($(1).run)/sft/run.json
 	head -n $$(call of,$(1),prompts) $$< > $$@.prompts
 	al-sample $$($(1).run)/sft $$@.prompts -n 4 --ids -t $$(call of,$(1),temperature) \
-	  -m $$(call of,$(1),new-tokens) $$(call of,$(1),prompt) $$(into)
+	  -m $$(call of,$(1),new-tokens) $$(call common,$(1)) $$(into)
 
 $$($(1).run)/rw.jsonl: $$($(1).run)/samples.jsonl $(if $(filter oracle,$(REWARDS)),,$$($(1).run)/rm/run.json)
-	al-score $(if $(filter oracle,$(REWARDS)),$$($(1).oracle),$$($(1).run)/rm $$($(1).reward) $$(call of,$(1),prompt)) \
+	al-score $(if $(filter oracle,$(REWARDS)),$$($(1).oracle),$$($(1).run)/rm $$($(1).reward) $$(call common,$(1))) \
 	  $$< $$(into)
 
 # For -pref: people's preferences on as many prompts; with a classifier as reward model, its own among the samples.
@@ -122,11 +127,11 @@ $$($(1).run)/pref.jsonl: $$($(1).run)/$(if $($(1).labels),rw,train).jsonl
 $(foreach method,$(METHODS),$$($(1).run)/$(method)/run.json): $$($(1).run)/%/run.json: $$($(1).run)/pref.jsonl $$($(1).run)/rw.jsonl
 	al-train-exo $$($(1).run)/sft $$($(1).run)/$$(lastword $$(subst -, ,$$*)).jsonl -o $$(@D) --resume --loss $$* \
 	  --beta-pi $$(call of,$(1),beta) --beta-r $$(call of,$(1),beta) --temperature $$(call of,$(1),temperature) \
-	  $$(call of,$(1),prompt) $$(call of,$(1),lengths) $$(call of,$(1),align) --save-every $$(call of,$(1),spread) --keep 0 >> $$(@D).log
+	  $$(call common,$(1)) $$(call of,$(1),lengths) $$(call of,$(1),align) --save-every $$(call of,$(1),spread) --keep 0 >> $$(@D).log
 
 # What the chosen answers are worth, to win against.
 $$($(1).run)/chosen.learned.jsonl: $$($(1).run)/test.jsonl $$($(1).run)/rm/run.json
-	al-pref2rw $(if $($(1).labels),--to chosen) $$< | al-score $$($(1).run)/rm $$($(1).reward) $$(call of,$(1),prompt) -o $$@.part && mv $$@.part $$@
+	al-pref2rw $(if $($(1).labels),--to chosen) $$< | al-score $$($(1).run)/rm $$($(1).reward) $$(call common,$(1)) -o $$@.part && mv $$@.part $$@
 
 $$($(1).run)/chosen.oracle.jsonl: $$($(1).run)/test.jsonl
 	al-pref2rw $$< | al-score $$($(1).oracle) -o $$@.part && mv $$@.part $$@
@@ -135,7 +140,7 @@ $$($(1).run)/chosen.oracle.jsonl: $$($(1).run)/test.jsonl
 $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows): $$($(1).run)/%.rows: $$($(1).run)/%/run.json \
     $$($(1).run)/chosen.learned.jsonl $(if $(filter toy,$(scale)),$$($(1).run)/chosen.oracle.jsonl)
 	RUN=$$($(1).run) ORACLE=$(if $(filter toy,$(scale)),$($(1).oracle)) REWARD='$$($(1).reward)' \
-	  PROMPT='$$(call of,$(1),prompt)' TEMPERATURE=$$(call of,$(1),temperature) NEW_TOKENS=$$(call of,$(1),new-tokens) DRAWS=$$(call of,$(1),draws) \
+	  COMMON='$$(call common,$(1))' TEMPERATURE=$$(call of,$(1),temperature) NEW_TOKENS=$$(call of,$(1),new-tokens) DRAWS=$$(call of,$(1),draws) \
 	  bash examples/figures.sh $$*
 
 $$($(1).run)/report/table.md: $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows)

@@ -1,6 +1,6 @@
 # Figures of one method's policies, its checkpoints and the last, on held-out prompts: bash examples/figures.sh METHOD
 # Every policy answers the test prompts; the answers get log-probabilities under the policy and the SFT model, and rewards.
-# RUN, PROMPT, TEMPERATURE, NEW_TOKENS, DRAWS, REWARD and ORACLE come from exo.mk; METHOD.rows in RUN is what comes out.
+# RUN, COMMON, TEMPERATURE, NEW_TOKENS, DRAWS, REWARD and ORACLE come from exo.mk; METHOD.rows in RUN is what comes out.
 set -euo pipefail
 method=$1 made=$RUN/$method.made
 mkdir -p "$made"
@@ -26,12 +26,12 @@ policies() {
 policies > "$made/policies"
 while read -r step folder; do
   into "$made/said.$step.jsonl" al-sample "$folder" "$RUN/test.jsonl" -n "$DRAWS" -t "$TEMPERATURE" -m "$NEW_TOKENS" \
-    $PROMPT --logps --ids
+    $COMMON --logps --ids
   sed "s/^{/{\"step\":$step,/" "$made/said.$step.jsonl"  # all policies' answers together: models are loaded once
 done < "$made/policies" > "$made/said.jsonl"
 
-into "$made/kl.jsonl" al-score "$RUN/sft" $PROMPT --logps --temperature "$TEMPERATURE" --as-field ref_logps "$made/said.jsonl"
-into "$made/learned.jsonl" al-score "$RUN/rm" $REWARD $PROMPT "$made/said.jsonl"
+into "$made/kl.jsonl" al-score "$RUN/sft" $COMMON --logps --temperature "$TEMPERATURE" --as-field ref_logps "$made/said.jsonl"
+into "$made/learned.jsonl" al-score "$RUN/rm" $REWARD $COMMON "$made/said.jsonl"
 [ -z "$ORACLE" ] || into "$made/oracle.jsonl" al-score "$ORACLE" "$made/said.jsonl"
 
 while read -r step _; do

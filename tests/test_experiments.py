@@ -1,5 +1,6 @@
 """The experiments' Makefiles, asked what they would do from the beginning (`make -n -B`)."""
 
+import re
 import subprocess
 
 import pytest
@@ -23,6 +24,10 @@ def test_every_experiment_has_the_whole_chain(name, scale):
         assert step in done.stdout
     assert ("al-data new-model" in done.stdout) == (not scale)
     assert ("--lr 1e-6" in done.stdout) == bool(scale)  # the paper's
+    asked = [command for command in done.stdout.replace("\\\n", " ").splitlines()
+             if re.search(r"al-(sft|train-\w+|sample) |al-score runs|figures\.sh", command)]
+    dtype = "auto" if scale else "fp32"  # the tables of the toy world are the same on any CPU
+    assert len(asked) >= 13 and all(f"--dtype {dtype} " in command for command in asked)
 
 
 @pytest.mark.parametrize(("args", "said"), [
@@ -37,5 +42,6 @@ def test_a_mistake_is_named(args, said):
 
 def test_other_data_other_folder():
     folders = {next(line for line in planned("hh-exo", *args).stdout.splitlines() if "report/table.md" in line)
-               for args in ([], ["REWARDS=learned"], ["SCALE=paper", "MODEL=m"], ["SCALE=paper", "MODEL=m", "PART=p"])}
-    assert len(folders) == 4
+               for args in ([], ["REWARDS=learned"], ["SCALE=paper", "MODEL=m"], ["SCALE=paper", "MODEL=m", "PART=p"],
+                         ["DTYPE=bf16"])}
+    assert len(folders) == 5

@@ -51,7 +51,9 @@ def main(model, files, recipe, loss, **how):
         return
     policy = models.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
     ref = how["ref"]
-    reference = policy if ref in ("self", "ref_logps") else models.load_policy(ref, recipe.device, recipe.dtype)
+    reference = policy  # another is computed as the policy is: rounding alone must not make them differ
+    if ref not in ("self", "ref_logps"):
+        reference = models.load_policy(ref, recipe.device, recipe.dtype, train=True)
     if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise click.UsageError(f"--ref {ref}: its tokenizer is not that of {model}")
     encoder = models.encoder(policy, **recipe.limits)

@@ -12,6 +12,7 @@ JOBS = {
     "al-score, bad lines put aside": lambda folder: score_job(folder, skip=True),
     "al-score of a pipe": lambda folder: score_job(folder, stdin=True),
     "al-sft": lambda folder: training_job(folder, "al-sft"),
+    "al-sft in bf16": lambda folder: training_job(folder, "al-sft", "--dtype", "bf16"),
     "al-sft, adapters": lambda folder: training_job(folder, "al-sft", "--lora", 4),
     "al-train-exo": lambda folder: training_job(folder, "al-train-exo"),
     "al-train-exo, all checkpoints kept": lambda folder: training_job(folder, "al-train-exo", "--keep", 0),

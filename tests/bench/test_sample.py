@@ -19,7 +19,7 @@ def policy(tmp_path_factory) -> models.Policy:
     folder = tmp_path_factory.mktemp("sample")
     (folder / "records").write_text(call("al-data", "toy", "--limit", 300).stdout)
     assert call("al-data", "new-model", "--size", "25m", folder / "model", folder / "records").returncode == 0
-    return models.load_policy(str(folder / "model"), "cpu")
+    return models.load_policy(str(folder / "model"), "cpu", "fp32")
 
 
 @pytest.fixture(autouse=True)
