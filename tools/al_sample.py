@@ -5,11 +5,46 @@ out   {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!", " Hm"],
 pipe  al-sample sft -n 4 prompts.jsonl | al-score rm > scored.jsonl
 """
 
+from contextlib import closing
+
 import click
+from click.core import ParameterSource
 
 from alignlib import options, recipe, records
 
 OLD = {*records.OF_COMPLETIONS, "condition"}  # goes with completions that a record had
+
+# Options that only some backends can do anything about.
+TAKEN_BY = {
+    **dict.fromkeys(("batch_tokens", "device"), ("hf",)),
+    **dict.fromkeys(("top_k", "logps", "ids", "max_prompt", "keep_prompt", "on_long", "dtype"), ("hf", "vllm")),
+    **dict.fromkeys(("tensor_parallel", "data_parallel", "gpu_memory", "max_model_len"), ("vllm",)),
+    **dict.fromkeys(("base_url", "api", "concurrency", "timeout", "retries"), ("openai",)),
+}
+WINDOWS = {"hf": 64, "vllm": 1024, "openai": 64}
+
+backend_options = options.stack(
+    click.option("--backend", type=click.Choice(["hf", "vllm", "openai"]), default="hf",
+                 help="What runs the model: this command, vLLM, or a server."),
+    click.option("--window", type=click.IntRange(min=1),
+                 help="Records batched together (hf), or read ahead of the one to be written (vllm, openai).  "
+                 "[default: 64; vllm: 1024]"),
+    click.option("--batch-tokens", type=click.IntRange(min=1), default=16384, help="hf: tokens on the device at once."),
+    click.option("--tensor-parallel", type=click.IntRange(min=1), default=1, help="vllm: GPUs that share one model."),
+    click.option("--data-parallel", type=click.IntRange(min=1), default=1, help="vllm: models, each on its own GPUs."),
+    click.option("--gpu-memory", type=options.Finite(0, 1, min_open=True),
+                 help="vllm: the share of a GPU to take.  [default: vLLM's]"),
+    click.option("--max-model-len", type=click.IntRange(min=2),
+                 help="vllm: tokens of prompt and completion.  [default: the model's context]"),
+    click.option("--base-url", metavar="URL",
+                 help="openai: the server.  [default: $OPENAI_BASE_URL, or OpenAI's]"),
+    click.option("--api", type=click.Choice(["auto", "completions", "chat"]), default="auto",
+                 help="openai: auto is chat for messages, completions for a prompt."),
+    click.option("--concurrency", type=click.IntRange(min=1), default=16, help="openai: calls at a time."),
+    click.option("--timeout", type=options.Finite(0, min_open=True), default=300.0, help="openai: seconds a call."),
+    click.option("--retries", type=click.IntRange(min=0), default=5,
+                 help="openai: of a call that was refused in passing, dropped, late or answered with garbage."),
+)
 
 
 @options.command(reads=("prompt",), writes=("completions", "finish_reasons", "completion_ids", "temperatures",
@@ -21,53 +56,39 @@ OLD = {*records.OF_COMPLETIONS, "condition"}  # goes with completions that a rec
               help="May be given several times; 0 is greedy.")
 @click.option("--greedy", is_flag=True, help="The same as --temperature 0.")
 @click.option("--top-p", type=options.Finite(0, 1, min_open=True), default=1.0, help="Nucleus sampling.")
-@click.option("--top-k", type=click.IntRange(min=0), default=0, help="Of the K most likely tokens; 0: of all.")
+@click.option("--top-k", type=click.IntRange(min=0), default=0,
+              help="Of the K most likely tokens; 0: of all. Not openai.")
 @click.option("-m", "--max-new-tokens", type=click.IntRange(min=1), default=128,
               help="A completion is cut there.")
 @click.option("--stop", multiple=True, help="A text that ends a completion and is left out of it; may be repeated.")
 @click.option("--condition", default=None, help="Text to put before each prompt, for sampling only.")
 @click.option("--logps", is_flag=True,
-              help="Also ids, and the log-probability of each completion given the bare prompt.")
-@click.option("--ids", is_flag=True, help="Also the completions' token ids.")
-@click.option("--seed", type=int, default=0, help="Of the draws.")
-@click.option("--batch-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")
-@click.option("--window", type=click.IntRange(min=1), default=64, help="Records that are batched together.")
+              help="Also ids, and the log-probability of each completion given the bare prompt. Not openai.")
+@click.option("--ids", is_flag=True, help="Also the completions' token ids. Not openai.")
+@click.option("--seed", type=options.Seed(), default=0, help="Of the draws.")
 @click.option("--max-prompt", type=click.IntRange(min=1),
-              help="Tokens of a prompt.  [default: what the context leaves]")
+              help="Tokens of a prompt. Not openai.  [default: what the context leaves]")
 @click.option("--keep-prompt", type=click.Choice(["end", "start"]), default="end",
-              help="Which end of a too long prompt stays.")
+              help="Which end of a too long prompt stays. Not openai.")
 @click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
-              help="What a too long prompt does; counted in the summary.")
+              help="What a too long prompt does; counted in the summary. Not openai.")
 @recipe.device_options
-def main(model, files, output, resume, on_error, rejects, shard, number, temperatures, greedy, top_p, top_k,
-         max_new_tokens, stop, condition, logps, ids, seed, batch_tokens, window, max_prompt, keep_prompt, on_long,
-         dtype, device):
-    """Sample completions of each prompt from the policy MODEL. Streams, a window of records at a time."""
-    from alignlib import decode, models
-    from alignlib.tokens import Example
+@backend_options
+def main(model, files, output, resume, on_error, rejects, shard, number, temperatures, greedy, stop, condition, logps,
+         ids, backend, window, **given):
+    """Sample completions of each prompt from the policy MODEL: a folder, a name on the Hub, or a server's name for it.
 
+    Streams: hf a window of records at a time, vllm and openai each record as it is done.
+    """
+    must_be_taken(backend)
     if not all(stop):
         raise click.UsageError("--stop: an empty text would stop everything")
-    if greedy and click.get_current_context().get_parameter_source("temperatures").name == "COMMANDLINE":
+    if greedy and asked_for("temperatures"):
         raise click.UsageError("--greedy is --temperature 0: give one of the two")
     summary = options.Summary()
-    policy = models.load_policy(model, device, dtype)
-    if max_new_tokens >= policy.context:
-        raise click.UsageError(f"--max-new-tokens {max_new_tokens}: the model's context is {policy.context} tokens")
-    limits = {"max_length": min(policy.context, 1 << 20), "keep": keep_prompt, "on_long": on_long,
-              "max_prompt": min(max_prompt or policy.context, policy.context - max_new_tokens),
-              "max_completion": max_new_tokens + 1}
-    encoder = models.encoder(policy, **limits)
-    # Log-probabilities are of the bare prompt, which is cut as the one that was sampled from was, and counted there.
-    bare = models.encoder(policy, **{**limits, "on_long": "truncate"}) if logps else None
-    how = decode.Sampling(max_new_tokens, top_k, top_p, stop, seed)
-    plan = [t for t in ((0.0,) if greedy else temperatures) for _ in range(number)]
-    # Log-probabilities are those of what was drawn from; several temperatures, or none, mean 1.
-    temperature = plan[0] if len(set(plan)) == 1 and plan[0] > 0 else 1.0
-
-    def prepare(record):
-        records.require(record, "prompt")
-        return encoder.fit(Example(encoder.prompt(record, condition or ""), [])).prompt
+    plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
+    given |= {"condition": condition, "logps": logps, "window": window or WINDOWS[backend]}
+    sampler = load(backend, model, plan, stop, given)
 
     def finish(line, draws):
         record = {name: value for name, value in line.record.items() if name not in OLD}
@@ -76,34 +97,58 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
         if ids or logps:  # log-probabilities are of these ids: their text may encode to others
             record["completion_ids"] = [draw.ids for draw in draws]
         if len(set(plan)) > 1:
-            record["temperatures"] = plan
+            record["temperatures"] = list(plan)
         if condition is not None:
             record["condition"] = condition
         if logps:
-            record |= score(policy, bare.encode(record, record["completions"]), temperature)
+            record["logps"] = sampler.logps(record, draws)
+            record |= {"logps_temperature": sampler.how.scale} if sampler.how.scale != 1 else {}
         return record
 
-    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
-        for lines in stream.windows(window):
-            draws = {line.index: [decode.Draw(line.index, i, line.data, t, where=line.where)
-                                  for i, t in enumerate(plan)] for line in lines}
-            waiting = list(lines)
-            for batch in decode.batches([d for row in draws.values() for d in row], batch_tokens, max_new_tokens):
-                summary.count(tokens=decode.generate(policy, encoder, batch, how))
-                while waiting and all(draw.reason for draw in draws[waiting[0].index]):
-                    line = waiting.pop(0)
-                    stream.write(line, finish(line, draws[line.index]))
-        summary.count(completions=stream.written * len(plan), **encoder.cut)
+    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=sampler.prepare,
+                             model=model) as stream:
+        with closing(sampler.draws(stream)) as done:
+            for line, draws in done:
+                stream.write(line, finish(line, draws))
+        summary.count(**{"tokens": 0, "completions": stream.written * len(plan), **sampler.counts()})
         summary.close(stream)
 
 
-def score(policy, example, temperature):
-    """The completions' log-probabilities, as al-score computes them."""
-    import torch
+def asked_for(name):
+    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
 
-    with torch.inference_mode():
-        logps = policy.logps(policy.pack([example]), temperature)[0].tolist()
-    return {"logps": logps} | ({"logps_temperature": temperature} if temperature != 1 else {})
+
+def must_be_taken(backend):
+    """Refuse options that would do nothing."""
+    for parameter in click.get_current_context().command.params:
+        takers = TAKEN_BY.get(parameter.name, (backend,))
+        if backend not in takers and asked_for(parameter.name):
+            raise click.UsageError(f"{parameter.opts[-1]} is not for --backend {backend}")
+
+
+def load(backend, model, plan, stop, given):
+    """The backend's sampler; `given` holds all the options that it may take."""
+    from alignlib.sampling import Sampling
+
+    how = Sampling(given["max_new_tokens"], given["top_k"], given["top_p"], stop, given["seed"], plan)
+
+    def take(*names):
+        return {name: given[name] for name in names}
+
+    prompts = take("condition", "logps", "window", "dtype", "max_prompt", "keep_prompt", "on_long")
+    if backend == "hf":
+        from alignlib import local
+
+        return local.Sampler(model, how, **prompts, **take("batch_tokens", "device"))
+    if backend == "vllm":
+        from alignlib import vllm_engine
+
+        own = take("tensor_parallel", "data_parallel", "gpu_memory", "max_model_len")
+        return vllm_engine.Sampler(model, how, **prompts, **own)
+    from alignlib import completions, server
+
+    asked = server.Server(given["base_url"], **take("concurrency", "timeout", "retries"))
+    return completions.Sampler(model, how, asked, **take("condition", "window", "api"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ run, or one with other options for the rest, draws what it would have drawn.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,35 +13,11 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from alignlib.packed import Policy
+from alignlib.sampling import Draw, Sampling, cut
 from alignlib.tokens import Encoder
 
 ROOM = 64  # tokens of space a cache keeps ahead
 COMPACT = 0.75  # when fewer rows than this share are unfinished, the others leave the batch
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to draw: `temperature` 0 is greedy; top_k 0 and top_p 1 keep every token."""
-
-    max_new_tokens: int
-    top_k: int = 0
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int = 0
-
-
-@dataclass(slots=True)
-class Draw:
-    """One completion: to be drawn, being drawn, done (`reason` is "stop" or "length")."""
-
-    record: int  # its number in the whole input: part of the draw's name
-    number: int  # which of the record's completions
-    prompt: list[int]
-    temperature: float
-    ids: list[int] = field(default_factory=list)  # without end-of-sequence
-    text: str = ""
-    reason: str = ""
-    where: str = ""  # what messages call the record
 
 
 class GrowingLayer(DynamicLayer):
@@ -214,10 +189,7 @@ def finisher(policy: Policy, encoder: Encoder, how: Sampling) -> Callable[[Draw,
             elif len(draw.ids) == how.max_new_tokens:
                 draw.reason = "length"
         if draw.reason:
-            draw.text = encoder.decode(draw.ids)
-            if places := [at for text in how.stop if (at := draw.text.find(text)) >= 0]:
-                draw.text = draw.text[:min(places)]
-                draw.ids = encoder.completion(draw.text, finished=False)
+            cut(draw, encoder, how.stop)
         return bool(draw.reason)
 
     return finished

@@ -293,10 +293,10 @@ def _identity(file) -> tuple[int, int] | None:
 
 
 def run_key(model: str | None) -> str:
-    """A hash of the command's options, but for those that say where data comes from and goes, and of its model."""
+    """A hash of the command's options, but for those that change nothing in a record, and of its model."""
     context = click.get_current_context()
-    where = ("files", "output", "resume", "rejects")
-    options = {name: value for name, value in context.params.items() if name not in where}
+    beside = ("files", "output", "resume", "rejects", "concurrency", "timeout", "retries")
+    options = {name: value for name, value in context.params.items() if name not in beside}
     text = repr((context.command.name, __version__, sorted(options.items()), fingerprint(model) if model else None))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

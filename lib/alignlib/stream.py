@@ -14,6 +14,7 @@ import math
 import os
 import stat
 import sys
+import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -67,6 +68,7 @@ class Stream:
         self.crc = 0  # of the input that has left
         self.written = self.rejected = 0
         self._bad: deque[Line] = deque()  # read, but not yet their turn to leave
+        self._turn = threading.RLock()  # `ahead` reads in one thread while another writes
         self._out = self._rejects = None
         self._state: BinaryIO | None = None
         self.complete = bool(resume and output and Path(output).is_file() and not self._state_path.exists())
@@ -105,13 +107,27 @@ class Stream:
         Lists depend on line numbers alone, so a resumed run sees the same ones; the list in which the killed run
         stopped comes whole, and `write` passes over the lines that have left already.
         """
+        yield from self._windows(size)
+        self.finish()
+
+    def ahead(self) -> Iterator[Line]:
+        """The good lines one by one, for a reader in a thread of its own; the writer ends with `finish`."""
+        for window in self._windows(1):
+            yield from window
+
+    def finish(self) -> None:
+        """Put aside the bad lines behind the last good one, which has left."""
+        self._reject_before(None)
+
+    def _windows(self, size: int) -> Iterator[list[Line]]:
         window: list[Line] = []
         for line in self._lines(size):
             if not line.error:
                 window.append(line)
             elif self.skip or isinstance(line.error, Skip):
-                self._bad.append(line)
-                self._reject_before(self.next)  # at once, if nothing before it is still to be written
+                with self._turn:
+                    self._bad.append(line)
+                    self._reject_before(self.next)  # at once, if nothing before it is still to be written
             else:
                 if window:
                     yield window  # what came before the bad line still leaves
@@ -121,7 +137,6 @@ class Stream:
                 window = []
         if window:
             yield window
-        self._reject_before(None)
 
     def block(self, size: int) -> range:
         """The numbers of the records that are this shard's: whole windows, so that they share batches as ever."""
@@ -151,17 +166,25 @@ class Stream:
 
     def write(self, line: Line, record: dict) -> None:
         """Write and flush the record made from `line`; nothing, if it left in the run that is being resumed."""
-        if line.index < self.next:
-            return
-        if self._bad:
+        with self._turn:
+            if line.index < self.next:
+                return
             self._reject_before(line.index)
-        data = dumps(record)
-        self._out.cut()
-        if self._state is not None:
-            self._save(line.index, line.crc)
-        self._out.write(data)
-        self.next, self.crc = line.index + 1, line.crc
-        self.written += 1
+            data = dumps(record)
+            self._out.cut()
+            if self._state is not None:
+                self._save(line.index, line.crc)
+            self._out.write(data)
+            self.next, self.crc = line.index + 1, line.crc
+            self.written += 1
+
+    def reject(self, line: Line, error: ValueError) -> None:
+        """Put aside, instead of writing it, a good line of which nothing could be made."""
+        with self._turn:
+            self._reject_before(line.index)
+            line.error = error
+            self._bad.appendleft(line)
+            self._reject_before(line.index)
 
     def _reject_before(self, index: int | None) -> None:
         """Put aside the bad lines whose turn has come: those up to line `index`, or all."""

@@ -1,0 +1,128 @@
+"""The sampler of --backend openai: any server with OpenAI's completions or chat completions."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+
+from alignlib import records
+from alignlib.ahead import in_order
+from alignlib.jsonl import Line, kind
+from alignlib.sampling import Draw, Sampling, seed_of, stop_place
+from alignlib.server import Failure, Server
+from alignlib.stream import Stream
+
+SEED_BITS = 31  # servers keep seeds in integers of different sizes
+REFUSALS = (400, 422)
+
+
+class Sampler:
+    """Draws from a server's `model`. How often a prompt is asked for all its completions is the server's to say."""
+
+    def __init__(self, model: str, how: Sampling, server: Server, *, condition: str | None, api: str, window: int):
+        self.model, self.how, self.server, self.condition, self.api = model, how, server, condition, api
+        self.window = window
+        self.most = max(how.plan.count(temperature) for temperature in how.plan)  # completions a call
+        self.used = {"prompt_tokens": 0, "tokens": 0}
+
+    def prepare(self, record: dict) -> tuple[str, dict]:
+        """The API to ask, and the request's part that says what about."""
+        records.require(record, "prompt")
+        if "messages" in record and self.api == "completions":
+            raise ValueError("messages: --api completions takes a prompt")
+        if "messages" in record and self.condition:
+            raise ValueError("messages: a condition goes before a plain prompt only")
+        if "messages" in record:
+            return "chat", {"messages": record["messages"]}
+        prompt = (self.condition or "") + record["prompt"]
+        if self.api == "chat":
+            return "chat", {"messages": [{"role": "user", "content": prompt}]}
+        return "completions", {"prompt": prompt}
+
+    def draws(self, stream: Stream) -> Iterator[tuple[Line, list[Draw]]]:
+        with closing(in_order(stream.ahead(), self.sample, self.window, self.server.close)) as done:
+            for line, future in done:
+                try:
+                    draws = future.result()
+                except Failure as error:
+                    if error.everything or not stream.skip:
+                        error.message = f"{line.where}: {error.message}"
+                        raise
+                    stream.reject(line, ValueError(error.message))
+                else:
+                    yield line, draws
+        stream.finish()
+
+    async def sample(self, line: Line) -> list[Draw]:
+        """All the completions of a record; those of one temperature together."""
+        groups: dict[float, list[Draw]] = {}
+        draws = [Draw(line.index, i, [], t, where=line.where) for i, t in enumerate(self.how.plan)]
+        for draw in draws:
+            groups.setdefault(draw.temperature, []).append(draw)
+        await asyncio.gather(*(self.fill(*line.data, group) for group in groups.values()))
+        return draws
+
+    async def fill(self, api: str, about: dict, draws: list[Draw]) -> None:
+        """Ask until every draw of one temperature is done: a server may give fewer than are asked for."""
+        while draws:
+            asked = min(len(draws), self.most)
+            try:
+                choices = await self.server.ask(api, self.request(about, draws[0], asked), self.read)
+            except Failure as error:
+                if asked == 1 or error.status not in REFUSALS:
+                    raise
+                self.most = 1  # it may be `n` that the server does not take
+                continue
+            for draw, (text, reason) in zip(draws, choices, strict=False):
+                draw.text, draw.reason = text, reason
+            draws = draws[len(choices):]
+
+    def request(self, about: dict, first: Draw, count: int) -> dict:
+        seed = seed_of(self.how.seed, first.record, first.number, SEED_BITS)
+        request = {"model": self.model, **about, "max_tokens": self.how.max_new_tokens, "seed": seed,
+                   "temperature": first.temperature}
+        # What is the default goes unsaid: some servers refuse whatever they do not know.
+        if count > 1:
+            request["n"] = count
+        if self.how.top_p < 1:
+            request["top_p"] = self.how.top_p
+        if self.how.stop:
+            request["stop"] = list(self.how.stop)
+        return request
+
+    def read(self, body: dict) -> list[tuple[str, str]]:
+        """Texts and reasons of an answer's choices.
+
+        Raises ValueError for garbage, and Failure for an answer that is no completion.
+        """
+        choices = body.get("choices")
+        if not isinstance(choices, list) or not choices:
+            raise ValueError(f"choices: expected a list of some, got {kind(choices)}")
+        made = [_choice(choice, f"choices[{i}]") for i, choice in enumerate(choices)]
+        usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+        for name, said in (("prompt_tokens", "prompt_tokens"), ("tokens", "completion_tokens")):
+            self.used[name] += usage[said] if type(usage.get(said)) is int else 0
+        return [self.ended(text, reason) for text, reason in made]
+
+    def ended(self, text: str, reason: str) -> tuple[str, str]:
+        """A stop string ends the text and is left out, whether the server sees to it or not."""
+        place = stop_place(text, self.how.stop)
+        return (text, reason) if place is None else (text[:place], "stop")
+
+    def counts(self) -> dict[str, int]:
+        return {**self.used, **self.server.counts}
+
+
+def _choice(choice: object, path: str) -> tuple[str, str]:
+    """The text and the finish reason of one choice, of either API."""
+    if not isinstance(choice, dict):
+        raise ValueError(f"{path}: expected an object, got {kind(choice)}")
+    reason = choice.get("finish_reason")
+    if reason not in ("stop", "length"):
+        if isinstance(reason, str):  # content_filter, tool_calls: an answer, but no completion
+            raise Failure(f"{path}.finish_reason: {reason[:80]}")
+        raise ValueError(f"{path}.finish_reason: expected a string, got {kind(reason)}")
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else choice.get("text")
+    if not isinstance(text, str):
+        raise ValueError(f"{path}: expected a text, got {kind(text)}")
+    return text, reason

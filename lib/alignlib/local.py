@@ -1,0 +1,49 @@
+"""The sampler that is built in (--backend hf): windows of records, drawn in batches on one device."""
+
+from collections.abc import Iterator
+
+import torch
+
+from alignlib import decode, models
+from alignlib.jsonl import Line
+from alignlib.packed import Policy
+from alignlib.sampling import Draw, Sampling, limits, prompt_ids
+from alignlib.stream import Stream
+
+
+class Sampler:
+    """Draws from the policy at `model`; a resumed run makes the batches of the run it goes on with."""
+
+    def __init__(self, model: str, how: Sampling, *, condition: str | None, logps: bool, window: int,
+                 batch_tokens: int, device: str, dtype: str, **prompts):
+        self.how, self.condition, self.window, self.batch_tokens = how, condition, window, batch_tokens
+        self.policy: Policy = models.load_policy(model, device, dtype)
+        room = limits(self.policy.context, how, **prompts)
+        self.encoder = models.encoder(self.policy, **room)
+        # Log-probabilities are of the bare prompt, which is cut as the one sampled from was, and counted there.
+        self.bare = models.encoder(self.policy, **{**room, "on_long": "truncate"}) if logps else None
+        self.tokens = 0
+
+    def prepare(self, record: dict) -> list[int]:
+        return prompt_ids(self.encoder, record, self.condition)
+
+    def draws(self, stream: Stream) -> Iterator[tuple[Line, list[Draw]]]:
+        for lines in stream.windows(self.window):
+            rows = {line.index: [Draw(line.index, i, line.data, t, where=line.where)
+                                 for i, t in enumerate(self.how.plan)] for line in lines}
+            waiting = list(lines)
+            every = [draw for row in rows.values() for draw in row]
+            for batch in decode.batches(every, self.batch_tokens, self.how.max_new_tokens):
+                self.tokens += decode.generate(self.policy, self.encoder, batch, self.how)
+                while waiting and all(draw.reason for draw in rows[waiting[0].index]):
+                    line = waiting.pop(0)
+                    yield line, rows[line.index]
+
+    def logps(self, record: dict, draws: list[Draw]) -> list[float]:
+        """As al-score computes them."""
+        example = self.bare.encode(record, record["completions"])
+        with torch.inference_mode():
+            return self.policy.logps(self.policy.pack([example]), self.how.scale)[0].tolist()
+
+    def counts(self) -> dict[str, int]:
+        return {"tokens": self.tokens, **self.encoder.cut}

@@ -1,0 +1,134 @@
+"""An OpenAI-compatible server, asked many things at a time: retries, time limits, and no word of the key.
+
+    server = Server("http://localhost:8000/v1", concurrency=16, timeout=300, retries=5)
+    text = await server.ask("chat", {"model": "m", "messages": [...]}, read)     # read: dict -> str, or ValueError
+"""
+
+import asyncio
+import email.utils
+import math
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+import openai
+import orjson
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds before another try; doubles from the one to the other
+PATIENCE = 600.0  # seconds: who is told to come back later than that gives up
+ABOUT_ALL = (401, 403, 404)  # answers that every other call would get too
+PASSING = (408, 409, 425, 429)  # and 500 and above: worth another try
+
+Answer = TypeVar("Answer")
+
+
+class Failure(click.ClickException):
+    """A call that gave no answer, said in one line. `everything`: the next call would fare no better."""
+
+    def __init__(self, message: str, status: int | None = None, everything: bool = False):
+        super().__init__(message)
+        self.status, self.everything = status, everything
+
+
+class Server:
+    """What is to be asked, and how. The key comes from OPENAI_API_KEY; without one, none is sent.
+
+    base_url     None: OPENAI_BASE_URL, or OpenAI's own
+    concurrency  calls at a time; one that waits for its next try keeps its place, so that a server which asks for
+                 patience is asked less
+    timeout      seconds, for each try as a whole
+    retries      further tries of a call that was refused in passing, dropped, late, or answered with garbage
+    """
+
+    def __init__(self, base_url: str | None, *, concurrency: int, timeout: float, retries: int):
+        self.key = os.environ.get("OPENAI_API_KEY", "").strip()
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise click.UsageError("OPENAI_API_KEY: no key has such characters")
+        if base_url and not base_url.startswith(("http://", "https://")):
+            raise click.UsageError(f"--base-url {base_url}: expected http://... or https://...")
+        # The client's own retries know nothing of garbage: all are made here, so that none is made twice over.
+        self.client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=timeout,
+                                         default_headers=None if self.key else {"Authorization": openai.omit})
+        self.timeout, self.retries, self.places = timeout, retries, asyncio.Semaphore(concurrency)
+        self.counts = {"calls": 0, "retried": 0}
+
+    async def ask(self, api: str, request: dict, read: Callable[[dict], Answer]) -> Answer:
+        """What `read` makes of the answer to a request to the API, "chat" or "completions". Raises Failure.
+
+        `read` raises ValueError for an answer that is not what it should be; the call is made again.
+        """
+        endpoint = self.client.chat.completions if api == "chat" else self.client.completions
+        async with self.places:
+            for tries in range(self.retries + 1):
+                self.counts["calls"] += 1
+                try:
+                    async with asyncio.timeout(self.timeout):  # the client's own starts anew with each byte
+                        reply = await endpoint.with_raw_response.create(**request)
+                    return read(_json(reply.content))
+                except (openai.APIError, TimeoutError, ValueError) as error:
+                    problem, wait = self.weigh(error, tries)
+                if wait is None or tries == self.retries:
+                    break
+                self.counts["retried"] += 1
+                await asyncio.sleep(wait)
+        # Outside the handler: what the server said there may quote the key, and a traceback would show it.
+        if tries and wait is not None:
+            problem.message += f" ({tries + 1} tries)"
+        raise problem
+
+    def weigh(self, error: Exception, tries: int) -> tuple[Failure, float | None]:
+        """The error as a Failure without the key, and the seconds to wait before another try; None: there is none."""
+        wait = min(FIRST_WAIT * 2**tries, LONGEST_WAIT) * random.uniform(0.5, 1)  # apart from those that fell with it
+        if isinstance(error, openai.APIStatusError):
+            return self.weigh_status(error, wait)
+        if isinstance(error, TimeoutError | openai.APITimeoutError):
+            return Failure(f"no answer within {self.timeout:g} s"), wait
+        if isinstance(error, openai.APIConnectionError):
+            return Failure(self.clean(f"no connection, or a broken one: {error.__cause__ or error}")), wait
+        return Failure(self.clean(f"an answer that is none: {error}")), wait
+
+    def weigh_status(self, error: openai.APIStatusError, wait: float) -> tuple[Failure, float | None]:
+        status, spent = error.status_code, error.code == "insufficient_quota"
+        problem = Failure(self.clean(f"the server says {status}: {_said(error)}"), status,
+                          everything=spent or status in ABOUT_ALL)
+        if spent or not (status in PASSING or status >= 500):
+            return problem, None
+        told = _retry_after(error.response.headers)
+        return problem, None if told is not None and told > PATIENCE else max(told or 0.0, wait)
+
+    def clean(self, text: str) -> str:
+        """One line without the key."""
+        return " ".join((text.replace(self.key, "***") if self.key else text).split())[:500]
+
+    async def close(self) -> None:
+        await self.client.close()
+
+
+def _json(content: bytes) -> dict:
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise ValueError("expected an object")
+    return body
+
+
+def _said(error: openai.APIStatusError) -> str:
+    """The server's own words, out of the usual places."""
+    body = error.body if isinstance(error.body, dict) else {"message": error.body or error.response.reason_phrase}
+    return str(body.get("message") or body.get("detail") or body)
+
+
+def _retry_after(headers) -> float | None:
+    """Seconds that the server asks to wait for, as a number or until a date; None where it does not say."""
+    said = headers.get("retry-after", "")
+    try:
+        seconds = float(headers["retry-after-ms"]) / 1000 if "retry-after-ms" in headers else float(said)
+    except ValueError:
+        date = email.utils.parsedate_tz(said)
+        return email.utils.mktime_tz(date) - time.time() if date else None
+    return None if math.isnan(seconds) else seconds
