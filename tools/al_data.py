@@ -56,7 +56,7 @@ def sink_options(function: Callable) -> Callable:
     for option in (
         options.output_option,
         click.option("--only", type=click.Choice(list(ONLY)), help="Keep only these fields (and id, domain)."),
-        click.option("--seed", type=int, default=0, help="Of the shuffle; of the toy world's draws."),
+        click.option("--seed", type=options.Seed(), default=0, help="Of the shuffle; of the toy world's draws."),
         click.option("--shuffle", is_flag=True, help="In random order. Reads all input first."),
         click.option("--limit", type=click.IntRange(0), help="At most this many records."),
     ):
@@ -130,7 +130,7 @@ def imdb_command(labels, prompt_words, source, split, only, **sink) -> None:
               help="All parameters, embeddings included, within 15 % at 2048 tokens.")
 @click.option("--vocab-size", type=click.IntRange(fresh.LEAST_VOCABULARY), default=2048, help="Tokens, at most.")
 @click.option("--context", type=click.IntRange(1), default=512, help="The longest text, in tokens.")
-@click.option("--seed", type=int, default=0, help="Of the weights.")
+@click.option("--seed", type=options.Seed(), default=0, help="Of the weights.")
 def new_model_command(folder, files, size, vocab_size, context, seed) -> None:
     """Make an untrained Llama in FOLDER, its byte-level BPE tokenizer trained on the texts of the records in FILES.
 
@@ -143,9 +143,7 @@ def new_model_command(folder, files, size, vocab_size, context, seed) -> None:
         check(record, "prompt", "messages", "chosen", "rejected", "completions", "text")
         return list(fresh.texts(record))
 
-    for name in files:
-        if name != "-" and not Path(name).is_file():
-            raise click.UsageError(f"{name}: no such file")
+    options.must_exist(files)
     corpus = []
     for line in read_all(files, prepare=texts):
         corpus += line.data

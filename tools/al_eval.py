@@ -72,6 +72,7 @@ def reward(files, name, against, buckets, resamples, seed, labels, output, as_js
     if name in ("what", "records", "words", "by_length"):
         raise click.UsageError(f"--as {name}: the result has another {name}")
     summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
+    summary.count(records=0)  # said even of an empty input
     other = first_rewards(against) if against else {}
     rewards, words, won = Sample(), Sample(), Sample()
     for line in jsonl.read_all(files, lambda record: records.require_completions(record, "rewards")):
@@ -89,7 +90,7 @@ def reward(files, name, against, buckets, resamples, seed, labels, output, as_js
         groups = [rewards.groups[i] for i in members]
         by_length.append({"words": [int(min(lengths)), int(max(lengths))],
                           name: metrics.mean_interval(scores, groups, **bootstrap)})
-    figures = {"records": summary.counts.get("records", 0), name: rewards.mean(bootstrap)}
+    figures = {"records": summary.counts["records"], name: rewards.mean(bootstrap)}
     if against:
         figures["winrate" if name == "reward" else f"{name}_winrate"] = won.mean(bootstrap)
     figures |= {
@@ -134,6 +135,7 @@ def rm(files, strategy, bins, plot, resamples, seed, labels, output, as_json) ->
     from alignlib import metrics
 
     summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
+    summary.count(records=0)
     chosen, rejected = array("d"), array("d")
     for line in jsonl.read_all(files, two_rewards):
         summary.count(records=1)
@@ -181,6 +183,7 @@ def kl(files, resamples, seed, labels, output, as_json) -> None:
     from alignlib.metrics import mean_interval
 
     summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
+    summary.count(records=0)
     ratios, tokens, counted = Sample(), Sample(), True
     for line in jsonl.read_all(files, two_logps):
         record = line.record
@@ -189,7 +192,7 @@ def kl(files, resamples, seed, labels, output, as_json) -> None:
         tokens.add(line.index, token_counts(record))
         counted = counted and "completion_ids" in record
     per_token = mean_interval(ratios.values, ratios.groups, weights=tokens.values, **bootstrap) if counted else None
-    figures = {"records": summary.counts.get("records", 0), "kl": ratios.mean(bootstrap), "kl_per_token": per_token}
+    figures = {"records": summary.counts["records"], "kl": ratios.mean(bootstrap), "kl_per_token": per_token}
     evaluations.write("kl", figures, labels, output, as_json)
     summary.close()
 
@@ -226,6 +229,7 @@ def text(files, coherence, pool, resamples, seed, labels, output, as_json) -> No
     from alignlib import metrics
 
     summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
+    summary.count(records=0)
     embed = embedder(coherence, pool) if coherence else None
     samples = {name: Sample() for name in (*REPETITION, *PER_RECORD, "words", "chars", "tokens", "cut", "coherence")}
     together, short, pending = metrics.Distinct(), 0, []
@@ -255,7 +259,7 @@ def text(files, coherence, pool, resamples, seed, labels, output, as_json) -> No
         del samples["coherence"]
     means = {name: sample.mean(bootstrap) for name, sample in samples.items()}
     shares = dict(zip(("dist_1", "dist_2", "dist_3"), together.shares() or [None] * 3, strict=True))
-    figures = {"records": summary.counts.get("records", 0), **means, "too_short": short, **shares}
+    figures = {"records": summary.counts["records"], **means, "too_short": short, **shares}
     evaluations.write("text", figures, labels, output, as_json)
     if embed:
         summary.count(texts_cut_for_coherence=embed.cut)

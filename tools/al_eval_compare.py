@@ -79,6 +79,8 @@ def curve(files, field, smooth, title, plot, output, as_json) -> None:
     summary, logs, series = options.Summary(), [], {}
     for name, path in files:
         name = name or ("<stdin>" if path == "-" else str(Path(path).with_suffix("")))
+        if name in series:
+            raise click.UsageError(f"{name}: two logs of one name (NAME=FILE gives another)")
         steps, values, figures = read_log(path, field)
         if figures["other"] and not values and not figures["null"]:
             raise jsonl.DataError(f"{name}: no line has {field}")

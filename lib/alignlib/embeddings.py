@@ -1,10 +1,15 @@
 """Texts as vectors, for al-eval's coherence: a Hugging Face encoder, its last layer pooled."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from transformers import AutoModel, AutoTokenizer
+
+from alignlib import hub
 
 # What tokenizers that know no limit report as theirs is an enormous number.
 LONGEST = 8192
@@ -18,8 +23,11 @@ class Embedder:
     """
 
     def __init__(self, model: str, pool: str = "mean"):
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
-        self.model = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
+        if not sys.stderr.isatty():
+            transformers.utils.logging.disable_progress_bar()
+        here = Path(model).exists() or not hub.answers()  # what is in the cache is still found
+        self.tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=here)
+        self.model = AutoModel.from_pretrained(model, dtype=torch.float32, local_files_only=here).eval()
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
         longest = getattr(self.model.config, "max_position_embeddings", None) or LONGEST
         self.limit = min(self.tokenizer.model_max_length, longest, LONGEST)

@@ -32,7 +32,7 @@ def command(*reads: str) -> Callable:
 
 
 def bootstrap_options(function: Callable) -> Callable:
-    function = click.option("--seed", default=0, help="Of the bootstrap.")(function)
+    function = click.option("--seed", default=0, type=click.IntRange(0), help="Of the bootstrap.")(function)
     return click.option("--resamples", default=1000, type=click.IntRange(1), help="Of the bootstrap.")(function)
 
 

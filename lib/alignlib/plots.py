@@ -5,6 +5,8 @@ number where no interval is known.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,15 @@ def calibration(curve: Sequence[Mapping], path: str, *, title: str = "") -> None
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         above.plot([0, 1], [0, 1], color="#999999", linestyle=(0, (4, 3)), linewidth=1.2, label="perfect calibration")
         x, y = [bin["predicted"] for bin in curve], [bin["observed"] for bin in curve]
-        spread = [[bin["observed"] - bin["low"] for bin in curve], [bin["high"] - bin["observed"] for bin in curve]]
         if curve:
+            spread = _spread([{"mean": bin["observed"], **bin} for bin in curve])
             above.errorbar(x, y, yerr=spread, color=COLOURS[0], marker="o", markersize=5, linewidth=1.6,
                            elinewidth=1, capsize=2.5, label="reward model (95 % interval)")
         above.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that is preferred", title=title)
         above.legend(loc="upper left")
-        below.bar(x, [bin["n"] for bin in curve], width=0.6 / max(10, len(curve)), color=COLOURS[0], alpha=0.55)
+        gaps = [inf, *(right - left for left, right in pairwise(x)), inf]
+        widths = [min(0.06, 0.9 * gap) for gap in map(min, pairwise(gaps))]  # no bar hides its neighbour
+        below.bar(x, [bin["n"] for bin in curve], width=widths, color=COLOURS[0], edgecolor=COLOURS[0], alpha=0.55)
         below.set(xlabel="predicted probability of being preferred", ylabel="n")
         below.grid(axis="x", visible=False)
 
@@ -100,11 +104,14 @@ def _mean(figure: Mapping | float) -> float:
 
 
 def _spread(figures: Sequence[Mapping | float]) -> list[list[float]] | None:
-    """Lengths of the error bars, below and above: 2 lists of (n,); none of length 0 throughout."""
+    """Lengths of the error bars, below and above: 2 lists of (n,); none of length 0 throughout.
+
+    A mean may lie outside its percentile interval, by rounding or of very skew figures: that bar ends at the mean.
+    """
     ends = [_ends(figure) for figure in figures]
     middles = [_mean(figure) for figure in figures]
-    below = [middle - low for middle, (low, _) in zip(middles, ends, strict=True)]
-    above = [high - middle for middle, (_, high) in zip(middles, ends, strict=True)]
+    below = [max(0.0, middle - low) for middle, (low, _) in zip(middles, ends, strict=True)]
+    above = [max(0.0, high - middle) for middle, (_, high) in zip(middles, ends, strict=True)]
     return [below, above] if any(below) or any(above) else None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import click
 
 from alignlib import ranks
-from alignlib.options import Finite, must_exist, stack
+from alignlib.options import Finite, Seed, must_exist, stack
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
         click.option("--save-every", type=Finite(min=0, min_open=True),
                      help="Steps between checkpoints; below 1, a share of the run.  [default: none]"),
         click.option("--keep", type=click.IntRange(min=0), default=1, help="Checkpoints to keep; 0: all."),
-        click.option("--seed", type=int, default=0, help="Of the data's order and of new weights."),
+        click.option("--seed", type=Seed(), default=0, help="Of the data's order and of new weights."),
     )
     names = [field.name for field in fields(Recipe)]
 
