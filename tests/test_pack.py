@@ -151,6 +151,9 @@ class LookUp(torch.nn.Module):
             return SimpleNamespace(last_hidden_state=torch.eye(self.table.shape[-1])[input_ids])
         return SimpleNamespace(last_hidden_state=self.table[:, :input_ids.shape[1]])
 
+    def forward(self, **inputs):
+        return SimpleNamespace(logits=self.base_model(**inputs).last_hidden_state)
+
     def get_output_embeddings(self):
         return torch.nn.Identity()
 

@@ -125,10 +125,8 @@ class Packed:
         """One {field: numbers} a line, in order."""
         import torch
 
-        from alignlib.pack import plan
-
         examples, found = [line.data for line in lines], [{} for _ in lines]
-        for indices in plan(examples, range(len(examples)), self.pack_tokens, shared=self.model.shared):
+        for indices in self.model.plan(examples, range(len(examples)), self.pack_tokens):
             batch = self.model.pack([examples[i] for i in indices])
             self.tokens += batch.tokens
             with torch.inference_mode():

@@ -1,7 +1,7 @@
 """Models asked through Packs: log-probabilities of a policy, scores of a reward model."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import click
@@ -9,26 +9,30 @@ import torch
 from torch import Tensor, nn
 
 from alignlib import losses
-from alignlib.attention import use_strips
-from alignlib.pack import Pack, pack
+from alignlib.attention import use_flex, use_strips
+from alignlib.pack import Pack, pack, plan
 from alignlib.tokens import Example
 
 
 class Packed:
-    """A transformer under a head, asked through Packs. `shared` is False where it cannot share prompts."""
+    """A transformer under a head, asked through Packs; `train`: gradients will be asked for.
 
-    def __init__(self, model: nn.Module, tokenizer, *, autocast: torch.dtype | None = None):
-        self.model, self.tokenizer, self.autocast = model, tokenizer, autocast
+    `shared` is False where it cannot share prompts, `flat` is True where its packs are one row, for flex_attention.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer, *, autocast: torch.dtype | None = None, train: bool = False):
+        self.model, self.tokenizer, self.autocast, self.train = model, tokenizer, autocast, train
         # Under an adapter the layers carry it themselves: the plain model is asked.
         self.core = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.shared = True
+        self.shared, self.flat = True, False
         if not dealt_out(model):
             self.settle()
 
     def settle(self) -> None:
         """Try out how the model can be asked; for one that ZeRO 3 has dealt out, once its engine is there."""
         self.shared = shares_prompts(self)
-        if self.shared:
+        self.flat = self.shared and self.device.type == "cuda" and packs_flat(self)
+        if self.shared and not self.flat:
             use_strips(self.core)  # nobody sees later tokens in a model that shares prompts
 
     @property
@@ -39,8 +43,11 @@ class Packed:
     def context(self) -> int:
         return context_of(self.core.config)
 
-    def pack(self, examples: list[Example], indices: list[int] | None = None) -> Pack:
-        return pack(examples, indices, shared=self.shared, device=self.device)
+    def plan(self, examples: Sequence[Example], indices: Sequence[int], tokens: int) -> list[list[int]]:
+        return plan(examples, indices, tokens, shared=self.shared, flat=self.flat)
+
+    def pack(self, examples: Sequence[Example], indices: Sequence[int] | None = None) -> Pack:
+        return pack(examples, indices, shared=self.shared, flat=self.flat, device=self.device)
 
     def precision(self) -> AbstractContextManager:
         if self.autocast is None:
@@ -59,10 +66,10 @@ class Policy(Packed):
 
     def settle(self) -> None:
         """Raises UsageError for a model whose logits we would not get right."""
-        super().settle()
         if not knows_head(self):
             raise click.UsageError(f"{self.core.name_or_path}: a {type(self.core).__name__} does more behind its head "
                                    "than is known here")
+        super().settle()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, H] -> [N, vocabulary], with the caps and scales some families put after their head."""
@@ -133,14 +140,56 @@ def shares_prompts(model: Packed) -> bool:
         plain = torch.cat([model.hidden(row)[-len(part):] for row, part in zip(rows, (one, two), strict=True)])
         try:
             packed = model.hidden(pack([example], device=model.device))[len(prompt):]
-            error = (packed - plain).abs().max().item() / plain.float().std().item()
-            reason = f"differ by {error:.1e} of their spread"
+            error = apart(packed, plain)
+            reason = f"differ by {error:.1e} of their length"
         except (TypeError, ValueError, RuntimeError, IndexError) as failure:
             error, reason = float("inf"), f"fail ({failure})"
     if error <= (1e-3 if plain.dtype == torch.float32 else 0.1):
         return True
     print(f"warning: {type(model.core).__name__}: shared prompts {reason}; using padded rows", file=sys.stderr)
     return False
+
+
+def packs_flat(model: Packed) -> bool:
+    """Whether flex_attention gives for groups in one flat row what plain rows give; asked once, on load.
+
+    Of a model to train, also on the way back. Where it does, the model attends so from now on; where not, its packs
+    are rows under dense masks, and a warning says why.
+    """
+    if not use_flex(model.core):
+        return False
+    tokens = torch.arange(320) * 7 % model.core.config.vocab_size
+    parts = [part.tolist() for part in tokens.split([40, 24, 16] * 4)]
+    groups = [Example(parts[i], parts[i + 1:i + 3]) for i in range(0, len(parts), 3)]  # in three blocks
+    exact = model.autocast is None and model.core.dtype == torch.float32
+    try:
+        pairs = zip(states(model, groups, flat=True), states(model, groups, flat=False), strict=True)
+        error = max(apart(found, wanted) for found, wanted in pairs)
+        reason = f"differs by {error:.1e} of its states' or gradients' length"
+    except (TypeError, ValueError, RuntimeError, IndexError) as failure:
+        error, reason = float("inf"), f"fails ({str(failure).strip().splitlines()[0]})"
+    if error <= (1e-3 if exact else 0.1):
+        return True
+    model.core.set_attn_implementation("sdpa")
+    print(f"warning: {type(model.core).__name__}: flex_attention {reason}; using dense masks", file=sys.stderr)
+    return False
+
+
+def states(model: Packed, groups: list[Example], *, flat: bool) -> list[Tensor]:
+    """The hidden states that predict completions, [N, H]; of a model to train, a gradient that went through it all."""
+    back = model.train and not dealt_out(model.model)
+    batch = pack(groups, shared=flat, flat=flat, device=model.device)
+    with model.precision(), torch.set_grad_enabled(back):
+        found = model.hidden(batch)[batch.sources]
+    if not back:
+        return [found]
+    first = next(weight for weight in model.core.base_model.parameters() if weight.ndim == 1)  # before all attention
+    return [found.detach(), *torch.autograd.grad(found.float().tanh().sum(), first)]
+
+
+def apart(found: Tensor, wanted: Tensor) -> float:
+    """How far vectors are from what they should be, in lengths of those; the worst of all, [..., H]."""
+    return ((found - wanted).float().norm(dim=-1) / wanted.float().norm(dim=-1)).max().item()
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from alignlib import engine, jsonl, options, ranks
-from alignlib.pack import Pack, plan
+from alignlib.pack import Pack
 from alignlib.packed import Packed
 from alignlib.recipe import Recipe
 from alignlib.run import Run
@@ -85,7 +85,7 @@ def packs_of(indices: Sequence[int], model: Packed, examples: Sequence[Example],
     False goes with a pack that does not count: where examples are too few, it keeps the other ranks company.
     """
     parts = deal([examples[i].length for i in indices], ranks.size())
-    plans = [plan(examples, [indices[i] for i in part], recipe.pack_tokens, shared=model.shared) for part in parts]
+    plans = [model.plan(examples, [indices[i] for i in part], recipe.pack_tokens) for part in parts]
     passes = max(map(len, plans))
     mine = plans[ranks.rank()]
     while len(mine) < passes and any(len(pack) > 1 for pack in mine):
