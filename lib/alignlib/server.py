@@ -50,8 +50,8 @@ class Server:
         if base_url and not base_url.startswith(("http://", "https://")):
             raise click.UsageError(f"--base-url {base_url}: expected http://... or https://...")
         # The client's own retries know nothing of garbage: all are made here, so that none is made twice over.
-        self.client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=timeout,
-                                         default_headers=None if self.key else {"Authorization": openai.omit})
+        self.client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=timeout)
+        self.headers = {} if self.key else {"Authorization": openai.omit}
         self.timeout, self.retries, self.places = timeout, retries, asyncio.Semaphore(concurrency)
         self.counts = {"calls": 0, "retried": 0}
 
@@ -66,7 +66,7 @@ class Server:
                 self.counts["calls"] += 1
                 try:
                     async with asyncio.timeout(self.timeout):  # the client's own starts anew with each byte
-                        reply = await endpoint.with_raw_response.create(**request)
+                        reply = await endpoint.with_raw_response.create(**request, extra_headers=self.headers)
                     return read(_json(reply.content))
                 except (openai.APIError, TimeoutError, ValueError) as error:
                     problem, wait = self.weigh(error, tries)

@@ -1,0 +1,95 @@
+"""An OpenAI-compatible server that does to each call what its script says: answer, refuse, drop, babble, wait.
+
+    with Server(script) as server:         # script(request, nth) -> an action; nth: how often this was asked before
+        run("al-sample", "m", "--backend", "openai", "--base-url", server.url, ...)
+    server.calls                            # what was asked, in order: (path, headers, request)
+"""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def subject(request: dict) -> str:
+    """The prompt, or the last message."""
+    return request.get("prompt") or request["messages"][-1]["content"]
+
+
+def answer(request: dict, texts: list[str] | None = None, reason: str = "stop", **more) -> dict:
+    """A right answer: as many choices as asked for, which echo the prompt."""
+    texts = [f"{subject(request)}/{i}" for i in range(request.get("n", 1))] if texts is None else texts
+    said = "messages" in request
+    choices = [{"index": i, "finish_reason": reason,
+                **({"message": {"role": "assistant", "content": text}} if said else {"text": text})}
+               for i, text in enumerate(texts)]
+    usage = {"prompt_tokens": 7, "completion_tokens": 3 * len(texts), "total_tokens": 7 + 3 * len(texts)}
+    return {"id": "x", "object": "text_completion", "created": 1, "model": request["model"], "choices": choices,
+            "usage": usage, **more}
+
+
+def ok(request: dict, *args, **more) -> tuple:
+    return 200, {}, json.dumps(answer(request, *args, **more)).encode()
+
+
+def refuse(status: int, message: str = "no", **headers: str) -> tuple:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return status, named, json.dumps({"error": {"message": message, "code": None}}).encode()
+
+
+DROP = None  # close the connection without a word
+CUT = "cut"  # promise more than is sent
+
+
+class Server:
+    def __init__(self, script: Callable[[dict, int], object]):
+        self.script, self.calls, self.asked, self.lock = script, [], Counter(), threading.Lock()
+        self.over = threading.Event()  # what waits for ever waits until then
+        handler = type("Handler", (Handler,), {"owner": self})
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def __enter__(self) -> "Server":
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.over.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    owner: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.owner.lock:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self.owner.calls.append((self.path, headers, request))
+            nth = self.owner.asked[subject(request)]
+            self.owner.asked[subject(request)] += 1
+        action = self.owner.script(request, nth)
+        if action is DROP or action == CUT:
+            if action == CUT:
+                self.reply(200, {"Content-Length": "1000"}, b'{"choices": [')
+            self.close_connection = True
+            self.connection.close()
+        else:
+            self.reply(*action)
+
+    def reply(self, status: int, headers: dict, body: bytes) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        try:
+            self.wfile.write(body)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True  # the caller did not wait
+
+    def log_message(self, *_) -> None:
+        """Nothing: the tests read what there is to read."""
