@@ -2,6 +2,7 @@
 
 import math
 
+import click
 import pytest
 import tiny
 import torch
@@ -95,6 +96,13 @@ def test_packed_rewards_are_those_of_the_classifiers_own_rows(family):
     torch.testing.assert_close(packed, plain.float(), rtol=1e-6, atol=1e-6)
     model.config.pad_token_id = model.config.eos_token_id
     same_gradients(gradients(model, packed.square().sum()), gradients(model, plain.square().sum()), 1e-5)
+
+
+@pytest.mark.parametrize("name", ["banana", "cuda:x", "cuda:99", "meta", ""])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(click.UsageError, match=f"--device {name}: "):
+        models.device_of(name)
+    assert models.device_of("cpu").type == "cpu"
 
 
 def test_numbers_do_not_depend_on_the_batch():
@@ -275,6 +283,7 @@ def test_a_pretrained_adapter_is_part_of_the_policy(tmp_path):
     adapted.save_pretrained(tmp_path / "adapter")
     example = tiny.example(9, 4, 7)
     policy = models.load_policy(str(tmp_path / "adapter"), "cpu", "fp32", train=True)
+    assert all(weight.requires_grad for weight in policy.core.parameters())
     with torch.no_grad():
         found, bare = policy.logps(policy.pack([example]))[0], plain_logps(models.load_policy(base).core, example)
         torch.testing.assert_close(found, plain_logps(adapted, example), rtol=1e-5, atol=0)

@@ -25,12 +25,20 @@ DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropou
 
 
 def device_of(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one."""
+    """ "auto" is the GPU where there is one. Raises UsageError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and ranks.size() > 1:
         name = f"cuda:{ranks.local()}"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise click.UsageError(f"--device {name}: no such device; there are cpu, cuda, cuda:1, ...") from error
+    kind = torch.accelerator.current_accelerator()
+    there = torch.accelerator.device_count() if kind and kind.type == device.type else 0
+    if device.type != "cpu" and (device.index or 0) >= there:
+        raise click.UsageError(f"--device {name}: torch finds {there} {device.type} devices here")
+    return device
 
 
 def dtype_of(name: str, device: torch.device, config=None) -> torch.dtype:
@@ -130,9 +138,10 @@ def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: 
     if base != path:
         import peft
 
-        model = peft.PeftModel.from_pretrained(model, path).merge_and_unload()
+        model = peft.PeftModel.from_pretrained(model, path).merge_and_unload().requires_grad_()  # peft froze it
     words = path if (Path(path) / "tokenizer_config.json").is_file() else base  # an adapter may come without
-    return Policy(model, load_tokenizer(words), autocast=wanted if train and wanted != torch.float32 else None)
+    autocast = wanted if train and wanted != torch.float32 else None
+    return Policy(model, load_tokenizer(words), autocast=autocast, train=train)
 
 
 def adapter_base(path: str) -> str | None:
@@ -177,7 +186,7 @@ def new_reward(path: str, labels: list[str] | None, device: str = "auto", dtype:
     tokenizer = load_tokenizer(path)
     model.config.pad_token_id = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
     wanted = dtype_of(dtype, model.device, config)
-    return RewardModel(model, tokenizer, autocast=wanted if wanted != torch.float32 else None)
+    return RewardModel(model, tokenizer, autocast=wanted if wanted != torch.float32 else None, train=True)
 
 
 def encoder(model: Packed, **limits) -> Encoder:
