@@ -1,4 +1,4 @@
-"""al-sample --backend openai against a server that drops, refuses, babbles and dawdles: nothing invented, nothing lost."""
+"""al-sample --backend openai and a server that drops, refuses, babbles, dawdles: nothing invented, nothing lost."""
 
 import json
 import signal
