@@ -196,10 +196,18 @@ def test_coherence(encoder, pool):
     assert found["n"] == 3 and found["mean"] == pytest.approx(sum(expected) / 3, abs=1e-5)
     assert found["low"] == pytest.approx(min(expected), abs=1e-5)  # of three values, the lowest three times: 1 in 27
     assert "1 texts cut for coherence" in done.stderr
+    assert done.stderr.count("\n") == 1 and "\r" not in done.stderr  # no progress bar: it is no terminal
 
 
-def test_coherence_without_a_model(tmp_path):
+def test_coherence_without_a_model(tmp_path, monkeypatch):
     assert f"{tmp_path}: not a model" in refused(2, "text", "--coherence", tmp_path, stdin=jsonl(record(1)))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody answers
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    code = "from alignlib import hub; print(hub.answers())"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.stdout == "False\n"
+    message = refused(2, "text", "--coherence", "no-such/encoder", stdin=jsonl(record(1)))
+    assert "no-such/encoder: not a model" in message
 
 
 # --- frontier, curve, table --------------------------------------------------------------------------------------
@@ -277,6 +285,13 @@ def test_table(tmp_path):
     assert "no file has winrate" in refused(2, "table", "--columns", "winrate", *names)
 
 
+def test_two_logs_of_one_name_are_refused(tmp_path):
+    log, other = save(tmp_path / "a.jsonl", {"step": 1, "loss": 2}), save(tmp_path / "a.json", {"step": 1, "loss": 3})
+    assert refused(2, "curve", f"x={log}", f"x={other}").startswith("al-eval: x: two logs of one name")
+    assert refused(2, "curve", log, other).startswith(f"al-eval: {tmp_path / 'a'}: two logs of one name")
+    assert [row["log"] for row in evaluate("curve", f"x={log}", f"y={log}")["logs"]] == ["x", "y"]
+
+
 def test_curve(tmp_path):
     log = save(tmp_path / "log.jsonl", {"step": 1, "loss": 3.0}, {"step": 1, "eval_accuracy": 0.5},
                {"step": 2, "loss": None}, {"step": 3, "loss": 2}, {"done": True})
@@ -297,8 +312,10 @@ ALL = ["reward", "rm", "kl", "text", "frontier", "curve", "table"]
 
 @pytest.mark.parametrize("what", ALL)
 def test_empty_input(what):
-    found = evaluate(what)
-    assert found["what"] == what
+    done = call("al-eval", what)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0 and found["what"] == what
+    assert done.stderr.startswith(f"al-eval {what}: 0 records, ") or "records" not in found
     assert all(value == NONE for value in found.values() if isinstance(value, dict))
 
 

@@ -253,6 +253,8 @@ def test_a_model_of_nan_is_1_and_names_the_record(kind, args):
     ("toy:nobody", (), "no such oracle; there are overall, helpful"),
     ("toy:helpful", ("--logps",), "an oracle"),
     ("toy:helpful", ("--label", "good"), "an oracle"),
+    ("reward", ("--device", "banana"), "--device banana: no such device"),
+    ("reward", ("--device", "cuda:99"), "--device cuda:99: torch finds"),
     ("reward", ("--resume",), "--resume needs -o FILE"),
     ("reward", ("--rejects", "x"), "--rejects needs --on-error skip"),
 ])

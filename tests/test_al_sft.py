@@ -1,6 +1,7 @@
 """al-sft: what it trains, and what every trainer promises about its folder, its input and its options."""
 
 import json
+import shlex
 import subprocess
 
 import pytest
@@ -99,6 +100,8 @@ def test_wrong_folders_and_files_are_2_in_one_line(name, tmp_path):
         (("-o", tmp_path / "full"), "exists and is not empty"),
         (("-o", tmp_path / "full", "--resume"), "not a run that --resume could go on with"),
         (("-o", tmp_path / "full" / "x"), "is a file"),
+        (("-o", tmp_path / "full" / "x" / "deep"), "x is a file, not a folder"),
+        (("-o", world().new(), "--device", "banana"), "--device banana: no such device"),
         ((tmp_path / "none", "-o", world().new()), f"{tmp_path / 'none'}: no such file"),
         ((tmp_path, "-o", world().new()), f"{tmp_path}: a folder, not a file"),
         (("-o", world().new(), "--eval", tmp_path / "none"), "none"),
@@ -130,6 +133,17 @@ def test_sigterm_saves_and_an_unfinished_run_goes_on_only_as_it_began(name):
     assert [entry["step"] for entry in read(before) + read(done.stdout)] == list(range(1, 61))
     assert weights(out) == weights(whole) and log(out) == log(whole)
     assert {file.name for file in out.iterdir()} == {file.name for file in whole.iterdir()}
+
+
+@every
+def test_training_needs_no_standard_output(name):
+    """Its log is in the folder too."""
+    out, given = world().new(), world().new()
+    given.write_bytes(lines(*data(name, 6)))
+    argv = shlex.join(command(name, getattr(world(), TRAINERS[name][0]), given, "-o", out))
+    done = subprocess.run(["sh", "-c", f"{argv} >&-"], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert log(out) == log(train(name, data(name, 6))[0])
 
 
 @every

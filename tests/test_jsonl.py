@@ -377,9 +377,11 @@ def test_the_rejects_go_on_where_they_were_or_not_at_all(tmp_path, rejects):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_state_that_is_none_is_named(tmp_path):
+@pytest.mark.parametrize("state", [b"{something else", b"[1, 2]", b"null", b"{}", b'{"line": -1}',
+                                   b'{"key": "k", "line": "2", "crc": 0, "out": 0}'])
+def test_a_state_that_is_none_is_named(tmp_path, state):
     write(tmp_path / "in", *INPUT)
-    write(tmp_path / "out.state", b"{something else")
+    write(tmp_path / "out.state", state)
     with pytest.raises(StateError, match="out.state: not the state of a run"):
         run(tmp_path, resume=True)
 

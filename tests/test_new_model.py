@@ -3,9 +3,10 @@
 import hashlib
 import json
 import math
+import subprocess
 
 import pytest
-from conftest import call
+from conftest import call, command, environment
 
 from alignlib import new_model, toy
 
@@ -83,6 +84,16 @@ def test_same_seed_same_bytes(folder, corpus):
         assert (bytes_of(other)["model.safetensors"] == bytes_of(folder)["model.safetensors"]) is same
         assert bytes_of(other)["tokenizer.json"] == bytes_of(folder)["tokenizer.json"]
         assert set(bytes_of(other)) == set(bytes_of(folder))
+
+
+def test_any_input_that_can_be_read_will_do(folder, corpus):
+    other = corpus.parent / "piped"
+    argv = command("al-data", "new-model", other, "/dev/fd/0", "--size", "1m")  # as bash's <(...) is
+    subprocess.run(argv, input=corpus.read_bytes(), capture_output=True, check=True, env=environment())
+    assert bytes_of(other) == bytes_of(folder)
+    for wrong, message in ((corpus.parent / "none", "no such file"), (corpus.parent, "a folder, not a file")):
+        done = call("al-data", "new-model", corpus.parent / "new", wrong)
+        assert done.returncode == 2 and done.stderr == f"al-data: {wrong}: {message}\n"
 
 
 def test_folder_that_is_not_empty_is_left_alone(folder, corpus):

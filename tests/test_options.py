@@ -12,10 +12,10 @@ from alignlib.jsonl import DataError
 from alignlib.stream import StateError
 
 
-def outcome(capsys, body) -> tuple[int, str]:
+def outcome(capfd, body) -> tuple[int, str]:
     with pytest.raises(SystemExit) as exit_:
         options.run(body, "al-test")
-    return exit_.value.code, capsys.readouterr().err
+    return exit_.value.code, capfd.readouterr().err
 
 
 def raising(error):
@@ -37,26 +37,42 @@ def raising(error):
         (options.Terminated("saved in x"), 143, "al-test: saved in x\n"),
     ],
 )
-def test_errors_become_exit_codes_and_one_line(capsys, error, code, words):
-    assert outcome(capsys, raising(error)) == (code, words)
+def test_errors_become_exit_codes_and_one_line(capfd, error, code, words):
+    assert outcome(capfd, raising(error)) == (code, words)
 
 
-def test_a_cut_file_is_no_interruption(capsys):
+def test_a_cut_file_is_no_interruption(capfd):
     @options.command(name="al-test")
     def main():
         raise EOFError("cut")
 
-    assert outcome(capsys, lambda: main.main([], "al-test")) == (1, "al-test: EOFError: cut\n")
+    assert outcome(capfd, lambda: main.main([], "al-test")) == (1, "al-test: EOFError: cut\n")
 
 
-def test_a_body_that_ends_is_0(capsys):
-    assert outcome(capsys, lambda: None) == (0, "")
+def test_a_body_that_ends_is_0(capfd):
+    assert outcome(capfd, lambda: None) == (0, "")
 
 
-def test_a_traceback_only_with_v(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["al-test", "-v"])
-    code, words = outcome(capsys, raising(RuntimeError("why")))
-    assert code == 1 and words.startswith("Traceback") and words.endswith("al-test: RuntimeError: why\n")
+@pytest.mark.parametrize(("args", "traceback"), [
+    ([], False), (["-v"], True), (["--verbose"], True), (["--stop", "-v"], False), (["--", "-v"], False),
+    (["part"], False), (["-v", "part"], True), (["part", "-v"], True), (["part", "--", "-v"], False),
+])
+def test_a_traceback_only_with_v(capfd, args, traceback):
+    """As an option, of the command or of its subcommand; not as another option's value or as an argument."""
+    @options.command(name="part")
+    @options.click.option("--stop")
+    @options.click.argument("texts", nargs=-1)
+    def part(stop, texts):
+        raise RuntimeError("why")
+
+    @options.group(name="al-test")
+    def whole():
+        """Has a part."""
+
+    whole.add_command(part)
+    said = outcome(capfd, lambda: (whole if "part" in args else part).main(args, "al-test"))
+    assert said[0] == 1 and said[1].endswith("al-test: RuntimeError: why\n")
+    assert said[1].startswith("Traceback") == traceback
 
 
 def key_of(*args: str) -> str:
@@ -101,10 +117,12 @@ def test_a_new_folder_is_new_or_empty(tmp_path):
         options.new_folder(str(tmp_path))
     with pytest.raises(options.click.UsageError, match="not a folder"):
         options.new_folder(str(tmp_path / "file"), resume=True)
+    with pytest.raises(options.click.UsageError, match="file is a file, not a folder"):
+        options.new_folder(str(tmp_path / "file" / "model" / "deep"))
     assert options.new_folder(str(tmp_path), resume=True) == tmp_path
 
 
-def test_the_summary_counts_what_happened_and_is_silent_on_what_did_not(capsys, monkeypatch):
+def test_the_summary_counts_what_happened_and_is_silent_on_what_did_not(capfd, monkeypatch):
     clock = iter([10.0, 14.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     with options.click.Context(options.click.Command("al-test"), info_name="al-test"):
@@ -112,7 +130,18 @@ def test_the_summary_counts_what_happened_and_is_silent_on_what_did_not(capsys, 
     summary.count(records=3, tokens=1200, cut=0)
     summary.count(tokens=800, ties=2)
     summary.close()
-    assert capsys.readouterr().err == "al-test: 3 records, 2,000 tokens, 2 ties, 4.0 s, 500 tokens/s\n"
+    assert capfd.readouterr().err == "al-test: 3 records, 2,000 tokens, 2 ties, 4.0 s, 500 tokens/s\n"
+
+
+@pytest.mark.parametrize("argv", [["al-data", "toy"], ["al-data", "new-model", "x"], ["al-sample", "x"],
+                                  ["al-sft", "x", "-o", "y"], ["al-eval", "reward"]])
+@pytest.mark.parametrize("seed", [2**70, -(2**70), 1.5])
+def test_a_seed_fits_64_bits(argv, seed, tmp_path):
+    done = call(*argv, f"--seed={seed}", cwd=tmp_path)
+    fits = argv[0] == "al-eval" and seed == 2**70  # the bootstrap takes any, from 0
+    assert done.returncode == (0 if fits else 2) and len(done.stderr.splitlines()) == 1
+    assert fits or "--seed" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_field_a_command_names_is_one_of_the_records():

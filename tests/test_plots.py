@@ -43,6 +43,26 @@ def test_frontier(tmp_path, drawn):
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_mean_outside_its_interval_has_no_negative_bar(tmp_path, drawn):
+    odd = {"mean": 1.0, "low": 1.5, "high": 2.0, "n": 10}
+    plots.frontier({"a": [{"step": 1, "kl": odd, "reward": {**odd, "low": 0.0, "high": 0.5}}]}, str(tmp_path / "f.png"))
+    across, up = (bars.get_segments()[0].tolist() for bars in drawn[0].axes[0].containers[0].lines[2])
+    assert across == [[1, 1], [2, 1]] and up == [[1, 0], [1, 1]]
+    curve = [{"n": 8, "predicted": 0.2, "observed": 0.25, "low": 0.3, "high": 0.5}]
+    plots.calibration(curve, str(tmp_path / "c.png"))
+    assert drawn[1].axes[0].containers[0].lines[2][0].get_segments()[0].tolist() == [[0.2, 0.25], [0.2, 0.5]]
+
+
+def test_bars_of_bins_that_lie_close_do_not_overlap(tmp_path, drawn):
+    places = [0.001, 0.004, 0.5, 0.97, 0.98, 0.999]
+    curve = [{"n": 3, "predicted": at, "observed": at, "low": at, "high": at} for at in places]
+    plots.calibration(curve, str(tmp_path / "c.png"))
+    bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in drawn[0].axes[1].patches]
+    assert all(end < start for (_, end), (start, _) in zip(bars, bars[1:], strict=False))
+    assert [sum(bar) / 2 for bar in bars] == pytest.approx(places)
+    assert bars[2][1] - bars[2][0] == pytest.approx(0.06)  # one with room around it is as wide as ever
+
+
 def test_calibration(tmp_path, drawn):
     curve = [{"n": 8, "predicted": 0.2, "observed": 0.25, "low": 0.1, "high": 0.5},
              {"n": 4, "predicted": 0.9, "observed": 1.0, "low": 0.6, "high": 1.0}]

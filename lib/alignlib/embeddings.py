@@ -11,6 +11,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from alignlib import hub
 
+transformers.logging.set_verbosity_error()  # it warns of texts that are too long, which are cut here and counted
+
 # What tokenizers that know no limit report as theirs is an enormous number.
 LONGEST = 8192
 
