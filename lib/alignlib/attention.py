@@ -77,10 +77,14 @@ def kernel(device: str) -> Callable[..., Tensor]:
     """flex_attention compiled, for a GPU: uncompiled it computes and keeps all L * L scores.
 
     dynamic is left alone: the second length that comes makes a kernel for all lengths, where False would compile for
-    each and True takes no fewer. fullgraph, since a compiler that gives up would go on uncompiled without a word. The
-    limit is torch's 8 raised: with and without gradients, two models, one length and all, is eight already.
+    each and True takes no fewer. fullgraph, since a compiler that gives up would go on uncompiled without a word; it
+    gives up at 8 kernels of a function unless told otherwise, and with and without gradients, of two models, for one
+    length and for all, is eight already.
     """
-    return flex_attention if device == "cpu" else torch.compile(flex_attention, fullgraph=True, recompile_limit=64)
+    if device == "cpu":
+        return flex_attention
+    torch.compiler.config.recompile_limit = 64
+    return torch.compile(flex_attention, fullgraph=True)
 
 
 def use_flex(model: nn.Module) -> bool:
