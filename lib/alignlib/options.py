@@ -9,7 +9,6 @@
 import functools
 import hashlib
 import os
-import stat
 import sys
 import time
 import traceback
@@ -23,6 +22,7 @@ import orjson
 
 from alignlib import __version__, ranks, records
 from alignlib.jsonl import DataError
+from alignlib.paths import fingerprint, keep_apart, must_be_regular, must_exist
 from alignlib.stream import StateError, Stream
 
 FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, 130, 143
@@ -253,45 +253,6 @@ def open_stream(
     return stream
 
 
-def must_exist(files: Iterable[str]) -> None:
-    """Refuse input files that are none."""
-    for name in files:
-        if name != "-" and (not Path(name).exists() or Path(name).is_dir()):
-            raise click.UsageError(f"{name}: {'a folder, not a file' if Path(name).is_dir() else 'no such file'}")
-
-
-def must_be_regular(files: Iterable[str]) -> None:
-    """Refuse, for --shard, input that cannot be read twice."""
-    for name in files or ("-",):
-        if not _identity(sys.stdin if name == "-" else name):
-            shown = "standard input" if name == "-" else name
-            raise click.UsageError(f"{shown}: --shard counts the records first: it needs a file, not a pipe")
-
-
-def keep_apart(files: tuple[str, ...], output: str | None, rejects: str | None) -> None:
-    """Refuse to write where there is no folder, over the input (by whatever name), or both outputs into one file."""
-    taken = [at for name in files or ("-",) if (at := _identity(sys.stdin if name == "-" else name))]
-    for path in (output, rejects, output and f"{output}.state"):
-        if path and not Path(path).resolve().parent.is_dir():
-            raise click.UsageError(f"{path}: no such folder")
-        if path and (Path(path).resolve() in taken or _identity(path) in taken):
-            raise click.UsageError(f"{path}: would be overwritten while it is in use")
-        taken += filter(None, [path and Path(path).resolve(), path and _identity(path)])
-    if output is None and _identity(sys.stdout) in taken:
-        raise click.UsageError("standard output is the input: it would feed on itself")
-
-
-def _identity(file) -> tuple[int, int] | None:
-    """Which regular file this path or standard stream is, whatever its name; None for anything else."""
-    if file is None:  # closed
-        return None
-    try:
-        found = os.stat(file if isinstance(file, str) else file.fileno())
-    except (OSError, ValueError):
-        return None
-    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
-
-
 def run_key(model: str | None) -> str:
     """A hash of the command's options, but for those that change nothing in a record, and of its model."""
     context = click.get_current_context()
@@ -299,26 +260,6 @@ def run_key(model: str | None) -> str:
     options = {name: value for name, value in context.params.items() if name not in beside}
     text = repr((context.command.name, __version__, sorted(options.items()), fingerprint(model) if model else None))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def fingerprint(path: str) -> str:
-    """A hash that changes with a model folder: of its files up to 4 MB whole, of larger ones 64 KB at 64 places.
-
-    A name on the Hub stands for itself.
-    """
-    if not Path(path).is_dir():
-        return path
-    digest = hashlib.blake2b(digest_size=16)
-    folder = Path(path)
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"):
-            size = file.stat().st_size
-            digest.update(f"{file.name} {size}\n".encode())
-            with open(file, "rb") as handle:
-                for place in range(64):
-                    handle.seek(max(place << 16, place * size >> 6))
-                    digest.update(handle.read(1 << 16))
-    return digest.hexdigest()
 
 
 def new_folder(path: str, resume: bool = False) -> Path:
