@@ -110,7 +110,7 @@ launch_options = stack(
 def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw") -> Callable:
     """The trainers' options, handed to the body as one `recipe`."""
     made = (
-        click.option("-o", "--output", required=True, type=click.Path(file_okay=False), help="The new model's folder."),
+        click.option("-o", "--output", type=click.Path(file_okay=False), help="The new model's folder.  [required]"),
         click.option("--resume", is_flag=True, help="Go on with a killed run in the same -o DIR."),
         click.option("--batch-size", type=click.IntRange(min=1), default=batch_size, help="Records a step."),
         click.option("--pack-tokens", type=click.IntRange(min=1), default=8192,
@@ -131,6 +131,7 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
         device_options,
         click.option("--gradient-checkpointing", is_flag=True, help="Less memory for a third more time."),
         launch_options,
+        click.option("--plan", is_flag=True, help="Print the memory this takes on so many devices; train nothing."),
         click.option("--lora", type=click.IntRange(min=1), help="Train adapters of this rank; saved merged."),
         click.option("--eval", type=click.Path(exists=True, dir_okay=False), help="Held-out records."),
         click.option("--eval-every", type=click.IntRange(min=1), help="Steps.  [default: each epoch]"),
@@ -145,8 +146,15 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
         @functools.wraps(function)
         def body(**given):
             must_exist(given["files"])
-            ranks.join(given["files"], given.pop("launch"))
+            launch, plan = given.pop("launch"), given.pop("plan")
             recipe = Recipe(**{name: given.pop(name) for name in names})
+            if plan:
+                from alignlib import memory
+
+                return memory.show(memory.plan(given["model"], recipe, launch or 1))
+            if recipe.output is None:
+                raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
+            ranks.join(given["files"], launch)
             from alignlib import engine  # not at the top: it imports torch
 
             with engine.entered(recipe):
