@@ -103,22 +103,39 @@ def test_outputs_and_rejects_of_the_shards_in_order_are_the_whole(tmp_path):
         assert parts == whole
 
 
-@pytest.mark.parametrize("stop", range(5))
+@pytest.mark.parametrize("stop", range(4))
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_killed_shard_goes_on_where_it_was(tmp_path, stop, lost):
+@pytest.mark.parametrize("shard,good,bad", [((2, 2), 6, 3), ((2, 3), 4, 2)])  # records 6-14, and 3-8
+def test_a_killed_shard_goes_on_where_it_was(tmp_path, shard, good, bad, stop, lost):
     """Also where the last line was announced, but not yet written."""
     write(tmp_path / "in", *INPUT)
-    shard = (2, 2)  # records 6 to 14, the first two of them bad
     copy(tmp_path, shard)
     whole = [(tmp_path / name).read_bytes() for name in ("out", "bad")]
-    assert len(whole[0].splitlines()) == 6
+    assert [len(part.splitlines()) for part in whole] == [good, bad]
     copy(tmp_path, shard, stop=stop)
     if lost:
         kept = (tmp_path / "out").read_bytes().splitlines(keepends=True)[:-1]
         (tmp_path / "out").write_bytes(b"".join(kept))
     stream = copy(tmp_path, shard, resume=True)
     assert [(tmp_path / name).read_bytes() for name in ("out", "bad")] == whole
-    assert (stream.written, stream.rejected) == (6, 3) and not (tmp_path / "out.state").exists()
+    assert (stream.written, stream.rejected) == (good, bad) and not (tmp_path / "out.state").exists()
+
+
+def test_a_shards_bad_lines_leave_at_once_where_nothing_of_it_comes_before(tmp_path):
+    write(tmp_path / "in", *INPUT)
+    with Stream([str(tmp_path / "in")], shard=(2, 2), skip=True, rejects=str(tmp_path / "bad")) as stream:
+        (line,) = next(stream.windows(3))
+        assert line.record == {"n": 8} and (tmp_path / "bad").read_bytes() == b"bad 6\nbad 7\n"
+
+
+def test_a_shard_that_fails_before_its_first_record_takes_nothing(tmp_path):
+    write(tmp_path / "in", *INPUT), write(tmp_path / "old", b"dear\n")
+    for name in ("old", "new"):
+        with pytest.raises(DataError, match="in:7"), \
+                Stream([str(tmp_path / "in")], str(tmp_path / name), shard=(2, 2)) as stream:
+            list(stream.windows(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "old"]
+    assert (tmp_path / "old").read_bytes() == b"dear\n"
 
 
 @pytest.mark.parametrize("rows,words", [
