@@ -219,7 +219,7 @@ def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
             train.reference(policy, examples, recipe, run, policy.logps)
             for step in range(train.steps_an_epoch(examples, recipe)):
                 indices, total = train.batch_at(step, examples, recipe), 0.0
-                for batch, _ in train.packs_of(indices, policy, examples, recipe):
+                for batch, *_ in train.packs_of(indices, policy, examples, recipe):
                     total += objective(policy, batch)[0].item()
                 size = sum(objective.size(examples[i]) for i in indices)
                 assert abs(total / size - math.log(2)) < 1e-6

@@ -25,7 +25,7 @@ from alignlib.jsonl import DataError
 from alignlib.paths import fingerprint, keep_apart, must_be_regular, must_exist
 from alignlib.stream import StateError, Stream
 
-FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, 130, 143
+FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, 130, ranks.TERMINATED
 
 
 class Terminated(Exception):
@@ -119,8 +119,8 @@ def run(body: Callable[[], object], prog_name: str | None = None, asked: Mapping
         if asked.get("verbose"):
             traceback.print_exc()
     if message is not None:
-        ranks.report(f"{name}: {' '.join(message.split())}")
-    sys.exit(code or 0)
+        ranks.report(f"{name}: {' '.join(message.split())}", code)
+    ranks.leave(code or 0)
 
 
 def command(reads: tuple[str, ...] = (), writes: tuple[str, ...] | str = (), *, may: tuple[str, ...] = (),

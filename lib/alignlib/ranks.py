@@ -5,6 +5,7 @@ start them anywhere. All read the same files and go through the same body; rank 
 """
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ import click
 
 OURS = "ALIGN_LAUNCHED"  # set by `launch`: its ranks leave the last word to it
 SPOOL = "ALIGN_STDIN"  # where `launch` has put standard input
+TERMINATED = 128 + signal.SIGTERM
 PATIENCE = timedelta(hours=2)  # of a rank that waits for another, which may be saving a large model
 
 
@@ -101,15 +103,13 @@ def launch(count: int, *, spool: bool) -> NoReturn:
 
 def run_all(count: int, folder: str) -> int:
     """Start the processes by torch's elastic agent, wait for them: the exit code."""
-    import logging
-
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the report is ours
-    command = os.path.splitext(os.path.basename(sys.argv[0]))[0].replace("-", "_")
-    how = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=folder, rdzv_backend="c10d",
+    logging.disable()  # the report is ours
+    command = click.get_current_context().info_name.replace("-", "_")
+    how = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=count, run_id="align", rdzv_backend="c10d",
                        rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0,
                        logs_specs=DefaultLogsSpecs(log_dir=folder))
     try:
@@ -123,8 +123,10 @@ def run_all(count: int, folder: str) -> int:
 
 def verdict(failures: dict) -> int:
     """Print why the ranks ended, {rank: ProcessFailure}; the exit code. One killed comes before those it took along."""
-    number, failure = min(failures.items(), key=lambda item: (item[1].exitcode > 0, item[1].timestamp, item[0]))
-    name = os.path.splitext(os.path.basename(sys.argv[0]))[0].replace("_", "-")
+    ended = (-signal.SIGTERM, TERMINATED)  # how the launcher has ended those that were still there
+    number, failure = min(failures.items(), key=lambda item: (item[1].exitcode in ended, item[1].exitcode > 0,
+                                                              item[1].timestamp, item[0]))
+    name = click.get_current_context().info_name
     if failure.exitcode < 0:
         print(f"{name}: rank {number} was killed by {signal.Signals(-failure.exitcode).name}; all have ended, "
               "--resume goes on from the last checkpoint", file=sys.stderr)
@@ -134,13 +136,24 @@ def verdict(failures: dict) -> int:
     return failure.exitcode
 
 
-def report(line: str) -> None:
-    """An error's one line, to stderr or to the launcher, which prints the first."""
-    if OURS in os.environ and (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
+def leave(code: int) -> NoReturn:
+    """Exit. A rank leaves without Python's finalization, in which threads of torch's collectives now and then abort."""
+    if size() == 1:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def report(line: str, code: int) -> None:
+    """The one line on why we exit with `code`, to stderr or to the launcher, which prints the first."""
+    if code == TERMINATED and OURS in os.environ:  # everybody was asked to end: the first says how far it came
+        print(line, file=sys.stderr)
+    elif OURS in os.environ and (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         with open(file, "w") as handle:
             json.dump({"message": line, "timestamp": int(time.time())}, handle)
-        return
-    print(line if size() == 1 else f"rank {rank()}: {line}", file=sys.__stderr__ or sys.stderr)
+    else:
+        print(line if size() == 1 else f"rank {rank()}: {line}", file=sys.__stderr__ or sys.stderr)
 
 
 # -- talking -------------------------------------------------------------------------------------------------
@@ -156,6 +169,7 @@ def connect(device: str) -> None:
     if size() > 1:
         dist.init_process_group(backend, timeout=PATIENCE)
     else:
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}  # DeepSpeed looks for them
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
 
 

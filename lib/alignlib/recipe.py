@@ -104,6 +104,8 @@ launch_options = stack(
                  help="What DeepSpeed keeps in the host's memory; all: the weights too (--zero 3)."),
     click.option("--deepspeed", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
                  help="A DeepSpeed configuration; what it says wins."),
+    click.option("--local_rank", type=int, hidden=True, expose_value=False,
+                 help="What the deepspeed launcher gives; the variable RANK says more."),
 )
 
 

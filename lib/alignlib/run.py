@@ -12,11 +12,12 @@ import torch
 import transformers
 
 from alignlib import __version__, models, options, ranks
-from alignlib.engine import Sharded, Single
+from alignlib.engine import Engine
 from alignlib.packed import Packed
 from alignlib.recipe import Recipe
 
-FREE = ("resume", "output", "save_every", "keep", "device", "model")  # what may differ; a model is told by its files
+# What may differ when a run is resumed; a model is told by its files.
+FREE = ("resume", "output", "save_every", "keep", "device", "offload", "model")
 
 
 class Run:
@@ -34,7 +35,7 @@ class Run:
         self.recipe, self.folder, self.tokens = recipe, Path(recipe.output), 0
         self.skipped = 0  # records left out as the user asked
         self.asked = orjson.loads(orjson.dumps({**asked, **asdict(recipe)}))
-        self.engine: Single | Sharded | None = None  # made by train.start
+        self.engine: Engine | None = None  # made by train.start
         self.complete, self.checkpoint = ranks.share(self._look)
 
     def _look(self) -> tuple[bool, Path | None]:
@@ -125,9 +126,8 @@ class Run:
             else:
                 light(path)
 
-    def finish(self, model: Packed, final: dict, weights: dict | None = None) -> None:
-        """The model into DIR itself, run.json last; `weights` are the best ones where those are not the last."""
-        weights = weights or self.engine.weights()
+    def finish(self, model: Packed, final: dict, weights: dict | None) -> None:
+        """The model with these weights into DIR itself, run.json last."""
         if not ranks.first():
             return
         beside = self.folder / ".final"
@@ -154,7 +154,8 @@ class Run:
 def light(checkpoint: Path) -> None:
     """Leave of a checkpoint the model alone."""
     (checkpoint / "trainer.pt").unlink(missing_ok=True)
-    shutil.rmtree(checkpoint / "deepspeed", ignore_errors=True)
+    for name in ("deepspeed", "universal"):
+        shutil.rmtree(checkpoint / name, ignore_errors=True)
 
 
 def step_of(path: Path) -> int:

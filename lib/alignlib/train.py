@@ -79,10 +79,10 @@ def batch_at(step: int, examples: Sequence[Example], recipe: Recipe) -> list[int
 
 
 def packs_of(indices: Sequence[int], model: Packed, examples: Sequence[Example],
-             recipe: Recipe) -> Iterator[tuple[Pack, bool]]:
+             recipe: Recipe) -> Iterator[tuple[Pack, bool, bool]]:
     """This rank's packs of the examples `indices`, each of which goes to one rank; all ranks get equally many packs.
 
-    False goes with a pack that does not count: where examples are too few, it keeps the other ranks company.
+    With each whether it counts (where examples are too few, one keeps the other ranks company), whether it is the last.
     """
     parts = deal([examples[i].length for i in indices], ranks.size())
     plans = [model.plan(examples, [indices[i] for i in part], recipe.pack_tokens) for part in parts]
@@ -92,10 +92,10 @@ def packs_of(indices: Sequence[int], model: Packed, examples: Sequence[Example],
         longest = max(mine, key=len)
         mine.remove(longest)
         mine += [longest[::2], longest[1::2]]
-    for pack in mine:
-        yield model.pack([examples[i] for i in pack], pack), True
-    for _ in range(passes - len(mine)):
-        yield model.pack([examples[indices[0]]], indices[:1]), False
+    mine += [[]] * (passes - len(mine))
+    for number, pack in enumerate(mine, 1):
+        held = pack or indices[:1]
+        yield model.pack([examples[i] for i in held], held), bool(pack), number == passes
 
 
 def deal(lengths: Sequence[int], hands: int) -> list[list[int]]:
@@ -153,10 +153,11 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
             run.save(model, **{**state, "step": step + 1})
         if asked:
             raise options.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
-    weights = None
     if best and held_out:  # the model that is kept
         weights = torch.load(run.folder / "best.pt", weights_only=True) if ranks.first() else None
         entry |= {f"best_{best}": state["best"], "best_step": state["best_step"]}
+    else:
+        weights = run.engine.weights()
     run.finish(model, entry, weights)
     return entry
 
@@ -166,19 +167,18 @@ def start(model: Packed, examples: Sequence[Example], recipe: Recipe, run: Run) 
     if run.engine is None:
         run.begin()
         adapt(model, recipe)
-        run.engine = engine.of(model, recipe, steps_in(examples, recipe))
+        run.engine = engine.of(model, recipe, steps_in(examples, recipe), run.checkpoint)
 
 
 def train_step(step: int, model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe,
-               place: engine.Single | engine.Sharded) -> dict[str, float | None]:
+               place: engine.Engine) -> dict[str, float | None]:
     """One step of the optimizer on a global batch; the loss is normalised by the batch's size, however it is split."""
     indices = batch_at(step, examples, recipe)
     size = sum(objective.size(examples[i]) for i in indices) or 1  # cut, empty completions leave nothing to learn
     sums = {"loss": 0.0, "tokens": 0}
-    packs = list(packs_of(indices, model, examples, recipe))
-    for number, (batch, counts) in enumerate(packs):
+    for batch, counts, last in packs_of(indices, model, examples, recipe):
         part, figures = place.ask(partial(objective, model, batch))
-        place.backward(part / size * counts, last=number == len(packs) - 1)
+        place.backward(part / size * counts, last)
         add(sums, counts, {"loss": part.item() / size, "tokens": batch.tokens}, figures, len(indices))
     sums = ranks.total(sums)
     taken = place.step()
@@ -191,11 +191,11 @@ def train_step(step: int, model: Packed, examples: Sequence[Example], objective:
 
 @torch.no_grad()
 def evaluate(model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe,
-             place: engine.Single | engine.Sharded) -> dict[str, float]:
+             place: engine.Engine | engine.Asking) -> dict[str, float]:
     """The objective's loss and figures over all examples, each counted once."""
     size = sum(map(objective.size, examples))
     sums = {"loss": 0.0}
-    for batch, counts in packs_of(range(len(examples)), model, examples, recipe):
+    for batch, counts, _ in packs_of(range(len(examples)), model, examples, recipe):
         loss, figures = place.ask(partial(objective, model, batch))
         add(sums, counts, {"loss": loss.item() / size}, figures, len(examples))
     return ranks.total(sums)
@@ -226,7 +226,7 @@ def reference(model: Packed, examples: Sequence[Example], recipe: Recipe, run: R
         first = (pack for step in steps
                  for pack in packs_of(batch_at(step, examples, recipe), model, examples, recipe))
         rest = packs_of(range(len(held_out)), model, held_out, recipe) if held_out else ()
-        found = [{index: row for batch, _ in packs
+        found = [{index: row for batch, *_ in packs
                   for index, row in zip(batch.indices, place.ask(partial(logps, batch)).tolist(), strict=True)}
                  for packs in (first, rest)]
         found = [dict(collections.ChainMap(*parts)) for parts in zip(*ranks.gather(found), strict=True)]
