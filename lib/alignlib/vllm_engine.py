@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 
 import click
 
@@ -60,7 +60,8 @@ class Sampler:
         return prompt_ids(self.encoder, record, self.condition)
 
     def draws(self, stream: Stream) -> Iterator[tuple[Line, list[Draw]]]:
-        with closing(in_order(stream.ahead(), self.sample, self.window, self.close)) as done:
+        ahead = in_order(stream.ahead(), self.sample, self.window, self.close)
+        with closing(ahead) as done, redirect_stdout(sys.stderr):  # the stream has its own way out by now
             for line, future in done:
                 if error := future.exception():
                     raise RuntimeError(f"{line.where}: {error}") from error
@@ -130,19 +131,20 @@ def start(**arguments):
     """
     sys.stdout.flush()
     records = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for its processes, and libraries that know no Python
     sys.stdout = os.fdopen(records, "w")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     signal.signal(signal.SIGTERM, terminate)  # the engine's processes must not outlive this one
 
-    from vllm import AsyncEngineArgs
-    from vllm.usage.usage_lib import UsageContext
-    from vllm.v1.engine.async_llm import AsyncLLM
+    with redirect_stdout(sys.stderr):
+        from vllm import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
 
-    # Its defaults for offline work: larger batches than a server's.
-    return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
+        # Its defaults for offline work: larger batches than a server's.
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
 
 
 def terminate(*_) -> None:
