@@ -110,7 +110,8 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
         with closing(sampler.draws(stream)) as done:
             for line, draws in done:
                 stream.write(line, finish(line, draws))
-        summary.count(**{"tokens": 0, "completions": stream.written * len(plan), **sampler.counts()})
+        counts = {"tokens": 0, "completions": stream.written * len(plan), **sampler.counts()}
+        summary.count(**{name: amount for name, amount in counts.items() if amount})
         summary.close(stream)
 
 
