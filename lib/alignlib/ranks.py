@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import click
 
-OURS = "ALIGN_LAUNCHED"  # set by `launch`: its ranks leave the last word to it
+OURS = "ALIGN_LAUNCHER"  # the process number of `launch`, to which its ranks leave the last word
 SPOOL = "ALIGN_STDIN"  # where `launch` has put standard input
 TERMINATED = 128 + signal.SIGTERM
 PATIENCE = timedelta(hours=2)  # of a rank that waits for another, which may be saving a large model
@@ -88,7 +88,7 @@ def first_host(hosts: str) -> str:
 def launch(count: int, *, spool: bool) -> NoReturn:
     """Run this command in `count` processes here, and exit as they did: the first failure says why."""
     folder = tempfile.mkdtemp(prefix="align-")
-    os.environ[OURS] = "1"
+    os.environ[OURS] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     try:
         if spool:
@@ -143,6 +143,11 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def orphaned() -> bool:
+    """Whether our launcher has gone: nobody would know how we end, or keep us from running twice."""
+    return OURS in os.environ and os.getppid() != int(os.environ[OURS])
 
 
 def report(line: str, code: int) -> None:

@@ -1,5 +1,6 @@
 """A training run's folder: it survives a kill, and says what made the model in it."""
 
+import fcntl
 import os
 import shutil
 import sys
@@ -35,6 +36,7 @@ class Run:
         self.recipe, self.folder, self.tokens = recipe, Path(recipe.output), 0
         self.skipped = 0  # records left out as the user asked
         self.asked = orjson.loads(orjson.dumps({**asked, **asdict(recipe)}))
+        self._lock: int | None = None
         self.engine: Engine | None = None  # made by train.start
         self.complete, self.checkpoint = ranks.share(self._look)
 
@@ -62,9 +64,14 @@ class Run:
 
     def begin(self) -> None:
         """From here on the folder is this run's: nothing before it failed."""
-        if not ranks.first():
+        if not ranks.first() or self._lock is not None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder, os.O_RDONLY)  # until the process ends
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise click.UsageError(f"{self.folder}: another run is writing it") from error
         replace(self.folder / "started.json", {"options": self.asked})
 
     def _same(self, file: Path) -> None:

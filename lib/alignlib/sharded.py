@@ -197,7 +197,7 @@ def read_configuration(recipe: Recipe) -> dict:
                        "gradient_accumulation_steps": "--batch-size and --pack-tokens"}.items():
         value = theirs.pop(name, "auto")
         if value != "auto" and (name, value) != ("train_batch_size", recipe.batch_size):
-            raise click.UsageError(f"{recipe.deepspeed}: {name} {value}: {said} decides that here; leave it out")
+            raise click.UsageError(f"{recipe.deepspeed}: {name} {value}: it is {said} here; leave it out")
     chosen = theirs.get("optimizer", {}).get("params", {})
     known = {"lr": recipe.lr, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
     chosen |= {name: value for name, value in known.items() if chosen.get(name) == "auto"}

@@ -148,7 +148,7 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
                 state |= {"best": entry[f"eval_{best}"], "best_step": step + 1}
                 keep_best(run)
         run.log(entry)
-        asked = any(ranks.gather(stop()))
+        asked = any(ranks.gather(stop() or ranks.orphaned()))
         if asked or (saves and (step + 1) % saves == 0):
             run.save(model, **{**state, "step": step + 1})
         if asked:
