@@ -17,7 +17,8 @@ CALLED = ("vllm:AsyncEngineArgs", "vllm:SamplingParams", "vllm.inputs:tokens_inp
           "vllm.v1.engine.async_llm:AsyncLLM.shutdown")
 READ = ("vllm.sampling_params:RequestOutputKind", "vllm.usage.usage_lib:UsageContext", "vllm.outputs:RequestOutput",
         "vllm.outputs:CompletionOutput")
-ENVIRONMENT = ("VLLM_LOGGING_STREAM", "VLLM_LOGGING_LEVEL", "VLLM_NO_USAGE_STATS")
+ENVIRONMENT = ("VLLM_LOGGING_STREAM", "VLLM_LOGGING_LEVEL", "VLLM_NO_USAGE_STATS",
+               "VLLM_WORKER_MULTIPROC_METHOD")
 
 
 class Wheel:

@@ -136,6 +136,8 @@ def start(**arguments):
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # A fork would hold on to the records' way out, whose reader then never sees its end.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     signal.signal(signal.SIGTERM, terminate)  # the engine's processes must not outlive this one
 
     with redirect_stdout(sys.stderr):
