@@ -8,7 +8,7 @@ import click
 import torch
 from torch import Tensor, nn
 
-from alignlib import losses
+from alignlib import losses, ranks
 from alignlib.attention import use_flex, use_strips
 from alignlib.pack import Pack, pack, plan
 from alignlib.tokens import Example
@@ -30,8 +30,8 @@ class Packed:
 
     def settle(self) -> None:
         """Try out how the model can be asked; for one that ZeRO 3 has dealt out, once its engine is there."""
-        self.shared = shares_prompts(self)
-        self.flat = self.shared and self.device.type == "cuda" and packs_flat(self)
+        self.shared = all(ranks.gather(shares_prompts(self)))  # ranks deal out packs of one kind
+        self.flat = self.shared and self.device.type == "cuda" and all(ranks.gather(packs_flat(self)))
         if self.shared and not self.flat:
             use_strips(self.core)  # nobody sees later tokens in a model that shares prompts
 
