@@ -148,11 +148,15 @@ def alive(process):
 @pytest.mark.parametrize("name, args, several", [
     ("al-train-rm", ("--eval-every", 1), ("--zero", 3)),  # keeps the best of its evaluations
     ("al-sft", ("--lora", 4), ("--zero", 3)),
+    ("al-train-exo", ("--ref", "other"), ("--zero", 3)),  # two models dealt out
     ("al-sft", ("--gradient-checkpointing",), ("--offload", "all")),
     ("al-sft", ("--optimizer", "rmsprop", "--clip", 0), ("--zero", 1, "--offload", "optimizer")),
 ])
 def test_other_trainers_and_settings_on_two_ranks(name, args, several, data, tmp_path):
-    given = (name, world().policy, data / "pairs.jsonl", "--eval", data / "held_pairs.jsonl", *RECIPE, *args)
+    files = ("rewarded", "held") if name == "al-train-exo" else ("pairs", "held_pairs")
+    file, held = (data / f"{file}.jsonl" for file in files)
+    args = [world().other if arg == "other" else arg for arg in args]
+    given = (name, world().policy, file, "--eval", held, *RECIPE, *args)
     finished(*given, "-o", tmp_path / "one")
     finished(*given, "-o", tmp_path / "two", "--launch", 2, *several)
     assert difference(tmp_path / "one", tmp_path / "two") < TOLERANCE

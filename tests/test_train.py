@@ -98,6 +98,21 @@ def test_one_step_of_the_optimizer_by_hand():
     assert weight == pytest.approx(3 * (1 - 0.05) - 0.1)  # AdamW: decoupled decay; the first step is lr
 
 
+def test_an_overflow_in_fp16_skips_the_step():
+    """Gradients that fp16's scale made infinite: no step, half the scale, and the next one is taken."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(layer.weight, 3.0)
+    model = bare(layer)
+    model.autocast = torch.float16
+    engine = Single(model, tiny.recipe("x", lr=0.1, optimizer="rmsprop", clip=0.0), total=10)
+    engine.backward(layer.weight.sum() * 1e36, last=True)
+    assert engine.step() == {"grad_norm": None, "lr": 0.1} and layer.weight.item() == 3.0
+    assert engine.scaler.get_scale() == 2.0**15
+    engine.backward(2 * layer.weight.sum(), last=True)
+    assert engine.step() == {"grad_norm": 2.0, "lr": 0.1}
+    assert layer.weight.item() == pytest.approx(3 - 0.1 * 2 / math.sqrt(0.01 * 4))
+
+
 def test_clipping_scales_the_gradient():
     layer = torch.nn.Linear(2, 1, bias=False)
     engine = Single(bare(layer), tiny.recipe("x", clip=1.0), total=1)
