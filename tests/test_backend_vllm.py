@@ -84,6 +84,17 @@ def test_every_name_is_one_that_the_release_has():
     assert {"stop", "length"} <= words & set(FACTS["finish_reasons"])
 
 
+@pytest.mark.parametrize(("call", "error"), [
+    ("SamplingParams(temperatur=1)", "TypeError"), ("AsyncEngineArgs(modell='m')", "TypeError"),
+    ("inputs.tokens_input([1], 'text')", "TypeError"), ("inputs.tokens_input()", "TypeError"),
+    ("usage.usage_lib.UsageContext.LLM", "AttributeError"),
+])
+def test_the_stand_in_takes_nothing_else(call, error):
+    code = f"import vllm.inputs, vllm.usage.usage_lib; vllm.{call}"
+    done = subprocess.run([sys.executable, "-c", code], env=with_vllm(), capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(error)
+
+
 def test_the_project_asks_for_the_release_that_the_facts_are_of():
     assert f'"vllm=={FACTS["version"]}"' in (ROOT / "pyproject.toml").read_text()
 
