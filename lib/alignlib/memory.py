@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_iter
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from alignlib import engine, models, tables, train
+from alignlib import engine, models, sharded, tables, train
 from alignlib.pack import ROW_TOKENS
 from alignlib.packed import Packed, Policy, RewardModel
 from alignlib.recipe import Recipe
@@ -65,24 +65,24 @@ class Setting:
     offload: str
     narrow: bool
     moments: int = 8  # bytes a trained weight: AdamW's two in float32
-    bucket: int = engine.BUCKET
+    bucket: int = sharded.BUCKET
 
     @classmethod
     def of(cls, recipe: Recipe, devices: int) -> "Setting":
         """Of a recipe whose dtype is said. Raises UsageError for one that DeepSpeed cannot follow."""
         moments = 4 if recipe.optimizer == "rmsprop" else 8
-        if devices == 1 and not engine.sharded(recipe):
+        if devices == 1 and not engine.wants_deepspeed(recipe):
             return cls(1, None, "none", False, moments)
-        config = engine.configuration(recipe)
+        config = sharded.configuration(recipe)
         zero = config["zero_optimization"]
         away = [zero.get(name, {}).get("device", "none") != "none" for name in ("offload_optimizer", "offload_param")]
         return cls(devices, zero["stage"], "all" if away[1] else "optimizer" if away[0] else "none",
                    any(config[name].get("enabled") for name in ("bf16", "fp16")), moments,
-                   zero.get("reduce_bucket_size", engine.BUCKET))
+                   zero.get("reduce_bucket_size", sharded.BUCKET))
 
     def __str__(self) -> str:
         if self.zero is None:
-            return "one device, no DeepSpeed"
+            return "without DeepSpeed"
         return f"--zero {self.zero}" + (f" --offload {self.offload}" if self.offload != "none" else "")
 
 
@@ -104,14 +104,14 @@ def states(weights: Weights, setting: Setting) -> dict[str, float]:
         "gradients": width * (share if setting.zero > 1 else trained),
         # ZeRO 1 and 2: gradients that wait for their bucket to fill, and the bucket; 3: the bucket, weights in use.
         "buffers": width * (bucket + min(total, GATHERED) if cut else 2 * bucket),
-        # Float32 gradients, and a temporary of the optimizer's.
+        # Float32 gradients and a temporary of the optimizer's; on the host, whose gradients are there, two of these.
         "step": 8 * (min(share, SUBGROUP) if cut else share),
         "loading": 0 if cut else 4 * total,  # in float32, on the device, after the host
         "host": 0 if cut else 4 * total,
     }
     if setting.offload != "none":  # all float32 is the host's, the sums of gradients too
         sums = width * share if cut else 2 * width * share
-        kept = found["optimizer"] + 4 * share + sums + found["step"] / 2
+        kept = found["optimizer"] + 4 * share + sums + found["step"]
         found |= {"optimizer": 0, "gradients": 0, "step": 0, "buffers": found["buffers"] + width * weights.largest}
         if setting.offload == "all":
             kept, found["weights"] = kept + found["weights"], 0
@@ -167,11 +167,16 @@ def blueprint(config, recipe: Recipe, narrow: bool) -> Packed:
     if narrow:
         made.model.to(autocast)
     if recipe.gradient_checkpointing:
-        new = hasattr(made.core, "activation_checkpointing_enable")  # transformers 5.17 has the old name only
-        enable = made.core.activation_checkpointing_enable if new else made.core.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        checkpoint(made)
     made.model.train()
     return made
+
+
+def checkpoint(model: Packed) -> None:
+    """Gradient checkpointing, as the training loop switches it on."""
+    new = hasattr(model.core, "activation_checkpointing_enable")  # transformers 5.17 has the old name only
+    enable = model.core.activation_checkpointing_enable if new else model.core.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def activations(config, recipe: Recipe, tokens: int, narrow: bool) -> tuple[Weights, float]:
@@ -267,7 +272,7 @@ def show(found: dict) -> None:
            f"packs of {found['pack_tokens']:,} tokens"]
     how += ["gradient checkpointing"] * found["gradient_checkpointing"]
     fits = f"fits a card of {asked['card']} GB" if asked["card"] else f"fits no card of {CARDS[-1]} GB"
-    print(f"{found['model']}: {', '.join(how)}\n\n{setting}, {setting.devices} devices: {fits}")
+    print(f"{found['model']}: {', '.join(how)}\n\n{setting}, devices: {setting.devices}; {fits}")
     rows = [{"": name, "GB": f"{asked[name]:.1f}"} for name in (*ITEMS, "device", "host")]
     print(tables.text(rows), end="\n\n")
     print("GB on a device, and the smallest of the usual cards that holds it, by the number of devices")
