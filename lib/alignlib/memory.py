@@ -273,7 +273,8 @@ def show(found: dict) -> None:
     how += ["gradient checkpointing"] * found["gradient_checkpointing"]
     fits = f"fits a card of {asked['card']} GB" if asked["card"] else f"fits no card of {CARDS[-1]} GB"
     print(f"{found['model']}: {', '.join(how)}\n\n{setting}, devices: {setting.devices}; {fits}")
-    rows = [{"": name, "GB": f"{asked[name]:.1f}"} for name in (*ITEMS, "device", "host")]
+    names = {**{name: name for name in ITEMS}, "device": "most at once", "host": "host memory"}
+    rows = [{"": label, "GB": f"{asked[name]:.1f}"} for name, label in names.items()]
     print(tables.text(rows), end="\n\n")
     print("GB on a device, and the smallest of the usual cards that holds it, by the number of devices")
     print(tables.text(pivot(found["alternatives"], "device")), end="\n\n")
