@@ -233,9 +233,10 @@ filter_options = stack(
 
 def open_stream(
     files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
-    shard: tuple[int, int] | None, *, prepare: Callable | None = None, model: str | None = None,
+    shard: tuple[int, int] | None, *, prepare: Callable | None = None, model: str | tuple[str, ...] | None = None,
+    each: int = 1,
 ) -> Stream:
-    """The Stream of the filter options; its key is every option given to the command, and the model's files."""
+    """The Stream of the filter options; its key is every option given to the command, and the models' files."""
     output = None if output == "-" else output
     if resume and not output:
         raise click.UsageError("--resume needs -o FILE")
@@ -246,19 +247,20 @@ def open_stream(
     keep_apart(files, output, rejects)
     if shard:
         must_be_regular(files)
-    stream = Stream(files, output, resume=resume, key=run_key(model), shard=shard, skip=on_error == "skip",
-                    rejects=rejects, prepare=prepare)
+    stream = Stream(files, output, resume=resume, key=run_key(model), shard=shard, each=each,
+                    skip=on_error == "skip", rejects=rejects, prepare=prepare)
     if stream.complete:
         print(f"{output} is complete: nothing to resume", file=sys.stderr)
     return stream
 
 
-def run_key(model: str | None) -> str:
-    """A hash of the command's options, but for those that change nothing in a record, and of its model."""
+def run_key(model: str | tuple[str, ...] | None) -> str:
+    """A hash of the command's options, but for those that change nothing in a record, and of its models."""
     context = click.get_current_context()
     beside = ("files", "output", "resume", "rejects", "concurrency", "timeout", "retries")
     options = {name: value for name, value in context.params.items() if name not in beside}
-    text = repr((context.command.name, __version__, sorted(options.items()), fingerprint(model) if model else None))
+    files = tuple(map(fingerprint, model)) if isinstance(model, tuple) else fingerprint(model) if model else None
+    text = repr((context.command.name, __version__, sorted(options.items()), files))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

@@ -52,8 +52,10 @@ def _identity(file) -> tuple[int, int] | None:
 def fingerprint(path: str) -> str:
     """A hash that changes with a model folder: of its files up to 4 MB whole, of larger ones 64 KB at 64 places.
 
-    A name on the Hub stands for itself.
+    Of a file, of all its bytes; a name on the Hub stands for itself.
     """
+    if Path(path).is_file():
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
     if not Path(path).is_dir():
         return path
     digest = hashlib.blake2b(digest_size=16)

@@ -93,18 +93,19 @@ FIELDS: dict[str, Field] = {
     "chosen": Field("string", STRING, _string, "al-data", "the preferred completion; SFT trains on it"),
     "rejected": Field("string", STRING, _string, "al-data", "the dispreferred completion"),
     "completions": Field(
-        "list of strings", _list_of(STRING, 1), _array(_string, empty=False), "al-sample",
+        "list of strings", _list_of(STRING, 1), _array(_string, empty=False), "al-sample, al-args",
         "K completions of the prompt; one may be empty, the list may not",
     ),
     "completion_ids": Field(
         "list of lists of integers", _list_of(_list_of({"type": "integer"})), _array(_array(_integer)),
-        "al-sample --ids", "their token ids, without end-of-sequence: text does not always encode back to them",
+        "al-sample --ids, al-args --ids",
+        "their token ids, without end-of-sequence: text does not always encode back to them",
     ),
     "finish_reasons": Field(
-        'list of "stop" / "length"', _list_of({"enum": ["stop", "length"]}), _array(_finish_reason), "al-sample",
-        'why each completion ended; "length" = cut, gets no end-of-sequence',
+        'list of "stop" / "length"', _list_of({"enum": ["stop", "length"]}), _array(_finish_reason),
+        "al-sample, al-args", 'why each completion ended; "length" = cut, gets no end-of-sequence',
     ),
-    "rewards": Field(*_NUMBERS, "al-score, al-pref2rw", "one a completion, higher is better"),
+    "rewards": Field(*_NUMBERS, "al-score, al-args, al-pref2rw", "one a completion, higher is better"),
     "logps": Field(
         *_NUMBERS, "al-score --logps, al-sample --logps",
         "sum log-probability (nats) of each completion given the bare prompt, no top-p, under a policy",
@@ -121,6 +122,10 @@ FIELDS: dict[str, Field] = {
         "string", STRING, _string, "al-sample", "text put before the prompt for sampling only; `prompt` stays bare"
     ),
     "temperatures": Field(*_NUMBERS, "al-sample", "what each completion was sampled at, where there are several"),
+    "search": Field(
+        "object", {"type": "object"}, _object, "al-args --grid", "the method that made the completions, its settings"
+    ),
+    "seconds": Field(*_NUMBERS, "al-args --time", "one a completion: its share of the clock while it was decoded"),
     "text": Field("string", STRING, _string, "al-data --labels", "a text to classify"),
     "label": Field("string", STRING, _string, "al-data --labels", "its class, for `al-train-rm --loss classify`"),
     "domain": Field("string", STRING, _string, "al-data", "preference domain"),
@@ -131,7 +136,7 @@ FIELDS: dict[str, Field] = {
 ALIGNED = ("completion_ids", "finish_reasons", "temperatures", "rewards", "logps", "ref_logps", "perplexities")
 
 # What goes when the completions go.
-OF_COMPLETIONS = ("completions", *ALIGNED, "logps_temperature", "ref_logps_temperature")
+OF_COMPLETIONS = ("completions", *ALIGNED, "logps_temperature", "ref_logps_temperature", "search", "seconds")
 
 
 def require(record: dict, *names: str) -> None:

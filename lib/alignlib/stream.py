@@ -46,6 +46,7 @@ class Stream:
     key       stands for the options and the model: a state with another key is refused
     shard     (I, N): leave to others all but the I-th of N contiguous blocks, each of whole windows; the input must
               then be regular files, whose records are counted first
+    each      how many records come of a line: they leave together
     skip      put bad lines aside, byte for byte (a newline added where the input's last line has none) in the file
               `rejects` if given, instead of raising DataError
     """
@@ -58,12 +59,13 @@ class Stream:
         resume: bool = False,
         key: str = "",
         shard: tuple[int, int] | None = None,
+        each: int = 1,
         skip: bool = False,
         rejects: str | None = None,
         prepare: Callable[[dict], Any] | None = None,
     ):
         self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
-        self.shard = shard
+        self.shard, self.each = shard, each
         self.next = 0  # index of the first line that has not left
         self.crc = 0  # of the input that has left
         self.written = self.rejected = 0
@@ -164,19 +166,19 @@ class Stream:
 
     # -- writing ---------------------------------------------------------------------------------------
 
-    def write(self, line: Line, record: dict) -> None:
-        """Write and flush the record made from `line`; nothing, if it left in the run that is being resumed."""
+    def write(self, line: Line, *records: dict) -> None:
+        """Write and flush what was made of `line`; nothing, if it left in the run that is being resumed."""
         with self._turn:
             if line.index < self.next:
                 return
             self._reject_before(line.index)
-            data = dumps(record)
+            data = b"".join(map(dumps, records))
             self._out.cut()
             if self._state is not None:
                 self._save(line.index, line.crc)
             self._out.write(data)
             self.next, self.crc = line.index + 1, line.crc
-            self.written += 1
+            self.written += self.each
 
     def reject(self, line: Line, error: ValueError) -> None:
         """Put aside, instead of writing it, a good line of which nothing could be made."""
@@ -258,10 +260,10 @@ class Stream:
             raise StateError(f"{self.path}: cannot resume: it is gone; removing {self._state_path} starts anew")
         with open(self.path, "rb") as handle:
             handle.seek(state["out"])
-            last = handle.readline()
-        if last.endswith(b"\n"):  # the write that was under way did happen
+            last = b"".join(handle.readline() for _ in range(self.each))
+        if last.count(b"\n") == self.each:  # the write that was under way did happen
             self.next, self.crc = state["line"] + 1, state["crc"]
-            self.written += 1
+            self.written += self.each
             state["out"] += len(last)
         return state
 
