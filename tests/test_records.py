@@ -9,8 +9,10 @@ GOOD = {
     "prompt": "p", "messages": [{"role": "user", "content": "p"}], "chosen": "", "rejected": "r",
     "completions": ["a", ""], "completion_ids": [[1, 2], []], "finish_reasons": ["stop", "length"],
     "rewards": [1, -0.5], "logps": [-1.5, 0], "ref_logps": [-2, -0.0], "logps_temperature": 0.7,
-    "ref_logps_temperature": 1, "perplexities": [3.5, 1], "condition": "c", "temperatures": [1, 0.5],
-    "text": "t", "label": "l", "domain": "d", "id": "7",
+    "ref_logps_temperature": 1, "perplexities": [3.5, 1],
+    "winner": 0, "orders_agree": True, "feedbacks": ["Harmful", None], "scores": [7, None], "analyses": [None, "a"],
+    "unparsed": [None, "Rating: high"], "condition": "c", "temperatures": [1, 0.5],
+    "search": {"w": 1.5}, "seconds": [0.5, 2], "text": "t", "label": "l", "domain": "d", "id": "7",
 }
 
 
@@ -45,6 +47,11 @@ def test_every_field_has_a_good_value_here():
         ("rewards", [True], "rewards[0]: expected a number, got a boolean"),
         ("rewards", [0.5, float("nan")], "rewards[1]: not finite"),
         ("rewards", [float("-inf")], "rewards[0]: not finite"),
+        ("winner", True, "winner: expected 0, 1 or null, got a boolean"),
+        ("winner", 2, "winner: expected 0, 1 or null, got 2"),
+        ("orders_agree", 1, "orders_agree: expected a boolean, got a number"),
+        ("scores", [1, "7"], "scores[1]: expected a number, got a string"),
+        ("feedbacks", [None, 3], "feedbacks[1]: expected a string, got a number"),
         ("logps_temperature", "1", "logps_temperature: expected a number, got a string"),
     ],
 )
@@ -52,6 +59,10 @@ def test_a_wrong_value_is_named(name, value, words):
     with pytest.raises(ValueError) as caught:
         records.check({name: value}, name)
     assert str(caught.value) == words
+
+
+def test_null_is_a_verdict_that_was_not_given():
+    records.check({"winner": None, "orders_agree": None, "scores": [None], "feedbacks": [None]}, *records.FIELDS)
 
 
 def test_what_is_required_and_missing_is_named():

@@ -40,6 +40,24 @@ def _finish_reason(value: object, path: str) -> None:
         raise ValueError(f'{path}: expected "stop" or "length", got {value if isinstance(value, str) else kind(value)}')
 
 
+def _boolean(value: object, path: str) -> None:
+    if type(value) is not bool:
+        raise _wrong(path, "a boolean", value)
+
+
+def _winner(value: object, path: str) -> None:
+    if type(value) is not int or value not in (0, 1):
+        raise ValueError(f"{path}: expected 0, 1 or null, got {value if type(value) is int else kind(value)}")
+
+
+def _or_null(check: Check) -> Check:
+    def checked(value: object, path: str) -> None:
+        if value is not None:
+            check(value, path)
+
+    return checked
+
+
 def _array(check: Check, empty: bool = True) -> Check:
     def array(value: object, path: str) -> None:
         if not isinstance(value, list):
@@ -83,6 +101,7 @@ class Field:
 
 
 _NUMBERS = ("list of numbers", _list_of(NUMBER), _array(_number))
+_STRINGS_OR_NULL = ("list of strings / null", _list_of({"type": ["string", "null"]}), _array(_or_null(_string)))
 
 FIELDS: dict[str, Field] = {
     "prompt": Field("string", STRING, _string, "al-data", "text that ends exactly where the completion begins"),
@@ -90,8 +109,8 @@ FIELDS: dict[str, Field] = {
         "list of {role, content}", _list_of(MESSAGE, 1), _messages, "al-data",
         "instead of `prompt`: rendered by the tokenizer's chat template",
     ),
-    "chosen": Field("string", STRING, _string, "al-data", "the preferred completion; SFT trains on it"),
-    "rejected": Field("string", STRING, _string, "al-data", "the dispreferred completion"),
+    "chosen": Field("string", STRING, _string, "al-data, al-label-ai", "the preferred completion; SFT trains on it"),
+    "rejected": Field("string", STRING, _string, "al-data, al-label-ai", "the dispreferred completion"),
     "completions": Field(
         "list of strings", _list_of(STRING, 1), _array(_string, empty=False), "al-sample, al-args",
         "K completions of the prompt; one may be empty, the list may not",
@@ -118,6 +137,26 @@ FIELDS: dict[str, Field] = {
         "number", NUMBER, _number, "al-score --temperature", "the same for `ref_logps`"
     ),
     "perplexities": Field(*_NUMBERS, "al-score --perplexity", "exp of the mean negative log-probability a token"),
+    "winner": Field(
+        "0 / 1 / null", {"enum": [0, 1, None]}, _or_null(_winner), "al-label-ai",
+        "which of two completions a judge prefers; null: a tie, orders that disagree, or `unparsed`",
+    ),
+    "orders_agree": Field(
+        "boolean / null", {"type": ["boolean", "null"]}, _or_null(_boolean), "al-label-ai",
+        "whether both orders of the two got one verdict (a tie is one); null where one was asked, or is unparsed",
+    ),
+    "feedbacks": Field(
+        *_STRINGS_OR_NULL, "al-label-ai", "a judge's category, attributes or words, one a completion; null: unparsed"
+    ),
+    "scores": Field(
+        "list of numbers / null", _list_of({"type": ["number", "null"]}), _array(_or_null(_number)), "al-label-ai",
+        "a judge's score, one a completion; null: unparsed",
+    ),
+    "analyses": Field(*_STRINGS_OR_NULL, "al-label-ai", "what a judge wrote before its feedback, one a completion"),
+    "unparsed": Field(
+        *_STRINGS_OR_NULL, "al-label-ai",
+        "a judge's last answer where it could not be read, else null; one an order of two, or one a completion",
+    ),
     "condition": Field(
         "string", STRING, _string, "al-sample", "text put before the prompt for sampling only; `prompt` stays bare"
     ),
@@ -133,7 +172,8 @@ FIELDS: dict[str, Field] = {
 }
 
 # Lists with one entry a completion.
-ALIGNED = ("completion_ids", "finish_reasons", "temperatures", "rewards", "logps", "ref_logps", "perplexities")
+ALIGNED = ("completion_ids", "finish_reasons", "temperatures", "rewards", "logps", "ref_logps", "perplexities",
+           "feedbacks", "scores", "analyses")
 
 # What goes when the completions go.
 OF_COMPLETIONS = ("completions", *ALIGNED, "logps_temperature", "ref_logps_temperature", "search", "seconds")
