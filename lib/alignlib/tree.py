@@ -265,7 +265,7 @@ def kind_of(model: Packed) -> type[Tree] | type[Copies]:
         reason = f"differ by {error:.1e} of their length"
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as failure:
         error, reason = float("inf"), f"fail ({str(failure).strip().splitlines()[0]})"
-    if error <= (1e-3 if model.core.dtype == torch.float32 else 0.1):
+    if error <= (0.1 if model.core.dtype in (torch.bfloat16, torch.float16) else 1e-3):
         return Tree
     model.core.set_attn_implementation(before)
     print(f"warning: {type(model.core).__name__}: candidates on a shared cache {reason}; using copies of it",

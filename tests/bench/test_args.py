@@ -1,0 +1,119 @@
+"""al-args beside plain greedy decoding, and the original's way: one prompt at a time, its cache copied k times."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import call
+from transformers import DynamicCache
+
+from alignlib import decode, guided, models
+from alignlib.guided import Guided, Pair
+from alignlib.sampling import Sampling
+from alignlib.search import Search
+
+NEW, K = 64, 10  # tokens a completion, none of which ends early; candidates a token
+ROUNDS = 3
+AIMS = {(1, 64): 1.3, (1, 512): 1.8, (8, 64): 3.0, (8, 512): 3.0}  # (batch, prompt): how much faster than the original
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """An untrained Llama of 25M parameters, and a reward model made of it."""
+    folder = tmp_path_factory.mktemp("args")
+    (folder / "records").write_text(call("al-data", "toy", "--limit", 300).stdout)
+    assert call("al-data", "new-model", "--size", "25m", folder / "lm", folder / "records").returncode == 0
+    models.save(models.new_reward(str(folder / "lm"), None, "cpu"), folder / "rm")
+    models.load_tokenizer(str(folder / "lm")).save_pretrained(folder / "rm")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(folder) -> Pair:
+    policy, reward = (load(str(folder / name), "cpu", "fp32")
+                      for load, name in ((models.load_policy, "lm"), (models.load_reward, "rm")))
+    made = Pair(policy, reward, models.encoder(policy), Sampling(NEW), batch_tokens=1 << 20, ends_are_tokens=True,
+                reads_eos=False)
+    made.finished = endless
+    for model in (policy, reward):
+        model.core.config.max_position_embeddings = 1024
+    return made
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """As many as there are cores; the tests take one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count())
+    yield
+    torch.set_num_threads(before)
+
+
+def endless(draw: decode.Draw, token: int) -> bool:
+    """Every way does the same work."""
+    draw.ids.append(token)
+    draw.reason = "length" if len(draw.ids) == NEW else ""
+    return bool(draw.reason)
+
+
+def plain(pair: Pair, prompts: list[list[int]]) -> list[list[int]]:
+    """(a) The language model alone, all prompts at once."""
+    draws = [decode.Draw(i, 0, prompt, 0.0) for i, prompt in enumerate(prompts)]
+    decode.generate(pair.policy, models.encoder(pair.policy), draws, Sampling(NEW))
+    return [draw.ids for draw in draws]
+
+
+def ours(pair: Pair, prompts: list[list[int]], **search) -> list[list[int]]:
+    """(b)"""
+    draws = [Guided(i, 0, prompt, 1.0, asked=prompt) for i, prompt in enumerate(prompts)]
+    for _ in guided.decode(pair, draws, Search(topk=K, **search)):
+        pass
+    return [draw.ids for draw in draws]
+
+
+@torch.inference_mode()
+def original(pair: Pair, prompts: list[list[int]]) -> list[list[int]]:
+    """(c) Every candidate is a row, with a copy of the reward model's cache."""
+    made = []
+    for prompt in prompts:
+        lm, rm = pair.policy.core, pair.reward.core
+        read, asked = DynamicCache(config=lm.config), DynamicCache(config=rm.config)
+        rm.base_model(input_ids=torch.tensor([prompt]), past_key_values=asked)
+        text, new = list(prompt), prompt
+        while len(text) < len(prompt) + NEW:
+            best = lm(input_ids=torch.tensor([new]), past_key_values=read, logits_to_keep=1).logits[0, -1].topk(K)
+            asked.batch_repeat_interleave(K)
+            hidden = rm.base_model(input_ids=best.indices[:, None], past_key_values=asked).last_hidden_state
+            pick = (best.values + rm.score(hidden)[:, 0, 0]).argmax(0, keepdim=True)
+            asked.batch_select_indices(pick)
+            new = [best.indices[pick].item()]
+            text += new
+        made.append(text[len(prompt):])
+    return made
+
+
+def seconds(*ways: Callable[[], object]) -> list[float]:
+    """The quickest round of each; the ways take turns."""
+    best = [float("inf")] * len(ways)
+    for _ in range(ROUNDS):
+        for i, way in enumerate(ways):
+            start = time.perf_counter()
+            way()
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best
+
+
+@pytest.mark.parametrize("prompt", [64, 512])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_against_the_original(pair, monkeypatch, batch, prompt):
+    monkeypatch.setattr(decode, "stop_ids", lambda policy: set())
+    rows = torch.randint(10, 300, (batch, prompt), generator=torch.Generator().manual_seed(0)).tolist()
+    assert ours(pair, rows[:1]) == original(pair, rows[:1])
+    alone, guide, old = seconds(lambda: plain(pair, rows), lambda: ours(pair, rows), lambda: original(pair, rows))
+    tokens = batch * NEW
+    print(f"\nbatch {batch}, prompt {prompt:3}: plain {tokens / alone:4.0f} tokens/s, al-args {tokens / guide:4.0f}, "
+          f"the original's way {tokens / old:4.0f}: {old / guide:.2f}x; {guide / alone:.1f} times the time of plain")
+    assert old / guide > AIMS[batch, prompt]
