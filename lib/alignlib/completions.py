@@ -6,9 +6,9 @@ from contextlib import closing
 
 from alignlib import records
 from alignlib.ahead import in_order
-from alignlib.jsonl import Line, kind
+from alignlib.jsonl import Line
 from alignlib.sampling import Draw, Sampling, seed_of, stop_place
-from alignlib.server import Failure, Server
+from alignlib.server import Failure, Server, choice, usage
 from alignlib.stream import Stream
 
 SEED_BITS = 31  # servers keep seeds in integers of different sizes
@@ -94,13 +94,10 @@ class Sampler:
 
         Raises ValueError for garbage, and Failure for an answer that is no completion.
         """
-        choices = body.get("choices")
-        if not isinstance(choices, list) or not choices:
-            raise ValueError(f"choices: expected a list of some, got {kind(choices)}")
-        made = [_choice(choice, f"choices[{i}]") for i, choice in enumerate(choices)]
-        usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
-        for name, said in (("prompt_tokens", "prompt_tokens"), ("tokens", "completion_tokens")):
-            self.used[name] += usage[said] if type(usage.get(said)) is int else 0
+        made = [choice(body)]  # which sees to it that there are choices
+        made += [choice(body, i) for i in range(1, len(body["choices"]))]
+        for name, count in zip(self.used, usage(body), strict=True):
+            self.used[name] += count or 0
         return [self.ended(text, reason) for text, reason in made]
 
     def ended(self, text: str, reason: str) -> tuple[str, str]:
@@ -111,18 +108,3 @@ class Sampler:
     def counts(self) -> dict[str, int]:
         return {**self.used, **self.server.counts}
 
-
-def _choice(choice: object, path: str) -> tuple[str, str]:
-    """The text and the finish reason of one choice, of either API."""
-    if not isinstance(choice, dict):
-        raise ValueError(f"{path}: expected an object, got {kind(choice)}")
-    reason = choice.get("finish_reason")
-    if reason not in ("stop", "length"):
-        if isinstance(reason, str):  # content_filter, tool_calls: an answer, but no completion
-            raise Failure(f"{path}.finish_reason: {reason[:80]}")
-        raise ValueError(f"{path}.finish_reason: expected a string, got {kind(reason)}")
-    message = choice.get("message")
-    text = message.get("content") if isinstance(message, dict) else choice.get("text")
-    if not isinstance(text, str):
-        raise ValueError(f"{path}: expected a text, got {kind(text)}")
-    return text, reason

@@ -6,6 +6,7 @@
 
 import asyncio
 import email.utils
+import itertools
 import math
 import os
 import random
@@ -17,10 +18,13 @@ import click
 import openai
 import orjson
 
+from alignlib.jsonl import kind
+
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds before another try; doubles from the one to the other
 PATIENCE = 600.0  # seconds: who is told to come back later than that gives up
 ABOUT_ALL = (401, 403, 404)  # answers that every other call would get too
 PASSING = (408, 409, 425, 429)  # and 500 and above: worth another try
+BUSY = (429, 503, 529)
 
 Answer = TypeVar("Answer")
 
@@ -37,8 +41,8 @@ class Server:
     """What is to be asked, and how. The key comes from OPENAI_API_KEY; without one, none is sent.
 
     base_url     None: OPENAI_BASE_URL, or OpenAI's own
-    concurrency  calls at a time; one that waits for its next try keeps its place, so that a server which asks for
-                 patience is asked less
+    concurrency  calls at a time; one that waits because the server is busy keeps its place, so that a server which
+                 asks for patience is asked less
     timeout      seconds, for each try as a whole
     retries      further tries of a call that was refused in passing, dropped, late, or answered with garbage
     """
@@ -54,6 +58,8 @@ class Server:
         self.headers = {} if self.key else {"Authorization": openai.omit}
         self.timeout, self.retries, self.places = timeout, retries, asyncio.Semaphore(concurrency)
         self.counts = {"calls": 0, "retried": 0}
+        self.flying = 0  # calls under way
+        self.allow: Callable[[dict], None] = lambda request: None  # asked before every try; raises Failure for none
 
     async def ask(self, api: str, request: dict, read: Callable[[dict], Answer]) -> Answer:
         """What `read` makes of the answer to a request to the API, "chat" or "completions". Raises Failure.
@@ -61,18 +67,25 @@ class Server:
         `read` raises ValueError for an answer that is not what it should be; the call is made again.
         """
         endpoint = self.client.chat.completions if api == "chat" else self.client.completions
-        async with self.places:
-            for tries in range(self.retries + 1):
+        for tries in itertools.count():
+            async with self.places:
+                self.allow(request)
                 self.counts["calls"] += 1
+                self.flying += 1
                 try:
                     async with asyncio.timeout(self.timeout):  # the client's own starts anew with each byte
                         reply = await endpoint.with_raw_response.create(**request, extra_headers=self.headers)
                     return read(_json(reply.content))
                 except (openai.APIError, TimeoutError, ValueError) as error:
                     problem, wait = self.weigh(error, tries)
-                if wait is None or tries == self.retries:
+                finally:
+                    self.flying -= 1
+                if wait is None or tries >= self.retries:
                     break
                 self.counts["retried"] += 1
+                if problem.status in BUSY:
+                    await asyncio.sleep(wait)
+            if problem.status not in BUSY:
                 await asyncio.sleep(wait)
         # Outside the handler: what the server said there may quote the key, and a traceback would show it.
         if tries and wait is not None:
@@ -105,6 +118,38 @@ class Server:
 
     async def close(self) -> None:
         await self.client.close()
+
+
+def choice(body: dict, number: int = 0) -> tuple[str, str]:
+    """The text and the finish reason, "stop" or "length", of one choice of an answer, of either API.
+
+    Raises ValueError for garbage, and Failure for an answer that is no completion.
+    """
+    choices, path = body.get("choices"), f"choices[{number}]"
+    if not isinstance(choices, list) or not choices:
+        raise ValueError(f"choices: expected a list of some, got {kind(choices)}")
+    found = choices[number]
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected an object, got {kind(found)}")
+    reason = found.get("finish_reason")
+    if reason not in ("stop", "length"):
+        if isinstance(reason, str):  # content_filter, tool_calls: an answer, but no completion
+            raise Failure(f"{path}.finish_reason: {reason[:80]}")
+        raise ValueError(f"{path}.finish_reason: expected a string, got {kind(reason)}")
+    message = found.get("message")
+    text = message.get("content") if isinstance(message, dict) else found.get("text")
+    if text is None and reason == "length" and isinstance(message, dict):
+        text = ""  # all tokens went into reasoning
+    if not isinstance(text, str):
+        raise ValueError(f"{path}: expected a text, got {kind(text)}")
+    return text, reason
+
+
+def usage(body: dict) -> tuple[int | None, int | None]:
+    """The tokens of the prompt and of the answer, None where the server does not say."""
+    said = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    counts = (said.get(name) for name in ("prompt_tokens", "completion_tokens"))
+    return tuple(count if type(count) is int else None for count in counts)
 
 
 def _json(content: bytes) -> dict:

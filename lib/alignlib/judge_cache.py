@@ -1,0 +1,61 @@
+"""What a judge has been paid for: its answers in an SQLite file, found again by model, messages and parameters.
+
+An answer is in the file before anybody sees it, and a kill does not undo it. Several processes may share one file.
+"""
+
+import hashlib
+import sqlite3
+from typing import NamedTuple
+
+import click
+import orjson
+
+VERSION = 1
+PATIENCE = 60.0  # seconds to wait for another process that writes
+TABLE = """CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL, reason TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL) WITHOUT ROWID"""
+
+
+class Said(NamedTuple):
+    """An answer as it came, "length" being the reason of one that was cut, and the tokens it was charged for."""
+
+    text: str
+    reason: str
+    prompt_tokens: int
+    tokens: int
+
+
+def key_of(request: dict) -> str:
+    """Stands for a request: the model, the messages and every parameter."""
+    return hashlib.blake2b(orjson.dumps(request, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+
+
+class Cache:
+    """The file at `path`, made if it is not there. Raises UsageError for a file that is something else."""
+
+    def __init__(self, path: str):
+        try:
+            # Each statement is its own transaction; one thread uses it at a time, not always the same.
+            self.file = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+            version = self.file.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, VERSION):
+                raise click.UsageError(f"--cache {path}: made by another version of this command")
+            self.file.execute("PRAGMA journal_mode = WAL")  # readers and a writer at a time
+            self.file.execute("PRAGMA synchronous = NORMAL")  # outlives the process; of a power cut, all but the last
+            self.file.execute(TABLE)
+            self.file.execute(f"PRAGMA user_version = {VERSION}")
+        except sqlite3.Error as error:
+            raise click.UsageError(f"--cache {path}: {error}") from error
+
+    def get(self, key: str) -> Said | None:
+        row = self.file.execute("SELECT text, reason, prompt_tokens, tokens FROM answers WHERE key = ?", (key,))
+        found = row.fetchone()
+        return Said(*found) if found else None
+
+    def put(self, key: str, model: str, said: Said) -> None:
+        """Another process may have been faster: then its answer stays."""
+        self.file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", (key, model, *said))
+
+    def close(self) -> None:
+        self.file.close()
