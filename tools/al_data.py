@@ -70,13 +70,17 @@ def sink_options(function: Callable) -> Callable:
               "written as the domain.")
 @click.option("--labels", is_flag=True, help="Write text and label, for a classifier, instead of pairs.")
 @click.option("--split", type=click.Choice(toy.SPLITS), default="train", help="Which part; no prompt is in both.")
+@click.option("--serve-judge", type=click.IntRange(0, 65535), metavar="PORT",
+              help="Write no records but serve the oracles as judges for al-label-ai until interrupted; 0: any port.")
 @sink_options
-def toy_command(task, by, labels, split, seed, limit, shuffle, only, output) -> None:
+def toy_command(task, by, labels, split, serve_judge, seed, limit, shuffle, only, output) -> None:
     """Records of the toy world: a small seeded language whose quality `al-score toy:NAME` measures exactly.
 
     Preferences are noisy: of two random answers the better one is chosen in 80 to 85 % of pairs. Without --limit 2000
     records are written.
     """
+    if serve_judge is not None:
+        return serve(serve_judge)
     if labels and (by or only):
         raise click.UsageError("--labels goes with neither --by nor --only")
     if labels and task == "summary":
@@ -84,6 +88,20 @@ def toy_command(task, by, labels, split, seed, limit, shuffle, only, output) -> 
     limit = 2000 if limit is None else limit
     made = toy.labelled(task, split, seed, limit) if labels else toy.records(task, split, seed, limit, by or "")
     write(made, Counter(), seed, limit, shuffle, only, output)
+
+
+def serve(port: int) -> None:
+    """Serve the oracles, and say where on standard output."""
+    from alignlib import toy_judge
+
+    try:
+        server = toy_judge.server(port)
+    except OSError as error:
+        raise click.ClickException(f"--serve-judge {port}: {error.strerror}") from error
+    with server:
+        click.echo(f"http://127.0.0.1:{server.server_port}/v1")
+        sys.stdout.flush()
+        server.serve_forever()
 
 
 @options.command(reads=("chosen", "rejected"), writes=("prompt",), name="hh")

@@ -16,7 +16,7 @@ from alignlib.forms import Form
 from alignlib.jsonl import Line
 from alignlib.judge_cache import Cache, Said, key_of
 from alignlib.labels import Answer
-from alignlib.questions import Call, template
+from alignlib.questions import Call, packaged
 from alignlib.server import Failure, Server, choice, usage
 from alignlib.stream import Stream
 
@@ -104,7 +104,7 @@ class Remote:
                 return Answer(read(said, call.form))
             except ValueError:
                 messages = [*messages, {"role": "assistant", "content": said.text.strip() or "..."},
-                            {"role": "user", "content": template("again").strip()}]
+                            {"role": "user", "content": packaged("again").strip()}]
         return Answer(None, said.text)
 
     async def said(self, messages: list[dict], form: Form) -> Said:
@@ -178,11 +178,10 @@ class Remote:
 
     # -- beforehand --------------------------------------------------------------------------------------
 
-    def plan(self, calls: list[Call]) -> dict[str, float]:
-        """What these calls would be: `calls` to make, `cached` ones, and an estimate of their tokens."""
-        made = [call for call in calls if not self.known(call.messages, call.form)]
-        tokens = sum(estimate(call.messages) for call in made)
-        return {"calls": len(made), "cached": len(calls) - len(made), "prompt_tokens": tokens}
+    def cost(self, call: Call) -> tuple[str, int]:
+        """The call's name, and the tokens of its prompt, about: 0 where the answer is in the cache."""
+        known = self.known(call.messages, call.form)
+        return key_of(self.request(call.messages, call.form)), 0 if known else estimate(call.messages)
 
 
 def read(said: Said, form: Form) -> dict:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from alignlib import forms, records
-from alignlib.questions import Call, Category, Question, prompt_text
+from alignlib.questions import Call, Category, Question, packaged, prompt_text
 
 PAIR = {"first": "answer A", "second": "answer B"}
 ONE = {"completion": "answer"}
@@ -102,8 +102,6 @@ class Each:
 def mode_of(name: str, question: str, template: str | None, *, categories: Sequence[Category], as_json: bool,
             **pair) -> Pair | Each:
     """The mode `name` with the text of its question, and of a template of the user's own, if there is one."""
-    from alignlib.questions import template as packaged
-
     def asked(file: str, form: forms.Form, shown: dict[str, str], kinds: Sequence[Category] = ()) -> Question:
         return Question(template or packaged(file), question, form, shown, kinds, as_json)
 

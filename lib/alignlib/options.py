@@ -241,7 +241,7 @@ def open_stream(
     if resume and not output:
         raise click.UsageError("--resume needs -o FILE")
     asked = click.get_current_context().params
-    if rejects and "skip" not in (on_error, asked.get("on_long"), asked.get("ties")):
+    if rejects and not {"skip", "drop"} & {on_error, asked.get("on_long"), asked.get("ties")}:
         raise click.UsageError("--rejects needs --on-error skip")
     must_exist(files)
     keep_apart(files, output, rejects)
@@ -257,7 +257,8 @@ def open_stream(
 def run_key(model: str | tuple[str, ...] | None) -> str:
     """A hash of the command's options, but for those that change nothing in a record, and of its models."""
     context = click.get_current_context()
-    beside = ("files", "output", "resume", "rejects", "concurrency", "timeout", "retries")
+    beside = ("files", "output", "resume", "rejects", "concurrency", "timeout", "retries", "cache", "no_cache",
+              "price_in", "price_out", "budget")
     options = {name: value for name, value in context.params.items() if name not in beside}
     files = tuple(map(fingerprint, model)) if isinstance(model, tuple) else fingerprint(model) if model else None
     text = repr((context.command.name, __version__, sorted(options.items()), files))

@@ -100,7 +100,7 @@ def prompt_text(record: dict) -> str:
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in record["messages"])
 
 
-def template(name: str) -> str:
+def packaged(name: str) -> str:
     """A text of the package."""
     return (TEMPLATES / f"{name}.txt").read_text()
 
