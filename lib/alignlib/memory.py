@@ -167,16 +167,9 @@ def blueprint(config, recipe: Recipe, narrow: bool) -> Packed:
     if narrow:
         made.model.to(autocast)
     if recipe.gradient_checkpointing:
-        checkpoint(made)
+        made.checkpoint()
     made.model.train()
     return made
-
-
-def checkpoint(model: Packed) -> None:
-    """Gradient checkpointing, as the training loop switches it on."""
-    new = hasattr(model.core, "activation_checkpointing_enable")  # transformers 5.17 has the old name only
-    enable = model.core.activation_checkpointing_enable if new else model.core.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
 
 
 def activations(config, recipe: Recipe, tokens: int, narrow: bool) -> tuple[Weights, float]:

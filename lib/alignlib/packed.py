@@ -43,6 +43,12 @@ class Packed:
     def context(self) -> int:
         return context_of(self.core.config)
 
+    def checkpoint(self) -> None:
+        """Keep little of a forward pass, and make the rest again in the backward one."""
+        new = hasattr(self.core, "activation_checkpointing_enable")  # transformers 5.17 has the old name only
+        enable = self.core.activation_checkpointing_enable if new else self.core.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+
     def plan(self, examples: Sequence[Example], indices: Sequence[int], tokens: int) -> list[list[int]]:
         return plan(examples, indices, tokens, shared=self.shared, flat=self.flat)
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import orjson
@@ -19,6 +20,9 @@ from alignlib.recipe import Recipe
 
 # What may differ when a run is resumed; a model is told by its files.
 FREE = ("resume", "output", "save_every", "keep", "device", "offload", "model")
+
+
+BEGINNING = ("log.jsonl", "started.tmp")  # what a run that was killed at once may leave
 
 
 class Run:
@@ -36,7 +40,7 @@ class Run:
         self.recipe, self.folder, self.tokens = recipe, Path(recipe.output), 0
         self.skipped = 0  # records left out as the user asked
         self.asked = orjson.loads(orjson.dumps({**asked, **asdict(recipe)}))
-        self._lock: int | None = None
+        self._lock: BinaryIO | None = None
         self.engine: Engine | None = None  # made by train.start
         self.complete, self.checkpoint = ranks.share(self._look)
 
@@ -51,7 +55,7 @@ class Run:
             return True, None
         if (self.folder / "started.json").exists():
             self._same(self.folder / "started.json")
-        elif self.folder.exists() and any(path.name != "started.tmp" for path in self.folder.iterdir()):
+        elif self.folder.exists() and any(path.name not in BEGINNING for path in self.folder.iterdir()):
             raise click.UsageError(f"{self.recipe.output}: not a run that --resume could go on with")
         found = [path for path in self.folder.glob("checkpoint-*") if (path / "trainer.pt").exists()]
         return False, max(found, key=step_of, default=None)
@@ -67,7 +71,7 @@ class Run:
         if not ranks.first() or self._lock is not None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.folder, os.O_RDONLY)  # until the process ends
+        self._lock = open(self.folder / "log.jsonl", "ab")  # as long as the run lives
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -132,9 +132,7 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     entry = run.last_entry(state["step"])
     stop = on_sigterm()
     if recipe.gradient_checkpointing:
-        new = hasattr(model.core, "activation_checkpointing_enable")  # transformers 5.17 has the old name only
-        enable = model.core.activation_checkpointing_enable if new else model.core.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        model.checkpoint()
     model.model.train()
     for step in options.progress(range(state["step"], total), initial=state["step"], total=total, unit="step"):
         started = time.monotonic()
