@@ -164,7 +164,7 @@ def real(family, checkpointing, autocast=None):
     models.without_dropout(model)
     policy = Policy(model, tiny.tokenizer(), autocast=autocast, train=True)
     if checkpointing:
-        memory.checkpoint(policy)
+        policy.checkpoint()
     policy.core.train()
     for weight in policy.core.parameters():
         weight.register_post_accumulate_grad_hook(memory.forget)
