@@ -24,7 +24,7 @@ def records(done):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("name", [(), ("toy",), ("hh",), ("tldr",), ("tldr-pref",), ("imdb",), ("new-model",)])
+@pytest.mark.parametrize("name", [(), ("toy",), ("hh",), ("imdb",), ("sharegpt",), ("new-model",)])
 def test_every_command_has_help(name):
     done = call("al-data", *name, "--help")
     assert done.returncode == 0 and len(done.stdout.splitlines()) > 8
@@ -105,7 +105,7 @@ def test_tldr_and_imdb_from_files(tmp_path):
     assert records(call("al-data", "tldr", "--from", "-", stdin=lines(post))) == [{"prompt": prompt, "chosen": " d"}]
     pair = {"info": post, "summaries": [{"text": "x"}, {"text": "y "}], "choice": 1}
     assert records(call("al-data", "tldr-pref", "--from", "-", stdin=lines(pair))) == [
-        {"prompt": prompt, "chosen": " y", "rejected": " x"}]
+        {"prompt": prompt, "chosen": " y", "rejected": " x", "domain": "summarisation"}]
     for label, text in (("pos", "a fine film"), ("neg", "a poor film")):
         (tmp_path / "train" / label).mkdir(parents=True)
         (tmp_path / "train" / label / "0_1.txt").write_text(text)
@@ -171,7 +171,7 @@ def test_offline_says_how_to_go_on(tmp_path):
     """A host that refuses at once stands for a machine without network."""
     settings = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     clean = {name: value for name, value in environment().items() if "proxy" not in name.lower()}
-    for name in ("hh", "tldr", "tldr-pref", "imdb"):
+    for name in ("hh", "tldr", "tldr-pref", "imdb", "sharegpt"):
         start = time.monotonic()
         done = subprocess.run(command("al-data", name), capture_output=True, env={**clean, **settings})
         message = done.stderr.decode()

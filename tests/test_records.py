@@ -10,7 +10,8 @@ GOOD = {
     "completions": ["a", ""], "completion_ids": [[1, 2], []], "finish_reasons": ["stop", "length"],
     "rewards": [1, -0.5], "logps": [-1.5, 0], "ref_logps": [-2, -0.0], "logps_temperature": 0.7,
     "ref_logps_temperature": 1, "perplexities": [3.5, 1],
-    "winner": 0, "orders_agree": True, "feedbacks": ["Harmful", None], "scores": [7, None], "analyses": [None, "a"],
+    "winner": 0, "win_probability": 0.9, "human_winner": 1, "orders_agree": True,
+    "feedbacks": ["Harmful", None], "scores": [7, None], "analyses": [None, "a"],
     "unparsed": [None, "Rating: high"], "condition": "c", "temperatures": [1, 0.5],
     "search": {"w": 1.5}, "seconds": [0.5, 2], "text": "t", "label": "l", "domain": "d", "id": "7",
 }

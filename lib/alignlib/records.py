@@ -141,6 +141,13 @@ FIELDS: dict[str, Field] = {
         "0 / 1 / null", {"enum": [0, 1, None]}, _or_null(_winner), "al-label-ai",
         "which of two completions a judge prefers; null: a tie, orders that disagree, or `unparsed`",
     ),
+    "win_probability": Field(
+        "number", NUMBER, _number, "al-data alpaca-eval", "a judge's probability that the first of two is better"
+    ),
+    "human_winner": Field(
+        "0 / 1 / null", {"enum": [0, 1, None]}, _or_null(_winner), "al-data --only judge",
+        "which of two completions people prefer; null: a tie",
+    ),
     "orders_agree": Field(
         "boolean / null", {"type": ["boolean", "null"]}, _or_null(_boolean), "al-label-ai",
         "whether both orders of the two got one verdict (a tie is one); null where one was asked, or is unparsed",
@@ -164,7 +171,7 @@ FIELDS: dict[str, Field] = {
     "search": Field(
         "object", {"type": "object"}, _object, "al-args --grid", "the method that made the completions, its settings"
     ),
-    "seconds": Field(*_NUMBERS, "al-args --time", "one a completion: its share of the clock while it was decoded"),
+    "seconds": Field(*_NUMBERS, "al-args --time, al-sample --time", "one a completion: its share of the clock while it was decoded"),
     "text": Field("string", STRING, _string, "al-data --labels", "a text to classify"),
     "label": Field("string", STRING, _string, "al-data --labels", "its class, for `al-train-rm --loss classify`"),
     "domain": Field("string", STRING, _string, "al-data", "preference domain"),

@@ -6,7 +6,7 @@ import csv
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
@@ -40,8 +40,19 @@ def from_file(name: str) -> Iterator[Row]:
         yield from ((line.where, line.record) for line in read_all([name]))
 
 
-def files_of(folder: str, split: str) -> tuple[list[str], bool]:
+def from_object(name: str) -> Iterator[Row]:
+    """The items of a file that is one object, as rows {key, value}; read whole. Raises DataError."""
+    content, shown = _loaded(name), "<stdin>" if name == "-" else name
+    if not isinstance(content, dict):
+        raise DataError(f"{shown}: expected an object, got {kind(content)}")
+    yield from ((f"{shown}: item {number}", {"key": key, "value": value})
+                for number, (key, value) in enumerate(content.items(), 1))
+
+
+def files_of(folder: str, split: str, kind_of: str = "") -> tuple[list[str], bool]:
     """The files of a split in a folder, sorted, and whether their names tell: if none names a split, all are given.
+
+    kind_of: where some names have this part too ("prefs" of train_prefs, train_sft), only those count.
 
     A name tells by a part that is train, test, ... ("pairs.test.jsonl", "train/pos/7.txt"). Texts (.txt) count
     in folders named pos and neg, as in the IMDB archive. Raises ValueError if there are none of that split, or if the
@@ -51,6 +62,7 @@ def files_of(folder: str, split: str) -> tuple[list[str], bool]:
     found = [path for path in sorted(root.rglob("*")) if path.name.endswith(SUFFIXES)
              or path.suffix == ".txt" and path.parent.name in ("pos", "neg")]
     parts = {path: set(re.split(r"[^a-z]+", str(path.relative_to(root)).lower())) for path in found}
+    found = [path for path in found if kind_of in parts[path]] or found
     if found and not any(parts[path] & {*SPLITS["train"], *SPLITS["test"]} for path in found):
         chosen, told = found, False
     else:
@@ -64,10 +76,11 @@ def files_of(folder: str, split: str) -> tuple[list[str], bool]:
     return [str(path) for path in chosen], told
 
 
-def from_hub(name: str, split: str, **where: str) -> Iterator[Row]:
+def from_hub(name: str, split: str, kind_of: str = "", **where: str) -> Iterator[Row]:
     """The rows of a split ("train" | "test") of a set on the Hub; `where` goes to datasets.load_dataset.
 
-    Raises Unreachable within seconds where there is no network and nothing cached.
+    kind_of: what the names of its splits end in ("prefs" of train_prefs). Raises Unreachable within seconds where
+    there is no network and nothing cached.
     """
     if not hub.answers():
         os.environ["HF_HUB_OFFLINE"] = "1"  # what is in the cache is still found
@@ -79,11 +92,26 @@ def from_hub(name: str, split: str, **where: str) -> Iterator[Row]:
         parts = datasets.load_dataset(name, **where)
     except ConnectionError as error:
         raise Unreachable(name) from error
-    part = next((candidate for candidate in SPLITS[split] if candidate in parts), None)
+    wanted = [f"{candidate}_{kind_of}" if kind_of else candidate for candidate in SPLITS[split]]
+    part = next((candidate for candidate in wanted if candidate in parts), None)
     if part is None:
         raise ValueError(f"{name}: no {split} part, only {', '.join(parts)}")
     for number, row in enumerate(parts[part], 1):
         yield f"{name} {part}:{number}", row
+
+
+def from_hub_file(name: str, file: str, read: Callable[[str], Iterator[Row]]) -> Iterator[Row]:
+    """What `read` makes of one file of a set on the Hub. Raises Unreachable as `from_hub`."""
+    if not hub.answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        path = hf_hub_download(name, file, repo_type="dataset")
+    except LocalEntryNotFoundError as error:
+        raise Unreachable(name) from error
+    yield from read(path)
 
 
 def _is_array(name: str) -> bool:
@@ -93,14 +121,20 @@ def _is_array(name: str) -> bool:
 
 def _array(name: str) -> Iterator[Row]:
     """A .json file that is one array of objects; read whole."""
-    try:
-        rows = orjson.loads(Path(name).read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except orjson.JSONDecodeError as error:
-        raise DataError(f"{name}:{error.lineno}: broken JSON: {error}") from error
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(_loaded(name), 1):
         if not isinstance(row, dict):
             raise DataError(f"{name}: item {number}: expected an object, got {kind(row)}")
         yield f"{name}: item {number}", row
+
+
+def _loaded(name: str) -> object:
+    """What a file holds that is one JSON value."""
+    with open_input(name) as handle:
+        content = handle.read()
+    try:
+        return orjson.loads(content.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{'<stdin>' if name == '-' else name}:{error.lineno}: broken JSON: {error}") from error
 
 
 def _csv(name: str) -> Iterator[Row]:

@@ -1,0 +1,114 @@
+"""Instructions and their answers -> records: ShareGPT, UltraChat, AlpacaEval in the forms they are published in."""
+
+from collections import Counter
+
+import pytest
+
+from alignlib.chats import alpaca_eval, numbered, sharegpt, teacher, ultrachat
+from alignlib.datasets import asked, convert, instruction, share
+from alignlib.jsonl import DataError, Skip
+
+
+def chat(*turns, name="c7"):
+    return {"id": name, "conversations": [{"from": speaker, "value": text} for speaker, text in turns]}
+
+
+TWO = chat(("human", "Name a fruit."), ("gpt", "A pear.\n"), ("human", "Another?"), ("gpt", "A plum."))
+
+
+def test_the_prompt_of_a_dialogue():
+    assert asked("Hi") == "\n\nHuman: Hi\n\nAssistant:"
+    assert asked("a", "b", "c") == "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
+    assert instruction(asked("  Two\nlines ")) == "  Two\nlines "
+    assert instruction("POST: x\nTL;DR:") == "POST: x\nTL;DR:"
+
+
+def test_sharegpt_gives_a_record_for_each_of_the_first_answers():
+    first = {"id": "c7", "prompt": asked("Name a fruit."), "chosen": " A pear."}
+    second = {"id": "c7-2", "prompt": asked("Name a fruit.", "A pear.", "Another?"), "chosen": " A plum."}
+    assert sharegpt(TWO) == [first]
+    assert sharegpt(TWO, turns=2) == sharegpt(TWO, turns=9) == [first, second]
+
+
+def test_a_dialogue_ends_where_it_is_torn():
+    assert len(sharegpt(chat(("human", "a"), ("gpt", "b"), ("gpt", "c"), ("human", "d"), ("gpt", "e")), turns=3)) == 1
+    assert len(sharegpt(chat(("human", "a"), ("gpt", "b"), ("human", " "), ("gpt", "c")), turns=3)) == 1
+    assert sharegpt(chat(("system", "Be short."), ("user", "a"), ("chatgpt", "b")))[0]["prompt"] == asked("a")
+
+
+@pytest.mark.parametrize("row, reason", [
+    (chat(("gpt", "b"), ("human", "c"), ("gpt", "d")), "begins with the assistant"),
+    (chat(("human", "a"), ("gpt", "b</s>")), "a tokenizer's mark in it"),
+    (chat(("human", "a"), ("human", "a"), ("gpt", "b")), "no answer to a first question"),
+    (chat(("human", "a"), ("gpt", "\n")), "no answer to a first question"),
+    (chat(), "no answer to a first question"),
+])
+def test_chats_without_a_lesson_are_skipped(row, reason):
+    with pytest.raises(Skip, match=f"^{reason}$"):
+        sharegpt(row)
+
+
+def test_a_teacher_s_answer_joins_the_same_prompt():
+    assert teacher({"key": "Name a fruit.", "value": [" An apple.", "x"]}) == {
+        "prompt": sharegpt(TWO)[0]["prompt"], "chosen": " An apple."}
+
+
+def test_both_forms_of_ultrachat():
+    messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+    made = [{"id": "u", "prompt": asked("Who?"), "chosen": " Me."}]
+    assert ultrachat({"prompt": "Who?", "prompt_id": "u", "messages": messages}) == made
+    assert ultrachat({"id": "u", "data": ["Who?", "Me.", "Why?", "So."]}) == made
+    assert len(ultrachat({"id": "u", "data": ["Who?", "Me.", "Why?", "So."]}, turns=2)) == 2
+
+
+def test_alpaca_eval_s_outputs_are_answers_to_compare_with():
+    row = {"instruction": "Add 1 and 1.", "output": "2\n", "generator": "gpt4", "dataset": "sums", "raw_x": "y"}
+    assert alpaca_eval({"id": "alpaca-eval-0", **row}) == {
+        "id": "alpaca-eval-0", "prompt": asked("Add 1 and 1."), "completions": [" 2\n"],
+        "instruction": "Add 1 and 1.", "generator": "gpt4", "dataset": "sums"}
+
+
+ANNOTATED = {"instruction": "q", "output_1": "ref", "generator_1": "base", "output_2": "mine", "generator_2": "m"}
+
+
+@pytest.mark.parametrize("preference, winner, probability", [
+    (1, 1, None), (2.0, 0, None), (1.5, None, None), (0, None, None), (1.75, 0, 0.75), (1.25, 1, 0.25),
+])
+def test_annotations_are_preferences(preference, winner, probability):
+    made = alpaca_eval({**ANNOTATED, "preference": preference})
+    assert made["completions"] == [" mine", " ref"] and made["winner"] == winner
+    assert made.get("win_probability") == probability and made["generator_2"] == "m"
+    pair = None if winner is None else [made["completions"][winner], made["completions"][1 - winner]]
+    assert pair == (None if winner is None else [made["chosen"], made["rejected"]])
+    assert ("chosen" in made) == (winner is not None)
+
+
+def test_an_annotation_that_failed_is_no_tie():
+    with pytest.raises(Skip, match="^no preference$"):
+        alpaca_eval({**ANNOTATED, "preference": None})
+
+
+@pytest.mark.parametrize("function, row, message", [
+    (sharegpt, {"conversations": {}}, "conversations: expected an array, got an object"),
+    (sharegpt, chat(("human", None)), "value: expected a string, got null"),
+    (sharegpt, {"id": "x"}, "conversations: missing"),
+    (teacher, {"key": "a", "value": "b"}, "expected a list of answers, got a string"),
+    (ultrachat, {"data": [1]}, "expected messages, or data: a list of texts"),
+    (alpaca_eval, {"output": "x"}, "instruction: missing"),
+    (alpaca_eval, {**ANNOTATED, "preference": 3}, "preference: expected 1 to 2, got 3"),
+    (alpaca_eval, {**ANNOTATED, "preference": "1"}, "preference: expected a number, got a string"),
+])
+def test_rows_of_another_form_are_named(function, row, message):
+    with pytest.raises(DataError, match=f"^f.json: item 2: {message}$"):
+        list(convert([("f.json: item 2", row)], function, Counter()))
+
+
+def test_alpaca_eval_numbers_its_rows_before_any_is_dropped():
+    rows = [("f:1", {**ANNOTATED, "preference": None}), ("f:2", {**ANNOTATED, "preference": 2})]
+    assert [record["id"] for record in convert(numbered(rows), alpaca_eval, Counter())] == ["alpaca-eval-1"]
+
+
+@pytest.mark.parametrize("first, last, taken", [(0, 0.29, range(29)), (0.29, 1, range(29, 100)), (0, 1, range(100)),
+                                                (0.1, 0.1, range(0)), (0, 0.005, range(0))])
+def test_shares_meet_without_a_gap(first, last, taken):
+    assert list(share(range(100), first, last)) == list(taken)
