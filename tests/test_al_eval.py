@@ -416,3 +416,22 @@ def test_the_input_is_not_the_output(tmp_path):
     for output in (data, tmp_path / "none" / "x.json"):
         assert call("al-eval", "reward", data, "-o", output).returncode == 2
     assert data.read_bytes() == before
+
+
+def test_reward_against_seconds(tmp_path):
+    """text gives the mean of what --time wrote; frontier takes it for KL."""
+    records = [{"prompt": "p", "completions": ["a b c d e"], "rewards": [1.0], "seconds": [0.25]},
+               {"prompt": "q", "completions": ["f g h i j"], "rewards": [3.0], "seconds": [0.75]}]
+    data = "".join(json.dumps(record) + "\n" for record in records)
+    rows = ""
+    for what in ("text", "reward"):
+        done = call("al-eval", what, "--json", "--set", "method=greedy", stdin=data)
+        assert done.returncode == 0, done.stderr
+        rows += done.stdout
+    assert json.loads(rows.splitlines()[0])["seconds"]["mean"] == 0.5
+    done = call("al-eval", "frontier", "--cost", "seconds", "--plot", tmp_path / "plot.png", "--json", stdin=rows)
+    assert done.returncode == 0, done.stderr
+    (point,) = json.loads(done.stdout)["points"]
+    assert point["seconds"]["mean"] == 0.5 and point["reward"]["mean"] == 2.0
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+    assert "no kl" in call("al-eval", "frontier", "--json", stdin=rows).stderr

@@ -225,6 +225,7 @@ def text(files, coherence, pool, resamples, seed, labels, output, as_json) -> No
     rep_n (0 to 1) and diversity, the product of 1 - rep_n, are means over completions of at least 4 tokens; shorter
     ones are counted as too_short. Tokens there are words (inner apostrophes and hyphens included) and single marks.
     dist_n: distinct n-grams over tokens cut at spaces, of all completions together and as the mean of the records'.
+    Of records with `seconds` (--time) their mean, too.
     """
     from alignlib import metrics
 
@@ -248,6 +249,8 @@ def text(files, coherence, pool, resamples, seed, labels, output, as_json) -> No
         samples["chars"].add(line.index, map(len, completions))
         samples["tokens"].add(line.index, map(len, record.get("completion_ids", [])))
         samples["cut"].add(line.index, (reason == "length" for reason in record.get("finish_reasons", [])))
+        if "seconds" in record:
+            samples.setdefault("seconds", Sample()).add(line.index, record["seconds"])
         if embed:
             pending += [(line.index, prompt_text(record), completion) for completion in completions]
             while len(pending) >= EMBED:

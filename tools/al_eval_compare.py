@@ -19,10 +19,11 @@ from alignlib.evaluations import plot_option, result_files
 @evaluations.command()
 @result_files
 @click.option("--reward", "name", default="reward", help="The figure that is the reward, e.g. learned_reward.")
+@click.option("--cost", type=click.Choice(["kl", "seconds"]), default="kl", help="What the reward is bought with.")
 @click.option("--title", default="", help="Of the plot.")
 @plot_option
-def frontier(files, name, title, plot, output, as_json) -> None:
-    """Reward against KL: a point a checkpoint, a line a method. Reads all input first.
+def frontier(files, name, cost, title, plot, output, as_json) -> None:
+    """Reward against KL, or seconds: a point a checkpoint, a line a method. Reads all input first.
 
     Reads results of al-eval, one a line: {"method": "exo-rw", "step": 20, "reward": {...}} and {..., "kl": {...}}
     (made with --set method=exo-rw --set step=20; means or bare numbers); those of one method and step are joined.
@@ -31,19 +32,19 @@ def frontier(files, name, title, plot, output, as_json) -> None:
     """
     summary, methods = options.Summary(), {}
     for (method, step), point in evaluations.read(files, "method", "step").items():
-        for figure in ("kl", name):
+        for figure in (cost, name):
             if tables.mean_of(point.get(figure)) is None:
                 raise jsonl.DataError(f"{evaluations.shown(method, step)}: no {figure}")
-        methods.setdefault(method, []).append({"step": step, "kl": point["kl"], "reward": point[name]})
+        methods.setdefault(method, []).append({"step": step, cost: point[cost], "reward": point[name]})
         summary.count(points=1)
     for points in methods.values():
         points.sort(key=lambda point: (point["step"] is not None, point["step"]))
     if plot:
         from alignlib import plots
 
-        plots.frontier(methods, plot, title=title, reward=name.replace("_", " "))
+        plots.frontier(methods, plot, cost=cost, title=title, reward=name.replace("_", " "))
     flat = [{"method": method, **point} for method, points in methods.items() for point in points]
-    figures = {"reward_figure": name, "points": flat, "at_equal_kl": at_equal_kl(methods)}
+    figures = {"reward_figure": name, "points": flat} | ({"at_equal_kl": at_equal_kl(methods)} if cost == "kl" else {})
     evaluations.write("frontier", figures, {}, output, as_json)
     summary.close()
 

@@ -16,7 +16,7 @@ OLD = {*records.OF_COMPLETIONS, "condition"}  # goes with completions that a rec
 
 # Options that only some backends can do anything about.
 TAKEN_BY = {
-    **dict.fromkeys(("batch_tokens", "device"), ("hf",)),
+    **dict.fromkeys(("batch_tokens", "device", "timed"), ("hf",)),
     **dict.fromkeys(("top_k", "logps", "ids", "max_prompt", "keep_prompt", "on_long", "dtype"), ("hf", "vllm")),
     **dict.fromkeys(("tensor_parallel", "data_parallel", "gpu_memory", "max_model_len"), ("vllm",)),
     **dict.fromkeys(("base_url", "api", "concurrency", "timeout", "retries"), ("openai",)),
@@ -48,7 +48,7 @@ backend_options = options.stack(
 
 
 @options.command(reads=("prompt",), writes=("completions", "finish_reasons", "completion_ids", "temperatures",
-                                            "condition", "logps", "logps_temperature"))
+                                            "condition", "logps", "logps_temperature", "seconds"))
 @click.argument("model")
 @options.filter_options
 @click.option("-n", "number", type=click.IntRange(min=1), default=1, help="Completions a prompt (and temperature).")
@@ -65,6 +65,7 @@ backend_options = options.stack(
 @click.option("--logps", is_flag=True,
               help="Also ids, and the log-probability of each completion given the bare prompt. Not openai.")
 @click.option("--ids", is_flag=True, help="Also the completions' token ids. Not openai.")
+@click.option("--time", "timed", is_flag=True, help="Also seconds: each completion's share of its batch's. Only hf.")
 @click.option("--seed", type=options.Seed(), default=0, help="Of the draws.")
 @click.option("--max-prompt", type=click.IntRange(min=1),
               help="Tokens of a prompt. Not openai.  [default: what the context leaves]")
@@ -75,7 +76,7 @@ backend_options = options.stack(
 @recipe.device_options
 @backend_options
 def main(model, files, output, resume, on_error, rejects, shard, number, temperatures, greedy, stop, condition, logps,
-         ids, backend, window, **given):
+         ids, timed, backend, window, **given):
     """Sample completions of each prompt from the policy MODEL: a folder, a name on the Hub, or a server's name for it.
 
     Streams: hf a window of records at a time, vllm and openai each record as it is done.
@@ -98,6 +99,8 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
             record["completion_ids"] = [draw.ids for draw in draws]
         if len(set(plan)) > 1:
             record["temperatures"] = list(plan)
+        if timed:
+            record["seconds"] = [draw.seconds for draw in draws]
         if condition is not None:
             record["condition"] = condition
         if logps:

@@ -31,7 +31,6 @@ class Guided(Draw):
 
     asked: list[int] = field(default_factory=list)
     reward: float = math.nan
-    seconds: float = 0.0  # its share of the clock: a step's time is divided among its rows
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """The sampler that is built in (--backend hf): windows of records, drawn in batches on one device."""
 
+import time
 from collections.abc import Iterator
 
 import torch
@@ -34,7 +35,10 @@ class Sampler:
             waiting = list(lines)
             every = [draw for row in rows.values() for draw in row]
             for batch in decode.batches(every, self.batch_tokens, self.how.max_new_tokens):
+                started = time.monotonic()
                 self.tokens += decode.generate(self.policy, self.encoder, batch, self.how)
+                for draw in batch:
+                    draw.seconds = (time.monotonic() - started) / len(batch)
                 while waiting and all(draw.reason for draw in rows[waiting[0].index]):
                     line = waiting.pop(0)
                     yield line, rows[line.index]

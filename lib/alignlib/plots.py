@@ -55,8 +55,12 @@ def calibration(curve: Sequence[Mapping], path: str, *, title: str = "") -> None
         below.grid(axis="x", visible=False)
 
 
-def frontier(methods: Mapping[str, Sequence[Mapping]], path: str, *, title: str = "", reward: str = "reward") -> None:
-    """Reward against KL: one line a method, one point a checkpoint ({kl, reward} with intervals), by rising step.
+COSTS = {"kl": "KL(policy || reference) in nats per completion", "seconds": "seconds per completion"}
+
+
+def frontier(methods: Mapping[str, Sequence[Mapping]], path: str, *, cost: str = "kl", title: str = "",
+             reward: str = "reward") -> None:
+    """Reward against a cost: one line a method, one point a checkpoint ({kl, reward} with intervals), by rising step.
 
     What has moved nowhere, its KL being 0, is the reference (SFT): a grey star. reward: the label of the axis.
     """
@@ -64,8 +68,8 @@ def frontier(methods: Mapping[str, Sequence[Mapping]], path: str, *, title: str 
         axes = figure.subplots()
         lines = 0
         for name, points in methods.items():
-            x, y = [_mean(p["kl"]) for p in points], [_mean(p["reward"]) for p in points]
-            bars = {"xerr": _spread([p["kl"] for p in points]), "yerr": _spread([p["reward"] for p in points])}
+            x, y = [_mean(p[cost]) for p in points], [_mean(p["reward"]) for p in points]
+            bars = {"xerr": _spread([p[cost] for p in points]), "yerr": _spread([p["reward"] for p in points])}
             look: dict[str, Any] = {"marker": "*", "markersize": 13, "color": "#555555", "linestyle": "none"}
             if any(x):
                 look = {"marker": MARKS[lines % len(MARKS)], "markersize": 5.5, "color": COLOURS[lines % len(COLOURS)]}
@@ -73,7 +77,7 @@ def frontier(methods: Mapping[str, Sequence[Mapping]], path: str, *, title: str 
             drawn = axes.errorbar(x, y, **bars, **look, linewidth=1.7, elinewidth=1, capsize=2, label=name)
             for part in (*drawn.lines[1], *drawn.lines[2]):
                 part.set_alpha(0.45)  # the intervals stay behind the points
-        axes.set(xlabel="KL(policy || reference) in nats per completion", ylabel=f"{reward} (mean, 95 % interval)")
+        axes.set(xlabel=COSTS[cost], ylabel=f"{reward} (mean, 95 % interval)")
         _title_and_legend(axes, title, len(methods))
 
 

@@ -47,6 +47,7 @@ class Draw:
     reason: str = ""
     where: str = ""  # what messages call the record
     logp: float | None = None  # nats, where the sampler says it itself
+    seconds: float = 0.0  # its share of the clock: a step's or a batch's time is divided among its rows
 
 
 def limits(context: int, how: Sampling, max_prompt: int | None, keep_prompt: str, on_long: str) -> dict:
