@@ -8,6 +8,7 @@ import torch
 from alignlib import guided, models, segments
 from alignlib.guided import Guided, Pair
 from alignlib.jsonl import Line
+from alignlib.linear import lay_out
 from alignlib.packed import Packed
 from alignlib.sampling import Sampling, limits, prompt_ids
 from alignlib.search import Search
@@ -25,6 +26,8 @@ class Guide:
         self.how, self.searches, self.window = how, searches, window
         policy, reward = models.load_policy(lm, lm_device, lm_dtype), models.load_reward(rm, rm_device, rm_dtype)
         fit_together(policy, lm, reward, rm)
+        for model in (policy, reward):
+            lay_out(model.core)
         # Of both, so that neither sees more of a prompt than the other.
         room = limits(min(policy.context, reward.context), how, **prompts)
         self.encoder = models.encoder(policy, **room)

@@ -1,4 +1,7 @@
-"""al-args beside plain greedy decoding, and the original's way: one prompt at a time, its cache copied k times."""
+"""al-args beside plain greedy decoding, and the original's way: one prompt at a time, its cache copied k times.
+
+al-args has its models' weights laid out (linear.py); how much of the difference that makes is told apart.
+"""
 
 import os
 import time
@@ -12,6 +15,7 @@ from transformers import DynamicCache
 
 from alignlib import decode, guided, models
 from alignlib.guided import Guided, Pair
+from alignlib.linear import lay_out
 from alignlib.sampling import Sampling
 from alignlib.search import Search
 
@@ -32,14 +36,21 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair(folder) -> Pair:
-    policy, reward = (load(str(folder / name), "cpu", "fp32")
-                      for load, name in ((models.load_policy, "lm"), (models.load_reward, "rm")))
+def pairs(folder) -> tuple[Pair, Pair]:
+    """The models as they are, and laid out."""
+    return load(folder, False), load(folder, True)
+
+
+def load(folder: Path, laid: bool) -> Pair:
+    policy = models.load_policy(str(folder / "lm"), "cpu", "fp32")
+    reward = models.load_reward(str(folder / "rm"), "cpu", "fp32")
+    for model in (policy, reward):
+        model.core.config.max_position_embeddings = 1024
+        if laid:
+            lay_out(model.core)
     made = Pair(policy, reward, models.encoder(policy), Sampling(NEW), batch_tokens=1 << 20, ends_are_tokens=True,
                 reads_eos=False)
     made.finished = endless
-    for model in (policy, reward):
-        model.core.config.max_position_embeddings = 1024
     return made
 
 
@@ -108,12 +119,17 @@ def seconds(*ways: Callable[[], object]) -> list[float]:
 
 @pytest.mark.parametrize("prompt", [64, 512])
 @pytest.mark.parametrize("batch", [1, 8])
-def test_against_the_original(pair, monkeypatch, batch, prompt):
+def test_against_the_original(pairs, monkeypatch, batch, prompt):
     monkeypatch.setattr(decode, "stop_ids", lambda policy: set())
     rows = torch.randint(10, 300, (batch, prompt), generator=torch.Generator().manual_seed(0)).tolist()
+    pair, laid = pairs
     assert ours(pair, rows[:1]) == original(pair, rows[:1])
-    alone, guide, old = seconds(lambda: plain(pair, rows), lambda: ours(pair, rows), lambda: original(pair, rows))
+    alone, guide, old, quick_alone, quick = seconds(
+        lambda: plain(pair, rows), lambda: ours(pair, rows), lambda: original(pair, rows), lambda: plain(laid, rows),
+        lambda: ours(laid, rows))
     tokens = batch * NEW
-    print(f"\nbatch {batch}, prompt {prompt:3}: plain {tokens / alone:4.0f} tokens/s, al-args {tokens / guide:4.0f}, "
-          f"the original's way {tokens / old:4.0f}: {old / guide:.2f}x; {guide / alone:.1f} times the time of plain")
+    print(f"\nbatch {batch}, prompt {prompt:3}, tokens/s: plain {tokens / alone:.0f} (laid out {tokens / quick_alone:.0f})"
+          f", al-args {tokens / quick:.0f} (not laid out {tokens / guide:.0f}), the original's way {tokens / old:.0f}"
+          f"\n  {old / quick:.2f}x ({old / guide:.2f}x) the original's speed, {quick / alone:.2f} times plain's time "
+          f"({quick / quick_alone:.2f}; {guide / alone:.2f})")
     assert old / guide > AIMS[batch, prompt]
