@@ -42,13 +42,17 @@ DROP = None  # close the connection without a word
 CUT = "cut"  # promise more than is sent
 
 
+class HTTP(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024  # callers that connect at once: it is the scripts that turn them away
+
+
 class Server:
     def __init__(self, script: Callable[[dict, int], object]):
         self.script, self.calls, self.asked, self.lock = script, [], Counter(), threading.Lock()
         self.over = threading.Event()  # what waits for ever waits until then
         handler = type("Handler", (Handler,), {"owner": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.http.daemon_threads = True
+        self.http = HTTP(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def __enter__(self) -> "Server":

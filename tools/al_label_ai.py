@@ -225,8 +225,10 @@ def parameters(given):
 
 def fingerprint(judge, given):
     """Of the judge and of the files that say what it is asked."""
-    digests = [hashlib.blake2b(Path(given[name]).read_bytes()).hexdigest() if given[name] else "" for name in TEXTS]
-    return " ".join([paths.fingerprint(judge), *digests])
+    digest = hashlib.blake2b(paths.fingerprint(judge).encode(), digest_size=16)
+    for name in TEXTS:
+        digest.update(hashlib.blake2b(Path(given[name]).read_bytes() if given[name] else b"").digest())
+    return digest.hexdigest()
 
 
 # -- two files ---------------------------------------------------------------------------------------------

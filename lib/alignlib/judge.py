@@ -52,6 +52,7 @@ class Remote:
         self.pending: dict[str, asyncio.Future[Said]] = {}  # the calls in hand
         self.stopped: Failure | None = None  # why no more calls are made
         self.spent = self.dearest = 0.0  # in all; for one call
+        self.taken, self.probing = False, asyncio.Lock()  # whether the server has taken a schema; the call that asks
         self.hits, self.used = 0, {"prompt_tokens": 0, "tokens": 0}
         server.allow = self.allow
 
@@ -129,15 +130,22 @@ class Remote:
         return next(filter(None, found), None)
 
     async def pay(self, messages: list[dict], form: Form) -> Said:
-        if not self.structured:
-            return await self.call(messages, None)
+        """Ask the server; the first call of all finds out whether it takes a schema, and the others wait for that."""
+        if self.structured and not self.taken:
+            async with self.probing:
+                if self.structured and not self.taken:
+                    return await self.probe(messages, form)
+        return await self.call(messages, form)
+
+    async def probe(self, messages: list[dict], form: Form) -> Said:
         try:
-            return await self.call(messages, form)
+            said = await self.call(messages, form)
+            self.taken = True
         except Failure as error:
             if error.status not in REFUSALS:
                 raise
-        said = await self.call(messages, None)  # was it the schema that the server did not take?
-        self.structured = False
+            said = await self.call(messages, None)  # was it the schema that the server did not take?
+            self.structured = False
         return said
 
     async def call(self, messages: list[dict], form: Form | None) -> Said:

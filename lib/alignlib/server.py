@@ -100,7 +100,8 @@ class Server:
         if isinstance(error, TimeoutError | openai.APITimeoutError):
             return Failure(f"no answer within {self.timeout:g} s"), wait
         if isinstance(error, openai.APIConnectionError):
-            return Failure(self.clean(f"no connection, or a broken one: {error.__cause__ or error}")), wait
+            cause = error.__cause__ or error
+            return Failure(self.clean(f"no connection, or a broken one: {str(cause) or type(cause).__name__}")), wait
         return Failure(self.clean(f"an answer that is none: {error}")), wait
 
     def weigh_status(self, error: openai.APIStatusError, wait: float) -> tuple[Failure, float | None]:

@@ -137,8 +137,11 @@ def error(message: str) -> dict:
     return {"error": {"message": message, "type": "invalid_request_error", "code": None}}
 
 
-def server(port: int) -> ThreadingHTTPServer:
-    """A server on this machine alone; port 0: any that is free. Raises OSError for one that is taken."""
-    made = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    made.daemon_threads = True
-    return made
+class Server(ThreadingHTTPServer):
+    """On this machine alone; port 0: any that is free. Raises OSError for one that is taken."""
+
+    daemon_threads = True
+    request_queue_size = 1024  # callers that connect at once; those over it are turned away
+
+    def __init__(self, port: int):
+        super().__init__(("127.0.0.1", port), Handler)
