@@ -60,7 +60,7 @@ def serve(port: int) -> None:
     from alignlib import toy_judge
 
     try:
-        server = toy_judge.server(port)
+        server = toy_judge.Server(port)
     except OSError as error:
         raise click.ClickException(f"--serve-judge {port}: {error.strerror}") from error
     with server:
