@@ -30,6 +30,19 @@ def test_every_experiment_has_the_whole_chain(name, scale):
     assert len(asked) >= 13 and all(f"--dtype {dtype} " in command for command in asked)
 
 
+@pytest.mark.parametrize("name", ["hh-args", "shp-args"])
+@pytest.mark.parametrize("scale", [(), ("SCALE=paper", "MODEL=someone/some-model")])
+def test_ways_of_decoding_are_compared_one_after_the_other(name, scale):
+    part = "-helpful-base" if name == "hh-args" else ""
+    run = f"runs/{name}-paper-some-model{part}" if scale else f"runs/{name}"
+    done = planned(f"{run}/report/table.md", *scale)
+    assert done.returncode == 0, done.stderr
+    for step in ("al-data", "al-sft", "al-train-rm", "decode.sh"):
+        assert step in done.stdout
+    assert ("ORACLE=toy:" in done.stdout) == (not scale)
+    assert ("WEIGHTS='0.5 1 1.5 2'" in done.stdout) == bool(scale)  # the paper's
+
+
 @pytest.mark.parametrize(("args", "said"), [
     (["hh-exo", "SCALE=papr"], "SCALE=papr: it is toy or paper"),
     (["hh-exo", "DATA=/nonexistent"], "DATA=/nonexistent: no such folder"),
