@@ -89,11 +89,29 @@ def test_the_same_numbers_give_the_same_file(tmp_path):
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
 
 
+def share(value, half=0.05):
+    return {"mean": value, "low": value - half, "high": value + half, "n": 9}
+
+
+def test_win_rates_have_a_row_each(tmp_path, monkeypatch):
+    none = {"mean": None, "low": None, "high": None, "n": 0}
+    drawn = []
+    monkeypatch.setattr(plots, "_title_and_legend", lambda axes, *rest: drawn.append(axes))
+    models = {"good": {"winrate": share(0.6), "lc_winrate": none, "win": share(0.5), "tie": share(0.2),
+                       "loss": share(0.3)}, "bad": dict.fromkeys(("winrate", "lc_winrate", "win", "tie", "loss"), none)}
+    plots.winrates(models, str(tmp_path / "w.svg"), title="t")
+    assert [label.get_text() for label in drawn[0].get_yticklabels()] == ["bad", "good"]
+    ends = [bar.get_x() + bar.get_width() for bar in drawn[0].patches]
+    assert ends == pytest.approx([0, 0.5, 0, 0.7, 0, 1.0])
+    assert [list(line.get_xdata()) for line in drawn[0].lines if line.get_marker() == "o"] == [[0.6]]
+
+
 def test_nothing_to_draw_is_drawn(tmp_path):
+    plots.winrates({}, str(tmp_path / "w.png"))
     plots.frontier({}, str(tmp_path / "f.png"))
     plots.calibration([], str(tmp_path / "c.png"))
     plots.curves({"a": ([], [])}, str(tmp_path / "l.png"))
-    assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in "fcl")
+    assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in "fclw")
 
 
 def test_unknown_suffix():

@@ -7,24 +7,25 @@
 
 A mean is {mean, low, high, n}: low and high bound its 95 % bootstrap interval, n is how many numbers went in.
 Completions of one record are drawn together, since they resemble each other. The subcommands that compare such
-results are in al_eval_compare.py.
+results are in al_eval_compare.py, win rates in al_eval_winrate.py.
 """
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 
 import click
-import orjson
 
 from al_eval_compare import curve, frontier, table
+from al_eval_winrate import winrate
 from alignlib import evaluations, jsonl, options, records
-from alignlib.evaluations import READABLE, bootstrap_options, label_option, plot_option, record_files
+from alignlib.evaluations import READABLE, bootstrap_options, label_option, plot_option, prompt_key, record_files
 
 BINS = (5, 10, 20)  # MORE's calibration errors
 EMBED = 64  # texts embedded at once
 REPETITION = ("rep_2", "rep_3", "rep_4", "diversity")
 PER_RECORD = ("dist_1_per_record", "dist_2_per_record", "dist_3_per_record")
-READS = ("prompt", "completions", "rewards", "logps", "ref_logps", "completion_ids", "finish_reasons")
+READS = ("prompt", "completions", "rewards", "logps", "ref_logps", "completion_ids", "finish_reasons", "winner",
+         "win_probability", "orders_agree", "unparsed", "human_winner")
 
 
 @options.group(may=READS, writes=options.FIGURES)
@@ -109,13 +110,6 @@ def first_rewards(file: str) -> dict[bytes, list[float]]:
     for line in jsonl.read_all((file,), lambda record: records.require_completions(record, "rewards")):
         found.setdefault(prompt_key(line.record), []).append(line.record["rewards"][0])
     return found
-
-
-def prompt_key(record: dict) -> bytes:
-    """A short stand-in for the prompt, so that long prompts need not be kept."""
-    from hashlib import blake2b
-
-    return blake2b(orjson.dumps(record.get("messages", record.get("prompt"))), digest_size=16).digest()
 
 
 @evaluations.command("prompt", "completions", "rewards")
@@ -297,7 +291,7 @@ def add_cosines(embed: Callable, rows: list[tuple[int, str, str]], sample: Sampl
         sample.add(record, [] if value is None else [value])
 
 
-for part in (reward, rm, kl, text, frontier, curve, table):
+for part in (reward, rm, winrate, kl, text, frontier, curve, table):
     main.add_command(part)
 
 if __name__ == "__main__":

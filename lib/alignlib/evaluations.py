@@ -2,7 +2,8 @@
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from alignlib import jsonl, options, tables
 READABLE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
-def command(*reads: str) -> Callable:
+def command(*reads: str, may: tuple[str, ...] = ()) -> Callable:
     """A subcommand that reads records with these fields, with --json/--table and -o, which `write` takes."""
 
     def decorate(function: Callable) -> click.Command:
@@ -26,7 +27,7 @@ def command(*reads: str) -> Callable:
 
         made = click.option("--json/--table", "as_json", default=None, show_default=False,
                             help="Which to print; by default a table on a terminal, else JSON.")(body)
-        return options.command(reads, options.FIGURES)(options.output_option(made))
+        return options.command(reads, options.FIGURES, may=may)(options.output_option(made))
 
     return decorate
 
@@ -95,13 +96,26 @@ def write(what: str, figures: Mapping, labels: Mapping, output: str | None, as_j
 
     orjson writes what is not finite as null: no NaN can leave.
     """
-    taken = [name for name in labels if name in figures]
+    write_all(what, [figures], labels, output, as_json)
+
+
+def write_all(what: str, rows: Sequence[Mapping], labels: Mapping, output: str | None, as_json: bool | None) -> None:
+    """Several results as `write` does one: a line of JSON each, or one table."""
+    taken = [name for name in labels if any(name in figures for figures in rows)]
     if taken:
         raise click.UsageError(f"--set {taken[0]}=...: the result has a {taken[0]} of its own")
-    result = {"what": what} | labels | {"what": what} | figures  # first in order, and no label's
+    results = [{"what": what} | labels | {"what": what} | figures for figures in rows]  # first, and no label's
     if as_json is None:
         as_json = output is not None or not sys.stdout.isatty()
-    write_text(jsonl.dumps(result).decode() if as_json else tables.evaluation(result) + "\n", output)
+    if as_json:
+        write_text(b"".join(map(jsonl.dumps, results)).decode(), output)
+    else:
+        write_text((tables.evaluation(results[0]) if len(rows) == 1 else tables.text(rows)) + "\n", output)
+
+
+def prompt_key(record: dict) -> bytes:
+    """A short stand-in for the prompt, so that long prompts need not be kept."""
+    return blake2b(orjson.dumps(record.get("messages", record.get("prompt"))), digest_size=16).digest()
 
 
 def write_text(text: str, output: str | None) -> None:

@@ -98,6 +98,30 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: 
         _title_and_legend(axes, title, len(series))
 
 
+def winrates(models: Mapping[str, Mapping], path: str, *, title: str = "") -> None:
+    """Models against one reference, a row each: win, tie and loss as a bar, the win rate with its interval on it, and
+    the length-controlled one as a hollow mark. models: {name: {win, tie, loss, winrate, lc_winrate}}; best on top."""
+    order = sorted(models, key=lambda name: _mean(models[name]["winrate"]) or 0)
+    with _figure(path, (6.6, 1.6 + 0.45 * len(order))) as figure:
+        axes = figure.subplots()
+        places, left = range(len(order)), [0.0] * len(order)
+        for part, colour in (("win", COLOURS[2]), ("tie", "#bbbbbb"), ("loss", COLOURS[1])):
+            widths = [_mean(models[name][part]) or 0.0 for name in order]
+            axes.barh(places, widths, left=left, height=0.5, color=colour, alpha=0.45, label=part)
+            left = [start + width for start, width in zip(left, widths, strict=True)]
+        for rate, above, look in (("winrate", 0.1, {"marker": "o", "label": "win rate (95 % interval)"}),
+                                  ("lc_winrate", -0.1, {"marker": "D", "mfc": "white", "label": "length-controlled"})):
+            shown = [place for place in places if _mean(models[order[place]][rate]) is not None]
+            values = [models[order[place]][rate] for place in shown]
+            axes.errorbar([_mean(value) for value in values], [place + above for place in shown], xerr=_spread(values),
+                          color="#222222", linestyle="none", markersize=5, elinewidth=1.2, capsize=2.5, **look)
+        axes.set_yticks(places, order)
+        axes.axvline(0.5, color="#999999", linestyle=(0, (4, 3)), linewidth=1.2)
+        axes.set(xlim=(0, 1), xlabel="share of comparisons with the reference")
+        axes.grid(axis="y", visible=False)
+        _title_and_legend(axes, title, len(order))
+
+
 def running_mean(values: Sequence[float], window: int) -> list[float]:
     """Mean of each value and the up to window - 1 before it: ([1, 3, 5], 2) -> [1, 2, 4]."""
     return [sum(part) / len(part) for end in range(1, len(values) + 1) if (part := values[max(0, end - window) : end])]

@@ -50,6 +50,12 @@ def _winner(value: object, path: str) -> None:
         raise ValueError(f"{path}: expected 0, 1 or null, got {value if type(value) is int else kind(value)}")
 
 
+def _probability(value: object, path: str) -> None:
+    _number(value, path)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{path}: expected 0 to 1, got {value}")
+
+
 def _or_null(check: Check) -> Check:
     def checked(value: object, path: str) -> None:
         if value is not None:
@@ -142,7 +148,7 @@ FIELDS: dict[str, Field] = {
         "which of two completions a judge prefers; null: a tie, orders that disagree, or `unparsed`",
     ),
     "win_probability": Field(
-        "number", NUMBER, _number, "al-data alpaca-eval", "a judge's probability that the first of two is better"
+        "number", NUMBER, _probability, "al-data alpaca-eval", "a judge's probability that the first of two is better"
     ),
     "human_winner": Field(
         "0 / 1 / null", {"enum": [0, 1, None]}, _or_null(_winner), "al-data --only judge",
