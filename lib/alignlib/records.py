@@ -177,7 +177,8 @@ FIELDS: dict[str, Field] = {
     "search": Field(
         "object", {"type": "object"}, _object, "al-args --grid", "the method that made the completions, its settings"
     ),
-    "seconds": Field(*_NUMBERS, "al-args --time, al-sample --time", "one a completion: its share of the clock while it was decoded"),
+    "seconds": Field(*_NUMBERS, "al-args --time, al-sample --time",
+                     "one a completion: its share of the clock while it was decoded"),
     "text": Field("string", STRING, _string, "al-data --labels", "a text to classify"),
     "label": Field("string", STRING, _string, "al-data --labels", "its class, for `al-train-rm --loss classify`"),
     "domain": Field("string", STRING, _string, "al-data", "preference domain"),
