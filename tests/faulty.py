@@ -68,6 +68,7 @@ class Server:
 class Handler(BaseHTTPRequestHandler):
     owner: Server
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -6,12 +6,14 @@
 
 import asyncio
 import email.utils
+import heapq
 import itertools
 import math
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import click
@@ -56,9 +58,9 @@ class Server:
         # The client's own retries know nothing of garbage: all are made here, so that none is made twice over.
         self.client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=timeout)
         self.headers = {} if self.key else {"Authorization": openai.omit}
-        self.timeout, self.retries, self.places = timeout, retries, asyncio.Semaphore(concurrency)
+        self.timeout, self.retries, self.places = timeout, retries, Places(concurrency)
         self.counts = {"calls": 0, "retried": 0}
-        self.flying = 0  # calls under way
+        self.flying, self.ages = 0, itertools.count()  # calls under way; the order in which they were asked for
         self.allow: Callable[[dict], None] = lambda request: None  # asked before every try; raises Failure for none
 
     async def ask(self, api: str, request: dict, read: Callable[[dict], Answer]) -> Answer:
@@ -67,8 +69,9 @@ class Server:
         `read` raises ValueError for an answer that is not what it should be; the call is made again.
         """
         endpoint = self.client.chat.completions if api == "chat" else self.client.completions
+        age = next(self.ages)
         for tries in itertools.count():
-            async with self.places:
+            async with self.places.of(age):
                 self.allow(request)
                 self.counts["calls"] += 1
                 self.flying += 1
@@ -119,6 +122,45 @@ class Server:
 
     async def close(self) -> None:
         await self.client.close()
+
+
+class Places:
+    """So many at a time; of those that wait, the oldest is next, however late it came to wait.
+
+    A call that is made again goes before those asked for after it, which an output in order has to wait with anyway.
+    """
+
+    def __init__(self, count: int):
+        self.free, self.waiting = count, []  # a heap of (age, future)
+
+    @asynccontextmanager
+    async def of(self, age: int) -> AsyncIterator[None]:
+        await self.take(age)
+        try:
+            yield
+        finally:
+            self.give()
+
+    async def take(self, age: int) -> None:
+        if self.free:
+            self.free -= 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        heapq.heappush(self.waiting, (age, place))
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # it was given just before
+                self.give()
+            raise
+
+    def give(self) -> None:
+        while self.waiting:
+            _, place = heapq.heappop(self.waiting)
+            if not place.done():
+                place.set_result(None)
+                return
+        self.free += 1
 
 
 def choice(body: dict, number: int = 0) -> tuple[str, str]:
