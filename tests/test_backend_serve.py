@@ -75,3 +75,15 @@ def test_several_are_drawn_one_by_one_where_the_server_gives_one(url):
     assert once != ask(url, prompts(4), "-n", 3, "--concurrency", 1, "--seed", 1)
     assert all(len(set(record["completions"])) == 3 for record in once)
     assert [record["id"] for record in ask(url, prompts(12), "-n", 2)] == [record["id"] for record in prompts(12)]
+
+
+@pytest.mark.parametrize("how", [[], ["--structured"]])
+def test_a_judge_that_only_babbles_gives_no_verdict(url, how):
+    """An untrained model's answers are none; the server takes the requests, one for a schema as well."""
+    model, base = url
+    pair = {"prompt": "p", "completions": ["a", "b"]}
+    (world().root / "rate").write_text("{prompt} {completion}")
+    done = call("al-label-ai", "--judge", model, "--base-url", base, "--mode", "rate", "--max-tokens", 4, "--ask-again",
+                1, "--template", world().root / "rate", *how, stdin=lines(pair))
+    (made,) = read(done.stdout)
+    assert made["scores"] == [None, None] and len(made["unparsed"]) == 2 and "4 calls" in done.stderr
