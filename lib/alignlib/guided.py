@@ -84,7 +84,7 @@ class Pair:
     def logits(self, rows: dict[int, Row]) -> Tensor:
         """Of each row's next token: [R, vocabulary], float32."""
         asked = [(slot, self.lm.missing(slot, row.draw.prompt + row.draw.ids), []) for slot, row in rows.items()]
-        ends = torch.tensor([len(text) for _, text, _ in asked], device=self.policy.device).cumsum(0) - 1
+        ends = torch.tensor([len(text) for _, text, _ in asked], device=self.lm.device).cumsum(0) - 1
         return self.policy.logits(self.lm.ask(asked)[ends])[:, :self.vocabulary].float()
 
     def scores(self, hidden: Tensor, rows: Sequence[Row]) -> list[float]:
@@ -110,7 +110,7 @@ class Pair:
             else:
                 late.append((slot, self.rm.missing(slot, text), []))
         if late:
-            ends = torch.tensor([len(text) for _, text, _ in late], device=self.reward.device).cumsum(0) - 1
+            ends = torch.tensor([len(text) for _, text, _ in late], device=self.rm.device).cumsum(0) - 1
             scores = self.scores(self.rm.ask(late)[ends], [rows[slot] for slot, _, _ in late])
             for (slot, _, _), reward in zip(late, scores, strict=True):
                 rows[slot].draw.reward = reward

@@ -30,7 +30,7 @@ class Texts:
     """What each of a model's slots has read, and what was asked about the branches last."""
 
     def __init__(self, model: Packed, slots: int):
-        self.model = model
+        self.model, self.device, self.dtype = model, model.device, model.core.dtype  # asked for anew they take time
         self.read: list[list[int]] = [[] for _ in range(slots)]
         self.branches: dict[int, list[int]] = {}
 
@@ -88,21 +88,21 @@ class Tree(Texts):
         model.core.set_attn_implementation(NAME)
 
     def _ask(self, asked: Sequence[Asked]) -> Tensor:
-        model, starts = self.model, [len(self.read[slot]) for slot, _, _ in asked]
+        starts = [len(self.read[slot]) for slot, _, _ in asked]
         shapes = {(len(text), len(branches)) for _, text, branches in asked}
         slots = [slot for slot, _, _ in asked]
         if len(shapes) == 1 and slots == list(range(slots[0], slots[0] + len(slots))):
             groups = [(asked, starts)]
         else:
             groups = [([one], [start]) for one, start in zip(asked, starts, strict=True)]
-        self.parts = [part(rows, starts, model.core.dtype, model.device) for rows, starts in groups]
+        self.parts = [part(rows, starts, self.dtype, self.device) for rows, starts in groups]
         self._grow(max(part.width for part in self.parts))
         tokens = [token for _, text, branches in asked for token in (*text, *branches)]
-        ids = torch.tensor([tokens], device=model.device)
+        ids = torch.tensor([tokens], device=self.device)
         places = torch.cat([part.places.flatten() for part in self.parts])
         mask = ids.new_ones(1, 1, 1, 1, dtype=torch.bool)  # not read: with four dimensions transformers makes none
-        return model.core.base_model(input_ids=ids, position_ids=places[None], attention_mask=mask, use_cache=False,
-                                     **{NAME: self}).last_hidden_state[0]
+        return self.model.core.base_model(input_ids=ids, position_ids=places[None], attention_mask=mask,
+                                          use_cache=False, **{NAME: self}).last_hidden_state[0]
 
     def _grow(self, width: int) -> None:
         """Have room for so many tokens."""
@@ -211,13 +211,13 @@ class Copies(Texts):
         return torch.cat(hidden)
 
     def _forward(self, rows: list[list[int]], cache: DynamicCache) -> Tensor:
-        ids = torch.tensor(rows, device=self.model.device)
+        ids = torch.tensor(rows, device=self.device)
         return self.model.core.base_model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
 
     def _keep(self, picks: Sequence[tuple[int, int]]) -> None:
         for slot, pick in picks:
             self.caches[slot] = self.tried.pop(slot)
-            self.caches[slot].batch_select_indices(torch.tensor([pick], device=self.model.device))
+            self.caches[slot].batch_select_indices(torch.tensor([pick], device=self.device))
 
     def _crop(self, slot: int, length: int) -> int:
         self.caches[slot] = None  # not every kind of cache can be cut: it starts anew
