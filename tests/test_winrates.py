@@ -109,6 +109,14 @@ def test_a_judge_of_length_alone_finds_equals():
     assert found["low"] < 0.5 < found["high"] and found["high"] - found["low"] < 0.1
 
 
+def test_a_strong_penalty_feigns_no_certainty():
+    """12 of 30 won: too few to tell it from a half, so that cross-validation shrinks it all the way there."""
+    wins = np.arange(30) % 5 < 2
+    found = length_controlled(MODEL[:30], REFERENCE[:30], wins)
+    assert found["mean"] == pytest.approx(0.5, abs=0.02)
+    assert found["low"] < 0.4 < 0.5 < found["high"]
+
+
 def test_swapping_sides_mirrors_it():
     mine, other = length_controlled(MODEL, REFERENCE, SOFT), length_controlled(REFERENCE, MODEL, 1 - SOFT)
     assert mine["mean"] == pytest.approx(1 - other["mean"], abs=1e-9)
@@ -124,6 +132,17 @@ def test_equal_lengths_leave_the_win_rate():
 @pytest.mark.parametrize("wins", [np.ones(805), np.zeros(805), np.arange(805) % 7 * 7 > np.arange(805) % 11 * 4])
 def test_verdicts_that_can_be_told_apart_settle(wins):
     found = length_controlled(np.arange(805) % 7 * 7, np.arange(805) % 11 * 4, wins)
+    assert 0 <= found["low"] <= found["high"] <= 1
+
+
+@pytest.mark.parametrize("model, wins", [
+    ([2680, 1658, 2929, 1410, 1548], [0.96, 0.55, 0.62, 0.38, 0.1]),
+    ([46, 38, 35, 31, 33, 7], [0.7, 0.86, 0.15, 0.5, 0.83, 0.56]),
+    ([23, 23, 34, 31, 33, 32, 48, 18], [0.68, 0.14, 0.78, 0.66, 0.13, 0.32, 0.41, 0.83]),
+])
+def test_lengths_that_hardly_differ_settle(model, wins):
+    """The reference says nothing, so that in a resample the length can be nearly one for all."""
+    found = length_controlled(model, [0] * len(model), wins)
     assert 0 <= found["low"] <= found["high"] <= 1
 
 
