@@ -44,6 +44,14 @@ def test_preferences_and_rewards_say_the_same():
     assert weights(train(stale, *args)[0]) == weights(made)
 
 
+def test_a_judges_verdict_on_two_completions_is_a_preference():
+    """al-label-ai leaves the completions beside chosen and rejected; without rewards they say nothing of their own."""
+    preferred = pairs(8)
+    judged = [{**pair, "completions": [pair["rejected"], pair["chosen"]], "winner": 1} for pair in preferred]
+    (one, plain), (other, same) = (train(records, "--dtype", "fp32") for records in (preferred, judged))
+    assert plain == same and weights(one) == weights(other)
+
+
 def test_the_loss_and_the_figures_by_hand():
     import math
 

@@ -52,7 +52,8 @@ class Ranking:
     """-log sigmoid of every score gap that the rewards order."""
 
     def example(self, encoder, record):
-        if "completions" in record:
+        judged = "chosen" in record and "rewards" not in record  # al-label-ai's verdict on its completions
+        if "completions" in record and not judged:
             records.require_completions(record, "rewards")
             completions, rewards = record["completions"], record["rewards"]
         else:
