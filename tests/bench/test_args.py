@@ -118,8 +118,8 @@ def test_against_the_original(pairs, monkeypatch, batch, prompt):
         lambda: plain(pair, rows), lambda: ours(pair, rows), lambda: original(pair, rows), lambda: plain(laid, rows),
         lambda: ours(laid, rows))
     tokens = batch * NEW
-    print(f"\nbatch {batch}, prompt {prompt}, tokens/s: plain {tokens / alone:.0f}, laid out {tokens / quick_alone:.0f}; "
-          f"al-args {tokens / quick:.0f}, not laid out {tokens / guide:.0f}; the original's way {tokens / old:.0f}"
-          f"\n  {old / quick:.2f}x the original's speed ({old / guide:.2f}x); {quick / alone:.2f} times the time of plain "
-          f"({guide / alone:.2f}; both laid out {quick / quick_alone:.2f})")
+    print(f"\nbatch {batch}, prompt {prompt}, tokens/s: plain {tokens / alone:.0f}, laid out "
+          f"{tokens / quick_alone:.0f}; al-args {tokens / quick:.0f}, not laid out {tokens / guide:.0f}; "
+          f"the original's way {tokens / old:.0f}\n  {old / quick:.2f}x the original's speed ({old / guide:.2f}x); "
+          f"{quick / alone:.2f} times plain's time ({guide / alone:.2f}; both laid out {quick / quick_alone:.2f})")
     assert old / quick > AIMS[batch, prompt]
