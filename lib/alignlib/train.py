@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,6 +29,24 @@ class Objective(Protocol):
 
     def __call__(self, model: Packed, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss SUMMED over the batch, and figures to log, each summed over the batch's examples."""
+
+
+@runtime_checkable
+class Adaptive(Protocol):
+    """An objective that learns from each step; `state`, numbers and tensors, is kept in checkpoints."""
+
+    state: dict
+
+    def stepped(self, entry: dict) -> None:
+        """Learn from a step's figures, over all ranks, and add to them what it has learnt."""
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """An objective whose loss is known only when all of a step's packs have been asked: their graphs are held."""
+
+    def weigh(self, counts: list[bool]) -> Tensor:
+        """The loss SUMMED over this rank's packs of the step, in the order asked, of which some do not count."""
 
 
 def read(files: Sequence[str], prepare: Callable[[dict], Example], run: Run) -> tuple[list[Example], list[Example]]:
@@ -129,6 +147,8 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     state = {"step": 0, "best": None, "best_step": None}
     if run.checkpoint:
         state = run.engine.load(run.checkpoint)
+    if isinstance(objective, Adaptive):
+        objective.state |= state.pop("objective", {})
     entry = run.last_entry(state["step"])
     stop = on_sigterm()
     if recipe.gradient_checkpointing:
@@ -138,6 +158,8 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
         started = time.monotonic()
         entry = {"step": step + 1, "epoch": round((step + 1) / steps_an_epoch(examples, recipe), 4)}
         entry |= train_step(step, model, examples, objective, recipe, run.engine)
+        if isinstance(objective, Adaptive):
+            objective.stepped(entry)
         entry["tokens_per_second"] = round(entry["tokens"] / (time.monotonic() - started), 1)
         if held_out and ((step + 1) % every == 0 or step + 1 == total):
             found = evaluate(model, held_out, objective, recipe, run.engine)
@@ -148,7 +170,8 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
         run.log(entry)
         asked = any(ranks.gather(stop() or ranks.orphaned()))
         if asked or (saves and (step + 1) % saves == 0):
-            run.save(model, **{**state, "step": step + 1})
+            learnt = {"objective": objective.state} if isinstance(objective, Adaptive) else {}
+            run.save(model, **{**state, "step": step + 1, **learnt})
         if asked:
             raise options.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
     if best and held_out:  # the model that is kept
@@ -174,10 +197,15 @@ def train_step(step: int, model: Packed, examples: Sequence[Example], objective:
     indices = batch_at(step, examples, recipe)
     size = sum(objective.size(examples[i]) for i in indices) or 1  # cut, empty completions leave nothing to learn
     sums = {"loss": 0.0, "tokens": 0}
+    waits, counted = isinstance(objective, Weighing), []
     for batch, counts, last in packs_of(indices, model, examples, recipe):
         part, figures = place.ask(partial(objective, model, batch))
-        place.backward(part / size * counts, last)
+        if not waits:
+            place.backward(part / size * counts, last)
+        counted.append(counts)
         add(sums, counts, {"loss": part.item() / size, "tokens": batch.tokens}, figures, len(indices))
+    if waits:
+        place.backward(objective.weigh(counted) / size, True)
     sums = ranks.total(sums)
     taken = place.step()
     for name, value in {"loss": sums["loss"], "gradient's norm": taken["grad_norm"]}.items():
