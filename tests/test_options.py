@@ -7,14 +7,14 @@ import subprocess
 import pytest
 from conftest import call, command, environment
 
-from alignlib import options, records
+from alignlib import exits, options, records
 from alignlib.jsonl import DataError
 from alignlib.stream import StateError
 
 
 def outcome(capfd, body) -> tuple[int, str]:
     with pytest.raises(SystemExit) as exit_:
-        options.run(body, "al-test")
+        exits.run(body, "al-test")
     return exit_.value.code, capfd.readouterr().err
 
 
@@ -34,7 +34,7 @@ def raising(error):
         (options.click.ClickException("failed"), 1, "al-test: failed\n"),
         (RuntimeError("two\n   lines"), 1, "al-test: RuntimeError: two lines\n"),
         (KeyboardInterrupt(), 130, ""),
-        (options.Terminated("saved in x"), 143, "al-test: saved in x\n"),
+        (exits.Terminated("saved in x"), 143, "al-test: saved in x\n"),
     ],
 )
 def test_errors_become_exit_codes_and_one_line(capfd, error, code, words):

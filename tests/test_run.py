@@ -12,7 +12,7 @@ from training import examples, fit, log, same, weights
 
 import al_sft
 from al_train_rm import Ranking
-from alignlib import models, options, run, train
+from alignlib import exits, models, run, train
 from alignlib.packed import Policy, RewardModel
 
 # -- checkpoints ------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_sigterm_saves_and_exits_143_and_the_run_goes_on(prepared, tmp_path):
         first.stdout.readline()
     first.send_signal(signal.SIGTERM)
     _, errors = first.communicate(timeout=60)
-    assert first.returncode == options.TERMINATED == 143, errors
+    assert first.returncode == exits.TERMINATED == 143, errors
     (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
     step = run.step_of(checkpoint)
     assert 3 <= step < 120

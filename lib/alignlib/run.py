@@ -13,7 +13,7 @@ import orjson
 import torch
 import transformers
 
-from alignlib import __version__, models, options, ranks
+from alignlib import __version__, exits, models, options, ranks
 from alignlib.engine import Engine
 from alignlib.packed import Packed
 from alignlib.recipe import Recipe
@@ -111,7 +111,7 @@ class Run:
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
         except BrokenPipeError:
-            options.quiet_pipe()
+            exits.quiet_pipe()
 
     def save(self, model: Packed, step: int, **more) -> None:
         """A checkpoint, written beside and renamed; then older ones go, or lose what only --resume needs."""

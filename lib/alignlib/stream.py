@@ -12,7 +12,6 @@ stood, so that after a kill the output's own length tells whether that write hap
 import fcntl
 import math
 import os
-import stat
 import sys
 import threading
 import zlib
@@ -25,16 +24,13 @@ from typing import Any, BinaryIO
 import orjson
 
 from alignlib.jsonl import Line, Skip, count, dumps, lines
+from alignlib.output import Output, StateError, regular
 
 STATE = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "rejects": int, "written": int,
          "rejected": int, "put_aside": int | None, "records": int | None}
 STATE_BYTES = 512  # one write of fixed size, in place: a kill leaves the old state or the new one
 NOTHING = -1  # the "line" of a state whose run has written none
 WARNINGS = 5  # bad lines named on stderr before the summary only counts them
-
-
-class StateError(Exception):
-    """A run that cannot be resumed as asked; the commands exit with 2."""
 
 
 class Stream:
@@ -78,10 +74,10 @@ class Stream:
             return
         self.records = count(self.files) if shard else None
         self._put_aside = zlib.crc32(os.path.basename(rejects).encode()) if rejects else None
-        keep = bool(output) and _regular(output)  # no state beside /dev/null or a named pipe
+        keep = bool(output) and regular(output)  # no state beside /dev/null or a named pipe
         saved = self._begin(resume) if keep else {}
-        self._out = _Sink(output, saved.get("out", 0)) if output else _Sink()
-        self._rejects = _Sink(rejects, saved.get("rejects", 0)) if rejects else None
+        self._out = Output(output, saved.get("out", 0)) if output else Output()
+        self._rejects = Output(rejects, saved.get("rejects", 0)) if rejects else None
         if keep and not saved:
             self._save(NOTHING, 0)
 
@@ -271,50 +267,3 @@ class Stream:
 def _is_state(found: object) -> bool:
     """Whether this is like what `_save` writes."""
     return isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in STATE.items())
-
-
-def _regular(path: str) -> bool:
-    """Whether `path` is, or would be made, a file that can be cut and gone on with."""
-    return not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)
-
-
-class _Sink:
-    """Where bytes leave for at once, without a buffer: standard output, or `path` from its first `at` bytes on.
-
-    What a file holds behind them goes when the first bytes come, not before: a run that fails at once takes nothing.
-    """
-
-    def __init__(self, path: str | None = None, at: int = 0):
-        self.at, self.path = at, path
-        sys.stdout.flush()
-        self.made = path is not None and not os.path.exists(path)
-        self.file = None if path is None else open(path, "ab", buffering=0)
-        self.fd = self.file.fileno() if self.file else sys.stdout.fileno()
-        self.uncut = bool(self.file) and _regular(path)
-        if self.uncut and os.fstat(self.fd).st_size < at:
-            raise StateError(f"{path}: cannot resume: it has become shorter")
-
-    def cut(self) -> None:
-        """Remove what stands behind the bytes to go on from; once."""
-        if self.uncut:
-            self.file.truncate(self.at)
-            self.uncut = False
-
-    def write(self, data: bytes) -> None:
-        self.cut()
-        done = os.write(self.fd, data)
-        while done < len(data):  # a signal came in between, or the disk is nearly full
-            done += os.write(self.fd, memoryview(data)[done:])
-        self.at += len(data)
-
-    def close(self, begun: bool) -> None:
-        """`begun` is False for a run that failed before anything left: then the file is as it was."""
-        if not self.file:
-            return
-        if begun:
-            self.cut()
-            if stat.S_ISREG(os.fstat(self.fd).st_mode):
-                os.fsync(self.fd)
-        elif self.made:
-            os.unlink(self.path)
-        self.file.close()

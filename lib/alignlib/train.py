@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from alignlib import engine, jsonl, options, ranks
+from alignlib import engine, exits, jsonl, options, ranks
 from alignlib.pack import Pack
 from alignlib.packed import Packed
 from alignlib.recipe import Recipe
@@ -173,7 +173,7 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
             learnt = {"objective": objective.state} if isinstance(objective, Adaptive) else {}
             run.save(model, **{**state, "step": step + 1, **learnt})
         if asked:
-            raise options.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
+            raise exits.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
     if best and held_out:  # the model that is kept
         weights = torch.load(run.folder / "best.pt", weights_only=True) if ranks.first() else None
         entry |= {f"best_{best}": state["best"], "best_step": state["best_step"]}

@@ -1,0 +1,56 @@
+"""Where a filter's bytes leave for: at once, and so that a killed run's file can be cut and gone on with."""
+
+import os
+import stat
+import sys
+
+
+class StateError(Exception):
+    """A run that cannot be resumed as asked; the commands exit with 2."""
+
+
+def regular(path: str) -> bool:
+    """Whether `path` is, or would be made, a file that can be cut and gone on with."""
+    return not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)
+
+
+class Output:
+    """Where bytes leave for at once, without a buffer: standard output, or `path` from its first `at` bytes on.
+
+    What a file holds behind them goes when the first bytes come, not before: a run that fails at once takes nothing.
+    """
+
+    def __init__(self, path: str | None = None, at: int = 0):
+        self.at, self.path = at, path
+        sys.stdout.flush()
+        self.made = path is not None and not os.path.exists(path)
+        self.file = None if path is None else open(path, "ab", buffering=0)
+        self.fd = self.file.fileno() if self.file else sys.stdout.fileno()
+        self.uncut = bool(self.file) and regular(path)
+        if self.uncut and os.fstat(self.fd).st_size < at:
+            raise StateError(f"{path}: cannot resume: it has become shorter")
+
+    def cut(self) -> None:
+        """Remove what stands behind the bytes to go on from; once."""
+        if self.uncut:
+            self.file.truncate(self.at)
+            self.uncut = False
+
+    def write(self, data: bytes) -> None:
+        self.cut()
+        done = os.write(self.fd, data)
+        while done < len(data):  # a signal came in between, or the disk is nearly full
+            done += os.write(self.fd, memoryview(data)[done:])
+        self.at += len(data)
+
+    def close(self, begun: bool) -> None:
+        """`begun` is False for a run that failed before anything left: then the file is as it was."""
+        if not self.file:
+            return
+        if begun:
+            self.cut()
+            if stat.S_ISREG(os.fstat(self.fd).st_mode):
+                os.fsync(self.fd)
+        elif self.made:
+            os.unlink(self.path)
+        self.file.close()
