@@ -173,6 +173,9 @@ FIELDS: dict[str, Field] = {
     "condition": Field(
         "string", STRING, _string, "al-sample", "text put before the prompt for sampling only; `prompt` stays bare"
     ),
+    "pool": Field(
+        "object", {"type": "object"}, _object, "al-train-alt", "mode and tags of the data pool that keeps the record"
+    ),
     "temperatures": Field(*_NUMBERS, "al-sample", "what each completion was sampled at, where there are several"),
     "search": Field(
         "object", {"type": "object"}, _object, "al-args --grid", "the method that made the completions, its settings"
@@ -190,7 +193,7 @@ ALIGNED = ("completion_ids", "finish_reasons", "temperatures", "rewards", "logps
            "feedbacks", "scores", "analyses")
 
 # What goes when the completions go.
-OF_COMPLETIONS = ("completions", *ALIGNED, "logps_temperature", "ref_logps_temperature", "search", "seconds")
+OF_COMPLETIONS = ("completions", *ALIGNED, "logps_temperature", "ref_logps_temperature", "search", "seconds", "pool")
 
 
 def require(record: dict, *names: str) -> None:
