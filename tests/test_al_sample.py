@@ -116,6 +116,57 @@ def test_a_condition_steers_the_sampling_and_stays_out_of_the_prompt():
         assert one["logps"] == pytest.approx(other["logps"], rel=1e-5)
 
 
+def conditioned(**kept):
+    """The policy with such conditions in its run.json."""
+    folder = world().without(world().policy)
+    (folder / "run.json").write_text(json.dumps({"conditions": {"best": "", "tags": [], "exemplars": [], **kept}}))
+    return folder
+
+
+def test_conditions_that_the_policy_was_trained_under():
+    tags = ["Good. input: ", "Bad. input: "]
+    policy = conditioned(best=tags[0], tags=tags)
+    for said, text in (("best", tags[0]), ("tag:1", tags[0]), ("tag:2", tags[1])):
+        named = run("al-sample", policy, *M, "--condition", said, stdin=lines(*prompts(3)))
+        assert named.returncode == 0 and {record["condition"] for record in read(named.stdout)} == {text}
+        assert named.stdout == run("al-sample", policy, *M, "--condition", text, stdin=lines(*prompts(3))).stdout
+    for said, words in (("exemplars", "has none; there are best and tag:1 to tag:2"), ("tag:3", "has tags 1 to 2"),
+                        ("tag:0", "has tags 1 to 2")):
+        done = run("al-sample", policy, *M, "--condition", said, stdin=lines(*prompts(1)))
+        assert (done.returncode, done.stdout) == (2, "") and words in one_line(done.stderr)
+
+
+def test_an_exemplar_is_drawn_for_each_prompt_in_any_company():
+    exemplars = [f"feedback: {word} input: " for word in ("fine", "kind", "short")]
+    policy = conditioned(best=exemplars[0], exemplars=exemplars)
+    made = run("al-sample", policy, *M, "--condition", "exemplars", stdin=lines(*prompts(12))).stdout
+    drawn = {record["id"]: record["condition"] for record in read(made)}
+    assert set(drawn.values()) == set(exemplars)
+    other = run("al-sample", policy, *M, "--condition", "exemplars", stdin=lines(*prompts(12)[::-1])).stdout
+    assert {record["id"]: record["condition"] for record in read(other)} == drawn
+    seeded = run("al-sample", policy, *M, "--condition", "exemplars", "--seed", 1, stdin=lines(*prompts(12))).stdout
+    assert {record["id"]: record["condition"] for record in read(seeded)} != drawn
+    # What was drawn is what was sampled under.
+    (first,) = read(run("al-sample", policy, *M, "--condition", drawn["toy-dialogue-train-0-0"],
+                        stdin=lines(prompts(1)[0])).stdout)
+    assert first == read(made)[0]
+    done = run("al-sample", policy, *M, "--condition", "tag:1", stdin=lines(*prompts(1)))
+    assert done.returncode == 2 and "has no tags, but exemplars" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"conditions": {"best": 1, "tags": [], "exemplars": []}}',
+                                     '{"conditions": {"best": "a", "tags": [1], "exemplars": []}}',
+                                     '{"conditions": []}'])
+def test_a_model_without_conditions_is_2_in_one_line(content):
+    policy = world().policy
+    if content is not None:
+        policy = world().without(policy)
+        (policy / "run.json").write_text(content)
+    done = run("al-sample", policy, *M, "--condition", "best", stdin=lines(*prompts(1)))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{policy}/run.json" in one_line(done.stderr) and "conditions" in done.stderr
+
+
 def test_stop_strings_end_a_completion_and_are_left_out():
     free = sample(prompts(10), "-n", 4)
     texts = [text for record in free for text in record["completions"]]

@@ -10,7 +10,7 @@ from contextlib import closing
 import click
 from click.core import ParameterSource
 
-from alignlib import options, recipe, records
+from alignlib import conditions, options, recipe, records
 
 OLD = {*records.OF_COMPLETIONS, "condition"}  # goes with completions that a record had
 
@@ -61,7 +61,8 @@ backend_options = options.stack(
 @click.option("-m", "--max-new-tokens", type=click.IntRange(min=1), default=128,
               help="A completion is cut there.")
 @click.option("--stop", multiple=True, help="A text that ends a completion and is left out of it; may be repeated.")
-@click.option("--condition", default=None, help="Text to put before each prompt, for sampling only.")
+@click.option("--condition", default=None, metavar="TEXT", help="To put before each prompt, for sampling only; of "
+              "al-train-alt's models also best, tag:N (1 is the best), or exemplars: one a prompt, drawn.")
 @click.option("--logps", is_flag=True,
               help="Also ids, and the log-probability of each completion given the bare prompt. Not openai.")
 @click.option("--ids", is_flag=True, help="Also the completions' token ids. Not openai.")
@@ -88,7 +89,8 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
         raise click.UsageError("--greedy is --temperature 0: give one of the two")
     summary = options.Summary()
     plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
-    given |= {"condition": condition, "logps": logps, "window": window or WINDOWS[backend]}
+    chosen = None if condition is None else conditions.asked(condition, model, given["seed"])
+    given |= {"condition": chosen, "logps": logps, "window": window or WINDOWS[backend]}
     sampler = load(backend, model, plan, stop, given)
 
     def finish(line, draws):
@@ -101,8 +103,8 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
             record["temperatures"] = list(plan)
         if timed:
             record["seconds"] = [draw.seconds for draw in draws]
-        if condition is not None:
-            record["condition"] = condition
+        if chosen:
+            record["condition"] = chosen.of(record)
         if logps:
             record["logps"] = sampler.logps(record, draws)
             record |= {"logps_temperature": sampler.how.scale} if sampler.how.scale != 1 else {}

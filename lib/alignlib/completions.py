@@ -6,6 +6,7 @@ from contextlib import closing
 
 from alignlib import records
 from alignlib.ahead import in_order
+from alignlib.conditions import Condition
 from alignlib.jsonl import Line
 from alignlib.sampling import Draw, Sampling, seed_of, stop_place
 from alignlib.server import Failure, Server, choice, usage
@@ -18,7 +19,8 @@ REFUSALS = (400, 422)
 class Sampler:
     """Draws from a server's `model`. How often a prompt is asked for all its completions is the server's to say."""
 
-    def __init__(self, model: str, how: Sampling, server: Server, *, condition: str | None, api: str, window: int):
+    def __init__(self, model: str, how: Sampling, server: Server, *, condition: Condition | None, api: str,
+                 window: int):
         self.model, self.how, self.server, self.condition, self.api = model, how, server, condition, api
         self.window = window
         self.most = max(how.plan.count(temperature) for temperature in how.plan)  # completions a call
@@ -29,11 +31,12 @@ class Sampler:
         records.require(record, "prompt")
         if "messages" in record and self.api == "completions":
             raise ValueError("messages: --api completions takes a prompt")
-        if "messages" in record and self.condition:
+        condition = self.condition.of(record) if self.condition else ""
+        if "messages" in record and condition:
             raise ValueError("messages: a condition goes before a plain prompt only")
         if "messages" in record:
             return "chat", {"messages": record["messages"]}
-        prompt = (self.condition or "") + record["prompt"]
+        prompt = condition + record["prompt"]
         if self.api == "chat":
             return "chat", {"messages": [{"role": "user", "content": prompt}]}
         return "completions", {"prompt": prompt}

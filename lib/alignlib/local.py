@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from alignlib import decode, models
+from alignlib.conditions import Condition
 from alignlib.jsonl import Line
 from alignlib.packed import Policy
 from alignlib.sampling import Draw, Sampling, limits, prompt_ids
@@ -15,7 +16,7 @@ from alignlib.stream import Stream
 class Sampler:
     """Draws from the policy at `model`; a resumed run makes the batches of the run it goes on with."""
 
-    def __init__(self, model: str, how: Sampling, *, condition: str | None, logps: bool, window: int,
+    def __init__(self, model: str, how: Sampling, *, condition: Condition | None, logps: bool, window: int,
                  batch_tokens: int, device: str, dtype: str, **prompts):
         self.how, self.condition, self.window, self.batch_tokens = how, condition, window, batch_tokens
         self.policy: Policy = models.load_policy(model, device, dtype)

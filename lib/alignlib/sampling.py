@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import click
 
 from alignlib import records
+from alignlib.conditions import Condition
 from alignlib.tokens import Encoder, Example
 
 
@@ -59,10 +60,10 @@ def limits(context: int, how: Sampling, max_prompt: int | None, keep_prompt: str
             "max_completion": how.max_new_tokens + 1}
 
 
-def prompt_ids(encoder: Encoder, record: dict, condition: str | None) -> list[int]:
+def prompt_ids(encoder: Encoder, record: dict, condition: Condition | None) -> list[int]:
     """The ids to sample from. Raises ValueError."""
     records.require(record, "prompt")
-    return encoder.fit(Example(encoder.prompt(record, condition or ""), [])).prompt
+    return encoder.fit(Example(encoder.prompt(record, condition.of(record) if condition else ""), [])).prompt
 
 
 def stop_place(text: str, stop: tuple[str, ...]) -> int | None:

@@ -21,8 +21,9 @@ import click
 
 from alignlib import models
 from alignlib.ahead import in_order
+from alignlib.conditions import Condition
+from alignlib.exits import Terminated
 from alignlib.jsonl import Line
-from alignlib.options import Terminated
 from alignlib.packed import context_of
 from alignlib.sampling import Draw, Sampling, cut, limits, prompt_ids, seed_of
 from alignlib.stream import Stream
@@ -35,7 +36,7 @@ COOLEST, WARMEST = 0.01, 2.0  # it takes nothing warmer, and makes this of anyth
 class Sampler:
     """Draws from the policy at `model`, on as many GPUs as `tensor_parallel` times `data_parallel`."""
 
-    def __init__(self, model: str, how: Sampling, *, condition: str | None, logps: bool, window: int, dtype: str,
+    def __init__(self, model: str, how: Sampling, *, condition: Condition | None, logps: bool, window: int, dtype: str,
                  tensor_parallel: int, data_parallel: int, gpu_memory: float | None, max_model_len: int | None,
                  **prompts):
         must_do(how, condition, logps)
@@ -112,7 +113,7 @@ class Sampler:
         self.engine.shutdown()
 
 
-def must_do(how: Sampling, condition: str | None, logps: bool) -> None:
+def must_do(how: Sampling, condition: Condition | None, logps: bool) -> None:
     """Refuse what the engine would do otherwise than it is said, or not at all. Raises UsageError."""
     for temperature in how.plan:
         if temperature and not COOLEST <= temperature <= WARMEST:
