@@ -114,7 +114,7 @@ class Draw:
                     raise ValueError(f"scores[{i}]: expected 0 to {BEST_SCORE}, got {score}")
         elif self.mode not in BY_REWARD:
             for i, feedback in enumerate(record["feedbacks"]):
-                if feedback is not None and self.category(feedback) is None:
+                if (feedback or "").strip() and self.category(feedback) is None:
                     raise ValueError(f"feedbacks[{i}]: {feedback!r} is none of the tags: {', '.join(self.names)}")
 
     def category(self, feedback: str) -> int | None:
@@ -261,9 +261,9 @@ def _keep(entries: Sequence[Entry], how: Draw) -> list[Entry]:
 
 def _draw(entries: Sequence[Entry], how: Draw) -> list[Entry]:
     """Some of one prompt's entries, none twice; those that were cut come after all others of their class."""
-    order = sorted(entries, key=lambda entry: (entry.reason == "length", entry.key(how.seed, "draw")))
     if not (how.per_quantile or how.per_prompt):
-        return order
+        return list(entries)
+    order = sorted(entries, key=lambda entry: (entry.reason == "length", entry.key(how.seed, "draw")))
     classes = len(how.names) or BEST_SCORE + 1
     share = how.per_quantile or how.per_prompt // classes
     drawn, left = [], []
