@@ -43,6 +43,28 @@ def test_frontier(tmp_path, drawn):
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_conditions(tmp_path, drawn):
+    rows = [{"method": method, "condition": tag, "reward": mean(value, 0.5)}
+            for method, values in (("1", (2, 1)), ("2", (3, 0))) for tag, value in zip("AB", values, strict=True)]
+    plots.conditions(rows, str(tmp_path / "c.png"), title="toy")
+    axes = drawn[0].axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1", "2"]
+    assert [c.lines[0].get_xydata().tolist() for c in axes.containers] == [[[0, 2], [1, 1]], [[0, 3], [1, 0]]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["A", "B"]
+    plots.conditions([{"condition": "x" * 60, "reward": 1.0}], str(tmp_path / "d.png"))
+    assert drawn[1].axes[0].get_legend() is None
+    assert [label.get_text() for label in drawn[1].axes[0].get_xticklabels()] == ["x" * 31 + "…"]
+
+
+def test_histograms(tmp_path, drawn):
+    plots.histograms({"A": [0, 1, 1], "B": [4.0], "C": []}, str(tmp_path / "h.png"), bins=4)
+    counts = [[bar.get_height() for bar in axes.patches] for axes in drawn[0].axes]
+    assert counts == [[1, 2, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]  # of one range
+    assert [axes.get_ylabel() for axes in drawn[0].axes] == ["A", "B", "C"]
+    assert drawn[0].axes[0].lines[0].get_xdata()[0] == pytest.approx(2 / 3)
+    plots.histograms({}, str(tmp_path / "e.png"))
+
+
 def test_a_mean_outside_its_interval_has_no_negative_bar(tmp_path, drawn):
     odd = {"mean": 1.0, "low": 1.5, "high": 2.0, "n": 10}
     plots.frontier({"a": [{"step": 1, "kl": odd, "reward": {**odd, "low": 0.0, "high": 0.5}}]}, str(tmp_path / "f.png"))

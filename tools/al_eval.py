@@ -7,7 +7,7 @@
 
 A mean is {mean, low, high, n}: low and high bound its 95 % bootstrap interval, n is how many numbers went in.
 Completions of one record are drawn together, since they resemble each other. The subcommands that compare such
-results are in al_eval_compare.py, win rates in al_eval_winrate.py.
+results are in al_eval_compare.py, win rates in al_eval_winrate.py, conditions and toxicity in al_eval_alt.py.
 """
 
 from array import array
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
+from al_eval_alt import conditions, toxicity
 from al_eval_compare import curve, frontier, table
 from al_eval_winrate import winrate
 from alignlib import evaluations, jsonl, options, records
@@ -24,8 +25,9 @@ BINS = (5, 10, 20)  # MORE's calibration errors
 EMBED = 64  # texts embedded at once
 REPETITION = ("rep_2", "rep_3", "rep_4", "diversity")
 PER_RECORD = ("dist_1_per_record", "dist_2_per_record", "dist_3_per_record")
+EXTRA = {"seconds": "seconds", "perplexity": "perplexities"}  # figures of fields that may be there
 READS = ("prompt", "completions", "rewards", "logps", "ref_logps", "completion_ids", "finish_reasons", "winner",
-         "win_probability", "orders_agree", "unparsed", "human_winner")
+         "win_probability", "orders_agree", "unparsed", "human_winner", "condition")
 
 
 @options.group(may=READS, writes=options.FIGURES)
@@ -219,7 +221,7 @@ def text(files, coherence, pool, resamples, seed, labels, output, as_json) -> No
     rep_n (0 to 1) and diversity, the product of 1 - rep_n, are means over completions of at least 4 tokens; shorter
     ones are counted as too_short. Tokens there are words (inner apostrophes and hyphens included) and single marks.
     dist_n: distinct n-grams over tokens cut at spaces, of all completions together and as the mean of the records'.
-    Of records with `seconds` (--time) their mean, too.
+    Of records with `seconds` (--time) or `perplexities` (al-score --perplexity) their means, too.
     """
     from alignlib import metrics
 
@@ -243,8 +245,9 @@ def text(files, coherence, pool, resamples, seed, labels, output, as_json) -> No
         samples["chars"].add(line.index, map(len, completions))
         samples["tokens"].add(line.index, map(len, record.get("completion_ids", [])))
         samples["cut"].add(line.index, (reason == "length" for reason in record.get("finish_reasons", [])))
-        if "seconds" in record:
-            samples.setdefault("seconds", Sample()).add(line.index, record["seconds"])
+        for name, field in EXTRA.items():
+            if field in record:
+                samples.setdefault(name, Sample()).add(line.index, record[field])
         if embed:
             pending += [(line.index, prompt_text(record), completion) for completion in completions]
             while len(pending) >= EMBED:
@@ -291,7 +294,7 @@ def add_cosines(embed: Callable, rows: list[tuple[int, str, str]], sample: Sampl
         sample.add(record, [] if value is None else [value])
 
 
-for part in (reward, rm, winrate, kl, text, frontier, curve, table):
+for part in (reward, rm, winrate, kl, text, conditions, toxicity, frontier, curve, table):
     main.add_command(part)
 
 if __name__ == "__main__":

@@ -122,6 +122,45 @@ def winrates(models: Mapping[str, Mapping], path: str, *, title: str = "") -> No
         _title_and_legend(axes, title, len(order))
 
 
+def conditions(rows: Sequence[Mapping], path: str, *, title: str = "") -> None:
+    """Mean reward under each condition, best condition first: a line a policy. rows: [{condition, reward, method?}]."""
+    lines: dict[str, list[Mapping]] = {}
+    for row in rows:
+        lines.setdefault(row.get("method", ""), []).append(row)
+    labels = list(dict.fromkeys(row["condition"] for row in rows))
+    with _figure(path, (6.6, 4.2)) as figure:
+        axes = figure.subplots()
+        for position, (name, points) in enumerate(lines.items()):
+            rewards = [point["reward"] for point in points]
+            axes.errorbar([labels.index(point["condition"]) for point in points], list(map(_mean, rewards)),
+                          yerr=_spread(rewards), color=COLOURS[position % len(COLOURS)], linewidth=1.7, elinewidth=1,
+                          marker=MARKS[position % len(MARKS)], markersize=5.5, capsize=2.5, label=name or None)
+        axes.set_xticks(range(len(labels)), [_short(label) for label in labels], rotation=15, ha="right")
+        axes.set(ylabel="reward (mean, 95 % interval)")
+        axes.grid(axis="x", visible=False)
+        _title_and_legend(axes, title, len(lines) * ("" not in lines))
+
+
+def histograms(groups: Mapping[str, Sequence[float]], path: str, *, title: str = "", bins: int = 30) -> None:
+    """The distribution of each group's values, one below the other on one axis, its mean marked."""
+    every = [value for values in groups.values() for value in values]
+    with _figure(path, (6.6, 0.8 + 0.8 * max(1, len(groups)))) as figure:
+        rows = figure.subplots(max(1, len(groups)), 1, sharex=True, squeeze=False)[:, 0]
+        for position, (axes, (name, values)) in enumerate(zip(rows, groups.items(), strict=False)):
+            colour = COLOURS[position % len(COLOURS)]
+            axes.hist(values, bins=bins, range=(min(every), max(every)), color=colour, alpha=0.55)
+            if values:
+                axes.axvline(sum(values) / len(values), color=colour, linewidth=1.7)
+            axes.set_yticks([])
+            axes.set_ylabel(_short(name), rotation=0, ha="right", va="center")
+        rows[0].set_title(title)
+        rows[-1].set(xlabel="reward")
+
+
+def _short(label: str, most: int = 32) -> str:
+    return label if len(label) <= most else f"{label[:most - 1]}…"
+
+
 def running_mean(values: Sequence[float], window: int) -> list[float]:
     """Mean of each value and the up to window - 1 before it: ([1, 3, 5], 2) -> [1, 2, 4]."""
     return [sum(part) / len(part) for end in range(1, len(values) + 1) if (part := values[max(0, end - window) : end])]
