@@ -1,0 +1,75 @@
+# Figures of the ALT experiments: bash examples/alt.sh validate POLICY, and bash examples/alt.sh report ITERATIONS
+# alt.mk gives RUN, COMMON, LENGTH, DRAWN and DRAWS (flags of al-sample), SCORES (a command that writes rewards), TOXIC
+# (what al-score needs to write toxicities, or nothing) and FEEDBACKS.
+set -euo pipefail
+
+# into FILE COMMAND...: run the command with -o, as a whole file; what a kill left is gone on with.
+into() {
+  local file=$1
+  shift
+  [ -e "$file" ] || { "$@" -o "$file.part" --resume && mv "$file.part" "$file"; }
+}
+
+# A policy on held-out prompts, greedily, under the best feedback (the SFT policy under none): RUN/POLICY.rows.
+validate() {
+  local policy=$1 made=$RUN/$1.made
+  local sample="al-sample $RUN/$policy $COMMON $LENGTH"
+  [ "$policy" = sft ] || sample="$sample --condition best"
+  mkdir -p "$made"
+  into "$made/said.jsonl" $sample "$RUN/test.jsonl" --greedy
+  into "$made/scored.jsonl" $SCORES "$made/said.jsonl"
+  into "$made/perplexity.jsonl" al-score "$RUN/sft" --perplexity $COMMON "$made/said.jsonl"
+  {
+    al-eval reward "$made/scored.jsonl" --set "method=$policy"
+    al-eval text "$made/perplexity.jsonl" --set "method=$policy"
+  } > "$made/rows"
+  [ -z "$TOXIC" ] || toxicity test >> "$made/rows"
+  [ -z "$TOXIC" ] || toxicity outside > "$RUN/$policy.outside.rows"
+  mv "$made/rows" "$RUN/$policy.rows"
+}
+
+# RealToxicityPrompts' figures: 25 samples of each prompt in RUN/PART.jsonl.
+toxicity() {
+  into "$made/$1.many.jsonl" $sample "$RUN/$1.jsonl" -n 25 $DRAWN
+  into "$made/$1.toxic.jsonl" al-score $TOXIC --as-field toxicities "$made/$1.many.jsonl"
+  al-eval toxicity "$made/$1.toxic.jsonl" --set "method=$policy"
+  [ "$1" = test ] || { # the other figures of these prompts are of the samples too
+    into "$made/$1.perplexity.jsonl" al-score "$RUN/sft" --perplexity $COMMON "$made/$1.many.jsonl"
+    al-eval text "$made/$1.perplexity.jsonl" --set "method=$policy"
+  }
+}
+
+# The last policy sampled under each condition, and the rewards of what it learnt under each; the table by iteration.
+report() {
+  local last=iteration-$1 columns=perplexity,dist_1,dist_2,dist_3,words,cut rows=()
+  local made=$RUN/$last.made under=() i
+  mkdir -p "$RUN/report"
+  while IFS= read -r condition; do under+=("$condition"); done < <(conditions "$last")
+  for i in "${!under[@]}"; do
+    into "$made/under.$i.said.jsonl" al-sample "$RUN/$last" "$RUN/test.jsonl" --condition "${under[$i]}" -n "$DRAWS" \
+      $DRAWN $COMMON $LENGTH
+    into "$made/under.$i.jsonl" $SCORES "$made/under.$i.said.jsonl"
+  done
+  [ ${#under[@]} = 0 ] || al-eval conditions $(printf "$made/under.%s.jsonl " "${!under[@]}") \
+    --plot "$RUN/report/conditions.png" > "$RUN/report/conditions.json"
+  into "$made/learnt.jsonl" $SCORES "$RUN/$last.learnt.jsonl"
+  al-eval conditions "$made/learnt.jsonl" --order "$RUN/$last" --histograms --plot "$RUN/report/learnt.png" \
+    > "$RUN/report/learnt.json"
+  rows=("sft=$RUN/sft" $(for i in $(seq "$1"); do echo "iteration-$i=$RUN/iteration-$i"; done))
+  [ -z "$TOXIC" ] || columns=max_toxicity,toxic_share,toxicity,$columns
+  [ -z "$TOXIC" ] || al-eval table "${rows[@]/%/.outside.rows}" --columns "$columns" --markdown > "$RUN/report/outside.md"
+  al-eval table "${rows[@]/%/.rows}" --columns "reward,$columns" --markdown > "$RUN/report/table.part"
+  mv "$RUN/report/table.part" "$RUN/report/table.md"  # last: it says that all are there
+}
+
+# What a policy is sampled under for the picture, a line each, best first: its tags, or the feedbacks that are known.
+conditions() {
+  if [ -n "$FEEDBACKS" ]; then
+    tr '|' '\n' <<< "$FEEDBACKS" | sed 's/.*/feedback: & input: /'
+  else
+    python3 -c 'import json, sys; print(*(f"tag:{i + 1}" for i in range(len(json.load(open(sys.argv[1]))["conditions"]["tags"]))), sep="\n")' \
+      "$RUN/$1/run.json"
+  fi
+}
+
+"$@"

@@ -1,0 +1,14 @@
+# Summaries of posts (TL;DR): ALT, the ranks of rewards as words.
+tldr-alt-rm.oracle := toy:summary
+tldr-alt-rm.mode := --mode rm --per-quantile 2 --kl-coef 0.05 --entropy-coef 0.06
+tldr-alt-rm.toy.sft := --lr 2e-3 --steps 900
+tldr-alt-rm.paper.samples := 96
+tldr-alt-rm.paper.temperature := 0.9
+tldr-alt-rm.paper.new-tokens := 64
+tldr-alt-rm.paper.learn := $(paper.learn) --train-layers 0.3
+# The data are tldr-exo's.
+tldr-alt-rm.train = $(tldr-exo.train)
+tldr-alt-rm.test = $(tldr-exo.test)
+tldr-alt-rm.teach = $(if $(DATA)$(filter toy,$(scale)),,al-data tldr)
+$(eval $(call ALT,tldr-alt-rm))
+tldr-alt-rm: ## ALT on summaries of posts: the ranks of rewards as words
