@@ -88,33 +88,6 @@ def test_the_seed_decides_the_interval():
     assert evaluate("reward", "--resamples", 50, stdin=data)["reward"] != evaluate("reward", stdin=data)["reward"]
 
 
-# --- rm ----------------------------------------------------------------------------------------------------------
-
-
-def test_rm_by_hand():
-    # Margins 2, -1, 0, 1000: two right, one wrong, one tie.
-    found = evaluate("rm", stdin=jsonl(record(3, 1), record(0, 1), record(2, 2), record(1000, 0)))
-    assert found["accuracy"]["mean"] == 0.625 and found["accuracy"]["n"] == 4
-    assert found["margin"]["mean"] == 1001 / 4 and found["chosen"]["mean"] == 1005 / 4
-    assert [row["bins"] for row in found["calibration"]] == [5, 10, 20]
-    assert sum(point["n"] for point in found["reliability"]) == 8  # each pair in both directions
-    # sigmoid(2) = .8808 and 1 in the top bin of five, sigmoid(1) = .7311 in the fourth and wrong, .5 twice, mirrored
-    gaps = {"top": 1 - (0.880797 + 1) / 2, "fourth": 0.731059, "middle": 0.0}
-    five = found["calibration"][0]
-    assert five["MCE"] == pytest.approx(gaps["fourth"], abs=1e-6)
-    assert five["ECE"] == pytest.approx((4 * gaps["top"] + 2 * gaps["fourth"]) / 8, abs=1e-6)
-    assert five["ACE"] == pytest.approx((2 * gaps["top"] + 2 * gaps["fourth"]) / 5, abs=1e-6)
-
-
-def test_rm_wants_two_and_draws(tmp_path):
-    message = refused(65, "rm", stdin=jsonl(record(2, 1), record(3, 2, 1)))
-    assert message == "al-eval: <stdin>:2: rewards: expected 2, the preferred completion's first, got 3"
-    evaluate("rm", "--plot", tmp_path / "c.png", "--strategy", "quantile", stdin=jsonl(record(2, 1), record(1, 2)))
-    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
-    message = refused(2, "rm", "--plot", "c.bmp", stdin=jsonl(record(2, 1)))
-    assert "c.bmp: a figure is written as one of .png, .svg, .pdf" in message
-
-
 # --- kl ----------------------------------------------------------------------------------------------------------
 
 
@@ -372,7 +345,7 @@ def test_table_on_a_terminal_json_in_a_pipe(tmp_path):
 
 
 def test_figures_in_a_table_agree_with_the_json():
-    data = jsonl(*(record(i % 5, 1) for i in range(50)))
+    data = jsonl(*(record(i % 5, 1, prompt=f"p{i}") for i in range(50)))
     found = evaluate("rm", stdin=data)["accuracy"]
     row = next(line for line in call("al-eval", "rm", "--table", stdin=data).stdout.splitlines() if "accuracy" in line)
     assert row.split() == ["accuracy", f"{found['mean']:.2f}", f"[{found['low']:.2f},", f"{found['high']:.2f}]", "50"]

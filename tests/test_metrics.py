@@ -71,66 +71,12 @@ def test_many_groups_take_the_normal_interval_of_the_same_width(monkeypatch):
     assert normal["high"] == pytest.approx(drawn["high"], abs=0.04 * width)
 
 
-def test_share_interval():
-    # 8 of 10: (.8 + .19207) / 1.38415 = .71674, -+ 1.41601 * sqrt(.016 + .0096037) = .22658
-    found = metrics.share_interval(0.8, 10)
-    assert found["low"] == pytest.approx(0.4902, abs=5e-5) and found["high"] == pytest.approx(0.9433, abs=5e-5)
-    assert metrics.share_interval(1.0, 3)["high"] == 1.0 and metrics.share_interval(0.0, 3)["high"] > 0.5
-
-
 # --- pairs -------------------------------------------------------------------------------------------------------
 
 
 def test_wins():
     assert metrics.wins([2.0, -0.1, 0.0]).tolist() == [1.0, 0.0, 0.5]
     assert metrics.wins([]).size == 0
-
-
-def test_both_directions_stays_finite():
-    truth, probability = metrics.both_directions([0.0, 2000.0])
-    assert truth.tolist() == [1, 1, 0, 0]
-    assert probability.tolist() == [0.5, 1.0, 0.5, 0.0]
-    assert metrics.both_directions([40.0])[1][1] == pytest.approx(math.exp(-40), rel=1e-9)
-
-
-def test_calibration_by_hand():
-    # Bins [0, .5] and (.5, 1]: predicted .3 observed .5 (n 2), predicted .8 observed 1 (n 1). The .5 is in the first.
-    curve = metrics.reliability([0, 1, 1], [0.1, 0.5, 0.8], 2)
-    assert [(p["n"], p["predicted"], p["observed"]) for p in curve] == [(2, 0.3, 0.5), (1, 0.8, 1.0)]
-    assert curve[0]["low"] < 0.5 < curve[0]["high"]
-    errors = metrics.calibration_errors(curve)
-    assert errors == pytest.approx({"ECE": 0.2, "ACE": 0.2, "MCE": 0.2})
-    assert metrics.calibration_errors(metrics.reliability([], [], 5)) == {"ECE": None, "ACE": None, "MCE": None}
-    with pytest.raises(ValueError, match="'uniform' or 'quantile', not 'other'"):
-        metrics.reliability([1], [0.5], 5, "other")
-
-
-def test_calibration_as_more(fixtures):
-    for case in lines(fixtures / "MORE" / "calibration_error.jsonl"):
-        curve = metrics.reliability(case["y_true"], case["y_prob"], case["n_bins"], case["strategy"])
-        assert sum(point["n"] for point in curve) == len(case["y_true"])
-        found = metrics.calibration_errors(curve)
-        for name, value in found.items():
-            expected = case[name] if case["y_true"] else None  # theirs calls the error of nothing 0
-            assert value == pytest.approx(expected, abs=1e-12), (case["id"], name)
-
-
-def test_pair_figures_as_more(fixtures):
-    for case in lines(fixtures / "MORE" / "compute_metrics.jsonl"):
-        # One difference a pair with different scores, the better first; below 0 is their padding.
-        differences = [
-            rewards[i] - rewards[j]
-            for rewards, scores in zip(case["logits"], case["scores"], strict=True)
-            for i in range(len(scores))
-            for j in range(len(scores))
-            if scores[i] > scores[j] >= 0
-        ]
-        expected = case["output"]
-        assert metrics.wins(differences).mean() == pytest.approx(expected["Preference total Acc"], abs=1e-6)
-        for bins in (5, 10, 20):
-            curve = metrics.reliability(*metrics.both_directions(differences), bins)
-            for name, value in metrics.calibration_errors(curve).items():
-                assert value == pytest.approx(expected[f"calibration_{name}_bin{bins}"], abs=1e-6), (case["id"], name)
 
 
 # --- texts -------------------------------------------------------------------------------------------------------

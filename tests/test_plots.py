@@ -71,14 +71,14 @@ def test_a_mean_outside_its_interval_has_no_negative_bar(tmp_path, drawn):
     across, up = (bars.get_segments()[0].tolist() for bars in drawn[0].axes[0].containers[0].lines[2])
     assert across == [[1, 1], [2, 1]] and up == [[1, 0], [1, 1]]
     curve = [{"n": 8, "predicted": 0.2, "observed": 0.25, "low": 0.3, "high": 0.5}]
-    plots.calibration(curve, str(tmp_path / "c.png"))
+    plots.calibration({"": curve}, str(tmp_path / "c.png"))
     assert drawn[1].axes[0].containers[0].lines[2][0].get_segments()[0].tolist() == [[0.2, 0.25], [0.2, 0.5]]
 
 
 def test_bars_of_bins_that_lie_close_do_not_overlap(tmp_path, drawn):
     places = [0.001, 0.004, 0.5, 0.97, 0.98, 0.999]
     curve = [{"n": 3, "predicted": at, "observed": at, "low": at, "high": at} for at in places]
-    plots.calibration(curve, str(tmp_path / "c.png"))
+    plots.calibration({"": curve}, str(tmp_path / "c.png"))
     bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in drawn[0].axes[1].patches]
     assert all(end < start for (_, end), (start, _) in zip(bars, bars[1:], strict=False))
     assert [sum(bar) / 2 for bar in bars] == pytest.approx(places)
@@ -88,7 +88,7 @@ def test_bars_of_bins_that_lie_close_do_not_overlap(tmp_path, drawn):
 def test_calibration(tmp_path, drawn):
     curve = [{"n": 8, "predicted": 0.2, "observed": 0.25, "low": 0.1, "high": 0.5},
              {"n": 4, "predicted": 0.9, "observed": 1.0, "low": 0.6, "high": 1.0}]
-    plots.calibration(curve, str(tmp_path / "c.pdf"), title="12 pairs")
+    plots.calibration({"12 pairs": curve}, str(tmp_path / "c.pdf"))
     above, below = drawn[0].axes
     assert above.containers[0].lines[0].get_xydata().tolist() == [[0.2, 0.25], [0.9, 1.0]]
     assert above.containers[0].lines[2][0].get_segments()[0].tolist() == [[0.2, 0.1], [0.2, 0.5]]
@@ -131,7 +131,7 @@ def test_win_rates_have_a_row_each(tmp_path, monkeypatch):
 def test_nothing_to_draw_is_drawn(tmp_path):
     plots.winrates({}, str(tmp_path / "w.png"))
     plots.frontier({}, str(tmp_path / "f.png"))
-    plots.calibration([], str(tmp_path / "c.png"))
+    plots.calibration({}, str(tmp_path / "c.png"))
     plots.curves({"a": ([], [])}, str(tmp_path / "l.png"))
     assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in "fclw")
 

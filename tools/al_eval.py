@@ -7,7 +7,8 @@
 
 A mean is {mean, low, high, n}: low and high bound its 95 % bootstrap interval, n is how many numbers went in.
 Completions of one record are drawn together, since they resemble each other. The subcommands that compare such
-results are in al_eval_compare.py, win rates in al_eval_winrate.py, conditions and toxicity in al_eval_alt.py.
+results are in al_eval_compare.py, reward models in al_eval_rm.py, win rates in al_eval_winrate.py, conditions and
+toxicity in al_eval_alt.py.
 """
 
 from array import array
@@ -17,17 +18,17 @@ import click
 
 from al_eval_alt import conditions, toxicity
 from al_eval_compare import curve, frontier, table
+from al_eval_rm import rm
 from al_eval_winrate import winrate
 from alignlib import evaluations, jsonl, options, records
-from alignlib.evaluations import READABLE, bootstrap_options, label_option, plot_option, prompt_key, record_files
+from alignlib.evaluations import READABLE, bootstrap_options, label_option, prompt_key, record_files
 
-BINS = (5, 10, 20)  # MORE's calibration errors
 EMBED = 64  # texts embedded at once
 REPETITION = ("rep_2", "rep_3", "rep_4", "diversity")
 PER_RECORD = ("dist_1_per_record", "dist_2_per_record", "dist_3_per_record")
 EXTRA = {"seconds": "seconds", "perplexity": "perplexities"}  # figures of fields that may be there
 READS = ("prompt", "completions", "rewards", "logps", "ref_logps", "completion_ids", "finish_reasons", "winner",
-         "win_probability", "orders_agree", "unparsed", "human_winner", "condition")
+         "win_probability", "orders_agree", "unparsed", "human_winner", "condition", "domain")
 
 
 @options.group(may=READS, writes=options.FIGURES)
@@ -112,57 +113,6 @@ def first_rewards(file: str) -> dict[bytes, list[float]]:
     for line in jsonl.read_all((file,), lambda record: records.require_completions(record, "rewards")):
         found.setdefault(prompt_key(line.record), []).append(line.record["rewards"][0])
     return found
-
-
-@evaluations.command("prompt", "completions", "rewards")
-@record_files
-@label_option
-@click.option("--strategy", type=click.Choice(["uniform", "quantile"]), default="uniform",
-              help="Bins equally wide or equally full.")
-@click.option("--bins", default=10, type=click.IntRange(1), help="Of the reliability curve and its plot.")
-@plot_option
-@bootstrap_options
-def rm(files, strategy, bins, plot, resamples, seed, labels, output, as_json) -> None:
-    """A reward model on preference pairs: accuracy and calibration. Streams, keeps only numbers.
-
-    Reads records with two completions, the preferred one first, and the model's rewards for them:
-    al-pref2rw pairs.jsonl | al-score rm | al-eval rm. Equal rewards count as half right.
-    """
-    from alignlib import metrics
-
-    summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
-    summary.count(records=0)
-    chosen, rejected = array("d"), array("d")
-    for line in jsonl.read_all(files, two_rewards):
-        summary.count(records=1)
-        chosen.append(line.record["rewards"][0])
-        rejected.append(line.record["rewards"][1])
-    margins = [a - b for a, b in zip(chosen, rejected, strict=True)]
-    truth, probability = metrics.both_directions(margins)
-    curves = {n: metrics.reliability(truth, probability, n, strategy) for n in (*BINS, bins)}
-    figures = {
-        "records": len(margins),
-        "accuracy": metrics.mean_interval(metrics.wins(margins), **bootstrap),
-        "margin": metrics.mean_interval(margins, **bootstrap),
-        "chosen": metrics.mean_interval(chosen, **bootstrap),
-        "rejected": metrics.mean_interval(rejected, **bootstrap),
-        "strategy": strategy,
-        "calibration": [{"bins": n, **metrics.calibration_errors(curves[n])} for n in BINS],
-        "reliability": curves[bins],
-    }
-    if plot:
-        from alignlib import plots, tables
-
-        ece = metrics.calibration_errors(curves[bins])["ECE"]
-        plots.calibration(curves[bins], plot, title=f"{len(margins):,} pairs, {bins} bins: ECE {tables.cell(ece)}")
-    evaluations.write("rm", figures, labels, output, as_json)
-    summary.close()
-
-
-def two_rewards(record: dict) -> None:
-    records.require_completions(record, "rewards")
-    if len(record["rewards"]) != 2:
-        raise ValueError(f"rewards: expected 2, the preferred completion's first, got {len(record['rewards'])}")
 
 
 @evaluations.command("prompt", "completions", "logps", "ref_logps")

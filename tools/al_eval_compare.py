@@ -121,8 +121,9 @@ def check_step(record: dict, field: str) -> None:
 @evaluations.command()
 @result_files
 @click.option("--columns", help="Figures to show, in order: reward,kl,winrate,words. By default all means.")
+@click.option("--by", metavar="LABEL", help="A row for each method and value of this label, e.g. domain of al-eval rm.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
-def table(files, columns, markdown, output, as_json) -> None:
+def table(files, columns, by, markdown, output, as_json) -> None:
     """Methods side by side: a row a method, a column a figure with its interval. Reads all input first.
 
     Reads results of al-eval reward, kl, text, rm (one a line): al-eval table sft=a.json sft=b.json exo-rw=c.json ...
@@ -130,13 +131,15 @@ def table(files, columns, markdown, output, as_json) -> None:
     its name; a figure that two of them give differently is an error, and one that none gives stays empty.
     """
     summary = options.Summary()
-    rows = {method: row for (method,), row in evaluations.read(files, "method").items()}
+    keys = ("method", by) if by else ("method",)
+    rows = evaluations.read(files, *keys)
     means = dict.fromkeys(name for row in rows.values() for name, value in row.items() if tables.is_mean(value))
     wanted = columns.split(",") if columns else list(means)
     for name in wanted:
         if rows and not any(name in row for row in rows.values()):
             raise click.UsageError(f"--columns: no file has {name}")
-    flat = [{"method": method, **{name: row.get(name) for name in wanted}} for method, row in rows.items()]
+    flat = [{**dict(zip(keys, key, strict=True)), **{name: row.get(name) for name in wanted}}
+            for key, row in rows.items()]
     summary.count(methods=len(flat))
     if markdown:
         evaluations.write_text(tables.markdown(flat) + "\n", output)

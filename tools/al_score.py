@@ -14,8 +14,8 @@ from alignlib import options, recipe, records
 WINDOW = 32  # records batched together
 
 
-@options.command(("prompt", "completions"), ("rewards", "logps", "logps_temperature", "ref_logps",
-                                             "ref_logps_temperature", "perplexities"),
+@options.command(("prompt", "completions"), ("rewards", "rewards_temperature", "logps", "logps_temperature",
+                                             "ref_logps", "ref_logps_temperature", "perplexities"),
                  may=("finish_reasons", "completion_ids"))
 @click.argument("model")
 @options.filter_options
@@ -27,12 +27,14 @@ WINDOW = 32  # records batched together
 @click.option("--as", "form", type=click.Choice(["logit", "prob", "logodds"]), default="logit",
               help="The class's score: its logit, its probability, or log(p / (1 - p)).")
 @click.option("--negate", is_flag=True, help="Turn the rewards' sign.")
+@click.option("--calibrated", is_flag=True, help="Divide a reward model's scores by its temperature, which al-eval rm "
+              "--fit-temperature has put into its folder.")
 @click.option("--as-field", help="The field to write.  [default: rewards, or logps]")
 @click.option("--pack-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")
 @recipe.limit_options
 @recipe.device_options
 def main(model, files, output, resume, on_error, rejects, shard, logps, perplexity, temperature, label, form, negate,
-         as_field, pack_tokens, dtype, device, **limits):
+         calibrated, as_field, pack_tokens, dtype, device, **limits):
     """Score each completion under MODEL: a folder, a name on the Hub, or toy:NAME (helpful, harmless, ...).
 
     Streams, a window of records at a time. A prompt is computed once for all its completions.
@@ -50,15 +52,18 @@ def main(model, files, output, resume, on_error, rejects, shard, logps, perplexi
         raise click.UsageError("--temperature goes with --logps")
     if wants_policy and (label or negate or form != "logit"):
         raise click.UsageError("--label, --as and --negate go with a classifier, not with --logps or --perplexity")
+    if calibrated and (wants_policy or label or form != "logit"):
+        raise click.UsageError("--calibrated goes with a reward model, not with --logps, --perplexity, --label or --as")
     if model.startswith("toy:"):
-        if wants_policy or label or form != "logit":
+        if wants_policy or label or form != "logit" or calibrated:
             raise click.UsageError(f"{model}: an oracle, neither a policy nor a classifier")
         scorer = Oracle(model.removeprefix("toy:"), name)
     elif wants_policy:
         scorer = LogProbabilities(model, device, dtype, limits, pack_tokens, name if logps else None, temperature,
                                   perplexity)
     else:
-        scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form)
+        temperature = temperature_of(model) if calibrated else 1
+        scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form, temperature)
 
     def prepare(record):
         records.require_completions(record)
@@ -72,13 +77,19 @@ def main(model, files, output, resume, on_error, rejects, shard, logps, perplexi
                         raise FloatingPointError(f"{line.where}: {model} gives {field} that are not finite")
                     figures[field] = [-value for value in values] if negate else values
                 record = {**line.record, **figures}
-                if logps:
+                if name in figures:
                     record.pop(f"{name}_temperature", None)
                     record |= {f"{name}_temperature": temperature} if temperature != 1 else {}
                 stream.write(line, record)
                 summary.count(completions=len(record["completions"]))
         summary.count(tokens=scorer.tokens, **scorer.cut)
         summary.close(stream)
+
+
+def temperature_of(model):
+    from alignlib import temperature
+
+    return temperature.load(model)
 
 
 class Oracle:
@@ -137,9 +148,9 @@ class Packed:
 
 
 class Rewards(Packed):
-    """A reward model's score, or one class of a classifier."""
+    """A reward model's score, divided by its temperature, or one class of a classifier."""
 
-    def __init__(self, path, device, dtype, limits, pack_tokens, field, label, form):
+    def __init__(self, path, device, dtype, limits, pack_tokens, field, label, form, temperature):
         from alignlib import models
 
         super().__init__(models.load_reward(path, device, dtype), limits, pack_tokens)
@@ -150,11 +161,12 @@ class Rewards(Packed):
         if label is not None and label not in known:
             raise click.UsageError(f"--label {label}: {path} has {', '.join(names.values())}")
         self.field, self.form, self.label = field, form, known.get(label, 0)
+        self.temperature = temperature
 
     def figures(self, batch):
         logits = self.model.logits(batch)  # [E * K, labels]
         if self.form == "logit":
-            values = logits[:, self.label]
+            values = logits[:, self.label] / self.temperature
         elif logits.shape[1] == 1:  # a lone logit is a log-odds
             values = logits[:, 0] if self.form == "logodds" else logits[:, 0].sigmoid()
         elif self.form == "prob":

@@ -100,7 +100,7 @@ def write(what: str, figures: Mapping, labels: Mapping, output: str | None, as_j
 
 
 def write_all(what: str, rows: Sequence[Mapping], labels: Mapping, output: str | None, as_json: bool | None) -> None:
-    """Several results as `write` does one: a line of JSON each, or one table."""
+    """Several results as `write` does one: a line of JSON each, or one table, which leaves their lists out."""
     taken = [name for name in labels if any(name in figures for figures in rows)]
     if taken:
         raise click.UsageError(f"--set {taken[0]}=...: the result has a {taken[0]} of its own")
@@ -110,7 +110,8 @@ def write_all(what: str, rows: Sequence[Mapping], labels: Mapping, output: str |
     if as_json:
         write_text(b"".join(map(jsonl.dumps, results)).decode(), output)
     else:
-        write_text((tables.evaluation(results[0]) if len(rows) == 1 else tables.text(rows)) + "\n", output)
+        flat = [{name: value for name, value in row.items() if not isinstance(value, list)} for row in rows]
+        write_text((tables.evaluation(results[0]) if len(rows) == 1 else tables.text(flat)) + "\n", output)
 
 
 def prompt_key(record: dict) -> bytes:

@@ -97,7 +97,7 @@ def worst(values: Sequence[float], groups: Sequence[int]) -> list[float]:
     return [found[group] for group in sorted(found)]
 
 
-# --- pairs and their calibration -------------------------------------------------------------------------------
+# --- pairs -----------------------------------------------------------------------------------------------------
 
 
 def wins(differences: Sequence[float]) -> np.ndarray:
@@ -109,77 +109,6 @@ def wins(differences: Sequence[float]) -> np.ndarray:
     """
     d = np.asarray(differences, dtype=np.float64)
     return (np.sign(d) + 1) / 2
-
-
-def both_directions(differences: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs as a calibrator sees them: (n,) differences, preferred minus other -> truth (2n,), probability (2n,).
-
-    probability = sigmoid(difference) that the first of a pair is the preferred one. Asked in one direction only
-    the truth would always be 1, and no bin below 1/2 could be calibrated; so each pair is asked both ways.
-    Source: MORE (arXiv 2312.07401), its compute_metrics.
-    """
-    d = np.asarray(differences, dtype=np.float64)
-    p = np.exp(-np.logaddexp(0.0, -d))  # sigmoid without overflow
-    q = np.exp(-np.logaddexp(0.0, d))  # not 1 - p, which is 0 already at d = 40
-    return np.concatenate([np.ones_like(d), np.zeros_like(d)]), np.concatenate([p, q])
-
-
-def reliability(truth: Sequence[float], probability: Sequence[float], bins: int, strategy: str = "uniform") -> list:
-    """The reliability curve: [{n, predicted, observed, low, high}] of the bins that are not empty, from low to high.
-
-    truth: (n,) of 0 and 1; probability: (n,) in [0, 1]. `uniform` bins are equally wide, `quantile` bins equally
-    full as far as ties allow; both are closed on the right. predicted: mean probability; observed: share of 1s,
-    between low and high (share_interval).
-    """
-    t, p = np.asarray(truth, dtype=np.float64), np.asarray(probability, dtype=np.float64)
-    if t.size == 0:
-        return []
-    index = bin_of(p, bins, strategy)
-    n = np.bincount(index, minlength=bins)
-    full = n > 0
-    predicted = np.bincount(index, weights=p, minlength=bins)[full] / n[full]
-    observed = np.bincount(index, weights=t, minlength=bins)[full] / n[full]
-    return [
-        {"n": k, "predicted": mean, "observed": share, **share_interval(share, k)}
-        for k, mean, share in zip(n[full].tolist(), predicted.tolist(), observed.tolist(), strict=True)
-    ]
-
-
-def bin_of(probability: Sequence[float], bins: int, strategy: str) -> np.ndarray:
-    """The bin of each probability, (n,) > 0 of them -> (n,) in 0..bins-1; see `reliability` for the strategies."""
-    p, grid = np.asarray(probability, dtype=np.float64), np.linspace(0.0, 1.0, bins + 1)
-    if strategy == "uniform":
-        edges = grid
-    elif strategy == "quantile":
-        edges = np.quantile(p, grid)
-    else:
-        raise ValueError(f"strategy must be 'uniform' or 'quantile', not {strategy!r}")
-    return np.searchsorted(edges[1:-1], p)
-
-
-def share_interval(share: float, n: int, z: float = 1.959964) -> dict:
-    """Wilson's interval {low, high} of a share seen in n > 0 trials; z: 95 % by default.
-
-    Unlike the bootstrap's it has a width at shares 0 and 1, which small bins often have.
-    Source: Wilson 1927, J. Am. Stat. Assoc. 22.
-    """
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return {"low": max(0.0, middle - half), "high": min(1.0, middle + half)}
-
-
-def calibration_errors(curve: list) -> dict:
-    """Distance of a `reliability` curve from the diagonal: {ECE, ACE, MCE}.
-
-    With gap = |predicted - observed| of a bin: ECE is its mean over the answers (bins weighted by n), ACE over
-    the bins, MCE its maximum. None without any answer.
-    Source: Naeini et al. 2015 (ECE, MCE); Neumann et al. 2018 (ACE, here with the bins that are not empty).
-    """
-    if not curve:
-        return {"ECE": None, "ACE": None, "MCE": None}
-    gap = np.array([abs(bin["predicted"] - bin["observed"]) for bin in curve])
-    n = np.array([bin["n"] for bin in curve])
-    return {"ECE": float((gap * n).sum() / n.sum()), "ACE": float(gap.mean()), "MCE": float(gap.max())}
 
 
 # --- texts -----------------------------------------------------------------------------------------------------

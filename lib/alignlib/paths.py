@@ -49,10 +49,13 @@ def _identity(file) -> tuple[int, int] | None:
     return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
-def fingerprint(path: str) -> str:
+MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
+
+
+def fingerprint(path: str, suffixes: tuple[str, ...] = MODEL_FILES) -> str:
     """A hash that changes with a model folder: of its files up to 4 MB whole, of larger ones 64 KB at 64 places.
 
-    Of a file, of all its bytes; a name on the Hub stands for itself.
+    suffixes: of which files. Of a file, of all its bytes; a name on the Hub stands for itself.
     """
     if Path(path).is_file():
         return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
@@ -61,7 +64,7 @@ def fingerprint(path: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
     folder = Path(path)
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"):
+        if file.is_file() and file.suffix in suffixes:
             size = file.stat().st_size
             digest.update(f"{file.name} {size}\n".encode())
             with open(file, "rb") as handle:

@@ -131,6 +131,9 @@ FIELDS: dict[str, Field] = {
         "al-sample, al-args", 'why each completion ended; "length" = cut, gets no end-of-sequence',
     ),
     "rewards": Field(*_NUMBERS, "al-score, al-args, al-pref2rw", "one a completion, higher is better"),
+    "rewards_temperature": Field(
+        "number", NUMBER, _number, "al-score --calibrated", "what `rewards` were divided by, where not 1"
+    ),
     "logps": Field(
         *_NUMBERS, "al-score --logps, al-sample --logps",
         "sum log-probability (nats) of each completion given the bare prompt, no top-p, under a policy",
@@ -193,7 +196,8 @@ ALIGNED = ("completion_ids", "finish_reasons", "temperatures", "rewards", "logps
            "feedbacks", "scores", "analyses")
 
 # What goes when the completions go.
-OF_COMPLETIONS = ("completions", *ALIGNED, "logps_temperature", "ref_logps_temperature", "search", "seconds", "pool")
+OF_COMPLETIONS = ("completions", *ALIGNED, "rewards_temperature", "logps_temperature", "ref_logps_temperature",
+                  "search", "seconds", "pool")
 
 
 def require(record: dict, *names: str) -> None:

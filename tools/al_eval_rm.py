@@ -1,0 +1,157 @@
+"""The part of al-eval that tells how good a reward model is: pair accuracy, calibration, a temperature.
+
+    in    {"prompt": "Hi", "completions": [" Hello!", " What?"], "rewards": [1.5, -0.5], "domain": "helpful"}
+    out   {"what": "rm", "domain": null, "records": 1, "accuracy": {"mean": 1.0, ...}, "ECE": {...}, ...}
+
+    al-pref2rw pairs.jsonl | al-score rm | al-eval rm
+"""
+
+from array import array
+from collections.abc import Iterator
+
+import click
+
+from alignlib import evaluations, jsonl, options, records
+from alignlib.evaluations import bootstrap_options, label_option, plot_option, prompt_key, record_files
+
+BINS = (5, 10, 20)  # MORE's
+STRATEGIES = ("uniform", "quantile")
+OWN = ("what", "records", "accuracy", "margin", "chosen", "rejected", "log_loss", "ECE", "ACE", "MCE", "temperature",
+       "strategy", "bins", "calibration", "reliability", "method", "step")
+
+
+class Pairs:
+    """What is kept of the pairs: both rewards, and which prompt they are of."""
+
+    def __init__(self) -> None:
+        self.chosen, self.rejected, self.prompts = array("d"), array("d"), array("q")
+
+    def add(self, rewards: list[float], prompt: int) -> None:
+        self.chosen.append(rewards[0])
+        self.rejected.append(rewards[1])
+        self.prompts.append(prompt)
+
+    @property
+    def gaps(self) -> list[float]:
+        return [a - b for a, b in zip(self.chosen, self.rejected, strict=True)]
+
+
+@evaluations.command("prompt", "completions", "rewards", may=("domain",))
+@record_files
+@label_option
+@click.option("--by", metavar="FIELD", help="Also for the records of each value of this field, e.g. subset.  "
+              "[default: domain, where records have it]", show_default=False)
+@click.option("--strategy", type=click.Choice(STRATEGIES), default="uniform", help="Bins equally wide or equally full.")
+@click.option("--bins", default=10, type=click.IntRange(1), help="Of the reliability curve, its plot, and of the ECE, "
+              "ACE and MCE in tables.")
+@click.option("--fit-temperature", "model", type=click.Path(exists=True, file_okay=False, writable=True),
+              metavar="DIR", help="Fit one temperature on these pairs and keep it in the reward model's folder DIR, "
+              "for al-score --calibrated.")
+@plot_option
+@bootstrap_options
+def rm(files, by, strategy, bins, model, plot, resamples, seed, labels, output, as_json) -> None:
+    """A reward model on preference pairs: accuracy and calibration, overall and by domain, a line each.
+
+    Reads records with two completions, the preferred one first, and the model's rewards for them: al-pref2rw
+    pairs.jsonl | al-score rm | al-eval rm. Equal rewards count as half right. Calibration errors are of
+    sigmoid(reward of the preferred - of the other), each pair asked both ways; intervals are over prompts.
+    `calibration` has them in 5, 10 and 20 bins, equally wide and equally full. Streams, keeps only numbers.
+    """
+    summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
+    summary.count(records=0)
+    if by in OWN:
+        raise click.UsageError(f"--by {by}: the result has a {by} of its own")
+    if model:
+        must_be_reward_model(model)
+    whole, groups = Pairs(), {}
+    for value, rewards, prompt in judged(files, by, fresh=bool(model)):
+        whole.add(rewards, prompt)
+        if value is not None:
+            groups.setdefault(value, Pairs()).add(rewards, prompt)
+    summary.count(records=len(whole.gaps))
+    parts = {None: whole, **dict(sorted(groups.items()))}
+    rows = [({by or "domain": name} if groups else {}) | figures_of(pairs, strategy, bins, bootstrap)
+            for name, pairs in parts.items()]
+    if model:
+        rows[0] |= {"temperature": fitted(whole, model)}
+    if plot:
+        draw(dict(zip(parts, rows, strict=True)), bins, plot)
+    evaluations.write_all("rm", rows, labels, output, as_json)
+    summary.close()
+
+
+def judged(files: tuple[str, ...], by: str | None, fresh: bool) -> Iterator[tuple[str | None, list[float], int]]:
+    """(group or None, the two rewards, the prompt's number) of each record; a fresh reward was divided by nothing."""
+    numbers: dict[bytes, int] = {}
+
+    def prepare(record: dict) -> str | None:
+        two_rewards(record)
+        if fresh and record.get("rewards_temperature", 1) != 1:
+            raise ValueError("rewards_temperature: these rewards are calibrated already; score without --calibrated")
+        if by is not None and by not in record:
+            raise ValueError(f"{by}: missing")
+        value = record.get(by or "domain")
+        if not isinstance(value, str) and (by or "domain") in record:
+            raise ValueError(f"{by or 'domain'}: expected a string, got {jsonl.kind(value)}")
+        return value
+
+    for line in jsonl.read_all(files, prepare):
+        yield line.data, line.record["rewards"], numbers.setdefault(prompt_key(line.record), len(numbers))
+
+
+def two_rewards(record: dict) -> None:
+    records.require_completions(record, "rewards")
+    if len(record["rewards"]) != 2:
+        raise ValueError(f"rewards: expected 2, the preferred completion's first, got {len(record['rewards'])}")
+
+
+def figures_of(pairs: Pairs, strategy: str, bins: int, bootstrap: dict) -> dict:
+    """The figures of some pairs, with intervals over their prompts."""
+    from alignlib import calibration, metrics, temperature
+
+    gaps, prompts = pairs.gaps, pairs.prompts
+    binnings = [calibration.Binning(kind, number) for kind in STRATEGIES for number in BINS]
+    chosen, *errors = calibration.errors(gaps, prompts, [calibration.Binning(strategy, bins), *binnings], **bootstrap)
+    return {
+        "records": len(gaps),
+        "accuracy": metrics.mean_interval(metrics.wins(gaps), prompts, **bootstrap),
+        "margin": metrics.mean_interval(gaps, prompts, **bootstrap),
+        "chosen": metrics.mean_interval(pairs.chosen, prompts, **bootstrap),
+        "rejected": metrics.mean_interval(pairs.rejected, prompts, **bootstrap),
+        "log_loss": temperature.log_loss(gaps, prompts, **bootstrap),
+        **{name: chosen[name] for name in calibration.ERRORS},
+        "strategy": strategy,
+        "bins": bins,
+        "calibration": errors,
+        "reliability": calibration.reliability(*calibration.both_directions(gaps), bins, strategy),
+    }
+
+
+def must_be_reward_model(folder: str) -> None:
+    """Raises UsageError for a folder that al-score would not read rewards from."""
+    from alignlib import models
+
+    if not models.is_classifier(folder):
+        raise click.UsageError(f"--fit-temperature {folder}: not a reward model")
+
+
+def fitted(pairs: Pairs, folder: str) -> dict:
+    """The temperature of these pairs, written to the model's folder. Raises DataError where there is none."""
+    from alignlib import temperature
+
+    try:
+        found = temperature.fit(pairs.gaps, pairs.prompts)
+    except ValueError as error:
+        raise jsonl.DataError(f"no temperature fits these {len(pairs.gaps)} pairs: {error}") from error
+    temperature.save(folder, found)
+    return found
+
+
+def draw(rows: dict[str | None, dict], bins: int, path: str) -> None:
+    """A reliability diagram of each row; where there is one group it is the whole."""
+    from alignlib import plots, tables
+
+    shown = {name: row for name, row in rows.items() if name is None or len(rows) > 2}
+    plots.calibration({f"{name or 'overall' if len(shown) > 1 else ''}\n{row['records']:,} pairs, {bins} bins: "
+                       f"ECE {tables.cell(row['ECE'])}".strip(): row["reliability"] for name, row in shown.items()},
+                      path)
