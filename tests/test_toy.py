@@ -129,6 +129,16 @@ def test_preferences_by_another_oracle_carry_it_as_domain():
         assert better * sum(margins) > 0.1 * len(margins)
 
 
+@pytest.mark.parametrize(("by", "better"), [("overall", 1), ("toxicity", -1)])
+def test_best_of_more_is_a_stronger_teacher_of_the_same_prompts(by, better):
+    usual, one, eight = (list(toy.records("dialogue", limit=400, by=by, best_of=best_of)) for best_of in (0, 1, 8))
+    for made in (one, eight):
+        assert [record["prompt"] for record in made] == [record["prompt"] for record in usual]
+        assert all(record["chosen"] != record["rejected"] for record in made)
+    worth = [better * sum(toy.score(by, r["prompt"], r["chosen"]) for r in made) / 400 for made in (one, usual, eight)]
+    assert worth == sorted(worth) and worth[2] > worth[1] + 0.02
+
+
 @pytest.mark.parametrize("task", ["review", "dialogue"])
 def test_labels_follow_the_oracle(task):
     made = list(toy.labelled(task, limit=1500))

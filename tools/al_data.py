@@ -33,12 +33,14 @@ def main() -> None:
 @click.option("--task", type=click.Choice(toy.TASKS), default="dialogue", help="Help or harm, posts, or film reviews.")
 @click.option("--by", type=click.Choice(toy.ORACLES), help="Prefer by this oracle instead of the task's own; also "
               "written as the domain.")
+@click.option("--best-of", type=click.IntRange(1), metavar="N", help="A teacher's strength: chosen is the best of N "
+              "random answers, without noise.")
 @click.option("--labels", is_flag=True, help="Write text and label, for a classifier, instead of pairs.")
 @click.option("--split", type=click.Choice(toy.SPLITS), default="train", help="Which part; no prompt is in both.")
 @click.option("--serve-judge", type=click.IntRange(0, 65535), metavar="PORT",
               help="Write no records but serve the oracles as judges for al-label-ai until interrupted; 0: any port.")
 @sink_options
-def toy_command(task, by, labels, split, serve_judge, seed, limit, shuffle, only, output) -> None:
+def toy_command(task, by, best_of, labels, split, serve_judge, seed, limit, shuffle, only, output) -> None:
     """Records of the toy world: a small seeded language whose quality `al-score toy:NAME` measures exactly.
 
     Preferences are noisy: of two random answers the better one is chosen in 80 to 85 % of pairs. Without --limit 2000
@@ -46,13 +48,13 @@ def toy_command(task, by, labels, split, serve_judge, seed, limit, shuffle, only
     """
     if serve_judge is not None:
         return serve(serve_judge)
-    if labels and (by or only):
-        raise click.UsageError("--labels goes with neither --by nor --only")
+    if labels and (by or only or best_of):
+        raise click.UsageError("--labels goes with none of --by, --best-of and --only")
     if labels and task == "summary":
         raise click.UsageError("--labels is for the tasks review and dialogue")
     limit = 2000 if limit is None else limit
-    made = toy.labelled(task, split, seed, limit) if labels else toy.records(task, split, seed, limit, by or "")
-    write(made, Counter(), seed, limit, shuffle, only, output)
+    write(toy.labelled(task, split, seed, limit) if labels else
+          toy.records(task, split, seed, limit, by or "", best_of or 0), Counter(), seed, limit, shuffle, only, output)
 
 
 def serve(port: int) -> None:

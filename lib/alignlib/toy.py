@@ -51,10 +51,12 @@ def score(name: str, prompt: str, completion: str) -> float:
     return _SCORES[_one_of(name, ORACLES, "oracle")](prompt, completion)
 
 
-def records(task: str, split: str = "train", seed: int = 0, limit: int | None = None, by: str = "") -> Iterator[dict]:
+def records(task: str, split: str = "train", seed: int = 0, limit: int | None = None, by: str = "",
+            best_of: int = 0) -> Iterator[dict]:
     """Yield `limit` (None: endless) preference records {id, prompt, chosen, rejected} of a task.
 
     `by` is the oracle the preferences follow: the task's own unless given; then the record's `domain` is its name.
+    `best_of` (0: off) makes the best of so many random answers chosen, and another one rejected; the prompts stay.
     No prompt is in both splits; within one call prompts repeat only once the world has hardly any left.
     """
     world = _WORLDS[_one_of(task, TASKS, "task")]
@@ -66,6 +68,11 @@ def records(task: str, split: str = "train", seed: int = 0, limit: int | None = 
         margin = score(oracle, prompt, chosen) - score(oracle, prompt, rejected)
         if rng.random() > _sigmoid(margin / _TEMPERATURE[oracle]):
             chosen, rejected = rejected, chosen
+        if best_of:
+            more = Random(f"{task} {split} {seed} {number} best of")  # apart, so that the prompts stay as they are
+            answers = [world.answer(facts, more) for _ in range(best_of)]
+            best = max(answers, key=lambda text: score(oracle, prompt, text) / _TEMPERATURE[oracle])
+            chosen, rejected = best, chosen if rejected == best else rejected
         record = {"id": f"toy-{task}-{split}-{seed}-{number}", "prompt": prompt, "chosen": chosen, "rejected": rejected}
         yield {**record, "domain": by} if by else record
 
