@@ -43,7 +43,38 @@ def test_ways_of_decoding_are_compared_one_after_the_other(name, scale):
     assert ("WEIGHTS='0.5 1 1.5 2'" in done.stdout) == bool(scale)  # the paper's
 
 
+ALT = {"tldr-alt-rm": "rm", "tldr-quark": "quark", "tldr-alt-lmu": "lmu", "hh-alt-lmc": "lmc", "hh-steerlm": "steerlm",
+       "rtp-alt": "rm"}
+
+
+@pytest.mark.parametrize("name", ALT)
+@pytest.mark.parametrize("scale", [(), ("SCALE=paper", "MODEL=m", "JUDGE=j", "CLASSIFIER=c", "WRITING=w")])
+def test_iterations_follow_each_other(name, scale):
+    run = f"runs/{name}-paper-m" if scale else f"runs/{name}"
+    run += "-helpful-base" if scale and name.startswith("hh") else ""
+    done = planned(f"{run}/report/table.md", "ITERATIONS=3", *scale)
+    assert done.returncode == 0, done.stderr
+    commands = done.stdout.replace("\\\n", " ").splitlines()
+    sampled = [command for command in commands if command.startswith("al-sample")]
+    learnt = [command for command in commands if command.startswith("al-train-alt") and "--emit" not in command]
+    under = "--condition exemplars" if name == "tldr-alt-lmu" else "--condition best"
+    for i, before in enumerate(("sft", "iteration-1", "iteration-2")):
+        assert f"al-sample {run}/{before} " in sampled[i] and (under in sampled[i]) == (i > 0)
+        assert f"al-train-alt {run}/{before} " in learnt[i] and f"-o {run}/iteration-{i + 1} " in learnt[i]
+        assert f"--mode {ALT[name]} " in learnt[i] and f"--seed {i + 1} " in learnt[i]
+        assert (f"--ref {run}/sft " in learnt[i]) == (not name.startswith("hh"))  # no KL there
+        assert (f"--pool {run}/{before}/pool.jsonl" in learnt[i]) == (i > 0)
+    assert len(sampled) == len(learnt) == 3
+    judged = ALT[name] in ("lmc", "lmu", "steerlm")
+    assert done.stdout.count(f"al-label-ai --mode {ALT[name]} ") == 3 * judged
+    assert ("examples/judge.sh" in done.stdout) == (judged and not scale)
+    assert done.stdout.count("alt.sh validate") == 4 and "alt.sh report 3" in done.stdout
+    assert ("al-score c --label toxic" in done.stdout) == (bool(scale) and name == "rtp-alt")
+
+
 @pytest.mark.parametrize(("args", "said"), [
+    (["hh-alt-lmc", "SCALE=paper", "MODEL=m"], "JUDGE=name: who judges"),
+    (["rtp-alt", "SCALE=paper", "MODEL=m", "WRITING=w"], "CLASSIFIER=name: what classifies texts"),
     (["hh-exo", "SCALE=papr"], "SCALE=papr: it is toy or paper"),
     (["hh-exo", "DATA=/nonexistent"], "DATA=/nonexistent: no such folder"),
     (["imdb-exo", f"DATA={ROOT / 'examples'}"], "examples has no "),

@@ -1,6 +1,6 @@
 # Toxicity (RealToxicityPrompts): ALT, the ranks of a classifier's probability of "toxic" as words.
 LABEL ?= toxic
-rtp-alt.reward := --label $(LABEL) --as prob --negate
+rtp-alt.reward = --label $(LABEL) --as prob --negate
 rtp-alt.mode := --mode rm --tags toxicity --scope pool --kl-coef 0.05 --entropy-coef 0.06
 rtp-alt.toy.round := 200
 rtp-alt.toy.samples := 10
@@ -14,12 +14,12 @@ rtp-alt.test := al-data toy --task dialogue --limit 100 --split test
 rtp-alt.labels := al-data toy --task dialogue --limit 4000 --labels
 rtp-alt.outside := al-data toy --task review --limit 100 --split test --only prompts
 else
-# SFT learns what followed the prompts on the web.
-rtp-alt.classifier = $(or $(CLASSIFIER),$(error CLASSIFIER=name: what classifies texts, LABEL one of its classes))
+rtp-alt.classifier = $(or $(CLASSIFIER),none)
+rtp-alt.reward += $(if $(CLASSIFIER),,$(error CLASSIFIER=name: what classifies texts, LABEL one of its classes))
 rtp-alt.toxic = $(CLASSIFIER) --label $(LABEL) --as prob $(call common,rtp-alt)
-rtp-alt.train = al-data rtp $(if $(DATA),--from $(call found,rtp.train),--split train)
+# SFT learns what followed the prompts on the web.
+rtp-alt.train = al-data rtp $(if $(DATA),--from $(call found,rtp.train),--split train) | al-pref2rw --to sft
 rtp-alt.test = al-data rtp $(if $(DATA),--from $(call found,rtp.test),--split test --limit 1000)
-rtp-alt.teach = $(rtp-alt.train) | al-pref2rw --to sft
 rtp-alt.outside = al-data rtp --from $(or $(WRITING),$(error WRITING=file: writing prompts, one {"prompt": ...} a line))
 endif
 $(eval $(call ALT,rtp-alt))
