@@ -20,24 +20,77 @@ CHUNK = 10 << 20
 GPU_CHUNK = 1 << 27
 
 
-def token_logps(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocabulary: int,
-                temperature: float = 1.0) -> Tensor:
+Head = Callable[[Tensor], Tensor]  # hidden states to logits: [n, H] -> [n, vocabulary]
+
+
+def token_logps(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, temperature: float = 1.0) -> Tensor:
     """log softmax(head(hidden) / temperature) at `targets`, in float32 (or float64): [N, H], [N] -> [N].
 
     The [N, vocabulary] logits never exist as a whole: they are made in chunks, and again in the backward pass.
     """
 
     def chunk(part: Tensor, wanted: Tensor) -> Tensor:
-        logits = head(part)  # [n, vocabulary]
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = _exact(head(part))  # [n, vocabulary]
         if temperature != 1:  # every step over them all is a copy
             logits = logits / temperature
         return -F.cross_entropy(logits, wanted, reduction="none")
 
-    size = max(1, (CHUNK if hidden.device.type == "cpu" else GPU_CHUNK) // vocabulary)
-    if len(targets) <= size:
-        return chunk(hidden, targets)
-    parts = zip(hidden.split(size), targets.split(size), strict=True)
+    return _in_chunks(chunk, vocabulary, hidden, targets)
+
+
+def conditional(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, *, kl_coef: float = 0.0,
+                entropy_coef: float = 0.0, reference: tuple[Head, Tensor] | None = None,
+                known: int | None = None) -> tuple[Tensor, Tensor]:
+    """ALT's loss of each token, -log pi(y) + kl_coef KL(pi_ref || pi) - entropy_coef H(pi), in nats.
+
+    hidden [N, H], targets [N] -> the loss [N]; and, without gradients, its parts [N, 3]: -log pi(y), KL, H.
+
+    reference  its own head, and its hidden states [N, H'] at the same tokens; without it KL is 0
+    known      KL is over the first so many ids, both distributions normalised there: Quark's new tokens, which the
+               reference does not know, come after them
+
+    Like `token_logps` in float32 (or float64), and in chunks: of policy and reference alike the logits never exist as
+    a whole. Source: ALT (arXiv 2407.16970), and Quark (arXiv 2205.13636) for the sums over the vocabulary.
+    """
+
+    def chunk(part: Tensor, wanted: Tensor, *other: Tensor) -> Tensor:
+        logits = _exact(head(part))  # [n, vocabulary]
+        likely = logits.log_softmax(-1)
+        nll = -likely.gather(1, wanted[:, None])[:, 0]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_coef != 0):
+            entropy = -(likely.exp() * likely).sum(-1)
+        kl = torch.zeros_like(nll)
+        if reference:
+            with torch.no_grad():
+                told = _exact(reference[0](*other))[:, :known].log_softmax(-1)
+            plain = likely if known in (None, vocabulary) else logits[:, :known].log_softmax(-1)
+            kl = (told.exp() * (told - plain)).sum(-1)
+        loss = nll + kl_coef * kl - entropy_coef * entropy
+        return torch.stack([loss, nll.detach(), kl.detach(), entropy.detach()], 1)
+
+    found = _in_chunks(chunk, vocabulary, hidden, targets, *([reference[1]] if reference else []))
+    return found[:, 0], found[:, 1:].detach()
+
+
+def adapted(coefficient: float, kl: float, target: float, count: int, horizon: int = 10_000) -> float:
+    """A KL coefficient after `count` examples whose KL was `kl`: up where it is over the target, down where under.
+
+    Proportional, the error cut at 20 %. Source: Ziegler et al. 2019 (arXiv 1909.08593), section 2.2.
+    """
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return coefficient * (1 + error * count / horizon)
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _in_chunks(chunk: Callable[..., Tensor], vocabulary: int, *rows: Tensor) -> Tensor:
+    """`chunk` of a few of the rows [N, ...] at a time, so that few logits exist at once; made again going back."""
+    size = max(1, (CHUNK if rows[0].device.type == "cpu" else GPU_CHUNK) // vocabulary)
+    if len(rows[0]) <= size:
+        return chunk(*rows)
+    parts = zip(*(row.split(size) for row in rows), strict=True)
     if not torch.is_grad_enabled():
         return torch.cat([chunk(*part) for part in parts])
     return torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in parts])

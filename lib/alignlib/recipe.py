@@ -154,6 +154,8 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
                 from alignlib import memory
 
                 return memory.show(memory.plan(given["model"], recipe, launch or 1))
+            if given.get("emit"):  # what would be trained on, to be read
+                return function(recipe=recipe, **given)
             if recipe.output is None:
                 raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
             ranks.join(given["files"], launch)

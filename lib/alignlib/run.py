@@ -39,6 +39,7 @@ class Run:
     def __init__(self, recipe: Recipe, asked: dict):
         self.recipe, self.folder, self.tokens = recipe, Path(recipe.output), 0
         self.skipped = 0  # records left out as the user asked
+        self.tells: dict = {}  # what run.json has beside the options, the versions and the final figures
         self.asked = orjson.loads(orjson.dumps({**asked, **asdict(recipe)}))
         self._lock: BinaryIO | None = None
         self.engine: Engine | None = None  # made by train.start
@@ -137,6 +138,12 @@ class Run:
             else:
                 light(path)
 
+    def keep(self, name: str, content: bytes) -> None:
+        """A file beside the model: whole, or not there."""
+        if ranks.first():
+            (self.folder / f".{name}").write_bytes(content)
+            os.replace(self.folder / f".{name}", self.folder / name)
+
     def finish(self, model: Packed, final: dict, weights: dict | None) -> None:
         """The model with these weights into DIR itself, run.json last."""
         if not ranks.first():
@@ -148,7 +155,7 @@ class Run:
             os.replace(file, self.folder / file.name)
         beside.rmdir()
         versions = {"align-tools": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
-        replace(self.folder / "run.json", {"options": self.asked, "versions": versions, "final": final})
+        replace(self.folder / "run.json", {"options": self.asked, "versions": versions, "final": final, **self.tells})
         self._tidy()
 
     def _tidy(self) -> None:

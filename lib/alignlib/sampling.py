@@ -15,7 +15,7 @@ import click
 
 from alignlib import records
 from alignlib.conditions import Condition
-from alignlib.tokens import Encoder, Example
+from alignlib.tokens import Encoder
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def limits(context: int, how: Sampling, max_prompt: int | None, keep_prompt: str
 def prompt_ids(encoder: Encoder, record: dict, condition: Condition | None) -> list[int]:
     """The ids to sample from. Raises ValueError."""
     records.require(record, "prompt")
-    return encoder.fit(Example(encoder.prompt(record, condition.of(record) if condition else ""), [])).prompt
+    return encoder.fit(encoder.begin(record, condition.of(record) if condition else "")).prompt
 
 
 def stop_place(text: str, stop: tuple[str, ...]) -> int | None:

@@ -23,6 +23,7 @@ class Example:
     prompt: list[int]
     completions: list[list[int]]
     values: dict[str, list[float]] = field(default_factory=dict)  # one number a completion: rewards, ref_logps
+    head: int = 0  # ids at the prompt's start that stay when its start is cut: of a condition before it, and BOS
 
     @property
     def length(self) -> int:
@@ -91,7 +92,7 @@ class Encoder:
             raise ValueError("the tokenizer has no end-of-sequence token")
 
     def prompt(self, record: dict, condition: str = "") -> list[int]:
-        """Ids of the bare prompt (or of the rendered messages), with one BOS if the tokenizer adds one."""
+        """Ids of the prompt (or of the rendered messages) under a condition, with one BOS if the tokenizer adds one."""
         if condition and "messages" in record:
             raise ValueError("messages: a condition goes before a plain prompt only")
         text = condition + record["prompt"] if "messages" not in record else self.render(record["messages"])
@@ -100,6 +101,16 @@ class Encoder:
         if (self.adds_bos or not ids) and self.bos is not None and ids[:1] != [self.bos]:
             ids = [self.bos, *ids]
         return ids
+
+    def begin(self, record: dict, condition: str = "") -> Example:
+        """An Example of the prompt alone, whose condition stays when it is cut."""
+        ids = self.prompt(record, condition)
+        bos = int(bool(ids) and ids[0] == self.bos)
+        if not condition:
+            return Example(ids, [], head=bos)
+        text = self.tokenizer(condition + record["prompt"], add_special_tokens=False, return_offsets_mapping=True)
+        covered = sum(start < len(condition) for start, _ in text["offset_mapping"])
+        return Example(ids, [], head=len(ids) - len(text["input_ids"]) + covered)
 
     def render(self, messages: list[dict]) -> str:
         if not self.tokenizer.chat_template:
@@ -119,20 +130,21 @@ class Encoder:
         """The text of ids that follow others; special tokens leave no text."""
         return self.inner.decode(ids, skip_special_tokens=True)
 
-    def encode(self, record: dict, completions: list[str]) -> Example:
+    def encode(self, record: dict, completions: list[str], condition: str = "") -> Example:
         """The Example of a record whose `prompt`, `finish_reasons` and `completion_ids` go with `completions`."""
         reasons = record.get("finish_reasons") or ["stop"] * len(completions)
         stored = record.get("completion_ids") or [None] * len(completions)
         rows = [self.completion(text, reason == "stop", ids)
                 for text, reason, ids in zip(completions, reasons, stored, strict=True)]
-        return self.fit(Example(self.prompt(record), rows))
+        begun = self.begin(record, condition)
+        return self.fit(Example(begun.prompt, rows, head=begun.head))
 
     def fit(self, example: Example) -> Example:
         """Cut to the limits: completions lose their right end, then the prompt its far one."""
         limit = self.completion_limit(len(example.prompt))
         rows = [self.shorten_completion(row, limit) for row in example.completions]
         room = min(self.max_prompt, self.max_length - max(map(len, rows), default=0))
-        prompt = self.shorten(example.prompt, max(room, 1))
+        prompt = self.shorten(example.prompt, max(room, 1), example.head)
         if not prompt and not all(rows or [[]]):
             raise ValueError("an empty text, and the tokenizer has no token to begin one with")
         cut_rows = sum(len(row) < len(whole) for row, whole in zip(rows, example.completions, strict=True))
@@ -143,16 +155,17 @@ class Encoder:
                           f"limits {max(room, 1)} and {limit}")
             self.cut["prompts_cut"] += cut_prompt
             self.cut["completions_cut"] += cut_rows
-        return Example(prompt, rows, example.values)
+        return Example(prompt, rows, example.values, example.head)
 
-    def shorten(self, prompt: list[int], room: int) -> list[int]:
-        """At most `room` ids of the prompt, its BOS among them."""
+    def shorten(self, prompt: list[int], room: int, head: int) -> list[int]:
+        """At most `room` ids of the prompt, its first `head` among them. Raises TooLong where they are more."""
         if len(prompt) <= room:
             return prompt
+        if head > room:
+            raise TooLong(f"too long: {head} tokens of a condition, {room} for the prompt")
         if self.keep == "start":
             return prompt[:room]
-        bos = prompt[:1] if prompt[0] == self.bos else []
-        return [*bos, *prompt[len(prompt) - room + len(bos):]]
+        return [*prompt[:head], *prompt[len(prompt) - room + head:]]
 
     def completion_limit(self, prompt: int) -> int:
         """Tokens that a completion may have after a prompt of that many; one of the prompt stays in any case."""

@@ -28,7 +28,10 @@ class Objective(Protocol):
         """What the example adds to the global batch's denominator: 1, its tokens, its groups."""
 
     def __call__(self, model: Packed, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss SUMMED over the batch, and figures to log, each summed over the batch's examples."""
+        """The loss SUMMED over the batch, and figures to log, each summed over the batch's examples.
+
+        A figure that is summed over what `size` counts, as the loss is, is named in the attribute `sized`.
+        """
 
 
 @runtime_checkable
@@ -203,7 +206,8 @@ def train_step(step: int, model: Packed, examples: Sequence[Example], objective:
         if not waits:
             place.backward(part / size * counts, last)
         counted.append(counts)
-        add(sums, counts, {"loss": part.item() / size, "tokens": batch.tokens}, figures, len(indices))
+        add(sums, counts, {"loss": part.item() / size, "tokens": batch.tokens,
+                           **means(objective, figures, len(indices), size)})
     if waits:
         place.backward(objective.weigh(counted) / size, True)
     sums = ranks.total(sums)
@@ -223,13 +227,19 @@ def evaluate(model: Packed, examples: Sequence[Example], objective: Objective, r
     sums = {"loss": 0.0}
     for batch, counts, _ in packs_of(range(len(examples)), model, examples, recipe):
         loss, figures = place.ask(partial(objective, model, batch))
-        add(sums, counts, {"loss": loss.item() / size}, figures, len(examples))
+        add(sums, counts, {"loss": loss.item() / size, **means(objective, figures, len(examples), size)})
     return ranks.total(sums)
 
 
-def add(sums: dict[str, float], counts: bool, amounts: dict[str, float], figures: dict[str, Tensor], size: int) -> None:
-    """Add a pack's amounts, and its figures as parts of means over `size` examples: all 0 where it does not count."""
-    for name, value in {**amounts, **{name: value.item() / size for name, value in figures.items()}}.items():
+def means(objective: Objective, figures: dict[str, Tensor], examples: int, size: float) -> dict[str, float]:
+    """A pack's figures as parts of means over the examples, or over what `size` counts."""
+    sized = getattr(objective, "sized", ())
+    return {name: value.item() / (size if name in sized else examples) for name, value in figures.items()}
+
+
+def add(sums: dict[str, float], counts: bool, amounts: dict[str, float]) -> None:
+    """Add a pack's amounts: 0 each where it does not count."""
+    for name, value in amounts.items():
         sums[name] = sums.get(name, 0) + value * counts
 
 
