@@ -272,3 +272,96 @@ def test_half_precision_logits_are_normalised_in_float32():
     assert found.dtype == torch.float32
     close(found, [0.0078125 - math.log(math.exp(8.0) + math.exp(0.0078125) + 1)], 1e-6)
     assert losses.token_logps(itself, hidden[:0], torch.tensor([], dtype=torch.long), 3).shape == (0,)
+
+
+# -- ALT ---------------------------------------------------------------------------------------------------------
+
+
+def alt_tokens(case, name):
+    """[N, V], [N]: a case's logits that predict its generated tokens, row by row, and these tokens."""
+    start = len(case["prompt_input_ids"][0]) - 1
+    seen = torch.tensor(case["generation_attention_mask"]).bool()
+    logits = double(case[name])[:, start:start + seen.shape[1]][seen]
+    return logits, torch.tensor(case["generation_input_ids"])[seen]
+
+
+def test_alt_losses_and_gradients(fixtures):
+    """Their mean over all tokens of the batch; what our hidden states are, are their logits."""
+    found = cases(fixtures / "ALT" / "loss.jsonl")
+    assert {bool(case["kl_coef"]) for case in found} == {True, False} == {bool(case["entropy_coef"]) for case in found}
+    for case in found:
+        (logits, wanted), (told, _) = alt_tokens(case, "policy_logits"), alt_tokens(case, "reference_logits")
+        logits.requires_grad_()
+        coefficients = {"kl_coef": case["kl_coef"], "entropy_coef": case["entropy_coef"]}
+        loss, parts = losses.conditional(itself, logits, wanted, logits.shape[1], reference=(itself, told),
+                                         **coefficients)
+        assert loss.mean().item() == pytest.approx(case["loss"], rel=1e-9)
+        stats = [case["stats"][f"loss/{name}"] for name in ("lm", "kl", "entropy")]
+        close(parts.mean(0), stats)
+        loss.mean().backward()
+        close(logits.grad, alt_tokens(case, "grad_policy_logits")[0].tolist())
+        plain, parts = losses.conditional(itself, logits, wanted, logits.shape[1], entropy_coef=case["entropy_coef"])
+        assert plain.mean().item() == pytest.approx(case["noKL"]["loss"], rel=1e-9) and not parts[:, 1].any()
+        single = losses.conditional(itself, logits.detach().float(), wanted, logits.shape[1],
+                                    reference=(itself, told.float()), **coefficients)[0]
+        assert single.mean().item() == pytest.approx(case["loss_float32"], rel=1e-5)
+
+
+def test_adapted_coefficients(fixtures):
+    """Of the two controllers the one that raises the coefficient where the KL is over its target."""
+    found = json.loads((fixtures / "ALT" / "metrics.json").read_text())["adaptive_controller"]
+    case = next(case for case in found if case["lower_bound"])
+    coefficient, made = case["init_coef"], []
+    for kl in case["currents"]:
+        coefficient = losses.adapted(coefficient, kl, case["target"], case["n_steps"], case["horizon"])
+        made.append(coefficient)
+    assert made == pytest.approx(case["values"], rel=1e-12)
+    assert losses.adapted(0.1, 3.0, 3.0, 100) == 0.1
+
+
+def test_conditional_by_hand():
+    """p = (3/4, 1/4), q = (1/2, 1/2): KL(q || p) = log 2 - log 3 / 2, H(p) = log 4 - 3/4 log 3."""
+    hidden, told = double([[math.log(3), 0.0]]), double([[0.0, 0.0]])
+    loss, parts = losses.conditional(itself, hidden, torch.tensor([1]), 2, kl_coef=2, entropy_coef=3,
+                                     reference=(itself, told))
+    nll, kl, entropy = math.log(4), math.log(2) - math.log(3) / 2, math.log(4) - 0.75 * math.log(3)
+    close(parts, [[nll, kl, entropy]])
+    close(loss, [nll + 2 * kl - 3 * entropy])
+    same = losses.conditional(itself, hidden, torch.tensor([0]), 2, kl_coef=1, reference=(itself, hidden))[1]
+    assert same[0, 1] == 0
+
+
+def test_new_tokens_stay_out_of_the_kl_alone():
+    """The third token is the policy's own: the reference's row may be longer, too, by padding."""
+    hidden, told = double([[math.log(3), 0.0, 5.0]]), double([[0.0, 0.0, 9.0, 9.0]])
+    parts = losses.conditional(itself, hidden, torch.tensor([2]), 3, kl_coef=1, reference=(itself, told), known=2)[1]
+    likely = hidden[0].log_softmax(0)
+    close(parts, [[-likely[2].item(), math.log(2) - math.log(3) / 2, -(likely.exp() * likely).sum().item()]])
+
+
+@pytest.mark.parametrize("kl_coef, entropy_coef, known", [(0.3, 0.2, None), (0.3, 0.0, 9), (0.0, 0.2, None)])
+def test_conditional_is_made_in_chunks_with_the_gradient_of_the_whole(kl_coef, entropy_coef, known, monkeypatch):
+    """Neither the policy's nor the reference's head sees more rows at once than a chunk holds, forward or backward."""
+    torch.manual_seed(1)
+    weight, hidden = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((11, 6), (23, 6)))
+    told, other = torch.randn(23, 4, dtype=torch.float64), torch.randn(11, 4, dtype=torch.float64)
+    targets, rows = torch.randint(0, 9, (23,)), []
+
+    def seen(part, matrix):
+        rows.append(len(part))
+        return part @ matrix.T
+
+    monkeypatch.setattr(losses, "CHUNK", 5 * 11)
+    reference = (lambda part: seen(part, other), told) if kl_coef else None
+    loss, parts = losses.conditional(lambda part: seen(part, weight), hidden, targets, 11, kl_coef=kl_coef,
+                                     entropy_coef=entropy_coef, reference=reference, known=known)
+    found = torch.autograd.grad((loss * torch.arange(23)).sum(), (hidden, weight))
+    assert max(rows) == 5 and sum(rows) == (4 if kl_coef else 2) * 23 and not parts.requires_grad
+    likely = (hidden @ weight.T).log_softmax(-1)
+    q = (told @ other.T)[:, :known].log_softmax(-1)
+    kl = (q.exp() * (q - (hidden @ weight.T)[:, :known].log_softmax(-1))).sum(-1) * bool(kl_coef)
+    entropy = -(likely.exp() * likely).sum(-1)
+    plain = -likely[torch.arange(23), targets] + kl_coef * kl - entropy_coef * entropy
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(parts[:, 1:], torch.stack([kl, entropy], 1).detach())
+    torch.testing.assert_close(found, torch.autograd.grad((plain * torch.arange(23)).sum(), (hidden, weight)))

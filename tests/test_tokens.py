@@ -250,6 +250,24 @@ def test_an_encoders_tokenizer_frames_the_text():
 # -- borders ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_condition_stays_when_its_prompt_is_cut(bos):
+    """Encoded together with the prompt; a token across their border counts as the condition's."""
+    words = tiny.tokenizer(bos=bos)
+    begun = Encoder(words, max_length=40).begin({"prompt": "the theory"}, "Good. input:\n")
+    assert begun.prompt == words("Good. input:\nthe theory")["input_ids"]
+    condition = words("Good. input:\n")["input_ids"]
+    assert begun.prompt[:begun.head] == condition
+    short = Encoder(words, max_length=40, max_prompt=begun.head + 3)
+    made = short.encode({"prompt": "the theory"}, [" ok"], "Good. input:\n")
+    assert made.prompt == [*condition, *words("ory", add_special_tokens=False)["input_ids"]]
+    assert short.cut == {"prompts_cut": 1, "completions_cut": 0}
+    across = Encoder(words, max_length=40).begin({"prompt": "he end"}, "t")  # "the" is one token
+    assert across.head == bos + 1 and words.decode(across.prompt[bos:across.head]) == "the"
+    with pytest.raises(ValueError, match=f"too long: {begun.head} tokens of a condition, 4 for the prompt"):
+        Encoder(words, max_length=40, max_prompt=4).encode({"prompt": "the"}, [" ok"], "Good. input:\n")
+
+
 def test_no_token_crosses_the_border():
     """ "th" + "e" would be one token if glued; sampling the "e" after "th" saw two."""
     words = tiny.tokenizer()

@@ -55,12 +55,12 @@ def config(family: str, **changes):
     made = {
         "llama": lambda: transformers.LlamaConfig(**{**common, **wide, "num_key_value_heads": 2, **changes}),
         "mistral": lambda: transformers.MistralConfig(**common, **wide, num_key_value_heads=2, **changes),
-        "gpt_neox": lambda: transformers.GPTNeoXConfig(**common, **wide, attention_dropout=0.2, hidden_dropout=0.2,
-                                                       **changes),
+        "gpt_neox": lambda: transformers.GPTNeoXConfig(**{**common, **wide, "attention_dropout": 0.2,
+                                                          "hidden_dropout": 0.2, **changes}),
         "gpt2": lambda: transformers.GPT2Config(**{**common, "n_layer": 2, "n_head": 4, "n_embd": 32,
                                                    "n_positions": CONTEXT, **changes}),
-        "opt": lambda: transformers.OPTConfig(**common, **layers, ffn_dim=48, word_embed_proj_dim=24, dropout=0.2,
-                                              **{"do_layer_norm_before": True, **changes}),
+        "opt": lambda: transformers.OPTConfig(**{**common, **layers, "ffn_dim": 48, "word_embed_proj_dim": 24,
+                                                 "dropout": 0.2, "do_layer_norm_before": True, **changes}),
         "bloom": lambda: transformers.BloomConfig(**common, n_layer=2, n_head=4, hidden_size=32, **changes),
     }
     return made[family]()

@@ -23,7 +23,7 @@ class Example:
     prompt: list[int]
     completions: list[list[int]]
     values: dict[str, list[float]] = field(default_factory=dict)  # one number a completion: rewards, ref_logps
-    head: int = 0  # ids at the prompt's start that stay when its start is cut: of a condition before it, and BOS
+    head: int = field(default=0, compare=False)  # ids that a cut leaves at the prompt's start: BOS, a condition's
 
     @property
     def length(self) -> int:
