@@ -35,6 +35,22 @@ def softmax(values: list[float]) -> list[float]:
     return [math.exp(value) / total for value in values]
 
 
+def test_a_judges_verdict_does_instead_of_rewards():
+    """al-label-ai writes chosen and rejected beside the completions; a teacher's chosen is none of them."""
+    records = rewarded(8, 2)
+    told = []
+    for record in records:
+        better, worse = sorted((0, 1), key=record["rewards"].__getitem__, reverse=True)
+        texts = record["completions"]
+        bare = {name: value for name, value in record.items() if name != "rewards"}
+        told.append({**bare, "chosen": texts[better], "rejected": texts[worse], "winner": better})
+    how = ("--loss", "dpo-pref", "--steps", 3, "--lr", "1e-3")
+    (one, plain), (other, same) = (train(given, *how) for given in (records, told))
+    assert weights(one) == weights(other) and [e["loss"] for e in plain] == [e["loss"] for e in same]
+    assert "rewards: missing" in refused(told, "--loss", "exo-rw", code=65)
+    assert "rewards: missing" in refused([{**told[0], "chosen": "a teacher's"}], "--loss", "dpo-pref", code=65)
+
+
 # -- losses --------------------------------------------------------------------------------------------------
 
 

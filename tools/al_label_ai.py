@@ -3,7 +3,7 @@
 in    {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!", " Go away."]}
 out   {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!", " Go away."], "winner": 0,
        "orders_agree": true, "chosen": " Hello!", "rejected": " Go away."}
-pipe  al-sample sft -n 2 prompts.jsonl | al-label-ai --judge NAME -o pairs.jsonl && al-train-exo sft pairs.jsonl
+pipe  al-sample sft -n 2 prompts.jsonl | al-label-ai --judge NAME --ties drop | al-train-exo sft --loss dpo-pref -o dpo
 """
 
 import hashlib

@@ -19,7 +19,7 @@ STUDY = ("dpo-pref", "ipo", "robust")
 
 
 @options.command(("prompt", "completions", "rewards"), options.LOG,
-                 may=("finish_reasons", "completion_ids", "ref_logps", "ref_logps_temperature"))
+                 may=("finish_reasons", "completion_ids", "ref_logps", "ref_logps_temperature", "chosen", "rejected"))
 @click.argument("model")
 @options.files
 @recipe.options(lr=1e-6, batch_size=64)
@@ -38,7 +38,7 @@ STUDY = ("dpo-pref", "ipo", "robust")
 def main(model, files, recipe, loss, **how):
     """Align the policy MODEL with `completions` and their `rewards`, into the folder -o; the log goes to stdout.
 
-    Reads all input first.
+    For pairs a judge's `chosen` among two completions does instead of rewards. Reads all input first.
     """
     refuse(loss, how)
     from alignlib import models, train
@@ -82,6 +82,14 @@ def refuse(loss, how):
         raise click.UsageError(f"--loss {loss} is about pairs: --num-contrastive is 2")
 
 
+def judged(record):
+    """The record with rewards 1 and 0 where al-label-ai has told which of its two completions is better."""
+    verdict = [record.get("chosen"), record.get("rejected")]
+    if record.get("completions") not in (verdict, verdict[::-1]) or None in verdict:
+        return record
+    return {**record, "rewards": [float(text == record["chosen"]) for text in record["completions"]]}
+
+
 @dataclass
 class Contrast:
     """A loss on groups of K' completions, from the policy's and the reference's sum log-probabilities."""
@@ -99,6 +107,8 @@ class Contrast:
 
     def example(self, encoder, record):
         stored = ["ref_logps"] if self.ref == "ref_logps" else []
+        if self.loss in PAIRS and "rewards" not in record:
+            record = judged(record)
         records.require_completions(record, "rewards", *stored)
         rewards, width = record["rewards"], self.width(len(record["rewards"]))
         if len(rewards) < 2:
