@@ -150,10 +150,11 @@ def alive(process):
     ("al-sft", ("--lora", 4), ("--zero", 3)),
     ("al-train-exo", ("--ref", "other"), ("--zero", 3)),  # two models dealt out
     ("al-sft", ("--gradient-checkpointing",), ("--offload", "all")),
+    ("al-train-alt", ("--mode", "quark", "--quantiles", 4, "--train-layers", 0.5, "--kl-target", 1), ("--zero", 3)),
     ("al-sft", ("--optimizer", "rmsprop", "--clip", 0), ("--zero", 1, "--offload", "optimizer")),
 ])
 def test_other_trainers_and_settings_on_two_ranks(name, args, several, data, tmp_path):
-    files = ("rewarded", "held") if name == "al-train-exo" else ("pairs", "held_pairs")
+    files = ("rewarded", "held") if name in ("al-train-exo", "al-train-alt") else ("pairs", "held_pairs")
     file, held = (data / f"{file}.jsonl" for file in files)
     args = [world().other if arg == "other" else arg for arg in args]
     given = (name, world().policy, file, "--eval", held, *RECIPE, *args)
