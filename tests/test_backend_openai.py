@@ -398,6 +398,13 @@ def test_a_server_that_is_none():
     assert done.returncode == 2 and "--base-url localhost:8000: expected http" in one_line(done.stderr)
 
 
+def test_a_placeholder_for_a_key_is_cut_out_of_no_word(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "e")
+    with Server(lambda request, nth: refuse(400, "the messages are too long")) as server:
+        done = sample(server, questions(1))
+    assert done.returncode == 1 and "the server says 400: the messages are too long" in one_line(done.stderr)
+
+
 def test_a_key_that_is_none(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY + "\u00e9")
     with Server(lambda request, nth: ok(request)) as server:
