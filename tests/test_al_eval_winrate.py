@@ -5,7 +5,11 @@ import json
 
 import pytest
 from conftest import call
+from faulty import Server
+from judging import pairs, right
 from test_al_eval import NONE, evaluate, jsonl, refused, save
+
+from alignlib import toy
 
 
 def pair(winner=0, prompt="p", completions=(" aa", " bbbb"), **fields):
@@ -51,6 +55,34 @@ def test_rewards_tell_where_nobody_was_asked():
             for i, rewards in enumerate(([2, 1], [1, 2], [3, 3]))]
     found = evaluate("winrate", stdin=jsonl(*rows))
     assert [found[name]["mean"] for name in ("win", "loss", "tie")] == [pytest.approx(1 / 3)] * 3
+
+
+def test_a_judge_compares_on_the_fly(tmp_path):
+    records = pairs(6)
+    said = {name: [{**record, "completions": [record["completions"][at]]} for record in records]
+            for name, at in (("good", 1), ("bad", 0))}
+    files = [save(tmp_path / f"{name}.jsonl", *rows) for name, rows in said.items()]
+    with Server(right) as server:
+        judge = f"overall --base-url {server.url} --question helpful"
+        done = [call("al-eval", "winrate", *files, "--against", files[0], "--judge", judge) for _ in range(2)]
+        asked = len(server.calls)
+    assert [one.returncode for one in done] == [0, 0] and done[0].stdout == done[1].stdout
+    same, other = map(json.loads, done[0].stdout.splitlines())
+    worth = [[toy.score("overall", r["prompt"], text) for text in r["completions"]] for r in records]
+    wins = sum(first > second for first, second in worth)
+    assert (same["method"], same["tie"]["mean"], other["method"]) == ("good", 1, "bad")
+    assert other["win"]["mean"] == pytest.approx(wins / 6) and asked == 6 + 2 * 6  # two equal texts make one question
+    assert json.loads((tmp_path / "bad.jsonl.judged").read_text().splitlines()[0])["orders_agree"] is True
+
+
+@pytest.mark.parametrize(("args", "said"), [
+    (["--judge", "m"], "--judge goes with FILEs and --against"),
+    (["--against", "FILE", "--judge", "m --qestion helpful"], "No such option '--qestion'"),
+])
+def test_a_judge_that_cannot_be_asked(args, said, tmp_path):
+    file = save(tmp_path / "a.jsonl", {"prompt": "p", "completions": ["x"]})
+    done = call("al-eval", "winrate", file, *(file if arg == "FILE" else arg for arg in args))
+    assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
 
 
 def scored(prompt, *rewards):

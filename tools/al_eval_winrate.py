@@ -4,10 +4,14 @@
     out   {"what": "winrate", "records": 1, "winrate": {"mean": 1.0, "low": null, "high": null, "n": 1}, ...}
 
     al-label-ai --judge NAME sft.jsonl --against teacher.jsonl | al-eval winrate
+    al-eval winrate sft.jsonl dpo.jsonl --against teacher.jsonl --judge "NAME --question helpful"
 """
 
 import csv
 import math
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -48,13 +52,15 @@ class Verdicts:
 @label_option
 @click.option("--against", type=READABLE, help="The reference's records: each prompt's first completion is the second "
               "of the pair, the first reward decides.")
+@click.option("--judge", metavar="'NAME ...'", help="Have al-label-ai compare each FILE with --against now: its "
+              "--judge, and more of its options; verdicts and paid answers stay in FILE.judged.")
 @click.option("--gamed", type=READABLE, help="AlpacaEval's df_gamed.csv: length_controlled_v1 instead of _minimal; "
               "ids are alpaca-eval-0, ...")
 @click.option("--alpaca-eval", type=click.Path(dir_okay=False), help="Write one model's outputs here, for AlpacaEval.")
 @click.option("--title", default="", help="Of the plot.")
 @plot_option
 @bootstrap_options
-def winrate(files, against, gamed, alpaca_eval, title, plot, resamples, seed, labels, output, as_json) -> None:
+def winrate(files, against, judge, gamed, alpaca_eval, title, plot, resamples, seed, labels, output, as_json) -> None:
     """How often the first of two completions, the model's, is preferred to the second, the reference's.
 
     By `winner` (al-label-ai, al-data alpaca-eval), else by two `rewards`; records whose verdict is unparsed are counted
@@ -69,6 +75,8 @@ def winrate(files, against, gamed, alpaca_eval, title, plot, resamples, seed, la
     summary.count(records=0)
     if alpaca_eval and len(files) > 1:
         raise click.UsageError("--alpaca-eval takes one model's file")
+    if judge:
+        files, against = [(name or Path(path).stem, ask(path, against, judge)) for name, path in files], None
     reference = first_completions(against) if against else None
     tables = gamed_rows(gamed) if gamed else None
     rows, first = [], None
@@ -94,6 +102,22 @@ def winrate(files, against, gamed, alpaca_eval, title, plot, resamples, seed, la
         plots.winrates({row.get("method") or labels.get("method", ""): row for row in rows}, plot, title=title)
     evaluations.write_all("winrate", rows, labels, output, as_json)
     summary.close()
+
+
+def ask(path: str, against: str | None, judge: str) -> str:
+    """Have a judge compare a file's completions with the reference's; the file of its verdicts.
+
+    A process of its own, so that a judge has all its options there and none here. Made anew each time, lest files that
+    have changed keep old verdicts; the cache beside it has what was paid for.
+    """
+    if against is None or path == "-":
+        raise click.UsageError("--judge goes with FILEs and --against")
+    made = f"{path}.judged"
+    done = subprocess.run([sys.executable, "-c", "from al_label_ai import main; main(prog_name='al-label-ai')", path,
+                           "--against", against, "-o", made, "--judge", *shlex.split(judge)])
+    if done.returncode:
+        raise click.exceptions.Exit(done.returncode)  # it has said why
+    return made
 
 
 def judged(path: str, reference: dict[bytes, dict] | None) -> Iterator[tuple[str, dict]]:
