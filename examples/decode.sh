@@ -33,6 +33,7 @@ guided="al-args $RUN/sft $RUN/rm --lm-dtype $DTYPE --rm-dtype $DTYPE"
 way greedy $sample --greedy
 way top-k $sample --top-k 40
 way nucleus $sample --top-p 0.9
+way contrastive $sample --contrastive 0.6 --top-k 8
 way best-of-8 $guided --method best-of-n --best-of 8
 way segment $guided --method segment
 for weight in $WEIGHTS; do

@@ -16,7 +16,7 @@ OLD = {*records.OF_COMPLETIONS, "condition"}  # goes with completions that a rec
 
 # Options that only some backends can do anything about.
 TAKEN_BY = {
-    **dict.fromkeys(("batch_tokens", "device", "timed"), ("hf",)),
+    **dict.fromkeys(("batch_tokens", "device", "timed", "contrastive"), ("hf",)),
     **dict.fromkeys(("top_k", "logps", "ids", "max_prompt", "keep_prompt", "on_long", "dtype"), ("hf", "vllm")),
     **dict.fromkeys(("tensor_parallel", "data_parallel", "gpu_memory", "max_model_len"), ("vllm",)),
     **dict.fromkeys(("base_url", "api", "concurrency", "timeout", "retries"), ("openai",)),
@@ -58,6 +58,9 @@ backend_options = options.stack(
 @click.option("--top-p", type=options.Finite(0, 1, min_open=True), default=1.0, help="Nucleus sampling.")
 @click.option("--top-k", type=click.IntRange(min=0), default=0,
               help="Of the K most likely tokens; 0: of all. Not openai.")
+@click.option("--contrastive", type=options.Finite(0, 1), metavar="ALPHA",
+              help="Contrastive search, which draws nothing: of --top-k candidates the one with the best (1 - ALPHA) * "
+                   "probability - ALPHA * likeness to the text before it. Only hf.")
 @click.option("-m", "--max-new-tokens", type=click.IntRange(min=1), default=128,
               help="A completion is cut there.")
 @click.option("--stop", multiple=True, help="A text that ends a completion and is left out of it; may be repeated.")
@@ -87,6 +90,8 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
         raise click.UsageError("--stop: an empty text would stop everything")
     if greedy and asked_for("temperatures"):
         raise click.UsageError("--greedy is --temperature 0: give one of the two")
+    if given["contrastive"] is not None:
+        must_be_contrastive(number, greedy, logps, given["top_k"])
     summary = options.Summary()
     plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
     chosen = None if condition is None else conditions.asked(condition, model, given["seed"])
@@ -132,11 +137,24 @@ def must_be_taken(backend):
             raise click.UsageError(f"{parameter.opts[-1]} is not for --backend {backend}")
 
 
+def must_be_contrastive(number, greedy, logps, top_k):
+    """Refuse what contrastive search has no use for, or lacks."""
+    useless = {"--temperature": asked_for("temperatures"), "--greedy": greedy, "--top-p": asked_for("top_p"),
+               "-n": number > 1}
+    for name in filter(useless.get, useless):
+        raise click.UsageError(f"{name} does nothing for --contrastive, which draws nothing")
+    if not top_k:
+        raise click.UsageError("--contrastive needs --top-k: the candidates a token, 5 to 10 say")
+    if logps:
+        raise click.UsageError("--logps is not for --contrastive: pipe to al-score --logps")
+
+
 def load(backend, model, plan, stop, given):
     """The backend's sampler; `given` holds all the options that it may take."""
     from alignlib.sampling import Sampling
 
-    how = Sampling(given["max_new_tokens"], given["top_k"], given["top_p"], stop, given["seed"], plan)
+    how = Sampling(given["max_new_tokens"], given["top_k"], given["top_p"], stop, given["seed"], plan,
+                   given["contrastive"])
 
     def take(*names):
         return {name: given[name] for name in names}

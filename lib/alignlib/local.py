@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from alignlib import decode, models
+from alignlib import contrastive, decode, models
 from alignlib.conditions import Condition
 from alignlib.jsonl import Line
 from alignlib.packed import Policy
@@ -24,6 +24,7 @@ class Sampler:
         self.encoder = models.encoder(self.policy, **room)
         # Log-probabilities are of the bare prompt, which is cut as the one sampled from was, and counted there.
         self.bare = models.encoder(self.policy, **{**room, "on_long": "truncate"}) if logps else None
+        self.search = None if how.contrastive is None else contrastive.Contrastive(self.policy, self.encoder, how)
         self.tokens = 0
 
     def prepare(self, record: dict) -> list[int]:
@@ -35,14 +36,20 @@ class Sampler:
                                  for i, t in enumerate(self.how.plan)] for line in lines}
             waiting = list(lines)
             every = [draw for row in rows.values() for draw in row]
-            for batch in decode.batches(every, self.batch_tokens, self.how.max_new_tokens):
+            new = self.how.max_new_tokens + (self.search.topk if self.search else 0)
+            for batch in decode.batches(every, self.batch_tokens, new):
                 started = time.monotonic()
-                self.tokens += decode.generate(self.policy, self.encoder, batch, self.how)
+                self.tokens += self.generate(batch)
                 for draw in batch:
                     draw.seconds = (time.monotonic() - started) / len(batch)
                 while waiting and all(draw.reason for draw in rows[waiting[0].index]):
                     line = waiting.pop(0)
                     yield line, rows[line.index]
+
+    def generate(self, batch: list[Draw]) -> int:
+        if self.search:
+            return self.search.generate(batch)
+        return decode.generate(self.policy, self.encoder, batch, self.how)
 
     def logps(self, record: dict, draws: list[Draw]) -> list[float]:
         """As al-score computes them."""

@@ -20,7 +20,10 @@ from alignlib.tokens import Encoder
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw; `plan` holds one temperature a completion. Temperature 0 is greedy; top_k 0, top_p 1 keep all."""
+    """How to draw; `plan` holds one temperature a completion. Temperature 0 is greedy; top_k 0, top_p 1 keep all.
+
+    contrastive: the share of unlikeness in contrastive search, which draws nothing (contrastive.py); None: another way.
+    """
 
     max_new_tokens: int
     top_k: int = 0
@@ -28,6 +31,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int = 0
     plan: tuple[float, ...] = (1.0,)
+    contrastive: float | None = None
 
     @property
     def scale(self) -> float:
