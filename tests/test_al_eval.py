@@ -391,6 +391,15 @@ def test_the_input_is_not_the_output(tmp_path):
     assert data.read_bytes() == before
 
 
+def test_a_win_rate_by_the_share_of_the_prompts(tmp_path):
+    rows = [{"method": "sft", "step": share, "share": share, "winrate": share / 200} for share in (60, 10)]
+    done = call("al-eval", "frontier", "--cost", "share", "--reward", "winrate", "--plot", tmp_path / "plot.png",
+                "--json", stdin=jsonl(*rows))
+    assert done.returncode == 0 and (tmp_path / "plot.png").stat().st_size > 1000, done.stderr
+    points = json.loads(done.stdout)["points"]
+    assert [(point["share"], point["reward"]) for point in points] == [(10, 0.05), (60, 0.3)]
+
+
 def test_reward_against_seconds(tmp_path):
     """text gives the mean of what --time wrote; frontier takes it for KL."""
     records = [{"prompt": "p", "completions": ["a b c d e"], "rewards": [1.0], "seconds": [0.25]},

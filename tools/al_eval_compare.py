@@ -19,11 +19,12 @@ from alignlib.evaluations import plot_option, result_files
 @evaluations.command()
 @result_files
 @click.option("--reward", "name", default="reward", help="The figure that is the reward, e.g. learned_reward.")
-@click.option("--cost", type=click.Choice(["kl", "seconds"]), default="kl", help="What the reward is bought with.")
+@click.option("--cost", type=click.Choice(["kl", "seconds", "share"]), default="kl",
+              help="What the reward is bought with; share: a part of the training prompts, in percent.")
 @click.option("--title", default="", help="Of the plot.")
 @plot_option
 def frontier(files, name, cost, title, plot, output, as_json) -> None:
-    """Reward against KL, or seconds: a point a checkpoint, a line a method. Reads all input first.
+    """Reward against KL, seconds or share: a point a checkpoint, a line a method. Reads all input first.
 
     Reads results of al-eval, one a line: {"method": "exo-rw", "step": 20, "reward": {...}} and {..., "kl": {...}}
     (made with --set method=exo-rw --set step=20; means or bare numbers); those of one method and step are joined.

@@ -72,7 +72,8 @@ def _diagram(part: Any, name: str, curve: Sequence[Mapping], legend: bool) -> No
     below.grid(axis="x", visible=False)
 
 
-COSTS = {"kl": "KL(policy || reference) in nats per completion", "seconds": "seconds per completion"}
+COSTS = {"kl": "KL(policy || reference) in nats per completion", "seconds": "seconds per completion",
+         "share": "training prompts with the teacher's answers, %"}
 
 
 def frontier(methods: Mapping[str, Sequence[Mapping]], path: str, *, cost: str = "kl", title: str = "",
