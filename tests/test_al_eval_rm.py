@@ -64,12 +64,15 @@ def test_subsets_as_in_reward_bench(tmp_path):
         found = judge("--by", "subset", "--set", f"method={model}", stdin=jsonl(*scored))
         assert [row["subset"] for row in found] == [None, "s0", "s1"]
         (tmp_path / model).write_text("".join(json.dumps(row) + "\n" for row in found))
-    done = call("al-eval", "table", "--by", "subset", "--columns", "accuracy", "--json",
+    done = call("al-eval", "table", "--across", "subset", "--columns", "accuracy", "--json",
                 tmp_path / "one", tmp_path / "two")
-    rows = json.loads(done.stdout)["rows"]
-    assert [(row["method"], row["subset"], round(row["accuracy"]["mean"], 3)) for row in rows] == [
-        ("one", None, 0.5), ("one", "s0", 0.333), ("one", "s1", 0.667),
-        ("two", None, 0.5), ("two", "s0", 0.667), ("two", "s1", 0.333)]
+    one, two = json.loads(done.stdout)["rows"]
+    assert list(one) == ["method", "all", "s0", "s1"] and [one["method"], two["method"]] == ["one", "two"]
+    assert [round(one[name]["mean"], 3) for name in ("all", "s0", "s1")] == [0.5, 0.333, 0.667]
+    assert [round(two[name]["mean"], 3) for name in ("all", "s0", "s1")] == [0.5, 0.667, 0.333]
+    done = call("al-eval", "table", "--across", "subset", "--columns", "accuracy,ECE", "--markdown", tmp_path / "two")
+    heads = done.stdout.splitlines()[0].split(" | ")
+    assert heads[1:5] == ["accuracy all (n = 6)", "accuracy s0 (n = 3)", "accuracy s1 (n = 3)", "ECE all (n = 6)"]
 
 
 def test_pairs_of_one_prompt_are_drawn_together():

@@ -119,12 +119,22 @@ def check_step(record: dict, field: str) -> None:
             raise ValueError(f"{name}: expected a number, got {jsonl.kind(value)}")
 
 
+def wide(rows: dict[tuple, dict], wanted: list[str]) -> list[dict]:
+    """{(method, value): {figure: mean}} -> a row a method, a column a figure and value; "all" is what has no value."""
+    values = dict.fromkeys(value for _, value in rows)
+    names = {(name, value): " ".join(([name] if len(wanted) > 1 else []) + ["all" if value is None else str(value)])
+             for name in wanted for value in values}
+    return [{"method": method, **{column: rows.get((method, value), {}).get(name)
+                                  for (name, value), column in names.items()}}
+            for method in dict.fromkeys(method for method, _ in rows)]
+
+
 @evaluations.command()
 @result_files
 @click.option("--columns", help="Figures to show, in order: reward,kl,winrate,words. By default all means.")
-@click.option("--by", metavar="LABEL", help="A row for each method and value of this label, e.g. domain of al-eval rm.")
+@click.option("--across", metavar="LABEL", help="A column for each value of this label, e.g. domain of al-eval rm.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
-def table(files, columns, by, markdown, output, as_json) -> None:
+def table(files, columns, across, markdown, output, as_json) -> None:
     """Methods side by side: a row a method, a column a figure with its interval. Reads all input first.
 
     Reads results of al-eval reward, kl, text, rm (one a line): al-eval table sft=a.json sft=b.json exo-rw=c.json ...
@@ -132,15 +142,14 @@ def table(files, columns, by, markdown, output, as_json) -> None:
     its name; a figure that two of them give differently is an error, and one that none gives stays empty.
     """
     summary = options.Summary()
-    keys = ("method", by) if by else ("method",)
-    rows = evaluations.read(files, *keys)
+    rows = evaluations.read(files, "method", *([across] if across else []))
     means = dict.fromkeys(name for row in rows.values() for name, value in row.items() if tables.is_mean(value))
     wanted = columns.split(",") if columns else list(means)
     for name in wanted:
         if rows and not any(name in row for row in rows.values()):
             raise click.UsageError(f"--columns: no file has {name}")
-    flat = [{**dict(zip(keys, key, strict=True)), **{name: row.get(name) for name in wanted}}
-            for key, row in rows.items()]
+    flat = wide(rows, wanted) if across else [
+        {"method": method, **{name: row.get(name) for name in wanted}} for (method,), row in rows.items()]
     summary.count(methods=len(flat))
     if markdown:
         evaluations.write_text(tables.markdown(flat) + "\n", output)
