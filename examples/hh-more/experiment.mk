@@ -40,7 +40,7 @@ hh-more.questions := $(if $(JUDGE),helpful:$(JUDGE) harmless:$(JUDGE))
 ifneq ($(DATA),)
 hh-more.domains := $(notdir $(DATA:/=))
 hh-more.file = $(or $(firstword $(wildcard $(1).jsonl $(1).jsonl.gz)),$(error there is no $(1).jsonl))
-hh-more.pairs = ($(foreach folder,$(DATA:/=),al-data hh --from $(call hh-more.file,$(folder)/pairs.$(1)) --split $(1) \
+hh-more.pairs = ($(foreach folder,$(DATA:/=),al-data hh --from $(call hh-more.file,$(folder)/pairs.$(1)) \
   --domain $(notdir $(folder)) &&) true)
 else
 hh-more.domains := helpful harmless oasst1 webgpt summarisation
@@ -60,7 +60,7 @@ hh-more.teach = al-train-rm $(hh-more.run)/sft $(1) -o $(@D) --resume --seed $(S
 
 # A reward model of one domain takes as many steps as those of all, its share of their batches.
 $(hh-more.domains:%=$(hh-more.run)/rm-%/run.json): $(hh-more.run)/rm-%/run.json: $(hh-more.run)/train.jsonl $(hh-more.run)/sft/run.json
-	grep -F '"domain":"$*"' $< > $(@D).jsonl
+	grep -F -m $(call of,hh-more,pairs) '"domain":"$*"' $< > $(@D).jsonl
 	$(call hh-more.teach,$(@D).jsonl) --batch-size $(call of,hh-more,share) >> $(@D).log
 
 $(hh-more.all:%=$(hh-more.run)/rm-%/run.json): $(hh-more.run)/rm-%/run.json: $(hh-more.run)/train.jsonl $(hh-more.run)/sft/run.json
