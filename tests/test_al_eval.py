@@ -278,6 +278,22 @@ def test_curve(tmp_path):
         65, "curve", stdin=jsonl({"step": 1, "loss": "x"}))
 
 
+def test_curves_of_all_fields_that_begin_so(tmp_path):
+    log = save(tmp_path / "log", {"step": 1, "lambda_a": 0.5, "lambda_b": 0.5}, {"step": 2, "lambda_b": 1.0},
+               {"step": 2, "eval_loss": 1})
+    found = evaluate("curve", "--field", "lambda_*", f"more={log}", "--plot", tmp_path / "l.svg")
+    assert found["logs"] == [
+        {"log": "more", "field": "lambda_a", "n": 1, "first": 0.5, "last": 0.5, "lowest": 0.5, "highest": 0.5,
+         "other": 2, "null": 0},
+        {"log": "more", "field": "lambda_b", "n": 2, "first": 0.5, "last": 1.0, "lowest": 0.5, "highest": 1.0,
+         "other": 1, "null": 0}]
+    assert (tmp_path / "l.svg").stat().st_size > 1000
+    assert refused(65, "curve", "--field", "lambda_*", stdin=jsonl({"step": 1, "lambda_a": "x"})) == (
+        "al-eval: <stdin>:1: lambda_a: expected a number, got a string")
+    assert refused(65, "curve", "--field", "mu_*", log).endswith("no line has mu_*")
+    assert refused(2, "curve", f"a={log}", f"a={log}", "--field", "lambda_*").endswith("(NAME=FILE gives another)")
+
+
 # --- what all share ----------------------------------------------------------------------------------------------
 
 ALL = ["reward", "rm", "kl", "text", "frontier", "curve", "table"]

@@ -8,6 +8,7 @@
     al-eval frontier results.jsonl --plot frontier.png
 """
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
@@ -68,7 +69,7 @@ def at_equal_kl(methods: dict[str, list[dict]], places: int = 5) -> list[dict]:
 
 @evaluations.command()
 @result_files
-@click.option("--field", default="loss", help="What to follow.")
+@click.option("--field", default="loss", help="What to follow; 'lambda_*' follows all that begin so, a line each.")
 @click.option("--smooth", default=1, type=click.IntRange(1),
               help="Plot a running mean over so many logged steps.")
 @click.option("--title", default="", help="Of the plot.")
@@ -81,40 +82,44 @@ def curve(files, field, smooth, title, plot, output, as_json) -> None:
     summary, logs, series = options.Summary(), [], {}
     for name, path in files:
         name = name or ("<stdin>" if path == "-" else str(Path(path).with_suffix("")))
-        if name in series:
+        if any(log["log"] == name for log in logs):
             raise click.UsageError(f"{name}: two logs of one name (NAME=FILE gives another)")
-        steps, values, figures = read_log(path, field)
-        if figures["other"] and not values and not figures["null"]:
+        entries = [line.record for line in jsonl.read_all((path,), lambda record: check_step(record, field))]
+        names = sorted({key for entry in entries for key in entry if fnmatchcase(key, field)})
+        if entries and not names:
             raise jsonl.DataError(f"{name}: no line has {field}")
-        series[name] = steps, values
-        logs.append({"log": name, **figures})
-        summary.count(steps=len(values))
+        for key in names or [field]:
+            steps, values, figures = follow(entries, key)
+            series[name if key == field else f"{name} {key}"] = steps, values
+            logs.append({"log": name, **({} if key == field else {"field": key}), **figures})
+            summary.count(steps=len(values))
     if plot:
         from alignlib import plots
 
-        plots.curves(series, plot, field=field.replace("_", " "), smooth=smooth, title=title)
+        plots.curves(series, plot, field=field.strip("*_").replace("_", " "), smooth=smooth, title=title)
     evaluations.write("curve", {"field": field, "logs": logs}, {}, output, as_json)
     summary.close()
 
 
-def read_log(path: str, field: str) -> tuple[list[float], list[float], dict]:
+def follow(entries: list[dict], field: str) -> tuple[list[float], list[float], dict]:
     """Steps, values of `field`, and its figures: how many, first, last and lowest and highest."""
     steps, values, skipped = [], [], {"other": 0, "null": 0}
-    for line in jsonl.read_all((path,), lambda record: check_step(record, field)):
-        value = line.record.get(field)
+    for entry in entries:
+        value = entry.get(field)
         if value is None:
-            skipped["null" if field in line.record else "other"] += 1
+            skipped["null" if field in entry else "other"] += 1
         else:
-            steps.append(line.record["step"])
+            steps.append(entry["step"])
             values.append(value)
     ends = {"first": values[0], "last": values[-1], "lowest": min(values), "highest": max(values)} if values else {}
     return steps, values, {"n": len(values), **ends, **skipped}
 
 
 def check_step(record: dict, field: str) -> None:
-    for name in ("step", field):
+    followed = [name for name in record if fnmatchcase(name, field)]
+    for name in ("step", *followed):
         value = record.get(name)
-        missing = value is None and (name == field or field not in record)
+        missing = value is None and (name != "step" or not followed)
         if not missing and type(value) not in (int, float):
             raise ValueError(f"{name}: expected a number, got {jsonl.kind(value)}")
 

@@ -8,7 +8,7 @@ for model in $MODELS; do
   al-eval rm "$RUN/$model.pairs.jsonl" --set "method=$model" --plot "$to/$model.png" > "$RUN/rows/$model.json"
   models+=("$RUN/rows/$model.json")
 done
-al-eval curve more="$RUN/rm-more/log.jsonl" --field lambda --smooth 10 --plot "$to/lambda.png" > "$to/lambda.json"
+al-eval curve more="$RUN/rm-more/log.jsonl" --field 'lambda_*' --smooth 10 --plot "$to/lambda.png" > "$to/lambda.json"
 for question in $QUESTIONS; do
   for model in $MODELS; do
     grep -F "{\"policy\":\"$model\"," "$RUN/judged.$question.jsonl" |
