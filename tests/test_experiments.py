@@ -72,8 +72,32 @@ def test_iterations_follow_each_other(name, scale):
     assert ("al-score c --label toxic" in done.stdout) == (bool(scale) and name == "rtp-alt")
 
 
+@pytest.mark.parametrize("scale", [(), ("SCALE=paper", "MODEL=m", "JUDGE=j", "BASE_URL=http://u/v1")])
+@pytest.mark.parametrize("against", ["samples", "teacher"])
+def test_ai_feedback_is_asked_for_on_the_rest_of_the_prompts(scale, against):
+    run = f"runs/rlaif{'-paper-m' if scale else ''}-{against}"
+    done = planned(f"{run}/report/table.md", "SHARES=20", f"AGAINST={against}", *scale)
+    assert done.returncode == 0, done.stderr
+    commands = [command.strip() for command in done.stdout.replace("\\\n", " ").splitlines()]
+    for teacher in ("chatgpt", "gpt4") if scale else ("weak", "strong"):
+        made = f"{run}/{teacher}-20"
+        assert any(command.startswith(f"al-sft {'m' if scale else run + '/pretrained'} {made}-sft.jsonl ")
+                   for command in commands)
+        samples = next(command for command in commands if f"{made}-samples.jsonl.prompts -n" in command)
+        assert f"al-sample {made}-sft " in samples and ("-n 1 " in samples) == (against == "teacher")
+        asked = next(command for command in commands if f"al-label-ai --judge {'j' if scale else 'overall'} "
+                     f"--one-order --ties drop {made}-samples.jsonl" in command)
+        assert asked.startswith("OPENAI_BASE_URL=http://u/v1 " if scale else "bash examples/judge.sh ")
+        assert (f"--against {made}-samples.jsonl.prompts" in asked) == (against == "teacher")
+        assert any(command.startswith(f"al-train-exo {made}-sft {made}-pairs.jsonl ") and "--loss dpo-pref" in command
+                   and f"--beta-pi {0.05 if scale else 0.2} " in command for command in commands)
+    assert any(f"{run}/said.jsonl --against {run}/test.jsonl" in command and "--one-order" not in command
+               for command in commands)
+
+
 @pytest.mark.parametrize(("args", "said"), [
     (["hh-alt-lmc", "SCALE=paper", "MODEL=m"], "JUDGE=name: who judges"),
+    (["rlaif", "SCALE=paper", "MODEL=m"], "JUDGE=name: who compares"),
     (["rtp-alt", "SCALE=paper", "MODEL=m", "WRITING=w"], "CLASSIFIER=name: what classifies texts"),
     (["hh-exo", "SCALE=papr"], "SCALE=papr: it is toy or paper"),
     (["hh-exo", "DATA=/nonexistent"], "DATA=/nonexistent: no such folder"),

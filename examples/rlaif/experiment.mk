@@ -8,6 +8,9 @@
 
 SHARES ?= 10 30 60
 AGAINST ?= samples
+ifeq ($(filter samples teacher,$(AGAINST)),)
+$(error AGAINST=$(AGAINST): it is samples or teacher)
+endif
 
 rlaif.toy.teachers := weak strong
 rlaif.toy.prompts := 1500
@@ -35,19 +38,22 @@ rlaif.paper.beta := 0.05
 # The study's 9 epochs on a tenth of the prompts.
 rlaif.epochs = $(if $(filter 10,$(1)),9,3)
 
+# A prompt once: those to sample for are not those of SFT, and answers to compare are joined on it.
+rlaif.once := | awk 'match($$0, /"prompt":"([^"\\]|\\.)*"/) && !seen[substr($$0, RSTART, RLENGTH)]++'
+
 # What a teacher says; train is what a new model's tokenizer is made of, and what it is pretrained on.
 ifeq ($(scale),toy)
 rlaif.oracle := toy:overall
 rlaif.teacher.weak := al-data toy --limit $(rlaif.toy.prompts)
 rlaif.teacher.strong := al-data toy --limit $(rlaif.toy.prompts) --best-of 8
 rlaif.train := al-data toy --limit 4000 --seed 1 --best-of 1
-rlaif.test := al-data toy --limit 200 --split test
+rlaif.test := al-data toy --limit 400 --split test $(rlaif.once)
 else
-rlaif.teacher.chosen = al-data hh --from $(call found,pairs.train) --split train
+rlaif.teacher.chosen = al-data hh --from $(call found,pairs.train)
 rlaif.teacher.chatgpt := al-data sharegpt
 rlaif.teacher.gpt4 := al-data sharegpt --teacher gpt4
 rlaif.train = $(rlaif.teacher.$(firstword $(call of,rlaif,teachers)))
-rlaif.test = $(if $(DATA),al-data hh --from $(call found,pairs.test) --split test,al-data alpaca-eval)
+rlaif.test = $(if $(DATA),al-data hh --from $(call found,pairs.test),al-data alpaca-eval) $(rlaif.once)
 endif
 
 $(eval $(call START,rlaif))
@@ -61,7 +67,7 @@ $(rlaif.run)/pretrained/run.json: $(rlaif.run)/train.jsonl $(rlaif.start)
 
 $(foreach teacher,$(call of,rlaif,teachers),$(rlaif.run)/$(teacher).jsonl): $(rlaif.run)/%.jsonl: | $(SETUP)
 	@mkdir -p $(@D)
-	$(rlaif.teacher.$*) > $@.part && mv $@.part $@
+	$(rlaif.teacher.$*) $(rlaif.once) > $@.part && mv $@.part $@
 
 # The toy world's judge runs beside the command that asks it.
 rlaif.asks = $(if $(JUDGE)$(filter-out toy,$(scale)),$(if $(BASE_URL),OPENAI_BASE_URL=$(BASE_URL)),bash examples/judge.sh) \
