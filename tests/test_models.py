@@ -8,7 +8,7 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from alignlib import losses, models, train
+from alignlib import losses, models, order, train
 from alignlib import pack as packing
 from alignlib.packed import Policy, RewardModel, knows_head
 from alignlib.run import Run
@@ -217,8 +217,8 @@ def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
             run.reads(0)
             objective = tiny.contrast()
             train.reference(policy, examples, recipe, run, policy.logps)
-            for step in range(train.steps_an_epoch(examples, recipe)):
-                indices, total = train.batch_at(step, examples, recipe), 0.0
+            for step in range(order.steps_an_epoch(examples, recipe)):
+                indices, total = order.batch_at(step, order.Shuffled(records), recipe), 0.0
                 for batch, *_ in train.packs_of(indices, policy, examples, recipe):
                     total += objective(policy, batch)[0].item()
                 size = sum(objective.size(examples[i]) for i in indices)

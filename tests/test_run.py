@@ -1,5 +1,6 @@
 """What a training run leaves in its folder and goes on from: checkpoints, adapters, the best model, signals."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -28,12 +29,12 @@ def test_a_resumed_run_is_the_unbroken_one(changes, tmp_path, monkeypatch):
     how = {"steps": 7, "save_every": 2, "batch_size": 3, "pack_tokens": 60, **changes}
     fit(tmp_path / "whole", **how)
 
-    def stop_at(step, *args):
-        if step == 5:
+    def stop_at(*args):
+        if next(steps) == 5:
             raise Stopped
-        return step_of(step, *args)
+        return step_of(*args)
 
-    step_of = train.train_step
+    steps, step_of = itertools.count(), train.train_step
     monkeypatch.setattr(train, "train_step", stop_at)
     with pytest.raises(Stopped):
         fit(tmp_path / "broken", **how)

@@ -9,7 +9,7 @@ import torch
 from training import examples, fit, log, same
 
 from al_sft import Likelihood
-from alignlib import models, train
+from alignlib import models, order, train
 from alignlib.engine import Asking, Single
 from alignlib.packed import Policy
 
@@ -18,22 +18,23 @@ from alignlib.packed import Policy
 
 def test_an_epoch_is_a_permutation_and_its_last_batch_is_kept():
     data, recipe = examples(10), tiny.recipe("x", batch_size=4, epochs=3)
-    assert train.steps_an_epoch(data, recipe) == 3 and train.steps_in(data, recipe) == 9
-    epochs = [[train.batch_at(3 * epoch + step, data, recipe) for step in range(3)] for epoch in range(3)]
+    assert order.steps_an_epoch(data, recipe) == 3 and order.steps_in(data, recipe) == 9
+    epochs = [[order.batch_at(3 * epoch + step, order.Shuffled(10), recipe) for step in range(3)] for epoch in range(3)]
     for epoch in epochs:
         assert [len(batch) for batch in epoch] == [4, 4, 2]
         assert sorted(i for batch in epoch for i in batch) == list(range(10))
     assert epochs[0] != epochs[1] != epochs[2]
-    assert train.batch_at(4, data, recipe) == epochs[1][1]  # whatever was asked before
-    assert train.batch_at(0, data, tiny.recipe("x", seed=1)) != train.batch_at(0, data, tiny.recipe("x"))
+    assert order.batch_at(4, order.Shuffled(10), recipe) == epochs[1][1]  # whatever was asked before
+    assert order.batch_at(0, order.Shuffled(10), tiny.recipe("x", seed=1)) != epochs[0][0]
     for seed in (-1, 2**62):
-        assert sorted(train.batch_at(0, data, tiny.recipe("x", seed=seed, batch_size=10))) == list(range(10))
+        whole = tiny.recipe("x", seed=seed, batch_size=10)
+        assert sorted(order.batch_at(0, order.Shuffled(10), whole)) == list(range(10))
 
 
 def test_steps_or_epochs():
     data = examples(10)
     for epochs, steps, wanted in ((1, None, 3), (2.5, None, 8), (0.01, None, 1), (0.5, None, 2), (1, 7, 7), (9, 2, 2)):
-        assert train.steps_in(data, tiny.recipe("x", epochs=epochs, steps=steps)) == wanted
+        assert order.steps_in(data, tiny.recipe("x", epochs=epochs, steps=steps)) == wanted
 
 
 # -- a step -----------------------------------------------------------------------------------------------------

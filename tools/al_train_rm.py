@@ -13,7 +13,7 @@ from alignlib import options, recipe, records
 from alignlib.jsonl import Skip
 
 
-@options.command((), options.LOG, may=("prompt", "messages", "chosen", "rejected", "completions", "rewards",
+@options.command((), options.LOG, may=("prompt", "messages", "chosen", "rejected", "completions", "rewards", "domain",
                                        "finish_reasons", "completion_ids", "text", "label"))
 @click.argument("model")
 @options.files
@@ -21,35 +21,96 @@ from alignlib.jsonl import Skip
 @click.option("--loss", type=click.Choice(["pairwise", "classify"]), default="pairwise",
               help="pairwise: prompt, chosen, rejected, or completions with rewards; classify: text, label.")
 @click.option("--rm-eos", is_flag=True, help="Read the score at an end-of-sequence put after each completion.")
-def main(model, files, recipe, loss, rm_eos):
+@click.option("--pool", type=click.Choice(["last", "mean", "max"]),
+              help="What the head reads: the last token, or mean or maximum over the text.  [default: MODEL's; last]")
+@click.option("--margin", type=options.Finite(min=0), default=0.0,
+              help="Ask the gap of a pair's scores to be so many times that of its rewards.")
+@click.option("--soft", type=options.Finite(min=0), default=0.0,
+              help="Take sigmoid(so many times the gap of the rewards) for the probability that the better one is.")
+@click.option("--lm-coef", type=options.Finite(min=0), default=0.0,
+              help="Add so many times the mean -log pi(token) of the best completion, by MODEL's own output head.")
+@click.option("--more", is_flag=True, help="MORE: weigh the `domain`s of a step by their gradients at the head.")
+@click.option("--resample", type=click.IntRange(min=1), metavar="SIZE",
+              help="--more: so many records of each domain an epoch, equally many a step.  [default: as they come]")
+@click.option("--alpha", type=options.Finite(0, 1, min_open=True), default=0.99,
+              help="--more: share of a step's gradients in their momentum.")
+@click.option("--normalize", type=click.Choice(["none", "l2", "loss", "loss+"]), default="l2",
+              help="--more: by what gradients are divided.")
+@click.option("--no-reweight", is_flag=True, help="--more: the same steps with equal weights (MultiTask).")
+def main(model, files, recipe, loss, rm_eos, pool, more, resample, **how):
     """Train a reward model from MODEL, a policy or a classifier, into the folder -o; the log goes to stdout.
 
     The score is read at the last token. With --eval, the model kept is the one with the best held-out accuracy.
     Reads all input first.
     """
+    refuse(loss, more, resample, how)
     from alignlib import models, train
     from alignlib.run import Run
 
     summary = options.Summary()
-    asked = {"command": "al-train-rm", "model": model, "model_files": options.fingerprint(model), "loss": loss}
-    run = Run(recipe, {**asked, "rm_eos": rm_eos})
+    asked = {"command": "al-train-rm", "model": model, "model_files": options.fingerprint(model), "loss": loss,
+             "rm_eos": rm_eos, "pool": pool, "more": more, "resample": resample, **how}
+    run = Run(recipe, asked)
     if run.complete:
         return
     start = run.start(model)
     config, tokenizer = models.config_of(start), models.load_tokenizer(start)
     encoder = models.encoder_of(config, tokenizer, eos=rm_eos, **recipe.limits)
-    objective = Ranking() if loss == "pairwise" else Classes([])
+    ranking = {name: how[name] for name in ("margin", "soft", "lm_coef")}
+    if more:
+        from al_train_rm_more import More
+
+        objective = More(**ranking, **{name: how[name] for name in ("alpha", "normalize", "no_reweight")})
+    else:
+        objective = Ranking(**ranking) if loss == "pairwise" else Classes([])
     examples, held_out = train.read(files, lambda record: objective.example(encoder, record), run)
-    names = objective.settle(examples, held_out) if loss == "classify" else None
+    names = objective.settle(examples, held_out)
+    order = objective.order(examples, resample, recipe.batch_size) if resample else None
     reward = models.new_reward(start, names, recipe.device, recipe.dtype, recipe.seed)
     reward.core.config.reads_eos = rm_eos
-    train.fit(reward, examples, objective, recipe, run, held_out=held_out, best="accuracy")
+    reward.core.config.reward_pool = pool or reward.pooling
+    if how["lm_coef"]:
+        objective.words = models.output_head(model, reward)
+    if not hasattr(reward.core, "score") and (more or reward.pooling != "last"):
+        raise click.UsageError(f"{model}: a {type(reward.core).__name__} reads its text in its own way: no --more, no "
+                               "--pool")
+    train.start(reward, order or examples, recipe, run)
+    if reward.pooling != "last":
+        run.keep("README.md", CARD.format(pool=reward.pooling).encode())
+    train.fit(reward, examples, objective, recipe, run, held_out=held_out, best="accuracy", order=order)
     summary.count(records=len(examples), skipped=run.skipped, **encoder.cut, tokens=run.tokens)
     summary.close()
 
 
+CARD = """A reward model that reads the {pool} of the hidden states over a text (`reward_pool` in config.json).
+
+al-score reads it so. Whatever else loads it as a sequence classifier reads the last token instead, and gets other
+scores.
+"""
+
+
+def refuse(loss, more, resample, how):
+    """Combinations that would do nothing are mistakes."""
+    context = click.get_current_context()
+    told = {name for name in how if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE}
+    if not more and (resample or told & {"alpha", "normalize", "no_reweight"}):
+        raise click.UsageError("--resample, --alpha, --normalize and --no-reweight go with --more")
+    if how["no_reweight"] and told & {"alpha", "normalize"}:
+        raise click.UsageError("--alpha and --normalize do nothing with --no-reweight")
+    if how["margin"] and how["soft"]:
+        raise click.UsageError("--margin or --soft: give one of the two")
+    if loss == "classify" and (more or how["margin"] or how["soft"] or how["lm_coef"]):
+        raise click.UsageError("--more, --margin, --soft and --lm-coef are for --loss pairwise")
+
+
+@dataclass
 class Ranking:
     """-log sigmoid of every score gap that the rewards order."""
+
+    margin: float = 0.0
+    soft: float = 0.0
+    lm_coef: float = 0.0
+    words: object = None  # the head that says words, for lm_coef
 
     def example(self, encoder, record):
         judged = "chosen" in record and "rewards" not in record  # al-label-ai's verdict on its completions
@@ -66,22 +127,62 @@ class Ranking:
         example.values["rewards"] = [float(reward) for reward in rewards]
         return example
 
+    def settle(self, examples, held_out):
+        """No class names."""
+
     def size(self, example):
         rewards = example.values["rewards"]
         return sum(one > other for one in rewards for other in rewards)
 
     def __call__(self, model, batch):
-        from alignlib import losses
+        scores, _, loss = self.ask(model, batch)
+        accuracy, best, worst = self.figures(scores, batch.values["rewards"])
+        return loss.sum(), {"accuracy": accuracy.sum(), "best_score": best.sum(), "worst_score": worst.sum()}
 
-        scores, rewards = model.scores(batch), batch.values["rewards"]  # [E, K]
+    def figures(self, scores, rewards):
+        """Of each example, [E]: pair accuracy, the score of its best completion, of its worst."""
         best = scores.gather(1, rewards.argmax(1, keepdim=True))[:, 0]
         worst = scores.gather(1, rewards.argmin(1, keepdim=True))[:, 0]
-        ordered = rewards[:, :, None] > rewards[:, None, :]  # [E, K, K]
-        gaps = scores[:, :, None] - scores[:, None, :]
+        gaps, better = scores[:, :, None] - scores[:, None, :], ordered(rewards)
         right = (gaps > 0).float() + 0.5 * (gaps == 0).float()
-        accuracy = (right * ordered).sum((1, 2)) / ordered.sum((1, 2))
-        figures = {"accuracy": accuracy.sum(), "best_score": best.sum(), "worst_score": worst.sum()}
-        return losses.ranking(scores, rewards).sum(), figures
+        return (right * better).sum((1, 2)) / better.sum((1, 2)), best, worst
+
+    def ask(self, model, batch):
+        """Scores [E, K], what the head read [E * K, H], and the loss of each example [E]."""
+        from alignlib import losses
+
+        rewards = batch.values["rewards"]
+        if not hasattr(model.core, "score"):
+            scores = model.scores(batch)
+            return scores, None, losses.ranking(scores, rewards, self.margin, self.soft)
+        with model.precision():
+            hidden = model.hidden(batch)
+            read = model.pooled(hidden, batch)
+            scores = model.core.score(read).float().view(batch.shape)
+        loss = losses.ranking(scores, rewards, self.margin, self.soft)
+        if self.lm_coef:
+            loss = loss + self.lm_coef * ordered(rewards).sum((1, 2)) * self.surprise(model, hidden, batch)
+        return scores, read, loss
+
+    def surprise(self, model, hidden, batch):
+        """Mean -log pi(token) of each example's best completion: [E]."""
+        import torch
+
+        from alignlib import losses
+
+        rewards = batch.values["rewards"]
+        best = rewards.argmax(1) + torch.arange(len(rewards), device=rewards.device) * rewards.shape[1]  # of E * K
+        told = torch.isin(batch.owner, best)
+        with model.precision():
+            logps = losses.token_logps(self.words, hidden[batch.sources[told]], batch.targets[told],
+                                       model.core.config.vocab_size)
+        sums = logps.new_zeros(rewards.numel()).index_add(0, batch.owner[told], logps)
+        return -sums[best] / batch.counts().flatten()[best].clamp(min=1)
+
+
+def ordered(rewards):
+    """Which of two completions has the higher reward: [E, K] -> [E, K, K]."""
+    return rewards[:, :, None] > rewards[:, None, :]
 
 
 @dataclass

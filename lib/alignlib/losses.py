@@ -162,11 +162,19 @@ def importance(log_ratio: Tensor) -> Tensor:
     return log_ratio[..., 1].exp().detach()
 
 
-def ranking(scores: Tensor, rewards: Tensor) -> Tensor:
+def ranking(scores: Tensor, rewards: Tensor, margin: float = 0.0, soft: float = 0.0) -> Tensor:
     """Sum over the pairs with reward_i > reward_j of -log sigmoid(score_i - score_j). [G, K], [G, K] -> [G].
 
     Bradley and Terry 1952; for (chosen, rejected) the rewards are (1, 0). Equal rewards make no pair.
+
+    margin m  -log sigmoid(score_i - score_j - m (reward_i - reward_j)): Touvron et al. 2023 (arXiv 2307.09288)
+    soft s    the cross-entropy with the probability sigmoid(s (reward_i - reward_j)) that i is better, instead of 1
     """
-    better = rewards[..., :, None] > rewards[..., None, :]  # [G, K, K]
+    apart = rewards[..., :, None] - rewards[..., None, :]  # [G, K, K]
     gaps = scores[..., :, None] - scores[..., None, :]
-    return -(F.logsigmoid(gaps) * better).sum((-1, -2))
+    if soft:
+        likely = (soft * apart).sigmoid()
+        loss = -likely * F.logsigmoid(gaps) - (1 - likely) * F.logsigmoid(-gaps)
+    else:
+        loss = -F.logsigmoid(gaps - margin * apart)
+    return (loss * (apart > 0)).sum((-1, -2))

@@ -9,10 +9,12 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AddedToken
 
 from alignlib import hub, ranks
-from alignlib.packed import Packed, Policy, RewardModel, context_of, dealt_out, whole
+from alignlib.losses import Head
+from alignlib.packed import Packed, Policy, RewardModel, context_of, dealt_out, shaped, whole
 from alignlib.tokens import Encoder
 
 if not torch.cuda.is_available():
@@ -219,6 +221,22 @@ def train_top(model: Policy, share: float, *, embeddings: bool = False) -> None:
     top = layers[len(layers) - math.ceil(share * len(layers)):]
     for module in (*top, *after, core.get_output_embeddings(), *([core.get_input_embeddings()] if embeddings else [])):
         module.requires_grad_(True)
+
+
+def output_head(path: str, model: Packed) -> Head:
+    """The head with which the policy at `path` says words, over another model's hidden states.
+
+    Tied to the embeddings, it is `model`'s embeddings; of its own, it stays as it is. Raises UsageError for no policy.
+    """
+    config = model.core.config
+    if is_classifier(path):
+        raise click.UsageError(f"{path}: a reward model or classifier; --lm-coef needs a policy's output head")
+    if dealt_out(model.model):
+        raise click.UsageError("--lm-coef does not go with --zero 3")
+    if config.get_text_config().tie_word_embeddings:
+        return lambda hidden: shaped(functional.linear(hidden, model.core.get_input_embeddings().weight), config)
+    head = load_policy(path, str(model.device), "fp32").core.get_output_embeddings().requires_grad_(False)
+    return lambda hidden: shaped(head(hidden), config)
 
 
 def encoder(model: Packed, **limits) -> Encoder:

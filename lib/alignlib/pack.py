@@ -40,6 +40,7 @@ class Pack:
     targets: Tensor  # [N] token ids
     owner: Tensor  # [N] which of the E * K completions a target belongs to
     last: Tensor  # [E * K] place of each completion's last token (of the prompt's, if it is empty)
+    spans: list[tuple[range, range]]  # [E * K] the places of its prompt and of its own tokens
     shape: tuple[int, int]  # (E, K)
     values: dict[str, Tensor]  # [E, K] each: rewards, ref_logps
     indices: list[int]  # which examples these are
@@ -83,6 +84,7 @@ def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *,
     segment = torch.full_like(ids, -1)  # padding
     home = segment.clone()  # the prompt's segment
     sources, targets, owner, last, number = [], [], [], [0] * (len(examples) * width), 0
+    spans = [(range(0), range(0))] * len(last)
     for start, row in zip(starts, rows, strict=True):
         at = start + len(row.prompt)
         ids[start:start + row.length] = torch.tensor([*row.prompt, *(token for part in row.completions
@@ -100,6 +102,7 @@ def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *,
             sources += places
             targets += completion[len(completion) - len(places):]
             owner += [whose] * len(places)
+            spans[whose] = range(start, start + len(row.prompt)), range(at, end)
             last[whose] = (end if completion else start + len(row.prompt)) - 1
             at = end
         number += 1
@@ -115,6 +118,7 @@ def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *,
         targets=torch.tensor(targets, dtype=torch.long, device=device),
         owner=torch.tensor(owner, dtype=torch.long, device=device),
         last=torch.tensor(last, device=device),
+        spans=spans,
         shape=(len(examples), width),
         values={name: torch.tensor([example.values[name] for example in examples], device=device) for name in names},
         indices=list(indices if indices is not None else range(len(examples))),

@@ -79,12 +79,7 @@ class Policy(Packed):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, H] -> [N, vocabulary], with the caps and scales some families put after their head."""
-        config = self.core.config
-        scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
-        logits = self.core.get_output_embeddings()(hidden)
-        logits = logits if scale == 1 else logits * scale
-        cap = getattr(config, "final_logit_softcapping", None)
-        return cap * (logits / cap).tanh() if cap else logits
+        return shaped(self.core.get_output_embeddings()(hidden), self.core.config)
 
     def token_logps(self, batch: Pack, temperature: float = 1.0) -> Tensor:
         """Log-probability of every completion token, float32: [N]."""
@@ -98,13 +93,31 @@ class Policy(Packed):
 
 
 class RewardModel(Packed):
-    """A sequence classifier, read at each completion's last token."""
+    """A sequence classifier, read at each completion's last token, or at the mean or maximum over its text.
+
+    `reward_pool` in the configuration ("last" | "mean" | "max") says which.
+    """
+
+    @property
+    def pooling(self) -> str:
+        return getattr(self.core.config, "reward_pool", None) or "last"
+
+    def embeddings(self, batch: Pack) -> Tensor:
+        """What the head reads of every completion: [E * K, H]. The text is the prompt and the completion."""
+        return self.pooled(self.hidden(batch), batch)
+
+    def pooled(self, hidden: Tensor, batch: Pack) -> Tensor:
+        """[B * L, H] -> [E * K, H]"""
+        if self.pooling == "last":
+            return hidden[batch.last]
+        texts = (torch.cat([hidden[part.start:part.stop] for part in span]) for span in batch.spans)
+        return torch.stack([text.mean(0) if self.pooling == "mean" else text.amax(0) for text in texts])
 
     def logits(self, batch: Pack) -> Tensor:
         """[E * K, labels], float32. Encoders and other classifiers read their rows in their own way."""
         with self.precision():
             if head := getattr(self.core, "score", None):
-                return head(self.hidden(batch)[batch.last]).float()
+                return head(self.embeddings(batch)).float()
             if self.shared:
                 raise TypeError(f"{type(self.core).__name__}: no `score` head to ask")
             seen = torch.arange(batch.ids.shape[1], device=self.device) <= (batch.last % batch.ids.shape[1])[:, None]
@@ -114,6 +127,14 @@ class RewardModel(Packed):
     def scores(self, batch: Pack) -> Tensor:
         """Rewards [E, K] of a model with one label."""
         return self.logits(batch).view(batch.shape)
+
+
+def shaped(logits: Tensor, config) -> Tensor:
+    """What some families do to logits after their head: scales and caps."""
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    logits = logits if scale == 1 else logits * scale
+    cap = getattr(config, "final_logit_softcapping", None)
+    return cap * (logits / cap).tanh() if cap else logits
 
 
 def dealt_out(model: nn.Module) -> bool:

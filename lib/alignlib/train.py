@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from alignlib import engine, exits, jsonl, options, ranks
+from alignlib.order import Order, Shuffled, batch_at, steps_an_epoch, steps_in
 from alignlib.pack import Pack
 from alignlib.packed import Packed
 from alignlib.recipe import Recipe
@@ -79,24 +80,7 @@ def gather(files: Sequence[str], prepare: Callable[[dict], Example], run: Run) -
     return examples, crc
 
 
-# -- the order of the data -----------------------------------------------------------------------------------
-
-
-def steps_in(examples: Sequence[Example], recipe: Recipe) -> int:
-    """Steps of the whole run; an epoch's last batch may be small but is never dropped."""
-    return recipe.steps or max(1, math.ceil(steps_an_epoch(examples, recipe) * recipe.epochs))
-
-
-def steps_an_epoch(examples: Sequence[Example], recipe: Recipe) -> int:
-    return math.ceil(len(examples) / recipe.batch_size)
-
-
-def batch_at(step: int, examples: Sequence[Example], recipe: Recipe) -> list[int]:
-    """The examples of a step, counted from 0: a function of the seed and the step alone."""
-    epoch, place = divmod(step, steps_an_epoch(examples, recipe))
-    generator = torch.Generator().manual_seed(((recipe.seed << 20) + epoch) % 2**63)
-    order = torch.randperm(len(examples), generator=generator).tolist()
-    return order[place * recipe.batch_size:(place + 1) * recipe.batch_size]
+# -- the packs of a step ---------------------------------------------------------------------------------------
 
 
 def packs_of(indices: Sequence[int], model: Packed, examples: Sequence[Example],
@@ -137,15 +121,17 @@ def deal(lengths: Sequence[int], hands: int) -> list[list[int]]:
 
 
 def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe, run: Run,
-        *, held_out: Sequence[Example] = (), best: str | None = None) -> dict:
+        *, held_out: Sequence[Example] = (), best: str | None = None, order: Order | None = None) -> dict:
     """Train `model` on `examples`, save it in the run's folder, return the final figures.
 
     held_out  evaluated every recipe.eval_every steps and at the end
     best      a figure of the evaluation: the model saved is the one where it was highest
+    order     of the examples; none: Shuffled
     """
-    start(model, examples, recipe, run)
-    total = steps_in(examples, recipe)
-    every = recipe.eval_every or steps_an_epoch(examples, recipe)
+    order = order or Shuffled(len(examples))
+    start(model, order, recipe, run)
+    total = steps_in(order, recipe)
+    every = recipe.eval_every or steps_an_epoch(order, recipe)
     saves = math.ceil(recipe.save_every * (total if recipe.save_every < 1 else 1)) if recipe.save_every else 0
     state = {"step": 0, "best": None, "best_step": None}
     if run.checkpoint:
@@ -159,8 +145,9 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     model.model.train()
     for step in options.progress(range(state["step"], total), initial=state["step"], total=total, unit="step"):
         started = time.monotonic()
-        entry = {"step": step + 1, "epoch": round((step + 1) / steps_an_epoch(examples, recipe), 4)}
-        entry |= train_step(step, model, examples, objective, recipe, run.engine)
+        entry = {"step": step + 1, "epoch": round((step + 1) / steps_an_epoch(order, recipe), 4)}
+        entry |= train_step(batch_at(step, order, recipe), model, examples, objective, recipe, run.engine)
+        must_be_finite(entry)
         if isinstance(objective, Adaptive):
             objective.stepped(entry)
         entry["tokens_per_second"] = round(entry["tokens"] / (time.monotonic() - started), 1)
@@ -186,18 +173,17 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     return entry
 
 
-def start(model: Packed, examples: Sequence[Example], recipe: Recipe, run: Run) -> None:
+def start(model: Packed, order: Sized, recipe: Recipe, run: Run) -> None:
     """Begin the run: its folder, the adapters of --lora, its engine. Only the first call does anything."""
     if run.engine is None:
         run.begin()
         adapt(model, recipe)
-        run.engine = engine.of(model, recipe, steps_in(examples, recipe), run.checkpoint)
+        run.engine = engine.of(model, recipe, steps_in(order, recipe), run.checkpoint)
 
 
-def train_step(step: int, model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe,
+def train_step(indices: Sequence[int], model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe,
                place: engine.Engine) -> dict[str, float | None]:
     """One step of the optimizer on a global batch; the loss is normalised by the batch's size, however it is split."""
-    indices = batch_at(step, examples, recipe)
     size = sum(objective.size(examples[i]) for i in indices) or 1  # cut, empty completions leave nothing to learn
     sums = {"loss": 0.0, "tokens": 0}
     waits, counted = isinstance(objective, Weighing), []
@@ -212,11 +198,14 @@ def train_step(step: int, model: Packed, examples: Sequence[Example], objective:
         place.backward(objective.weigh(counted) / size, True)
     sums = ranks.total(sums)
     taken = place.step()
-    for name, value in {"loss": sums["loss"], "gradient's norm": taken["grad_norm"]}.items():
-        if value is not None and not math.isfinite(value):
-            raise FloatingPointError(f"the {name} is {value} at step {step + 1}")
     tokens = int(sums.pop("tokens"))
     return {**sums, **taken, "tokens": tokens}
+
+
+def must_be_finite(entry: dict) -> None:
+    for name, value in {"loss": entry["loss"], "gradient's norm": entry["grad_norm"]}.items():
+        if value is not None and not math.isfinite(value):
+            raise FloatingPointError(f"the {name} is {value} at step {entry['step']}")
 
 
 @torch.no_grad()
@@ -257,10 +246,11 @@ def reference(model: Packed, examples: Sequence[Example], recipe: Recipe, run: R
     found = ranks.share(lambda: torch.load(file, weights_only=True) if file.exists() else None)
     if found is None:
         place = run.engine if run.engine and run.engine.model is model else engine.asking(model, recipe)
-        needed = min(steps_in(examples, recipe), steps_an_epoch(examples, recipe))
+        order = Shuffled(len(examples))
+        needed = min(steps_in(order, recipe), steps_an_epoch(order, recipe))
         steps = options.progress(range(needed), unit="step", desc="reference")
         first = (pack for step in steps
-                 for pack in packs_of(batch_at(step, examples, recipe), model, examples, recipe))
+                 for pack in packs_of(batch_at(step, order, recipe), model, examples, recipe))
         rest = packs_of(range(len(held_out)), model, held_out, recipe) if held_out else ()
         found = [{index: row for batch, *_ in packs
                   for index, row in zip(batch.indices, place.ask(partial(logps, batch)).tolist(), strict=True)}

@@ -116,7 +116,7 @@ def ours(model: Policy, work: Work, folder, loss: str, ways: tuple[str, ...], ro
         for way, meter in meters.items():
             model.shared, model.flat = WAYS[way]
             meter.start()
-            train.train_step(0, model, examples, objective, recipe, place)
+            train.train_step(range(work.groups), model, examples, objective, recipe, place)
             meter.stop()
     model.shared, model.flat = settled
     return meters

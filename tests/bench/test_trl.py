@@ -21,7 +21,7 @@ import transformers
 from conftest import ROOT, environment
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from alignlib import train
+from alignlib.order import Shuffled, batch_at
 
 PINNED = ("torch==2.13.0", "trl==1.16.0", "transformers==5.23.0", "accelerate==1.15.0", "datasets==5.2.0")
 PROMPT, COMPLETION, VOCABULARY = 256, 64, 2048
@@ -63,7 +63,7 @@ def world(tmp_path_factory) -> dict[str, str]:
               transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", pad_token="<pad>"))
     pairs = [[text(PROMPT), " " + text(COMPLETION - 1), " " + text(COMPLETION - 1)] for _ in range(PAIRS)]  # and <eos>
     recipe = tiny.recipe(folder, batch_size=BATCH)
-    order = [i for step in range(PAIRS // BATCH) for i in train.batch_at(step, pairs, recipe)]
+    order = [i for step in range(PAIRS // BATCH) for i in batch_at(step, Shuffled(PAIRS), recipe)]
     write(folder / "ours", ({"prompt": x, "completions": [y, z], "rewards": [1, 0]} for x, y, z in pairs))
     write(folder / "theirs", ({"prompt": x, "chosen": y, "rejected": z} for x, y, z in (pairs[i] for i in order)))
     return {name: str(folder / name) for name in ("model", "ours", "theirs")}
