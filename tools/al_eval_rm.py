@@ -152,6 +152,6 @@ def draw(rows: dict[str | None, dict], bins: int, path: str) -> None:
     from alignlib import plots, tables
 
     shown = {name: row for name, row in rows.items() if name is None or len(rows) > 2}
-    plots.calibration({f"{name or 'overall' if len(shown) > 1 else ''}\n{row['records']:,} pairs, {bins} bins: "
-                       f"ECE {tables.cell(row['ECE'])}".strip(): row["reliability"] for name, row in shown.items()},
-                      path)
+    many = len(shown) > 1
+    plots.calibration({(f"{name or 'overall'}, " if many else "") + f"n = {row['records']:,}, {bins} bins\n"
+                       f"ECE {tables.cell(row['ECE'])}": row["reliability"] for name, row in shown.items()}, path)

@@ -36,39 +36,50 @@ def check_suffix(path: str) -> None:
         raise ValueError(f"{path}: a figure is written as one of {', '.join(SUFFIXES)}")
 
 
-ACROSS = 4  # reliability diagrams side by side
+ACROSS = 5  # reliability diagrams side by side
 
 
 def calibration(curves: Mapping[str, Sequence[Mapping]], path: str, *, title: str = "") -> None:
     """Reliability curves (calibration.reliability), a diagram each under its name: observed against predicted share,
-    the bins' sizes below. The axes are the same throughout."""
+    the bins' sizes below. Diagrams side by side share their axes."""
     across = min(ACROSS, max(1, len(curves)))
-    down = -(-len(curves) // across)
-    wide = 5.0 if across == 1 else 3.3 * across
-    with _figure(path, (wide, 5.6 if across == 1 else 4.2 * down)) as figure:
+    down = -(-max(1, len(curves)) // across)
+    size = (5.0, 5.6) if across == 1 else (0.6 + 2.5 * across, 3.8 * down)
+    with _figure(path, size) as figure:
         if title:
             figure.suptitle(title, fontsize=11)
-        parts = figure.subfigures(max(1, down), across, squeeze=False).flat
-        for part, (name, curve) in zip(parts, curves.items(), strict=False):
-            _diagram(part, name, curve, legend=across == 1)
+        grid = figure.subplots(2 * down, across, sharex=True, squeeze=False, height_ratios=(4, 1) * down)
+        for place in range(down * across):
+            row, column = divmod(place, across)
+            above, below = grid[2 * row][column], grid[2 * row + 1][column]
+            if place >= max(1, len(curves)):
+                above.set_axis_off(), below.set_axis_off()
+                continue
+            name, curve = list(curves.items())[place] if curves else ("", [])
+            _diagram(above, below, curve)
+            above.set_title(name, fontsize=11 if across == 1 else 9)
+            below.tick_params(labelbottom=True)
+            if across == 1:
+                above.legend(loc="upper left")
+            if column == 0:
+                above.set(ylabel="share that is preferred")
+                below.set(ylabel="n")
 
 
-def _diagram(part: Any, name: str, curve: Sequence[Mapping], legend: bool) -> None:
-    """One reliability diagram in a figure or a part of it."""
-    above, below = part.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+def _diagram(above: Any, below: Any, curve: Sequence[Mapping]) -> None:
+    """One reliability curve with its intervals, and the bins' sizes."""
     above.plot([0, 1], [0, 1], color="#999999", linestyle=(0, (4, 3)), linewidth=1.2, label="perfect calibration")
     x, y = [bin["predicted"] for bin in curve], [bin["observed"] for bin in curve]
     if curve:
         spread = _spread([{"mean": bin["observed"], **bin} for bin in curve])
         above.errorbar(x, y, yerr=spread, color=COLOURS[0], marker="o", markersize=5, linewidth=1.6,
                        elinewidth=1, capsize=2.5, label="reward model (95 % interval)")
-    above.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that is preferred", title=name)
-    if legend:
-        above.legend(loc="upper left")
+    above.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.25, 0.5, 0.75, 1))
+    above.xaxis.set_major_formatter("{x:g}")
     gaps = [inf, *(right - left for left, right in pairwise(x)), inf]
     widths = [min(0.06, 0.9 * gap) for gap in map(min, pairwise(gaps))]  # no bar hides its neighbour
     below.bar(x, [bin["n"] for bin in curve], width=widths, color=COLOURS[0], edgecolor=COLOURS[0], alpha=0.55)
-    below.set(xlabel="predicted probability", ylabel="n")
+    below.set(xlabel="predicted probability")
     below.grid(axis="x", visible=False)
 
 
