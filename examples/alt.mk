@@ -61,6 +61,8 @@ told = RUN=$($(1).run) COMMON='$(call common,$(1))' LENGTH='-m $(call of,$(1),ne
 #                  (toxicity) what al-score is told to write toxicities, the model that gives the rewards (if not one
 #                  that NAME.labels make), a command that writes prompts of another domain
 define ALT
+# A pretrained model knows the words of the conditions; a new one's tokenizer should not spell them.
+$(1).words := examples/conditions.jsonl
 $(call START,$(1))
 $(foreach i,$(shell seq $(ITERATIONS)),$(call ITERATION,$(1),$(i)))
 

@@ -78,6 +78,7 @@ space := $(empty) $(empty)
 #   NAME.train, NAME.test    commands that write records {prompt, chosen, rejected} to stdout
 #   NAME.labels              (a classifier as reward model) a command that writes {text, label}
 #   NAME.teach               (where SFT has data of its own) a command that writes {prompt, chosen}
+#   NAME.words               (where a new model's tokenizer should know more) files of {text}
 define START
 .PHONY: $(1)
 $(1): $$(SETUP)
@@ -93,8 +94,8 @@ $(foreach part,train test labels teach,$$($(1).run)/$(part).jsonl): $$($(1).run)
 	@mkdir -p $$(@D)
 	$$($(1).$$*) > $$@.part && mv $$@.part $$@
 
-$$($(1).run)/base/config.json: $$($(1).run)/train.jsonl
-	al-data new-model $$(@D) $$< --size $$(call of,$(1),size)
+$$($(1).run)/base/config.json: $$($(1).run)/train.jsonl $$($(1).words)
+	al-data new-model $$(@D) $$^ --size $$(call of,$(1),size)
 
 $$($(1).run)/sft/run.json: $$($(1).run)/$(if $($(1).teach),teach,train).jsonl $$($(1).start)
 	al-sft $$($(1).model) $$< -o $$(@D) --resume $$(call common,$(1)) $$(call of,$(1),lengths) $$(call of,$(1),sft) >> $$(@D).log
