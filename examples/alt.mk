@@ -14,12 +14,12 @@ toy.round := 300
 toy.samples := 20
 toy.top-p := 1
 toy.drop := 1
-toy.learn := --lr 1e-3 --batch-size 32 --epochs 2
+toy.learn := --lr 2e-3 --batch-size 16 --epochs 2
 data.round := 300
 data.samples := 10
 data.top-p := 1
 data.drop := 1
-data.learn := --lr 5e-4 --batch-size 32 --epochs 2
+data.learn := --lr 1e-3 --batch-size 16 --epochs 2
 # Abadal et al. 2024; what differs by experiment is in its experiment.mk.
 paper.round := 2048
 paper.samples := 20

@@ -86,7 +86,7 @@ $(1): $$(SETUP)
 	@echo "$$($(1).run)/report:" && ls $$($(1).run)/report && cat $$($(1).run)/report/table.md
 
 $(1).run := runs/$(subst $(space),-,$(strip $(1) $(filter paper,$(SCALE)) $(notdir $(MODEL:/=)) $(notdir $(DATA:/=)) \
-  $(if $(DATA),,$($(1).$(scale).part)) $(foreach name,REWARDS DTYPE AGAINST,$(if $(filter-out file,$(origin $(name))),$($(name))))))
+  $(if $(DATA),,$($(1).$(scale).part)) $(foreach name,REWARDS DTYPE AGAINST SEED,$(if $(filter-out file,$(origin $(name))),$($(name))))))
 $(1).start := $(if $(MODEL),,$$($(1).run)/base/config.json)
 $(1).model := $(or $(MODEL),$$($(1).run)/base)
 

@@ -1,6 +1,6 @@
 # Helpful and harmless dialogue (Anthropic HH): ALT, a judge's categories.
 hh-alt-lmc.oracle := toy:overall
-hh-alt-lmc.mode := --mode lmc --per-prompt 8
+hh-alt-lmc.mode := --mode lmc
 hh-alt-lmc.judged := --mode lmc
 hh-alt-lmc.judge := overall
 hh-alt-lmc.paper.new-tokens := 256

@@ -1,6 +1,6 @@
 # Helpful and harmless dialogue (Anthropic HH): SteerLM, a judge's attributes.
 hh-steerlm.oracle := toy:overall
-hh-steerlm.mode := --mode steerlm --per-prompt 8
+hh-steerlm.mode := --mode steerlm
 hh-steerlm.judged := --mode steerlm
 hh-steerlm.judge := overall
 hh-steerlm.paper.new-tokens := 256

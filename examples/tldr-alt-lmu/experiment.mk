@@ -1,6 +1,6 @@
 # Summaries of posts (TL;DR): ALT, a judge's own words about each.
 tldr-alt-lmu.oracle := toy:summary
-tldr-alt-lmu.mode := --mode lmu --per-prompt 8 --kl-coef 0.05 --entropy-coef 0.06
+tldr-alt-lmu.mode := --mode lmu --kl-coef 0.05 --entropy-coef 0.06
 tldr-alt-lmu.judged := --mode lmu --question summary
 tldr-alt-lmu.judge := summary
 tldr-alt-lmu.under := exemplars

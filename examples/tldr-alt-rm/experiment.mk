@@ -1,7 +1,8 @@
 # Summaries of posts (TL;DR): ALT, the ranks of rewards as words.
 tldr-alt-rm.oracle := toy:summary
-tldr-alt-rm.mode := --mode rm --per-quantile 2 --kl-coef 0.05 --entropy-coef 0.06
+tldr-alt-rm.mode := --mode rm --kl-coef 0.05 --entropy-coef 0.06
 tldr-alt-rm.toy.sft := --lr 2e-3 --steps 900
+tldr-alt-rm.toy.learn := $(toy.learn) --per-quantile 4
 tldr-alt-rm.paper.samples := 96
 tldr-alt-rm.paper.temperature := 0.9
 tldr-alt-rm.paper.new-tokens := 64

@@ -1,7 +1,8 @@
 # Summaries of posts (TL;DR): Quark, the ranks of rewards as new tokens.
 tldr-quark.oracle := toy:summary
-tldr-quark.mode := --mode quark --per-quantile 2 --kl-coef 0.05 --entropy-coef 0.06
+tldr-quark.mode := --mode quark --kl-coef 0.05 --entropy-coef 0.06
 tldr-quark.toy.sft := --lr 2e-3 --steps 900
+tldr-quark.toy.learn := $(toy.learn) --per-quantile 4
 tldr-quark.paper.samples := 96
 tldr-quark.paper.temperature := 0.9
 tldr-quark.paper.new-tokens := 64
