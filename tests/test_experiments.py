@@ -95,6 +95,32 @@ def test_ai_feedback_is_asked_for_on_the_rest_of_the_prompts(scale, against):
                for command in commands)
 
 
+@pytest.mark.parametrize("scale", [(), ("SCALE=paper", "MODEL=m", "JUDGE=j"), ("DATA={0}/help {0}/harm",)])
+def test_reward_models_of_several_domains(scale, tmp_path):
+    for folder in ("help", "harm"):
+        for part in ("train", "test"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"pairs.{part}.jsonl").touch()
+    kind = scale[0][:4] if scale else "toy"
+    run = {"toy": "runs/hh-more", "SCAL": "runs/hh-more-paper-m", "DATA": "runs/hh-more-help-harm"}[kind]
+    done = planned(f"{run}/report/table.md", *(word.format(tmp_path) for word in scale))
+    assert done.returncode == 0, done.stderr
+    commands = done.stdout.replace("\\\n", " ").splitlines()
+    domains = {"toy": ["helpful", "harmless", "polite", "concise"], "DATA": ["help", "harm"],
+               "SCAL": ["helpful", "harmless", "oasst1", "webgpt", "summarisation"]}[kind]
+    taught = [re.search("-o (\\S+)", command)[1] for command in commands if command.startswith("al-train-rm")]
+    assert taught == [f"{run}/rm-{name}" for name in (*domains, "multitask", "more")]
+    more, = (command for command in commands if f"-o {run}/rm-more " in command)
+    many, = (command for command in commands if f"-o {run}/rm-multitask " in command)
+    assert many.replace(" --no-reweight", "").replace("rm-multitask", "rm-more").split() == more.split() != many.split()
+    resampled, batch = (int(re.findall(rf"{option} ([0-9]+)", more)[-1]) for option in ("--resample", "--batch-size"))
+    assert resampled == {"toy": 1200, "DATA": 2000, "SCAL": 40000}[kind] and batch % len(domains) == 0
+    questions = [re.search("--question (\\w+)", command)[1] for command in commands if "al-label-ai" in command]
+    assert questions == {"toy": ["general", "helpful", "harmless"], "SCAL": ["helpful", "harmless"], "DATA": []}[kind]
+    sampled = [command for command in commands if " --to sft" in command]
+    assert len(sampled) == (len(taught) if questions else 0)
+
+
 @pytest.mark.parametrize(("args", "said"), [
     (["hh-alt-lmc", "SCALE=paper", "MODEL=m"], "JUDGE=name: who judges"),
     (["rlaif", "SCALE=paper", "MODEL=m"], "JUDGE=name: who compares"),
