@@ -3,6 +3,7 @@
 import threading
 import time
 
+import pytest
 from conftest import call
 from faulty import Server
 from judging import faulty, labelled, pairs, right
@@ -10,13 +11,13 @@ from kills import survive
 from test_al_label_ai import judge_job
 from world import lines, read
 
-CONCURRENCY = 16
 LATENCY = 0.25  # seconds of each call, failed ones too
 
 
-def test_throughput_is_concurrency_over_latency():
-    """Calls a second, from the first to the last, against `CONCURRENCY / LATENCY`."""
-    records, times, lock = pairs(2000), [], threading.Lock()
+@pytest.mark.parametrize("concurrency", [16, 32, 64])
+def test_throughput_is_concurrency_over_latency(concurrency):
+    """Calls a second, from the first to the last, against `concurrency / LATENCY`."""
+    records, times, lock = pairs(125 * concurrency), [], threading.Lock()
 
     def script(request, nth):
         began = time.monotonic()
@@ -27,11 +28,11 @@ def test_throughput_is_concurrency_over_latency():
 
     with Server(script) as server:
         done = call("al-label-ai", "--judge", "overall", "--base-url", server.url, "--one-order", "--concurrency",
-                    CONCURRENCY, stdin=lines(*records))
+                    concurrency, stdin=lines(*records))
     assert read(done.stdout) == [{**labelled(record), "orders_agree": None} for record in records]
     seconds = max(end for _, end in times) - min(began for began, _ in times)
-    ratio = len(times) / seconds / (CONCURRENCY / LATENCY)
-    print(f"\n{CONCURRENCY} at a time: {len(times)} calls for {len(records)} records in {seconds:.1f} s, "
+    ratio = len(times) / seconds / (concurrency / LATENCY)
+    print(f"\n{concurrency} at a time: {len(times)} calls for {len(records)} records in {seconds:.1f} s, "
           f"{ratio:.2f} of what the server can give")
     assert ratio > 0.8
 
