@@ -112,6 +112,9 @@ def load(auto: type, path: str, device: str, dtype: torch.dtype, fresh: tuple[st
         key, found, wanted = min(info["mismatched_keys"])
         raise click.UsageError(f"{path}: {key} is {list(found)}, the configuration wants {list(wanted)}")
     without_dropout(model)
+    # Mapped from a file, weights begin at any byte, and sums round by it: a resumed run would stray in the last bit.
+    for weight in () if dealt_out(model) else model.parameters():
+        weight.data = weight.data.clone()
     return (model if dealt_out(model) else model.to(device_of(device))).eval()
 
 
