@@ -5,6 +5,7 @@ question that al-label-ai asks and answers in the form that the question wants, 
 """
 
 import re
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -145,3 +146,8 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, port: int):
         super().__init__(("127.0.0.1", port), Handler)
+
+    def handle_error(self, *who: object) -> None:
+        """Called with an exception in hand. That a caller has gone, killed or content, is none to be told."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*who)
