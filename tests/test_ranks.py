@@ -36,11 +36,16 @@ def spare_threads():
 def data(tmp_path_factory):
     """A folder with `pairs.jsonl` and `rewarded.jsonl`: 15 records, in batches of 4 a last one of 3."""
     folder = tmp_path_factory.mktemp("data")
-    (folder / "pairs.jsonl").write_bytes(lines(*pairs(15)))
+    (folder / "pairs.jsonl").write_bytes(lines(*domains(pairs(15))))
     (folder / "rewarded.jsonl").write_bytes(lines(*rewarded(15)))
-    (folder / "held_pairs.jsonl").write_bytes(lines(*pairs(5)))
+    (folder / "held_pairs.jsonl").write_bytes(lines(*domains(pairs(5))))
     (folder / "held.jsonl").write_bytes(lines(*rewarded(5)))
     return folder
+
+
+def domains(records):
+    """The records in two domains of preferences, in turn."""
+    return [{**record, "domain": ("helpful", "harmless")[i % 2]} for i, record in enumerate(records)]
 
 
 RECIPE = ("--batch-size", 4, "--epochs", 3, "--lr", "1e-3", "--dtype", "fp32")
@@ -147,6 +152,7 @@ def alive(process):
 
 @pytest.mark.parametrize("name, args, several", [
     ("al-train-rm", ("--eval-every", 1), ("--zero", 3)),  # keeps the best of its evaluations
+    ("al-train-rm", ("--more", "--resample", 6, "--pack-tokens", 100), ("--zero", 3)),
     ("al-sft", ("--lora", 4), ("--zero", 3)),
     ("al-train-exo", ("--ref", "other"), ("--zero", 3)),  # two models dealt out
     ("al-sft", ("--gradient-checkpointing",), ("--offload", "all")),
