@@ -22,8 +22,8 @@ $$($(1).run)/rw.jsonl: $$($(1).run)/samples.jsonl $(if $(filter oracle,$(REWARDS
 	  $$< $$(into)
 
 # For -pref: people's preferences on as many prompts; with a classifier as reward model, its own among the samples.
-$$($(1).run)/pref.jsonl: $$($(1).run)/$(if $($(1).labels),rw,train).jsonl
-	head -n $$(call of,$(1),prompts) $$< | $(if $($(1).labels),al-pref2rw --to pref --ties skip |) al-pref2rw \
+$$($(1).run)/pref.jsonl: $$($(1).run)/$(if $(value $(1).labels),rw,train).jsonl
+	head -n $$(call of,$(1),prompts) $$< | $(if $(value $(1).labels),al-pref2rw --to pref --ties skip |) al-pref2rw \
 	  > $$@.part && mv $$@.part $$@
 
 $(foreach method,$(METHODS),$$($(1).run)/$(method)/run.json): $$($(1).run)/%/run.json: $$($(1).run)/pref.jsonl $$($(1).run)/rw.jsonl
@@ -33,7 +33,7 @@ $(foreach method,$(METHODS),$$($(1).run)/$(method)/run.json): $$($(1).run)/%/run
 
 # What the chosen answers are worth, to win against.
 $$($(1).run)/chosen.learned.jsonl: $$($(1).run)/test.jsonl $$($(1).run)/rm/run.json
-	al-pref2rw $(if $($(1).labels),--to chosen) $$< | al-score $$($(1).run)/rm $$($(1).reward) $$(call common,$(1)) -o $$@.part && mv $$@.part $$@
+	al-pref2rw $(if $(value $(1).labels),--to chosen) $$< | al-score $$($(1).run)/rm $$($(1).reward) $$(call common,$(1)) -o $$@.part && mv $$@.part $$@
 
 $$($(1).run)/chosen.oracle.jsonl: $$($(1).run)/test.jsonl
 	al-pref2rw $$< | al-score $$($(1).oracle) -o $$@.part && mv $$@.part $$@
@@ -47,5 +47,5 @@ $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows): $$($(1).run)/%.row
 
 $$($(1).run)/report/table.md: $(foreach method,sft $(METHODS),$$($(1).run)/$(method).rows)
 	RUN=$$($(1).run) ORACLE=$(if $(filter toy,$(scale)),$($(1).oracle)) METHODS='sft $(METHODS)' \
-	  PAIRS=$(if $($(1).labels),,yes) bash examples/report.sh
+	  PAIRS=$(if $(value $(1).labels),,yes) bash examples/report.sh
 endef

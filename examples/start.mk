@@ -97,10 +97,10 @@ $(foreach part,train test labels teach,$$($(1).run)/$(part).jsonl): $$($(1).run)
 $$($(1).run)/base/config.json: $$($(1).run)/train.jsonl $$($(1).words)
 	al-data new-model $$(@D) $$^ --size $$(call of,$(1),size)
 
-$$($(1).run)/sft/run.json: $$($(1).run)/$(if $($(1).teach),teach,train).jsonl $$($(1).start)
+$$($(1).run)/sft/run.json: $$($(1).run)/$(if $(value $(1).teach),teach,train).jsonl $$($(1).start)
 	al-sft $$($(1).model) $$< -o $$(@D) --resume $$(call common,$(1)) $$(call of,$(1),lengths) $$(call of,$(1),sft) >> $$(@D).log
 
-$$($(1).run)/rm/run.json: $$($(1).run)/$(if $($(1).labels),labels,train).jsonl $$($(1).run)/sft/run.json
+$$($(1).run)/rm/run.json: $$($(1).run)/$(if $(value $(1).labels),labels,train).jsonl $$($(1).run)/sft/run.json
 	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume $$(call common,$(1)) $$(call of,$(1),lengths) $$(call of,$(1),rm) \
-	  $(if $($(1).labels),--loss classify) >> $$(@D).log
+	  $(if $(value $(1).labels),--loss classify) >> $$(@D).log
 endef

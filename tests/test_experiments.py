@@ -124,7 +124,7 @@ def test_reward_models_of_several_domains(scale, tmp_path):
 @pytest.mark.parametrize(("args", "said"), [
     (["hh-alt-lmc", "SCALE=paper", "MODEL=m"], "JUDGE=name: who judges"),
     (["rlaif", "SCALE=paper", "MODEL=m"], "JUDGE=name: who compares"),
-    (["rtp-alt", "SCALE=paper", "MODEL=m", "WRITING=w"], "CLASSIFIER=name: what classifies texts"),
+    (["rtp-alt", "SCALE=paper", "MODEL=m"], "CLASSIFIER=name: what classifies texts"),
     (["hh-exo", "SCALE=papr"], "SCALE=papr: it is toy or paper"),
     (["hh-exo", "DATA=/nonexistent"], "DATA=/nonexistent: no such folder"),
     (["imdb-exo", f"DATA={ROOT / 'examples'}"], "examples has no "),
@@ -132,6 +132,15 @@ def test_reward_models_of_several_domains(scale, tmp_path):
 def test_a_mistake_is_named(args, said):
     done = planned(*args)
     assert done.returncode == 2 and said in done.stderr
+
+
+@pytest.mark.parametrize("name", ["hh-exo", "hh-args", "rlaif"])
+def test_your_own_pairs_are_enough(name, tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / f"pairs.{part}.jsonl").touch()
+    done = planned(f"runs/{name}-{tmp_path.name}/report/table.md", f"DATA={tmp_path}", "JUDGE=j")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"--from {tmp_path}/pairs.") >= 2 and "--split" not in done.stdout  # all of each file
 
 
 def test_other_data_other_folder():
