@@ -57,6 +57,19 @@ def test_a_teacher_s_file_is_one_object(tmp_path):
     assert done.returncode == 65 and f"{path}: item 2: expected a list of answers, got a string" in done.stderr
 
 
+def test_writing_prompts_as_published(tmp_path):
+    path = tmp_path / "test.wp_source"
+    path.write_text("[ WP ] You wake up .\n[wp] A door opens , and \u2026\n\n[ EU ] \nNo mark .\n")
+    done = call("al-data", "writing-prompts", "--from", path)
+    assert [record["prompt"] for record in records(done)] == ["You wake up .", "A door opens , and \u2026", "No mark ."]
+    assert "2 dropped (no text)" in done.stderr
+    rows = lines({"prompt": "[ WP ] You wake up .", "story": " It is dark . "}, {"prompt": "Go .", "id": "7"})
+    assert records(call("al-data", "writing-prompts", "--from", "-", stdin=rows)) == [
+        {"prompt": "You wake up .", "chosen": " It is dark ."}, {"prompt": "Go .", "id": "7"}]
+    done = call("al-data", "writing-prompts", "--from", "-", stdin=lines({"prompt": 3}))
+    assert done.returncode == 65 and "<stdin>:1: prompt: expected a string, got a number" in done.stderr
+
+
 def test_long_questions_are_counted():
     rows = [{"data": [text, "yes"]} for text in ("a" * 7999, "a" * 8000, "b " * 1999, "b " * 2000)]
     done = call("al-data", "ultrachat", "--from", "-", "--max-chars", 8000, "--max-words", 2000, stdin=lines(*rows))

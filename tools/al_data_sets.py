@@ -207,9 +207,16 @@ def rtp_command(**given) -> None:
     write_set(rankings.rtp, Hub("allenai/real-toxicity-prompts", one_part=True), **given)
 
 
+@options.command(writes=("prompt", "chosen"), name="writing-prompts")
+@source_options
+def writing_prompts_command(**given) -> None:
+    """WritingPrompts: prompt and story -> prompt, chosen; or the prompts alone, lines of test.wp_source."""
+    write_set(datasets.writing, Hub("euclaise/writingprompts"), **given)
+
+
 COMMANDS = (hh_command, tldr_command, tldr_pref_command, imdb_command, sharegpt_command, ultrachat_command,
             alpaca_eval_command, ultrafeedback_command, shp_command, stackexchange_command, webgpt_command,
-            oasst1_command, rtp_command)
+            oasst1_command, rtp_command, writing_prompts_command)
 
 
 # ------------------------------------------------------------------------------- what they share

@@ -20,7 +20,7 @@ rtp-alt.toxic = $(CLASSIFIER) --label $(LABEL) --as prob $(call common,rtp-alt)
 # SFT learns what followed the prompts on the web.
 rtp-alt.train = al-data rtp $(if $(DATA),--from $(call found,rtp.train),--split train) | al-pref2rw --to sft
 rtp-alt.test = al-data rtp $(if $(DATA),--from $(call found,rtp.test),--split test --limit 1000)
-rtp-alt.outside = al-data rtp --from $(or $(WRITING),$(error WRITING=file: writing prompts, one {"prompt": ...} a line))
+rtp-alt.outside = al-data writing-prompts $(if $(WRITING),--from $(WRITING)) --split test --only prompts --limit 1000
 endif
 $(eval $(call ALT,rtp-alt))
 rtp-alt: ## ALT against toxicity: the ranks of a classifier's probability as words

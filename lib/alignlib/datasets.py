@@ -122,6 +122,24 @@ def imdb_labels(row: dict) -> dict:
     return {"text": text, "label": _LABELS[label]}
 
 
+# ------------------------------------------------------------------------------ WritingPrompts
+
+_MARK = re.compile(r"\A\s*\[\s*[A-Za-z]{2}\s*\]\s*")  # of the kind of prompt: "[ WP ] "
+
+
+def writing(row: dict) -> dict:
+    """{prompt: "[ WP ] You wake up .", story} -> {prompt, chosen}, the mark left out; of a prompt alone {prompt}.
+
+    Source: Fan et al. 2018, Hierarchical Neural Story Generation.
+    """
+    prompt = _MARK.sub("", string(row, "prompt")).strip()
+    if not prompt:
+        raise Skip("no text")
+    if "story" not in row:
+        return {**row, "prompt": prompt}
+    return {"prompt": prompt, "chosen": f" {string(row, 'story').strip()}"}
+
+
 # ----------------------------------------------------------------------------- row -> record
 
 

@@ -34,6 +34,9 @@ def from_file(name: str) -> Iterator[Row]:
         yield from _csv(name)
     elif name.endswith(".txt"):
         yield name, {"text": Path(name).read_text(encoding="utf-8"), "label": Path(name).parent.name}
+    elif name.endswith(".wp_source"):  # a prompt a line
+        with open(name, encoding="utf-8") as lines:
+            yield from ((f"{name}:{number}", {"prompt": line}) for number, line in enumerate(lines, 1))
     elif name.endswith(".json") and _is_array(name):
         yield from _array(name)
     else:
