@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -290,6 +291,11 @@ def test_wrong_models_are_2_in_one_line(tmp_path):
     assert "a policy is needed here" in refused(lm=world().reward)
     assert "a reward model (sequence classifier) is needed here" in refused(rm=world().policy)
     assert "a classifier with 3 labels; a reward model has one" in refused(rm=world().classifier)
+    pooled = world().new("pooled")
+    shutil.copytree(world().reward, pooled)
+    settings = json.loads((pooled / "config.json").read_text())
+    (pooled / "config.json").write_text(json.dumps({**settings, "reward_pool": "mean"}))
+    assert "reads the mean over a text" in refused(rm=pooled)
     assert "its tokenizer is not that of" in refused(rm=tiny.save(tiny.classifier("llama"), tmp_path / "other"))
     for what, (path, word) in world().wrong(world().reward).items():
         message = refused(rm=path)

@@ -76,6 +76,9 @@ def fit_together(policy: Packed, lm: str, reward: Packed, rm: str) -> None:
         raise click.UsageError(f"{rm}: a classifier with {labels} labels; a reward model has one")
     if not hasattr(reward.core, "score"):
         raise click.UsageError(f"{rm}: a {type(reward.core).__name__} cannot be asked about a text that goes on")
+    if reward.pooling != "last":
+        raise click.UsageError(f"{rm}: reads the {reward.pooling} over a text (al-train-rm --pool); al-args asks at the "
+                               "last token")
     if reward.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise click.UsageError(f"{rm}: its tokenizer is not that of {lm}")
     for path, model in ((lm, policy), (rm, reward)):
