@@ -90,7 +90,7 @@ def curve(files, field, smooth, title, plot, output, as_json) -> None:
             raise jsonl.DataError(f"{name}: no line has {field}")
         for key in names or [field]:
             steps, values, figures = follow(entries, key)
-            series[name if key == field else f"{name} {key}"] = steps, values
+            series[name if key == field else key if len(files) == 1 else f"{name} {key}"] = steps, values
             logs.append({"log": name, **({} if key == field else {"field": key}), **figures})
             summary.count(steps=len(values))
     if plot:
