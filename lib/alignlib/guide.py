@@ -77,8 +77,8 @@ def fit_together(policy: Packed, lm: str, reward: Packed, rm: str) -> None:
     if not hasattr(reward.core, "score"):
         raise click.UsageError(f"{rm}: a {type(reward.core).__name__} cannot be asked about a text that goes on")
     if reward.pooling != "last":
-        raise click.UsageError(f"{rm}: reads the {reward.pooling} over a text (al-train-rm --pool); al-args asks at the "
-                               "last token")
+        raise click.UsageError(f"{rm}: reads the {reward.pooling} over a text (al-train-rm --pool); it must read the "
+                               "last token here")
     if reward.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise click.UsageError(f"{rm}: its tokenizer is not that of {lm}")
     for path, model in ((lm, policy), (rm, reward)):
