@@ -184,6 +184,12 @@ def test_an_empty_grid_is_refused(tmp_path):
     assert "grid: no settings" in refused("--grid", tmp_path / "grid", code=65)
 
 
+def test_an_option_that_no_line_of_a_grid_reads_is_refused(tmp_path):
+    (tmp_path / "grid").write_bytes(lines(*GRID[:4]))
+    said = refused("--grid", tmp_path / "grid", "--segment", 3)
+    assert "--segment does nothing for --method best-of-n, greedy, stochastic" in said
+
+
 def test_records_of_a_line_leave_and_are_found_again_together(tmp_path):
     """A kill in the middle of a write of three: the line's turn comes again; after it: it is done."""
     (tmp_path / "in").write_bytes(lines({"n": 0}, {"n": 1}))
@@ -326,7 +332,9 @@ def test_numbers_that_overflow_name_the_record():
     (("--temperature", 1), "--temperature does nothing for --method greedy"),
     (("--method", "best-of-n", "--topk", 5), "--topk does nothing for --method best-of-n"),
     (("--method", "best-of-n", "--segment", 5), "--segment does nothing for --method best-of-n"),
-    (("--lm-device", "moon"), "moon"), (("-m", CONTEXT), f"the model's context is {CONTEXT} tokens"),
+    (("--method", "segment", "--score-end", "text"), "--score-end does nothing for --method segment"),
+    (("--lm-device", "moon"), "--lm-device moon: no such device"), (("--rm-device", "cuda:99"), "--rm-device cuda:99"),
+    (("-m", CONTEXT), f"the model's context is {CONTEXT} tokens"),
 ])
 def test_what_cannot_do_is_refused(given, said):
     assert said in refused(*given)

@@ -135,6 +135,12 @@ def test_al_sample_writes_it_in_any_company(tmp_path):
     assert [r["completions"] for r in sample(prompts(7), "--contrastive", 0)] == [r["completions"] for r in greedy]
 
 
+def test_a_model_of_nan_is_1_and_names_the_record():
+    done = run("al-sample", world().broken(world().policy), *HOW, stdin=lines(*prompts(1)))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("<stdin>:1: the model's logits are not finite\n")
+
+
 @pytest.mark.parametrize(("given", "said"), [
     (("--temperature", 1), "--temperature does nothing for --contrastive"),
     (("--greedy",), "--greedy does nothing for --contrastive"),

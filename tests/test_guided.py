@@ -3,9 +3,11 @@
 import json
 import random
 
+import click
 import pytest
 import tiny
 import torch
+import transformers
 
 from alignlib import decode, guided, models, segments, tree
 from alignlib.guided import Guided, Pair
@@ -379,6 +381,14 @@ def test_a_model_that_gives_other_numbers_is_given_copies(capsys, monkeypatch):
     assert tree.kind_of(made) is tree.Copies
     assert "candidates on a shared cache differ by" in capsys.readouterr().err
     assert made.core.config._attn_implementation != tree.NAME
+
+
+def test_a_model_that_cannot_be_copied_either_is_refused():
+    """Mamba's state is no list of keys and values."""
+    mamba = transformers.MambaForCausalLM(transformers.MambaConfig(
+        vocab_size=tiny.VOCABULARY, hidden_size=32, num_hidden_layers=2)).eval()
+    with pytest.raises(click.UsageError, match="a MambaForCausalLM cannot be asked about a text that goes on: copies"):
+        tree.kind_of(Policy(mamba, tiny.tokenizer()))
 
 
 # -- numbers that are none --------------------------------------------------------------------------------------

@@ -185,3 +185,16 @@ def test_a_fingerprint_sees_a_change_anywhere_in_the_weights(tmp_path):
     before = options.fingerprint(str(tmp_path))
     weights.write_bytes(bytes((1 << 20) - 1) + b"1")
     assert options.fingerprint(str(tmp_path)) != before
+
+
+def test_help_says_a_range_where_there_is_one(capfd):
+    @options.command(name="al-test")
+    @options.click.option("--any", type=options.Finite(), default=1.0)
+    @options.click.option("--share", type=options.Finite(0, 1), default=0.5)
+    def main(any, share):
+        """Nothing."""
+
+    with pytest.raises(SystemExit):
+        main.main(["--help"], "al-test")
+    said = " ".join(capfd.readouterr().out.split())
+    assert "--any FLOAT RANGE [default: 1.0]" in said and "[default: 0.5; 0<=x<=1]" in said

@@ -75,8 +75,7 @@ def main(lm, rm, files, output, resume, on_error, rejects, shard, number, max_ne
         raise click.UsageError("--stop: an empty text would stop everything")
     plain = search.Search(**{name: given.pop(name) for name in SETTINGS})
     searches = search.read(grid, plain) if grid else [plain]
-    if not grid:
-        must_be_used(plain.method)
+    must_be_used(searches)
     summary = options.Summary()
     from alignlib.guide import Guide
     from alignlib.sampling import Sampling
@@ -104,13 +103,16 @@ def main(lm, rm, files, output, resume, on_error, rejects, shard, number, max_ne
         summary.close(stream)
 
 
-def must_be_used(method):
-    """Refuse settings that would do nothing."""
-    context = click.get_current_context()
-    for name in SETTINGS:
-        given = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
-        if given and name not in ("method", *search.USES[method]):
-            raise click.UsageError(f"--{name.replace('_', '-')} does nothing for --method {method}")
+def must_be_used(searches):
+    """Refuse options that would do nothing for any of the searches."""
+    context, methods = click.get_current_context(), {setting.method for setting in searches}
+    used = {"method"}.union(*(search.USES[method] for method in methods))
+    if any(setting.by_token for setting in searches):
+        used.add("score_end")
+    for name in (*SETTINGS, "score_end"):
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE and name not in used:
+            option, named = f"--{name.replace('_', '-')}", ", ".join(sorted(methods))
+            raise click.UsageError(f"{option} does nothing for --method {named}")
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ class Guide:
     def __init__(self, lm: str, rm: str, how: Sampling, searches: Sequence[Search], *, lm_device: str, rm_device: str,
                  lm_dtype: str, rm_dtype: str, score_end: str | None, window: int, batch_tokens: int, **prompts):
         self.how, self.searches, self.window = how, searches, window
+        for option, device in (("--lm-device", lm_device), ("--rm-device", rm_device)):
+            models.device_of(device, option)
         policy, reward = models.load_policy(lm, lm_device, lm_dtype), models.load_reward(rm, rm_device, rm_dtype)
         fit_together(policy, lm, reward, rm)
-        for model in (policy, reward):
-            lay_out(model.core)
         # Of both, so that neither sees more of a prompt than the other.
         room = limits(min(policy.context, reward.context), how, **prompts)
         self.encoder = models.encoder(policy, **room)
@@ -35,6 +35,8 @@ class Guide:
         said = getattr(reward.core.config, "reads_eos", None)  # al-train-rm says it, others' reward models say nothing
         self.pair = Pair(policy, reward, self.encoder, how, batch_tokens=batch_tokens, reads_eos=bool(said),
                          ends_are_tokens=score_end == "token" if score_end else said is not False)
+        for model in (policy, reward):
+            lay_out(model.core)
         for search in searches:
             if search.by_token and search.topk > self.pair.vocabulary:
                 raise click.UsageError(f"topk {search.topk}: the models know {self.pair.vocabulary} tokens")

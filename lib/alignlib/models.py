@@ -28,7 +28,7 @@ DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropou
             "embd_pdrop", "attn_pdrop", "classifier_dropout", "summary_first_dropout")
 
 
-def device_of(name: str) -> torch.device:
+def device_of(name: str, option: str = "--device") -> torch.device:
     """ "auto" is the GPU where there is one. Raises UsageError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -37,11 +37,11 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise click.UsageError(f"--device {name}: no such device; there are cpu, cuda, cuda:1, ...") from error
+        raise click.UsageError(f"{option} {name}: no such device; there are cpu, cuda, cuda:1, ...") from error
     kind = torch.accelerator.current_accelerator()
     there = torch.accelerator.device_count() if kind and kind.type == device.type else 0
     if device.type != "cpu" and (device.index or 0) >= there:
-        raise click.UsageError(f"--device {name}: torch finds {there} {device.type} devices here")
+        raise click.UsageError(f"{option} {name}: torch finds {there} {device.type} devices here")
     return device
 
 

@@ -77,6 +77,10 @@ class Finite(click.FloatRange):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        """What --help says of the bounds: nothing where there are none (click would say x<=None)."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
 
 class Seed(click.ParamType):
     """A whole number of 64 bits, its sign included."""

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import click
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
@@ -247,6 +248,24 @@ def common(one: list[int], other: list[int]) -> int:
 def kind_of(model: Packed) -> type[Tree] | type[Copies]:
     """Tree, where it gives this model's numbers; else Copies, with a warning. Asked once, on load.
 
+    Raises UsageError for a model with which copies do not give them either.
+    """
+    before = model.core.config._attn_implementation
+    wrong = tried(Tree, model)
+    if not wrong:
+        return Tree
+    model.core.set_attn_implementation(before)
+    if failed := tried(Copies, model):
+        raise click.UsageError(f"{model.core.name_or_path}: a {type(model.core).__name__} cannot be asked about a text "
+                               f"that goes on: copies of its cache {failed}")
+    print(f"warning: {type(model.core).__name__}: candidates on a shared cache {wrong}; using copies of it",
+          file=sys.stderr)
+    return Copies
+
+
+def tried(kind: type[Tree] | type[Copies], model: Packed) -> str:
+    """How its states are not those of whole texts, "" if they are.
+
     Slots of unlike and of like needs, a branch that is not the first, text and branches in one pass.
     """
     tokens = [token % model.core.config.vocab_size for token in range(3, 20)]
@@ -254,23 +273,20 @@ def kind_of(model: Packed) -> type[Tree] | type[Copies]:
     texts = [[*start, kept, more, token] for start, kept in ((one, branches[1]), (other, branches[2]))
              for token in branches]
     rows = [torch.tensor([text], device=model.device) for text in texts]
-    plain = [model.core.base_model(input_ids=row, use_cache=False).last_hidden_state[0, -1] for row in rows]
-    before = model.core.config._attn_implementation
+    plain = torch.stack([model.core.base_model(input_ids=row, use_cache=False).last_hidden_state[0, -1]
+                         for row in rows])
+    if not plain.isfinite().all():
+        return ""  # a broken model's numbers say nothing; who uses them names the record
     try:
-        tree = Tree(model, 2, 16)
-        tree.ask([(0, one, branches), (1, other, branches)])
-        tree.keep([(0, 1), (1, 2)])
-        hidden = tree.ask([(slot, [more], branches) for slot in (0, 1)])
-        error = apart(hidden[[1, 2, 3, 5, 6, 7]], torch.stack(plain))  # 0 and 4 are of `more`
-        reason = f"differ by {error:.1e} of their length"
+        made = kind(model, 2, 16)
+        made.ask([(0, one, branches), (1, other, branches)])
+        made.keep([(0, 1), (1, 2)])
+        hidden = made.ask([(slot, [more], branches) for slot in (0, 1)])
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as failure:
-        error, reason = float("inf"), f"fail ({str(failure).strip().splitlines()[0]})"
-    if error <= (0.1 if model.core.dtype in (torch.bfloat16, torch.float16) else 1e-3):
-        return Tree
-    model.core.set_attn_implementation(before)
-    print(f"warning: {type(model.core).__name__}: candidates on a shared cache {reason}; using copies of it",
-          file=sys.stderr)
-    return Copies
+        return f"fail ({str(failure).strip().splitlines()[0]})"
+    error = apart(hidden[[1, 2, 3, 5, 6, 7]], plain)  # 0 and 4 are of `more`
+    near = error <= (0.1 if model.core.dtype in (torch.bfloat16, torch.float16) else 1e-3)
+    return "" if near else f"differ by {error:.1e} of their length"
 
 
 AttentionInterface.register(NAME, attention)
