@@ -297,3 +297,33 @@ def test_an_oracle_wants_a_prompt_that_is_one():
     record = '{"prompt": 5, "messages": [{"role": "user", "content": "x"}], "completions": [""]}\n'
     done = run("al-score", "toy:polite", stdin=record)
     assert done.returncode == 65 and "prompt: expected a string" in done.stderr
+
+
+# -- texts that stop ---------------------------------------------------------------------------------------------
+
+
+def test_stop_strings_cut_what_was_decoded_without_them():
+    """As if it had been said while sampling; of what is cut nothing else stays that was said of the whole."""
+    free = read(run("al-sample", world().policy, "-m", 16, "-n", 3, stdin=lines(*prompts(6))).stdout)
+    letter = max("aeio", key=lambda one: sum(one in text for record in free for text in record["completions"]))
+    stop = ("--stop", letter, "--stop", "\0never")
+    told = read(run("al-sample", world().policy, "-m", 16, "-n", 3, *stop, stdin=lines(*prompts(6))).stdout)
+    stale = [{**record, "logps": [0.0] * 3, "rewards": [0.0] * 3, "id": "7"} for record in free]
+    done = run("al-score", world().reward, *stop, "--as-field", "mine", stdin=lines(*stale))
+    cut = 0
+    for before, one, wanted in zip(stale, read(done.stdout), score(told, model=world().reward), strict=True):
+        assert one["completions"] == wanted["completions"] and one["finish_reasons"] == wanted["finish_reasons"]
+        assert one["mine"] == pytest.approx(wanted["rewards"], **NEAR)
+        changed = [text != other for text, other in zip(one["completions"], before["completions"], strict=True)]
+        assert set(before) - set(one) == ({"logps", "rewards"} if any(changed) else set())
+        cut += sum(changed)
+    assert 0 < cut < 18 and f"18 completions, {cut} stopped" in done.stderr
+    oracle = score(told, model="toy:polite")
+    assert flat(score(free, *stop, model="toy:polite")) == flat(oracle)
+
+
+@pytest.mark.parametrize(("args", "said"), [(("--logps", "--stop", "x"), "--stop goes with rewards"),
+                                            (("--stop", ""), "--stop: an empty text")])
+def test_stop_strings_that_make_no_sense_are_refused(args, said):
+    done = run("al-score", world().policy, *args, stdin=lines(*unscored(1)))
+    assert (done.returncode, done.stdout) == (2, "") and said in one_line(done.stderr)

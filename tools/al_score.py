@@ -6,6 +6,7 @@ pipe  al-sample sft -n 4 prompts.jsonl | al-score rm | al-pref2rw --to pref > pa
 """
 
 import math
+from operator import ne
 
 import click
 
@@ -29,12 +30,14 @@ WINDOW = 32  # records batched together
 @click.option("--negate", is_flag=True, help="Turn the rewards' sign.")
 @click.option("--calibrated", is_flag=True, help="Divide a reward model's scores by its temperature, which al-eval rm "
               "--fit-temperature has put into its folder.")
+@click.option("--stop", multiple=True, help="A text that ends a completion: what is from there on is cut off, in the "
+              "record too; may be repeated.")
 @click.option("--as-field", help="The field to write.  [default: rewards, or logps]")
 @click.option("--pack-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")
 @recipe.limit_options
 @recipe.device_options
 def main(model, files, output, resume, on_error, rejects, shard, logps, perplexity, temperature, label, form, negate,
-         calibrated, as_field, pack_tokens, dtype, device, **limits):
+         calibrated, stop, as_field, pack_tokens, dtype, device, **limits):
     """Score each completion under MODEL: a folder, a name on the Hub, or toy:NAME (helpful, harmless, ...).
 
     Streams, a window of records at a time. A prompt is computed once for all its completions.
@@ -54,6 +57,10 @@ def main(model, files, output, resume, on_error, rejects, shard, logps, perplexi
         raise click.UsageError("--label, --as and --negate go with a classifier, not with --logps or --perplexity")
     if calibrated and (wants_policy or label or form != "logit"):
         raise click.UsageError("--calibrated goes with a reward model, not with --logps, --perplexity, --label or --as")
+    if stop and wants_policy:
+        raise click.UsageError("--stop goes with rewards: log-probabilities are of all that was sampled")
+    if not all(stop):
+        raise click.UsageError("--stop: an empty text would stop everything")
     if model.startswith("toy:"):
         if wants_policy or label or form != "logit" or calibrated:
             raise click.UsageError(f"{model}: an oracle, neither a policy nor a classifier")
@@ -64,10 +71,13 @@ def main(model, files, output, resume, on_error, rejects, shard, logps, perplexi
     else:
         temperature = temperature_of(model) if calibrated else 1
         scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form, temperature)
+    from alignlib.sampling import ended
 
     def prepare(record):
+        """The record, its completions cut where they stop, and what the scorer makes of it."""
         records.require_completions(record)
-        return scorer.prepare(record)
+        record = ended(record, stop) if stop else record
+        return record, scorer.prepare(record)
 
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
         for lines in stream.windows(scorer.window):
@@ -76,12 +86,13 @@ def main(model, files, output, resume, on_error, rejects, shard, logps, perplexi
                     if not all(map(math.isfinite, values)):
                         raise FloatingPointError(f"{line.where}: {model} gives {field} that are not finite")
                     figures[field] = [-value for value in values] if negate else values
-                record = {**line.record, **figures}
+                record = {**line.data[0], **figures}
                 if name in figures:
                     record.pop(f"{name}_temperature", None)
                     record |= {f"{name}_temperature": temperature} if temperature != 1 else {}
                 stream.write(line, record)
-                summary.count(completions=len(record["completions"]))
+                stopped = sum(map(ne, record["completions"], line.record["completions"])) if stop else 0
+                summary.count(completions=len(record["completions"]), **{"stopped": stopped} if stop else {})
         summary.count(tokens=scorer.tokens, **scorer.cut)
         summary.close(stream)
 
@@ -111,7 +122,7 @@ class Oracle:
 
     def score(self, lines):
         for line in lines:
-            prompt, completions = line.record["prompt"], line.record["completions"]
+            prompt, completions = line.data[0]["prompt"], line.data[0]["completions"]
             yield {self.field: [self.ask(self.name, prompt, text) for text in completions]}
 
 
@@ -136,7 +147,7 @@ class Packed:
         """One {field: numbers} a line, in order."""
         import torch
 
-        examples, found = [line.data for line in lines], [{} for _ in lines]
+        examples, found = [line.data[1] for line in lines], [{} for _ in lines]
         for indices in self.model.plan(examples, range(len(examples)), self.pack_tokens):
             batch = self.model.pack([examples[i] for i in indices])
             self.tokens += batch.tokens

@@ -75,6 +75,23 @@ def stop_place(text: str, stop: tuple[str, ...]) -> int | None:
     return min((at for end in stop if (at := text.find(end)) >= 0), default=None)
 
 
+def ended(record: dict, stop: tuple[str, ...]) -> dict:
+    """The record as if its completions had been sampled with these stop strings.
+
+    Where that takes something from one of them, what was said of the whole ones goes: ids, log-probabilities, scores.
+    """
+    places = [stop_place(text, stop) for text in record["completions"]]
+    if set(places) <= {None}:
+        return record
+    gone = {*records.ALIGNED, "logps_temperature", "ref_logps_temperature", "rewards_temperature"} - {"temperatures"}
+    kept = {name: value for name, value in record.items() if name not in gone or name == "finish_reasons"}
+    kept["completions"] = [text[:place] for text, place in zip(record["completions"], places, strict=True)]
+    if "finish_reasons" in kept:
+        kept["finish_reasons"] = [reason if place is None else "stop"
+                                  for reason, place in zip(record["finish_reasons"], places, strict=True)]
+    return kept
+
+
 def cut(draw: Draw, encoder: Encoder, stop: tuple[str, ...]) -> None:
     """Fill in the text of a done draw; at a stop string it ends, and its ids are those of what is left."""
     draw.text = encoder.decode(draw.ids)
