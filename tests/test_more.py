@@ -9,8 +9,10 @@ from safetensors.torch import load_file
 from world import lines, log, one_line, pairs, read, rewarded, run, stopped, weights, world
 
 from al_train_rm import Ranking
-from alignlib import losses, more
+from al_train_rm_more import More
+from alignlib import losses, models, more
 from alignlib.order import Balanced, batch_at, steps_an_epoch
+from alignlib.pack import pack
 
 DOMAINS = ("harmless", "helpful", "polite")
 
@@ -101,6 +103,8 @@ def test_the_solver_at_any_scale(scale):
             made = more.weights(vectors * scale)
             assert gap(vectors, made) < 1e-12 and made.sum().item() == pytest.approx(1)
     assert more.weights(torch.zeros(4, 3)).tolist() == [0.25] * 4
+    assert more.weights(torch.tensor([[1e30, 0.0], [0.0, 1e30]])).tolist() == pytest.approx([0.5, 0.5])  # in float32
+    assert more.weights(torch.tensor([[1.0, 2.0], [float("nan"), 0.0]])).isnan().all()
     assert more.weights(torch.tensor([[0.0, 0.0], [3.0, 4.0]])).tolist() == [1, 0]  # nothing is shorter than nothing
     assert more.weights(double([[1.0, 0.0], [0.0, 2.0]])).tolist() == pytest.approx([0.8, 0.2])  # by hand
 
@@ -243,7 +247,9 @@ def test_the_split_into_packs_changes_nothing_and_a_stopped_run_goes_on(tmp_path
     whole, entries = train(mixed(9, 3), *args)
     assert {f"eval_accuracy_{name}" for name in DOMAINS} < {name for entry in entries for name in entry}
     last = next(entry for entry in reversed(entries) if "eval_accuracy" in entry)
-    assert sum(last[f"eval_accuracy_{name}"] for name in DOMAINS) / 3 == pytest.approx(last["eval_accuracy"])
+    for what in ("loss", "accuracy"):  # domains of one size
+        assert sum(last[f"eval_{what}_{name}"] for name in DOMAINS) / 3 == pytest.approx(last[f"eval_{what}"])
+        assert sum(last[f"{what}_{name}"] for name in DOMAINS) / 3 == pytest.approx(last[what])
     out = world().new("more")
     code, _, _ = stopped("al-train-rm", world().policy, "-o", out, "--batch-size", 6, "--lr", "1e-3", "--dtype", "fp32",
                          *args, stdin=lines(*mixed(9, 3)))
@@ -276,11 +282,21 @@ def test_a_domain_without_a_gradient_makes_no_nan(tmp_path):
             assert entry["loss_polite"] == pytest.approx(0.6931, abs=1e-4) and entry["grad_norm"] > 0
 
 
-def test_what_domains_have_to_be():
+def test_a_run_that_goes_wrong_says_where():
+    out = world().new("more")
+    done = run("al-train-rm", world().policy, "-o", out, "--more", "--lr", 1e30, "--clip", 0, "--dtype", "fp32",
+               "--batch-size", 3, stdin=lines(*mixed(9)))
+    assert done.returncode == 1 and "the loss is nan at step 2" in one_line(done.stderr)
+
+
+def test_what_domains_have_to_be(tmp_path):
     good = mixed(9)
     assert "<stdin>:10: domain: missing" in refused([*good, *pairs(1)], "--more")
     assert "one domain only, 'helpful'" in refused([{**record, "domain": "helpful"} for record in good], "--more")
     assert "domain 'new': one record only" in refused([*good, {**good[0], "domain": "new"}], "--more")
+    (tmp_path / "eval").write_bytes(lines({**good[0], "domain": "new"}))
+    assert "domain 'new': one record only" in refused([*good, {**good[0], "domain": "new"}], "--more", "--eval",
+                                                      tmp_path / "eval")
     tied = [{**record, "rewards": [1, 1], "domain": "new"} for record in good[:3]]
     assert "domain 'new': no record with two different scores" in refused([*good, *tied], "--more")
     assert "not the same number of each of 3 domains" in refused(good, "--more", "--resample", 4, "--batch-size", 8,
@@ -323,6 +339,31 @@ def test_a_pooled_score_is_of_the_whole_text(pool):
     assert json.loads((again / "config.json").read_text())["reward_pool"] == pool
 
 
+def test_pooling_knows_its_rows_however_they_lie():
+    """Of places' own numbers: rows with a shared prompt, one a completion, all in one row."""
+    model = models.RewardModel(tiny.classifier("llama"), tiny.tokenizer())
+    examples = [tiny.example(6, 3, 5, seed=1), tiny.example(2, 4, 0, seed=2)]
+    texts = [example.prompt + part for example in examples for part in example.completions]
+    for pool, by in (("mean", lambda text: sum(text) / len(text)), ("max", max), ("last", lambda text: text[-1])):
+        model.core.config.reward_pool = pool
+        for how in ({}, {"shared": False}, {"flat": True}):
+            batch = pack(examples, **how)
+            read = model.pooled(batch.ids.flatten()[:, None].double(), batch)
+            assert read[:, 0].tolist() == pytest.approx([by(text) for text in texts])
+
+
+def test_an_encoder_reads_in_its_own_way(tmp_path):
+    from transformers import BertConfig, BertForSequenceClassification
+
+    encoder = BertForSequenceClassification(BertConfig(
+        vocab_size=tiny.VOCABULARY, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        num_labels=1, pad_token_id=tiny.VOCABULARY - 1))
+    tiny.save(encoder, tmp_path / "encoder")
+    for args in (("--more",), ("--pool", "last"), ("--lm-coef", 1)):
+        done = run("al-train-rm", tmp_path / "encoder", "-o", world().new(), *args, stdin=lines(*mixed(6)))
+        assert done.returncode == 2 and "BertForSequenceClassification reads its text in its own" in done.stderr
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_language_modelling_term(tied, tmp_path):
     """The mean over the best completion's tokens, by the policy's own head."""
@@ -337,6 +378,24 @@ def test_the_language_modelling_term(tied, tmp_path):
     scored = read(run("al-score", policy, "--perplexity", "--dtype", "fp32", stdin=lines(*best)).stdout)
     wanted = sum(torch.tensor(record["perplexities"][0]).log().item() for record in scored) / len(records)
     assert with_term["loss"] - plain["loss"] == pytest.approx(0.5 * wanted, rel=1e-4)
+
+
+def test_the_term_is_not_weighed_by_domain():
+    """A domain whose gradient says nothing still learns to speak."""
+    reward = models.RewardModel(tiny.classifier("llama"), tiny.tokenizer())
+    words = tiny.causal("llama").get_output_embeddings()
+    examples = [tiny.example(9, 5, 7, 4, seed=i, rewards=[2.0, 1.0, 0.0], domain=[i % 2] * 3) for i in range(4)]
+    batch = reward.pack(examples)
+    found = []
+    for coefficient in (0.0, 0.5):
+        objective = More(names=["a", "b"], normalize="none", lm_coef=coefficient, words=words)
+        loss, figures = objective(reward, batch)
+        found.append((loss.item(), objective.weigh([True]).item()))
+        assert ("lm_loss" in figures) == (coefficient > 0)
+    (plain, weighed), (total, both) = found
+    added = 0.5 * 3 * figures["lm_loss"].item()  # three pairs a record
+    assert abs(weighed - plain) > 0.1 and added > 1
+    assert (total - plain, both - weighed) == pytest.approx((added, added), rel=1e-5)
 
 
 def test_the_term_falls_when_it_is_trained_on():

@@ -28,8 +28,10 @@ from alignlib.jsonl import Skip
 @click.option("--soft", type=options.Finite(min=0), default=0.0,
               help="Take sigmoid(so many times the gap of the rewards) for the probability that the better one is.")
 @click.option("--lm-coef", type=options.Finite(min=0), default=0.0,
-              help="Add so many times the mean -log pi(token) of the best completion, by MODEL's own output head.")
-@click.option("--more", is_flag=True, help="MORE: weigh the `domain`s of a step by their gradients at the head.")
+              help="Add so many times the mean -log pi(token) of the best completion, by MODEL's own output head: its "
+                   "embeddings, or a matrix that stays as it is and is not saved.")
+@click.option("--more", is_flag=True,
+              help="MORE: weigh the `domain`s of a step by their gradients at the head; all its packs are in memory.")
 @click.option("--resample", type=click.IntRange(min=1), metavar="SIZE",
               help="--more: so many records of each domain an epoch, equally many a step.  [default: as they come]")
 @click.option("--alpha", type=options.Finite(0, 1, min_open=True), default=0.99,
@@ -67,13 +69,13 @@ def main(model, files, recipe, loss, rm_eos, pool, more, resample, **how):
     names = objective.settle(examples, held_out)
     order = objective.order(examples, resample, recipe.batch_size) if resample else None
     reward = models.new_reward(start, names, recipe.device, recipe.dtype, recipe.seed)
+    if not hasattr(reward.core, "score") and (more or pool or how["lm_coef"]):
+        raise click.UsageError(f"{model}: a {type(reward.core).__name__} reads its text in its own way: no --more, no "
+                               "--pool, no --lm-coef")
     reward.core.config.reads_eos = rm_eos
     reward.core.config.reward_pool = pool or reward.pooling
     if how["lm_coef"]:
         objective.words = models.output_head(model, reward)
-    if not hasattr(reward.core, "score") and (more or reward.pooling != "last"):
-        raise click.UsageError(f"{model}: a {type(reward.core).__name__} reads its text in its own way: no --more, no "
-                               "--pool")
     train.start(reward, order or examples, recipe, run)
     if reward.pooling != "last":
         run.keep("README.md", CARD.format(pool=reward.pooling).encode())
@@ -135,36 +137,43 @@ class Ranking:
         return sum(one > other for one in rewards for other in rewards)
 
     def __call__(self, model, batch):
-        scores, _, loss = self.ask(model, batch)
-        accuracy, best, worst = self.figures(scores, batch.values["rewards"])
-        return loss.sum(), {"accuracy": accuracy.sum(), "best_score": best.sum(), "worst_score": worst.sum()}
+        rewards = batch.values["rewards"]
+        scores, _, loss, nll = self.ask(model, batch)
+        figures = self.figures(scores, rewards, nll)
+        return (loss + self.added(nll, rewards)).sum(), {name: values.sum() for name, values in figures.items()}
 
-    def figures(self, scores, rewards):
-        """Of each example, [E]: pair accuracy, the score of its best completion, of its worst."""
+    def figures(self, scores, rewards, nll):
+        """Of each example, [E]: pair accuracy, the scores of its best and its worst completion; of --lm-coef, nll."""
         best = scores.gather(1, rewards.argmax(1, keepdim=True))[:, 0]
         worst = scores.gather(1, rewards.argmin(1, keepdim=True))[:, 0]
         gaps, better = scores[:, :, None] - scores[:, None, :], ordered(rewards)
         right = (gaps > 0).float() + 0.5 * (gaps == 0).float()
-        return (right * better).sum((1, 2)) / better.sum((1, 2)), best, worst
+        accuracy = (right * better).sum((1, 2)) / better.sum((1, 2))
+        found = {"accuracy": accuracy, "best_score": best, "worst_score": worst}
+        return found | ({"lm_loss": nll} if self.lm_coef else {})
+
+    def added(self, nll, rewards):
+        """What --lm-coef adds to each example's loss, [E]; as a step's loss is a mean over pairs, it goes by pairs."""
+        return self.lm_coef * ordered(rewards).sum((1, 2)) * nll
 
     def ask(self, model, batch):
-        """Scores [E, K], what the head read [E * K, H], and the loss of each example [E]."""
+        """Scores [E, K], what the head read [E * K, H]; of each example, [E], the ranking's loss, and `nll`'s."""
         from alignlib import losses
 
         rewards = batch.values["rewards"]
         if not hasattr(model.core, "score"):
             scores = model.scores(batch)
-            return scores, None, losses.ranking(scores, rewards, self.margin, self.soft)
+            loss = losses.ranking(scores, rewards, self.margin, self.soft)
+            return scores, None, loss, loss.new_zeros(loss.shape)
         with model.precision():
             hidden = model.hidden(batch)
             read = model.pooled(hidden, batch)
             scores = model.core.score(read).float().view(batch.shape)
         loss = losses.ranking(scores, rewards, self.margin, self.soft)
-        if self.lm_coef:
-            loss = loss + self.lm_coef * ordered(rewards).sum((1, 2)) * self.surprise(model, hidden, batch)
-        return scores, read, loss
+        nll = self.nll(model, hidden, batch) if self.lm_coef else loss.new_zeros(loss.shape)
+        return scores, read, loss, nll
 
-    def surprise(self, model, hidden, batch):
+    def nll(self, model, hidden, batch):
         """Mean -log pi(token) of each example's best completion: [E]."""
         import torch
 

@@ -20,7 +20,8 @@ class More(Ranking):
     names: list[str] = field(default_factory=list)  # of the domains
     state: dict = field(default_factory=dict)  # the momentum [T, H]
     held: list = field(default_factory=list)  # of the step's packs
-    share: list[float] = field(default_factory=list)  # of the held-out examples that are the domain's
+    shares: dict[int, tuple[float, float]] = field(default_factory=dict)  # of the held-out examples, of their pairs
+    sized: tuple[str, ...] = ()
 
     def example(self, encoder, record):
         records.require(record, "domain")
@@ -37,15 +38,26 @@ class More(Ranking):
             number = order.index(self.names[example.values["domain"][0]])
             example.values["domain"] = [number] * len(example.completions)
         self.names = order
+        self.expect(held_out)
         counts = Counter(example.values["domain"][0] for example in examples)
-        tests = Counter(example.values["domain"][0] for example in held_out)
-        self.share = [tests[number] / max(len(held_out), 1) for number in range(len(order))]
         for number, name in enumerate(order):
-            if counts[number] < 2 and not tests[number]:
-                what = "one record only" if counts[number] else "no record with two different scores"
-                raise DataError(f"domain {name!r}: {what}")
+            if counts[number] == 1:
+                raise DataError(f"domain {name!r}: one record only")
+            if not counts[number] and number not in self.shares:
+                raise DataError(f"domain {name!r}: no record with two different scores")
         if len(counts) < 2:
             raise DataError(f"one domain only, {order[0]!r}: --more weighs several")
+
+    def expect(self, held_out):
+        """What part of an evaluation each domain is: means over examples or pairs are told by domain too."""
+        records, pairs = Counter(), Counter()
+        for example in held_out:
+            number = example.values["domain"][0]
+            records[number] += 1
+            pairs[number] += self.size(example)
+        self.shares = {number: (records[number] / records.total(), pairs[number] / pairs.total())
+                       for number in sorted(records)}
+        self.sized = tuple(f"loss_{self.names[number]}" for number in self.shares)
 
     def order(self, examples, size, batch_size):
         """--resample: as many of each domain. Raises UsageError."""
@@ -62,19 +74,21 @@ class More(Ranking):
         import torch
 
         rewards, domain = batch.values["rewards"], batch.values["domain"][:, 0]
-        scores, read, loss = self.ask(model, batch)
-        accuracy, best, worst = self.figures(scores, rewards)
-        figures = {"accuracy": accuracy.sum(), "best_score": best.sum(), "worst_score": worst.sum()}
+        scores, read, loss, nll = self.ask(model, batch)
+        figures, added = self.figures(scores, rewards, nll), self.added(nll, rewards).sum()
+        sums = {name: values.sum() for name, values in figures.items()}
         if torch.is_grad_enabled():
-            self.hold(read.detach().float(), scores.detach(), rewards, domain, loss)
+            accuracy = figures["accuracy"].detach()
+            self.hold(read.detach().float(), scores.detach(), rewards, domain, accuracy, loss, added)
         else:
-            for number, share in enumerate(self.share):
-                if share:
-                    figures[f"accuracy_{self.names[number]}"] = accuracy[domain == number].sum() / share
-        return loss.sum(), figures
+            for number, (records, pairs) in self.shares.items():
+                sums[f"accuracy_{self.names[number]}"] = figures["accuracy"][domain == number].sum() / records
+                sums[f"loss_{self.names[number]}"] = loss[domain == number].sum() / pairs
+        return loss.sum() + added, sums
 
-    def hold(self, read, scores, rewards, domain, loss):
-        """Keep of a pack what the step's weights are made of: by domain, sums."""
+    def hold(self, read, scores, rewards, domain, accuracy, loss, added):
+        """Keep of a pack what the step's loss and weights are made of: by domain, sums."""
+        import torch
         from torch.autograd import grad
 
         from alignlib import losses, more
@@ -84,23 +98,24 @@ class More(Ranking):
         by_score, = grad(plain.sum(), free)
         zeros = scores.new_zeros(len(self.names))
         pairs = ordered(rewards).sum((1, 2)).to(zeros.dtype)
-        right = self.figures(scores, rewards)[0] * pairs
         whose = domain.repeat_interleave(rewards.shape[1])
         gradients = more.head_gradients(by_score.flatten(), read, whose, len(zeros))
-        sums = [zeros.index_add(0, domain, values.detach()) for values in (plain, right, pairs)]
-        self.held.append((zeros.index_add(0, domain, loss), gradients.cpu(), [values.cpu() for values in sums]))
+        sums = [zeros.index_add(0, domain, values.detach()).cpu()
+                for values in (plain, pairs, accuracy, torch.ones_like(accuracy))]
+        self.held.append((zeros.index_add(0, domain, loss), added, gradients.cpu(), sums))
 
     def weigh(self, counts):
-        """T * sum_t lambda_t * (the domain's sum of losses), over the T domains of the step."""
+        """T * sum_t lambda_t * (the domain's sum of ranking losses), over the T domains of the step; what is added."""
         import torch
 
         from alignlib import more, ranks
 
         loss = sum(part * counts for (part, *_), counts in zip(self.held, counts, strict=True))
-        mine = [(gradients, *sums) for (_, gradients, sums), counts in zip(self.held, counts, strict=True) if counts]
+        added = sum(part * counts for (_, part, *_), counts in zip(self.held, counts, strict=True))
+        mine = [(gradients, *sums) for (*_, gradients, sums), counts in zip(self.held, counts, strict=True) if counts]
         self.held = []
         every = [part for parts in ranks.gather(mine) for part in parts]
-        gradients, sums, right, pairs = (sum(values) for values in zip(*every, strict=True))
+        gradients, sums, pairs, accuracy, records = (sum(values) for values in zip(*every, strict=True))
         there = pairs > 0
         means, gradients = sums[there] / pairs[there], gradients[there] / pairs[there, None]
         found = torch.full_like(means, 1 / len(means))
@@ -111,9 +126,9 @@ class More(Ranking):
             found = more.weights(more.normalised(momentum[there], means, self.normalize)).to(means.dtype)
         places = there.nonzero()[:, 0].tolist()
         self.found = {f"{what}_{self.names[place]}": value for what, values in
-                      (("lambda", found), ("loss", means), ("accuracy", right[there] / pairs[there]))
+                      (("lambda", found), ("loss", means), ("accuracy", accuracy[there] / records[there]))
                       for place, value in zip(places, values.tolist(), strict=True)}
-        return len(found) * (found.to(loss.device) * loss[there.to(loss.device)]).sum()
+        return len(found) * (found.to(loss.device) * loss[there.to(loss.device)]).sum() + added
 
     def stepped(self, entry):
         entry |= self.found

@@ -38,17 +38,20 @@ def normalised(gradients: Tensor, losses: Tensor, kind: str) -> Tensor:
 
 
 def weights(vectors: Tensor) -> Tensor:
-    """The point of the simplex whose combination of `vectors` [T, H] is shortest: [T], float64. All zero: 1 / T each.
+    """The point of the simplex whose combination of `vectors` [T, H] is shortest: [T], float64.
+
+    All zero: 1 / T each. Not finite: NaN, for the trainer to find in the loss.
 
     Least squares that may not be negative: min over x >= 0 of |V'x|^2 + (1'x - 1)^2 is, along each ray x = s lambda,
     |V'lambda|^2 / (1 + |V'lambda|^2) at best, so x / sum(x) is the point. Solved by scipy's nnls.
     """
     from scipy.optimize import nnls
 
+    vectors = vectors.double()
     longest = vectors.norm(dim=1).max()
-    if longest == 0:
-        return torch.full((len(vectors),), 1 / len(vectors), dtype=torch.float64)
-    columns = (vectors.double() / longest).T
+    if longest == 0 or not longest.isfinite():
+        return vectors.new_full((len(vectors),), 1 / len(vectors) if longest == 0 else float("nan"))
+    columns = (vectors / longest).T
     found, _ = nnls(torch.cat([columns, columns.new_ones(1, len(vectors))]).numpy(), [0.0] * len(columns) + [1.0])
     found = torch.from_numpy(found)
     return found / found.sum()
