@@ -109,13 +109,11 @@ def errors(gaps: Sequence[float], groups: Sequence[int], binnings: Sequence[Binn
         return [{**binning._asdict(), **{name: _interval(None, None, 0, confidence) for name in ERRORS}}
                 for binning in binnings]
     truth, probability = both_directions(gaps)
-    sums = np.concatenate([_bin_sums(truth, probability, groups, *binning) for binning in binnings], axis=1)
-    drawn = _drawn(sums, resamples, seed) if len(sums) > 1 else None  # [R, cells, 2]
-    whole, found, start = sums.sum(0), [], 0
+    found = []
     for binning in binnings:
-        part = slice(start, start := start + binning.bins)
-        here = _errors(whole[None, part])
-        there = _errors(drawn[:, part]) if drawn is not None else dict.fromkeys(ERRORS)
+        sums = _bin_sums(truth, probability, groups, *binning)
+        here = _errors(sums.sum(0, keepdims=True))
+        there = _errors(_drawn(sums, resamples, seed)) if len(sums) > 1 else dict.fromkeys(ERRORS)
         found.append({**binning._asdict(), **{name: _interval(float(here[name][0]), there[name], len(gaps), confidence)
                                               for name in ERRORS}})
     return found
@@ -132,11 +130,13 @@ def _bin_sums(truth: np.ndarray, probability: np.ndarray, groups: Sequence[int],
 
 
 def _drawn(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Bootstrap sums over groups: [G, cells, 2] -> [R, cells, 2]; over many groups from the normal law they tend to."""
+    """Bootstrap sums over groups: [G, bins, 2] -> [R, bins, 2]; over many groups from the normal law they tend to."""
     rng, (g, *shape) = np.random.default_rng(seed), sums.shape
     flat = sums.reshape(g, -1)
     if g > BOOTSTRAP_UP_TO:
-        return rng.multivariate_normal(flat.sum(0), g * np.cov(flat.T), resamples, method="eigh").reshape(-1, *shape)
+        total = flat.sum(0)
+        spread = flat.T @ flat - np.outer(total, total) / g  # g times the covariance of a group's sums
+        return rng.multivariate_normal(total, spread, resamples, method="eigh").reshape(-1, *shape)
     made, rows = [], max(1, 2_000_000 // g)  # so many resamples at once: about 50 MB
     for start in range(0, resamples, rows):
         picked = rng.integers(0, g, size=(min(rows, resamples - start), g))
