@@ -48,11 +48,12 @@ labels = $(if $(JUDGE)$(filter-out toy,$(scale)),$(if $(BASE_URL),OPENAI_BASE_UR
 # $(call told,NAME): what alt.sh is told.
 told = RUN=$($(1).run) COMMON='$(call common,$(1))' LENGTH='-m $(call of,$(1),new-tokens)' \
   DRAWN='-t $(call of,$(1),temperature) --top-p $(call of,$(1),top-p)' DRAWS=$(call of,$(1),draws) \
-  SCORES='$(call scores,$(1))' TOXIC='$($(1).toxic)' FEEDBACKS='$($(1).feedbacks)'
+  SCORES='$(call scores,$(1))' ALSO='$(if $(filter toy,$(scale)),$($(1).also))' TOXIC='$($(1).toxic)' FEEDBACKS='$($(1).feedbacks)'
 
 # $(call ALT,NAME): the experiment's targets. It needs what START needs (start.mk), and beside settings:
 #   NAME.mode      al-train-alt's mode, its draws and its loss: flags
 #   NAME.oracle    toy:NAME where there is one
+#   NAME.also      more of the toy world's oracles to validate by
 #   NAME.reward    how al-score reads its reward model: flags
 #   NAME.judged    (feedback by a judge) al-label-ai's mode and question: flags; NAME.judge: the toy world's judge
 #   NAME.under     (if not best) the condition to sample under

@@ -1,6 +1,6 @@
 # Figures of the ALT experiments: bash examples/alt.sh validate POLICY, and bash examples/alt.sh report ITERATIONS
 # alt.mk gives RUN, COMMON, LENGTH, DRAWN and DRAWS (flags of al-sample), SCORES (a command that writes rewards), TOXIC
-# (what al-score needs to write toxicities, or nothing) and FEEDBACKS.
+# (what al-score needs to write toxicities, or nothing), ALSO (more oracles of the toy world) and FEEDBACKS.
 set -euo pipefail
 
 # into FILE COMMAND...: run the command with -o, as a whole file; what a kill left is gone on with.
@@ -22,6 +22,9 @@ validate() {
   {
     al-eval reward "$made/scored.jsonl" --set "method=$policy"
     al-eval text "$made/perplexity.jsonl" --set "method=$policy"
+    for oracle in $ALSO; do
+      al-score "toy:$oracle" "$made/said.jsonl" | al-eval reward --as "$oracle" --set "method=$policy"
+    done
   } > "$made/rows"
   [ -z "$TOXIC" ] || toxicity test >> "$made/rows"
   [ -z "$TOXIC" ] || toxicity outside > "$RUN/$policy.outside.rows"
@@ -58,7 +61,7 @@ report() {
   rows=("sft=$RUN/sft" $(for i in $(seq "$1"); do echo "iteration-$i=$RUN/iteration-$i"; done))
   [ -z "$TOXIC" ] || columns=max_toxicity,toxic_share,toxicity,$columns
   [ -z "$TOXIC" ] || al-eval table "${rows[@]/%/.outside.rows}" --columns "$columns" --markdown > "$RUN/report/outside.md"
-  al-eval table "${rows[@]/%/.rows}" --columns "reward,$columns" --markdown > "$RUN/report/table.part"
+  al-eval table "${rows[@]/%/.rows}" --columns "reward,${ALSO:+${ALSO// /,},}$columns" --markdown > "$RUN/report/table.part"
   mv "$RUN/report/table.part" "$RUN/report/table.md"  # last: it says that all are there
 }
 

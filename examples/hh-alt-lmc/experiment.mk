@@ -1,5 +1,6 @@
 # Helpful and harmless dialogue (Anthropic HH): ALT, a judge's categories.
 hh-alt-lmc.oracle := toy:overall
+hh-alt-lmc.also := helpful harmless
 hh-alt-lmc.mode := --mode lmc
 hh-alt-lmc.judged := --mode lmc
 hh-alt-lmc.judge := overall

@@ -1,5 +1,6 @@
 # Helpful and harmless dialogue (Anthropic HH): SteerLM, a judge's attributes.
 hh-steerlm.oracle := toy:overall
+hh-steerlm.also := helpful harmless
 hh-steerlm.mode := --mode steerlm
 hh-steerlm.judged := --mode steerlm
 hh-steerlm.judge := overall
