@@ -10,7 +10,7 @@ into() {
   [ -e "$file" ] || { "$@" -o "$file.part" --resume && mv "$file.part" "$file"; }
 }
 
-# A policy on held-out prompts, greedily, under the best feedback (the SFT policy under none): RUN/POLICY.rows.
+# A policy on held-out prompts, greedily and sampled, under the best feedback (the SFT policy under none).
 validate() {
   local policy=$1 made=$RUN/$1.made
   local sample="al-sample $RUN/$policy $COMMON $LENGTH"
@@ -19,8 +19,12 @@ validate() {
   into "$made/said.jsonl" $sample "$RUN/test.jsonl" --greedy
   into "$made/scored.jsonl" $SCORES "$made/said.jsonl"
   into "$made/perplexity.jsonl" al-score "$RUN/sft" --perplexity $COMMON "$made/said.jsonl"
+  into "$made/drawn.said.jsonl" $sample "$RUN/test.jsonl" -n "$DRAWS" $DRAWN
+  into "$made/drawn.jsonl" $SCORES "$made/drawn.said.jsonl"
   {
     al-eval reward "$made/scored.jsonl" --set "method=$policy"
+    # A table has one figure of each name: these texts' lengths are not those of the greedy ones.
+    al-eval reward "$made/drawn.jsonl" --as sampled_reward --set "method=$policy" | sed 's/"words":{/"sampled_words":{/'
     al-eval text "$made/perplexity.jsonl" --set "method=$policy"
     for oracle in $ALSO; do
       al-score "toy:$oracle" "$made/said.jsonl" | al-eval reward --as "$oracle" --set "method=$policy"
@@ -61,7 +65,7 @@ report() {
   rows=("sft=$RUN/sft" $(for i in $(seq "$1"); do echo "iteration-$i=$RUN/iteration-$i"; done))
   [ -z "$TOXIC" ] || columns=max_toxicity,toxic_share,toxicity,$columns
   [ -z "$TOXIC" ] || al-eval table "${rows[@]/%/.outside.rows}" --columns "$columns" --markdown > "$RUN/report/outside.md"
-  al-eval table "${rows[@]/%/.rows}" --columns "reward,${ALSO:+${ALSO// /,},}$columns" --markdown > "$RUN/report/table.part"
+  al-eval table "${rows[@]/%/.rows}" --columns "reward,sampled_reward,${ALSO:+${ALSO// /,},}$columns" --markdown > "$RUN/report/table.part"
   mv "$RUN/report/table.part" "$RUN/report/table.md"  # last: it says that all are there
 }
 
