@@ -116,6 +116,19 @@ def test_bad_records(bad, why):
     assert message == f"al-eval: <stdin>:2: {why}"
 
 
+def test_many_completions_with_true_rewards():
+    rows = [{**record(3, 1, 2, prompt="p"), "learned": [2, 0.5, -1]}, {**record(1, 1, prompt="q"), "learned": [5, 6]}]
+    done = call("al-eval", "rm", "--field", "learned", "--json", stdin=jsonl(*rows))
+    found = json.loads(done.stdout)
+    assert found["records"] == 2 and found["accuracy"]["n"] == 3  # 3 over 1, 3 over 2, 2 over 1
+    assert found["accuracy"]["mean"] == pytest.approx(2 / 3)
+    assert found["margin"]["mean"] == pytest.approx((1.5 + 3 - 1.5) / 3) and "1 without a preference" in done.stderr
+    for value, why in ((None, "learned: expected an array, got null"), ([1], "learned: 1 entries for 3 completions")):
+        bad = {**rows[0], "learned": value}
+        assert refused(65, "rm", "--field", "learned", stdin=jsonl(bad)) == f"al-eval: <stdin>:1: {why}"
+    assert refused(65, "rm", "--field", "other", stdin=jsonl(rows[0])).endswith("other: missing")
+
+
 def test_groups_that_are_not_there():
     assert refused(65, "rm", "--by", "subset", stdin=jsonl(pair(2, 1))) == "al-eval: <stdin>:1: subset: missing"
     assert refused(65, "rm", "--by", "domain", stdin=jsonl(pair(2, 1))) == "al-eval: <stdin>:1: domain: missing"

@@ -21,15 +21,17 @@ OWN = ("what", "records", "accuracy", "margin", "chosen", "rejected", "log_loss"
 
 
 class Pairs:
-    """What is kept of the pairs: both rewards, and which prompt they are of."""
+    """What is kept of some records' pairs: both rewards, and which prompt they are of."""
 
     def __init__(self) -> None:
-        self.chosen, self.rejected, self.prompts = array("d"), array("d"), array("q")
+        self.records, self.chosen, self.rejected, self.prompts = 0, array("d"), array("d"), array("q")
 
-    def add(self, rewards: list[float], prompt: int) -> None:
-        self.chosen.append(rewards[0])
-        self.rejected.append(rewards[1])
-        self.prompts.append(prompt)
+    def add(self, pairs: list[tuple[float, float]], prompt: int) -> None:
+        self.records += 1
+        for chosen, rejected in pairs:
+            self.chosen.append(chosen)
+            self.rejected.append(rejected)
+            self.prompts.append(prompt)
 
     @property
     def gaps(self) -> list[float]:
@@ -41,6 +43,8 @@ class Pairs:
 @label_option
 @click.option("--by", metavar="FIELD", help="Also for the records of each value of this field, e.g. subset.  "
               "[default: domain, where records have it]", show_default=False)
+@click.option("--field", help="Where the model's rewards are, if `rewards` are the truth: all pairs of a record's "
+              "completions that those order.")
 @click.option("--strategy", type=click.Choice(STRATEGIES), default="uniform", help="Bins equally wide or equally full.")
 @click.option("--bins", default=10, type=click.IntRange(1), help="Of the reliability curve, its plot, and of the ECE, "
               "ACE and MCE in tables.")
@@ -49,11 +53,12 @@ class Pairs:
               "for al-score --calibrated.")
 @plot_option
 @bootstrap_options
-def rm(files, by, strategy, bins, model, plot, resamples, seed, labels, output, as_json) -> None:
+def rm(files, by, field, strategy, bins, model, plot, resamples, seed, labels, output, as_json) -> None:
     """A reward model on preference pairs: accuracy and calibration, overall and by domain, a line each.
 
     Reads records with two completions, the preferred one first, and the model's rewards for them: al-pref2rw
-    pairs.jsonl | al-score rm | al-eval rm. Equal rewards count as half right. Calibration errors are of
+    pairs.jsonl | al-score rm | al-eval rm; or, with --field, completions, their true rewards and the model's:
+    al-score rm --as-field learned. Equal rewards of the model count as half right. Calibration errors are of
     sigmoid(reward of the preferred - of the other), each pair asked both ways; intervals are over prompts.
     `calibration` has them in 5, 10 and 20 bins, equally wide and equally full. Streams, keeps only numbers.
     """
@@ -64,11 +69,11 @@ def rm(files, by, strategy, bins, model, plot, resamples, seed, labels, output, 
     if model:
         must_be_reward_model(model)
     whole, groups = Pairs(), {}
-    for value, rewards, prompt in judged(files, by, fresh=bool(model)):
-        whole.add(rewards, prompt)
+    for value, pairs, prompt in judged(files, by, field, fresh=bool(model)):
+        whole.add(pairs, prompt)
         if value is not None:
-            groups.setdefault(value, Pairs()).add(rewards, prompt)
-    summary.count(records=len(whole.gaps))
+            groups.setdefault(value, Pairs()).add(pairs, prompt)
+        summary.count(records=1, **({"without_a_preference": 1} if not pairs else {}))
     parts = {None: whole, **dict(sorted(groups.items()))}
     rows = [({by or "domain": name} if groups else {}) | figures_of(pairs, strategy, bins, bootstrap)
             for name, pairs in parts.items()]
@@ -80,29 +85,47 @@ def rm(files, by, strategy, bins, model, plot, resamples, seed, labels, output, 
     summary.close()
 
 
-def judged(files: tuple[str, ...], by: str | None, fresh: bool) -> Iterator[tuple[str | None, list[float], int]]:
-    """(group or None, the two rewards, the prompt's number) of each record; a fresh reward was divided by nothing."""
-    numbers: dict[bytes, int] = {}
+def judged(files: tuple[str, ...], by: str | None, field: str | None,
+           fresh: bool) -> Iterator[tuple[str | None, list[tuple[float, float]], int]]:
+    """(group or None, the model's rewards of its pairs, the prompt's number) of each record.
 
-    def prepare(record: dict) -> str | None:
-        two_rewards(record)
-        if fresh and record.get("rewards_temperature", 1) != 1:
-            raise ValueError("rewards_temperature: these rewards are calibrated already; score without --calibrated")
+    fresh: rewards that --calibrated has divided already are refused.
+    """
+    numbers: dict[bytes, int] = {}
+    temperature = f"{field or 'rewards'}_temperature"
+
+    def prepare(record: dict) -> tuple[str | None, list[tuple[float, float]]]:
+        pairs = ordered(record, field) if field else [two_rewards(record)]
+        if fresh and record.get(temperature, 1) != 1:
+            raise ValueError(f"{temperature}: these rewards are calibrated already; score without --calibrated")
         if by is not None and by not in record:
             raise ValueError(f"{by}: missing")
         value = record.get(by or "domain")
         if not isinstance(value, str) and (by or "domain") in record:
             raise ValueError(f"{by or 'domain'}: expected a string, got {jsonl.kind(value)}")
-        return value
+        return value, pairs
 
     for line in jsonl.read_all(files, prepare):
-        yield line.data, line.record["rewards"], numbers.setdefault(prompt_key(line.record), len(numbers))
+        yield *line.data, numbers.setdefault(prompt_key(line.record), len(numbers))
 
 
-def two_rewards(record: dict) -> None:
+def two_rewards(record: dict) -> tuple[float, float]:
     records.require_completions(record, "rewards")
     if len(record["rewards"]) != 2:
         raise ValueError(f"rewards: expected 2, the preferred completion's first, got {len(record['rewards'])}")
+    return tuple(record["rewards"])
+
+
+def ordered(record: dict, field: str) -> list[tuple[float, float]]:
+    """The model's rewards, in `field`, of each two completions that `rewards` order, the better one's first."""
+    records.require_completions(record, "rewards")
+    if field not in record:
+        raise ValueError(f"{field}: missing")
+    records.FIELDS["rewards"].check(record[field], field)
+    if len(record[field]) != len(record["rewards"]):
+        raise ValueError(f"{field}: {len(record[field])} entries for {len(record['rewards'])} completions")
+    both = list(zip(record["rewards"], record[field], strict=True))
+    return [(mine, other) for better, mine in both for worse, other in both if better > worse]
 
 
 def figures_of(pairs: Pairs, strategy: str, bins: int, bootstrap: dict) -> dict:
@@ -113,7 +136,7 @@ def figures_of(pairs: Pairs, strategy: str, bins: int, bootstrap: dict) -> dict:
     binnings = [calibration.Binning(kind, number) for kind in STRATEGIES for number in BINS]
     chosen, *errors = calibration.errors(gaps, prompts, [calibration.Binning(strategy, bins), *binnings], **bootstrap)
     return {
-        "records": len(gaps),
+        "records": pairs.records,
         "accuracy": metrics.mean_interval(metrics.wins(gaps), prompts, **bootstrap),
         "margin": metrics.mean_interval(gaps, prompts, **bootstrap),
         "chosen": metrics.mean_interval(pairs.chosen, prompts, **bootstrap),
@@ -153,5 +176,5 @@ def draw(rows: dict[str | None, dict], bins: int, path: str) -> None:
 
     shown = {name: row for name, row in rows.items() if name is None or len(rows) > 2}
     many = len(shown) > 1
-    plots.calibration({(f"{name or 'overall'}, " if many else "") + f"n = {row['records']:,}, {bins} bins\n"
+    plots.calibration({(f"{name or 'overall'}, " if many else "") + f"n = {row['accuracy']['n']:,}, {bins} bins\n"
                        f"ECE {tables.cell(row['ECE'])}": row["reliability"] for name, row in shown.items()}, path)
