@@ -201,6 +201,20 @@ def test_quark_adds_rows_for_its_tokens_alone():
     assert all("QUANTILE" not in text for record in read(sampled.stdout) for text in record["completions"])
 
 
+def test_a_quantile_token_in_the_middle_of_a_sample_does_not_stay_there():
+    """A policy may say one; its text is without, and the reference has no row for it."""
+    trained, _ = train(rewarded(4, 5), "--mode", "quark", "--steps", 1)
+    words, token = world().tokenizer, len(world().tokenizer)
+    records = rewarded(4, 5)
+    for record in records:
+        record["completion_ids"] = words(record["completions"], add_special_tokens=False)["input_ids"]
+    plain = train(records, "--mode", "quark", "--ref", world().policy, model=trained)[1]
+    for record in records:
+        record["completion_ids"][0].insert(1, token)
+    said = train(records, "--mode", "quark", "--ref", world().policy, model=trained)[1]
+    assert [entry["tokens"] for entry in said] == [entry["tokens"] for entry in plain]
+
+
 def test_rows_that_a_wide_matrix_has_to_spare_are_used(tmp_path):
     """And the KL is over what the reference's tokenizer knows."""
     import tiny

@@ -14,6 +14,8 @@ endif
 # The data are tldr-exo's.
 tldr-alt-lmu.train = $(tldr-exo.train)
 tldr-alt-lmu.test = $(tldr-exo.test)
-tldr-alt-lmu.teach = $(if $(DATA)$(filter toy,$(scale)),,al-data tldr)
+ifeq ($(scale)$(DATA),paper)
+tldr-alt-lmu.teach := al-data tldr
+endif
 $(eval $(call ALT,tldr-alt-lmu))
 tldr-alt-lmu: ## ALT on summaries of posts: a judge's own words

@@ -10,6 +10,8 @@ tldr-alt-rm.paper.learn := $(paper.learn) --train-layers 0.3
 # The data are tldr-exo's.
 tldr-alt-rm.train = $(tldr-exo.train)
 tldr-alt-rm.test = $(tldr-exo.test)
-tldr-alt-rm.teach = $(if $(DATA)$(filter toy,$(scale)),,al-data tldr)
+ifeq ($(scale)$(DATA),paper)
+tldr-alt-rm.teach := al-data tldr
+endif
 $(eval $(call ALT,tldr-alt-rm))
 tldr-alt-rm: ## ALT on summaries of posts: the ranks of rewards as words

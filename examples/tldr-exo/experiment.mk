@@ -7,7 +7,9 @@ tldr-exo.train := al-data toy --task summary --limit 4000
 tldr-exo.test := al-data toy --task summary --limit 200 --split test
 else
 # SFT learns the posts' own summaries; people compared others.
-tldr-exo.teach = $(if $(DATA),,al-data tldr)
+ifeq ($(DATA),)
+tldr-exo.teach := al-data tldr
+endif
 tldr-exo.train = al-data tldr-pref $(if $(DATA),--from $(call found,pairs.train),--split train)
 tldr-exo.test = al-data tldr-pref $(if $(DATA),--from $(call found,pairs.test),--split test)
 endif

@@ -10,6 +10,8 @@ tldr-quark.paper.learn := $(paper.learn) --train-layers 0.3
 # The data are tldr-exo's.
 tldr-quark.train = $(tldr-exo.train)
 tldr-quark.test = $(tldr-exo.test)
-tldr-quark.teach = $(if $(DATA)$(filter toy,$(scale)),,al-data tldr)
+ifeq ($(scale)$(DATA),paper)
+tldr-quark.teach := al-data tldr
+endif
 $(eval $(call ALT,tldr-quark))
 tldr-quark: ## Quark on summaries of posts: the ranks of rewards as new tokens
