@@ -43,6 +43,12 @@ def test_frontier(tmp_path, drawn):
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_more_methods_than_colours_are_told_apart(tmp_path, drawn):
+    methods = {f"way-{i}": [{"step": 1, "kl": 1.0 + i, "reward": mean(2, 0.5)}] for i in range(20)}
+    plots.frontier(methods, str(tmp_path / "f.png"))
+    assert len({(c.lines[0].get_marker(), c.lines[0].get_color()) for c in drawn[0].axes[0].containers}) == 20
+
+
 def test_conditions(tmp_path, drawn):
     rows = [{"method": method, "condition": tag, "reward": mean(value, 0.5)}
             for method, values in (("1", (2, 1)), ("2", (3, 0))) for tag, value in zip("AB", values, strict=True)]

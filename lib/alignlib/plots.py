@@ -101,13 +101,19 @@ def frontier(methods: Mapping[str, Sequence[Mapping]], path: str, *, cost: str =
             bars = {"xerr": _spread([p[cost] for p in points]), "yerr": _spread([p["reward"] for p in points])}
             look: dict[str, Any] = {"marker": "*", "markersize": 13, "color": "#555555", "linestyle": "none"}
             if any(x):
-                look = {"marker": MARKS[lines % len(MARKS)], "markersize": 5.5, "color": COLOURS[lines % len(COLOURS)]}
+                look = {**_look(lines), "markersize": 5.5}
                 lines += 1
             drawn = axes.errorbar(x, y, **bars, **look, linewidth=1.7, elinewidth=1, capsize=2, label=name)
             for part in (*drawn.lines[1], *drawn.lines[2]):
                 part.set_alpha(0.45)  # the intervals stay behind the points
         axes.set(xlabel=COSTS[cost], ylabel=f"{reward} (mean, 95 % interval)")
         _title_and_legend(axes, title, len(methods))
+
+
+def _look(number: int) -> dict[str, str]:
+    """Colour and mark of the line of that number; no two of the first 49 have both alike."""
+    rounds, colour = divmod(number, len(COLOURS))
+    return {"color": COLOURS[colour], "marker": MARKS[(colour + rounds) % len(MARKS)]}
 
 
 def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: str, *, field: str = "loss",
@@ -162,8 +168,8 @@ def conditions(rows: Sequence[Mapping], path: str, *, title: str = "") -> None:
         for position, (name, points) in enumerate(lines.items()):
             rewards = [point["reward"] for point in points]
             axes.errorbar([labels.index(point["condition"]) for point in points], list(map(_mean, rewards)),
-                          yerr=_spread(rewards), color=COLOURS[position % len(COLOURS)], linewidth=1.7, elinewidth=1,
-                          marker=MARKS[position % len(MARKS)], markersize=5.5, capsize=2.5, label=name or None)
+                          yerr=_spread(rewards), **_look(position), linewidth=1.7, elinewidth=1, markersize=5.5,
+                          capsize=2.5, label=name or None)
         axes.set_xticks(range(len(labels)), [_short(label) for label in labels], rotation=15, ha="right")
         axes.set(ylabel="reward (mean, 95 % interval)")
         axes.grid(axis="x", visible=False)
