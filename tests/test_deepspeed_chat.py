@@ -4,6 +4,7 @@ import click
 import pytest
 import tiny
 import torch
+from world import lines, read, run
 
 from alignlib import deepspeed_chat, models
 from alignlib.packed import RewardModel
@@ -36,6 +37,19 @@ def test_both_spellings_of_every_family(family, body, tmp_path):
     assert scores.std() > 0.1
     with pytest.raises(click.UsageError, match="a reward model .* a policy is needed"):
         models.load_policy(folder)
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt_neox"])
+def test_it_guides_as_the_model_itself_does(family, tmp_path):
+    """al-args: the same texts and rewards."""
+    folder, inner = checkpoint(tmp_path / "rm", family, "rwtransformer.")
+    policy, plain = tiny.save(tiny.causal(family, 5), tmp_path / "lm"), tiny.save(inner, tmp_path / "plain")
+    told = lines({"prompt": "in the"}, {"prompt": "an answer"})
+    made, wanted = (read(run("al-args", policy, rm, "-m", 8, "--weight", 3, stdin=told).stdout)
+                    for rm in (folder, plain))
+    for one, other in zip(made, wanted, strict=True):
+        assert one["completions"] == other["completions"] and len(one["completions"][0]) > 2
+        assert one["rewards"] == pytest.approx(other["rewards"], abs=1e-5)
 
 
 def test_masks_and_frequencies_of_older_models_are_no_weights(tmp_path):
