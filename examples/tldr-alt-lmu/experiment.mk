@@ -1,21 +1,14 @@
 # Summaries of posts (TL;DR): ALT, a judge's own words about each.
-tldr-alt-lmu.oracle := toy:summary
+$(eval $(call TLDR,tldr-alt-lmu))
 tldr-alt-lmu.mode := --mode lmu --kl-coef 0.05 --entropy-coef 0.06
 tldr-alt-lmu.judged := --mode lmu --question summary
 tldr-alt-lmu.judge := summary
 tldr-alt-lmu.under := exemplars
-tldr-alt-lmu.toy.sft := --lr 2e-3 --steps 900
 tldr-alt-lmu.paper.temperature := 0.9
 tldr-alt-lmu.paper.new-tokens := 64
 tldr-alt-lmu.paper.learn := $(paper.learn) --train-layers 0.3
 ifeq ($(scale),toy)
 tldr-alt-lmu.feedbacks := A excellent answer.|A good answer.|A mediocre answer.|A bad answer.
-endif
-# The data are tldr-exo's.
-tldr-alt-lmu.train = $(tldr-exo.train)
-tldr-alt-lmu.test = $(tldr-exo.test)
-ifeq ($(scale)$(DATA),paper)
-tldr-alt-lmu.teach := al-data tldr
 endif
 $(eval $(call ALT,tldr-alt-lmu))
 tldr-alt-lmu: ## ALT on summaries of posts: a judge's own words

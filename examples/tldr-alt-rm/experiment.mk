@@ -1,17 +1,10 @@
 # Summaries of posts (TL;DR): ALT, the ranks of rewards as words.
-tldr-alt-rm.oracle := toy:summary
+$(eval $(call TLDR,tldr-alt-rm))
 tldr-alt-rm.mode := --mode rm --kl-coef 0.05 --entropy-coef 0.06
-tldr-alt-rm.toy.sft := --lr 2e-3 --steps 900
 tldr-alt-rm.toy.learn := $(toy.learn) --per-quantile 4
 tldr-alt-rm.paper.samples := 96
 tldr-alt-rm.paper.temperature := 0.9
 tldr-alt-rm.paper.new-tokens := 64
 tldr-alt-rm.paper.learn := $(paper.learn) --train-layers 0.3
-# The data are tldr-exo's.
-tldr-alt-rm.train = $(tldr-exo.train)
-tldr-alt-rm.test = $(tldr-exo.test)
-ifeq ($(scale)$(DATA),paper)
-tldr-alt-rm.teach := al-data tldr
-endif
 $(eval $(call ALT,tldr-alt-rm))
 tldr-alt-rm: ## ALT on summaries of posts: the ranks of rewards as words
