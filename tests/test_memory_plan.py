@@ -250,6 +250,27 @@ def test_plan_needs_a_configuration_only(bare):
     assert all(row["checkpointed"] < row["kept"] / 2 for row in found["activations"])
 
 
+def test_plan_knows_of_the_reference_beside_and_of_the_layers_that_train(bare):
+    def found(*given):
+        done = call("al-train-alt", bare, "--plan", "--gradient-checkpointing", *given, stdin="")
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads(done.stdout)
+
+    alone, both = found("--kl-coef", 0), found()
+    count = alone["total"]
+    more = {row["zero"]: row["weights"] for row in both["alternatives"] if row["devices"] == 8}
+    less = {row["zero"]: row["weights"] for row in alone["alternatives"] if row["devices"] == 8}
+    assert both["asked"]["weights"] - alone["asked"]["weights"] == pytest.approx(2 * count / 1e9)
+    away = [row["host"] for plan in (alone, both) for row in plan["alternatives"]
+            if (row["offload"], row["devices"]) == ("all", 8)]
+    assert more[2] - less[2] == pytest.approx(2 * count / 1e9) and more[3] == less[3] == 0
+    assert away[1] - away[0] == pytest.approx(2 * count / 8 / 1e9)
+    quarter = found("--train-layers", 0.25)
+    layer = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
+    assert quarter["trained"] == layer + 4096 + 32000 * 4096  # the top one, the last norm and the head
+    assert quarter["activations"][1]["kept"] < 0.5 * both["activations"][1]["kept"]
+
+
 def test_plan_on_a_terminal_is_tables(tmp_path):
     small = LlamaConfig(vocab_size=300, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
                         num_attention_heads=2, architectures=["LlamaForCausalLM"])

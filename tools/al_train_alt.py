@@ -20,11 +20,22 @@ KL = {"rm": 0.05, "quark": 0.05, "lmu": 0.05, "lmc": 0.0, "steerlm": 0.0}
 ENTROPY = {"rm": 0.06, "quark": 0.06, "lmu": 0.06, "lmc": 0.0, "steerlm": 0.0}
 
 
+def planned(given):
+    """What --plan has to know: whether a reference stands beside the policy, and which layers train."""
+    from alignlib import models
+
+    def top(policy):
+        models.train_top(policy, given["train_layers"], embeddings=given["mode"] == "quark")
+
+    coefficient = KL[given["mode"]] if given["kl_coef"] is None else given["kl_coef"]
+    return {"reference": bool(coefficient), "adapt": top if given["train_layers"] < 1 else None}
+
+
 @options.command(("prompt", "completions"), options.LOG,
                  may=("rewards", "feedbacks", "scores", "finish_reasons", "completion_ids"))
 @click.argument("model")
 @options.files
-@recipe.options(lr=2e-5, batch_size=32, epochs=2)
+@recipe.options(lr=2e-5, batch_size=32, epochs=2, plans=planned)
 @click.option("--mode", type=click.Choice(pool.MODES), default="rm",
               help="Of `rewards`: rm, quantiles as words; quark, as new tokens. Of `feedbacks`: lmc, categories; "
                    "steerlm, attributes; lmu, free text with `scores`.")

@@ -7,6 +7,7 @@ one with tensors that have shapes but no numbers (`activations`): any family is 
 import math
 import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 
@@ -36,6 +37,7 @@ CARDS = (24, 48, 80, 141)  # GB; a tenth is left to CUDA, NCCL and gaps between 
 CHOICES = ((None, "none"), (0, "none"), (1, "none"), (2, "none"), (2, "optimizer"), (3, "none"), (3, "optimizer"),
            (3, "all"))
 DEVICES = (1, 2, 4, 8, 16, 32, 64)
+Adapt = Callable[[Packed], None]
 
 # -- what stays ----------------------------------------------------------------------------------------------
 
@@ -119,6 +121,13 @@ def states(weights: Weights, setting: Setting) -> dict[str, float]:
     return found
 
 
+def beside(weights: Weights, setting: Setting, items: dict[str, float], width: int) -> dict[str, float]:
+    """What becomes more with a second model of `width` bytes a weight that is only asked; ZeRO 3 deals it out too."""
+    kept = width * weights.total / (setting.devices if setting.zero == 3 else 1)
+    where = "host" if setting.offload == "all" else "weights"
+    return {where: items[where] + kept}
+
+
 def peak(items: dict[str, float]) -> float:
     """The most bytes that a device holds: in a pass, in the optimizer's step, or while the model is loaded."""
     kept = items["weights"] + items["optimizer"] + items["gradients"]
@@ -152,7 +161,7 @@ class Live(TorchDispatchMode):
         self.now -= size
 
 
-def blueprint(config, recipe: Recipe, narrow: bool) -> Packed:
+def blueprint(config, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) -> Packed:
     """The model as training would have it, on the meta device: without numbers, and without memory."""
     policy = not any("Classification" in name for name in config.architectures or ())
     auto = transformers.AutoModelForCausalLM if policy else transformers.AutoModelForSequenceClassification
@@ -164,6 +173,8 @@ def blueprint(config, recipe: Recipe, narrow: bool) -> Packed:
         models.without_dropout(model)
         made = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
         train.adapt(made, recipe)
+        if adapt:
+            adapt(made)
     if narrow:
         made.model.to(autocast)
     if recipe.gradient_checkpointing:
@@ -172,13 +183,14 @@ def blueprint(config, recipe: Recipe, narrow: bool) -> Packed:
     return made
 
 
-def activations(config, recipe: Recipe, tokens: int, narrow: bool) -> tuple[Weights, float]:
+def activations(config, recipe: Recipe, tokens: int, narrow: bool,
+                adapt: Adapt | None = None) -> tuple[Weights, float]:
     """The model's size, and the most bytes that a pass over a pack of so many tokens makes, to and fro.
 
     All tokens are predicted, none is padding, and no [L, L] mask is made, as with flex_attention; the gradients of
     weights do not count. Raises UsageError for a model whose way depends on its numbers.
     """
-    model = blueprint(config, recipe, narrow)
+    model = blueprint(config, recipe, narrow, adapt)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.model.to_empty(device="cpu")  # where autocast knows what to do
@@ -222,9 +234,10 @@ AttentionMaskInterface.register(NAME, lambda *places, **settings: None)  # else 
 # -- the plan ------------------------------------------------------------------------------------------------
 
 
-def plan(path: str, recipe: Recipe, devices: int) -> dict:
+def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, adapt: Adapt | None = None) -> dict:
     """What training the model at `path` by this recipe takes, and what it would otherwise; bytes in GB (10^9).
 
+    reference: another of its size is asked beside it. adapt: says which of its weights train.
     --dtype auto is what it is on a GPU. Raises UsageError.
     """
     recipe = replace(recipe, dtype="bf16" if recipe.dtype == "auto" else recipe.dtype)
@@ -232,11 +245,13 @@ def plan(path: str, recipe: Recipe, devices: int) -> dict:
 
     @cache
     def passing(tokens: int, checkpointing: bool, narrow: bool) -> tuple[Weights, float]:
-        return activations(config, replace(recipe, gradient_checkpointing=checkpointing), tokens, narrow)
+        return activations(config, replace(recipe, gradient_checkpointing=checkpointing), tokens, narrow, adapt)
 
     def needs(setting: Setting) -> dict:
         weights, made = passing(recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow)
         items = {**states(weights, setting), "activations": made}
+        if reference:
+            items |= beside(weights, setting, items, 4 if recipe.dtype == "fp32" else 2)
         most = peak(items)
         card = next((size for size in CARDS if most <= 0.9 * size * GB), None)
         return {**asdict(setting), **{name: items[name] / GB for name in ITEMS}, "device": most / GB,

@@ -109,8 +109,9 @@ launch_options = stack(
 )
 
 
-def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw") -> Callable:
-    """The trainers' options, handed to the body as one `recipe`."""
+def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw",
+            plans: Callable[[dict], dict] = lambda given: {}) -> Callable:
+    """The trainers' options, handed to the body as one `recipe`; `plans` makes of the others what memory.plan takes."""
     made = (
         click.option("-o", "--output", type=click.Path(file_okay=False), help="The new model's folder.  [required]"),
         click.option("--resume", is_flag=True, help="Go on with a killed run in the same -o DIR."),
@@ -153,7 +154,7 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
             if plan:
                 from alignlib import memory
 
-                return memory.show(memory.plan(given["model"], recipe, launch or 1))
+                return memory.show(memory.plan(given["model"], recipe, launch or 1, **plans(given)))
             if given.get("emit"):  # what would be trained on, to be read
                 return function(recipe=recipe, **given)
             if recipe.output is None:
