@@ -290,6 +290,22 @@ def test_a_prompt_too_long_for_either_model():
     assert f"the model's context is {CONTEXT // 2} tokens" in refused("-m", CONTEXT // 2, rm=folder)
 
 
+def test_a_prompt_that_is_too_long_for_one_of_two_tokenizers():
+    """One with a token before the text, and one without: what only the reward model's cuts is counted, too."""
+    lm = world().without(world().policy)
+    words = json.loads((lm / "tokenizer.json").read_text())
+    (lm / "tokenizer.json").write_text(json.dumps({**words, "post_processor": None}))
+    length = len(world().tokenizer(prompts(1)[0]["prompt"])["input_ids"])
+    how = ("al-args", lm, world().reward, *M, "--max-prompt")
+    assert "cut" not in run(*how, length, stdin=lines(*prompts(1))).stderr
+    done = run(*how, length - 1, stdin=lines(*prompts(1)))
+    assert done.returncode == 0 and "1 prompts cut" in done.stderr
+    done = run(*how, length - 2, stdin=lines(*prompts(1)))
+    assert done.returncode == 0 and "1 prompts cut" in done.stderr
+    done = run(*how, length - 1, "--on-long", "fail", stdin=lines(*prompts(1)))
+    assert done.returncode == 65 and "too long" in one_line(done.stderr)
+
+
 # -- models and options -----------------------------------------------------------------------------------------
 
 

@@ -205,6 +205,18 @@ def test_temperature_0_is_greedy(many_ends):
     assert [d.ids for d in cold] == [d.ids for d in run(pair(), draws(*RAGGED), Search(weight=2.0))]
 
 
+def test_temperatures_and_weights_may_be_as_large_as_floats_are(many_ends):
+    """What float32 cannot hold is drawn evenly, though never from what a margin leaves out."""
+    for weight in (1e34, -1e34):
+        cold = run(pair(), draws(*RAGGED), Search("stochastic", weight=weight, temperature=0.0))
+        assert [d.ids for d in cold] == [d.ids for d in run(pair(), draws(*RAGGED), Search(weight=weight))]
+    best = run(pair(), draws(*RAGGED), Search(margin=0.0))
+    hot = run(pair(), draws(*RAGGED), Search("stochastic", margin=0.0, temperature=1e300))
+    assert [d.ids for d in hot] == [d.ids for d in best]
+    made = run(pair(), draws(*RAGGED), Search("best-of-n", best_of=2, temperature=1e300))
+    assert {d.reason for d in made} == {"stop", "length"}
+
+
 # -- whole texts and segments -------------------------------------------------------------------------------------
 
 
@@ -381,6 +393,20 @@ def test_a_model_that_gives_other_numbers_is_given_copies(capsys, monkeypatch):
     assert tree.kind_of(made) is tree.Copies
     assert "candidates on a shared cache differ by" in capsys.readouterr().err
     assert made.core.config._attn_implementation != tree.NAME
+
+
+@pytest.mark.parametrize("config, said", [
+    (transformers.Gemma2Config(head_dim=8, num_key_value_heads=2, intermediate_size=48), "its attention has a cap"),
+    (transformers.FalconConfig(), "its attention cannot be replaced"),
+])
+def test_an_attention_that_is_more_than_attention_gives_copies(config, said, capsys):
+    """Gemma 2's cap is 50: too little of it shows in the few tokens that are tried. Falcon has classes of its own."""
+    for name, value in {"vocab_size": tiny.VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2,
+                        "num_attention_heads": 4}.items():
+        setattr(config, name, value)
+    made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    assert tree.kind_of(Policy(made, tiny.tokenizer())) is tree.Copies
+    assert f"candidates on a shared cache fail ({said})" in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_be_copied_either_is_refused():

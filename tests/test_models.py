@@ -158,6 +158,14 @@ def test_a_sliding_window_limits_the_length():
 # -- the full logits never exist --------------------------------------------------------------------------------
 
 
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused():
+    """Added ones excepted: many a model has never had its tokenizer's padding."""
+    size = tiny.tokenizer().vocab_size
+    models.encoder_of(tiny.config("llama", vocab_size=size), tiny.tokenizer())
+    with pytest.raises(click.UsageError, match=f"a tokenizer of {size} tokens, a model of {size - 1}"):
+        models.encoder_of(tiny.config("llama", vocab_size=size - 1), tiny.tokenizer())
+
+
 def test_the_head_sees_completion_positions_in_chunks_only(monkeypatch):
     model = tiny.causal("llama")
     policy = Policy(model, tiny.tokenizer())

@@ -60,7 +60,8 @@ search_options = options.stack(
 @click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
               help="What a too long prompt does; counted in the summary.")
 @click.option("--window", type=click.IntRange(min=1), default=64, help="Records batched together.")
-@click.option("--batch-tokens", type=click.IntRange(min=1), default=16384, help="Tokens that a model holds at once.")
+@click.option("--batch-tokens", type=click.IntRange(min=1), default=16384,
+              help="Tokens that a model holds at once; the --best-of texts of one completion stay together.")
 @click.option("--lm-device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU if there is one.")
 @click.option("--rm-device", default="auto", help="The same for the reward model.")
 @click.option("--lm-dtype", type=dtype, default="auto", help="As al-sample's --dtype.")

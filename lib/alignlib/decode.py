@@ -75,7 +75,7 @@ def choose(logits: Tensor, draws: Tensor, temperatures: Tensor, top_k: int, top_
     Temperature 0 takes the most likely. Logits that are not finite make no distribution: -1.
     """
     best = logits.argmax(-1)
-    scaled = logits.float() / temperatures.clamp_min(1e-6)[:, None]
+    scaled = logits.float() / temperatures.clamp(1e-6, 1e30)[:, None]
     if top_k:
         least = scaled.topk(min(top_k, scaled.shape[-1]), -1).values[:, -1:]
         scaled = scaled.masked_fill(scaled < least, -torch.inf)

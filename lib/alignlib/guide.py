@@ -31,10 +31,11 @@ class Guide:
         # Of both, so that neither sees more of a prompt than the other.
         room = limits(min(policy.context, reward.context), how, **prompts)
         self.encoder = models.encoder(policy, **room)
-        self.asker = models.encoder(reward, **{**room, "on_long": "truncate"})  # counted by the other
+        self.asker = models.encoder(reward, **room)
         said = getattr(reward.core.config, "reads_eos", None)  # al-train-rm says it, others' reward models say nothing
         self.pair = Pair(policy, reward, self.encoder, how, batch_tokens=batch_tokens, reads_eos=bool(said),
                          ends_are_tokens=score_end == "token" if score_end else said is not False)
+        self.cut = 0
         for model in (policy, reward):
             lay_out(model.core)
         for search in searches:
@@ -42,8 +43,14 @@ class Guide:
                 raise click.UsageError(f"topk {search.topk}: the models know {self.pair.vocabulary} tokens")
 
     def prepare(self, record: dict) -> tuple[list[int], list[int]]:
-        """The prompt as either model reads it. Raises ValueError."""
-        return prompt_ids(self.encoder, record, None), prompt_ids(self.asker, record, None)
+        """The prompt as either model reads it; too long for one of them, it is too long. Raises ValueError."""
+        before = self.cuts()
+        both = prompt_ids(self.encoder, record, None), prompt_ids(self.asker, record, None)
+        self.cut += self.cuts() > before
+        return both
+
+    def cuts(self) -> int:
+        return self.encoder.cut["prompts_cut"] + self.asker.cut["prompts_cut"]
 
     def draws(self, stream: Stream) -> Iterator[tuple[Line, list[list[Guided]]]]:
         """Every line with its completions under each of the settings, in the input's order, as soon as it is done."""
@@ -68,7 +75,7 @@ class Guide:
         return [draw(0)] * number if search.method == "greedy" else [draw(i) for i in range(number)]
 
     def counts(self) -> dict[str, int]:
-        return {"tokens": self.pair.tokens, "reward_calls": self.pair.asked, **self.encoder.cut}
+        return {"tokens": self.pair.tokens, "reward_calls": self.pair.asked, "prompts_cut": self.cut}
 
 
 def fit_together(policy: Packed, lm: str, reward: Packed, rm: str) -> None:

@@ -220,4 +220,5 @@ def pick(rows: list[Row], scores: Tensor, search: Search) -> list[int]:
     if search.method == "greedy":
         return scores.argmax(-1).tolist()
     numbers = torch.tensor([row.draws[len(row.draw.ids)] for row in rows], dtype=torch.float64)
-    return choose(scores, numbers, torch.full((len(rows),), search.temperature), 0, 1.0).tolist()
+    below = scores - scores.amax(-1, keepdim=True)  # the same shares; no temperature is too low for them
+    return choose(below, numbers, torch.tensor([search.temperature] * len(rows)), 0, 1.0).tolist()

@@ -249,8 +249,11 @@ def encoder(model: Packed, **limits) -> Encoder:
 
 
 def encoder_of(config, tokenizer, *, max_length: int | None = None, **limits) -> Encoder:
-    """An Encoder for a model of this configuration. Raises UsageError for a length that it was not made for."""
-    longest = context_of(config)
+    """An Encoder for a model of this configuration. Raises UsageError for what it was not made for."""
+    longest, known = context_of(config), getattr(config.get_text_config(), "vocab_size", None)
+    if known and tokenizer.vocab_size > known:  # added tokens may be there for others only
+        raise click.UsageError(f"{config.name_or_path}: a tokenizer of {tokenizer.vocab_size} tokens, "
+                               f"a model of {known}")
     if tokenizer.sep_token_id is not None:  # an encoder's; RoBERTa counts its positions from 2
         longest = min(longest, tokenizer.model_max_length)
     if max_length and max_length > longest:

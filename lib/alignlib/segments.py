@@ -70,7 +70,7 @@ def advance(pair: Pair, rows: dict[int, Row], search: Search) -> None:
     """One more token for each of the rows, drawn from the language model."""
     logits = pair.logits(rows)
     numbers = torch.tensor([row.draws[len(row.draw.ids)] for row in rows.values()], dtype=torch.float64)
-    temperatures = torch.full((len(rows),), search.temperature, device=logits.device)
+    temperatures = torch.tensor([search.temperature] * len(rows), device=logits.device)
     tokens = choose(logits, numbers.to(logits.device), temperatures, 0, 1.0).tolist()
     for row, token in zip(rows.values(), tokens, strict=True):
         if token < 0:

@@ -102,8 +102,11 @@ class Tree(Texts):
         ids = torch.tensor([tokens], device=self.device)
         places = torch.cat([part.places.flatten() for part in self.parts])
         mask = ids.new_ones(1, 1, 1, 1, dtype=torch.bool)  # not read: with four dimensions transformers makes none
-        return self.model.core.base_model(input_ids=ids, position_ids=places[None], attention_mask=mask,
-                                          use_cache=False, **{NAME: self}).last_hidden_state[0]
+        out = self.model.core.base_model(input_ids=ids, position_ids=places[None], attention_mask=mask,
+                                         use_cache=False, **{NAME: self})
+        if self.store is None:
+            raise ValueError("its attention cannot be replaced")
+        return out.last_hidden_state[0]
 
     def _grow(self, width: int) -> None:
         """Have room for so many tokens."""
@@ -233,6 +236,8 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask
     """What a Tree's models attend by; in passes that are not a Tree's, as ever."""
     if branches is None:
         return causal_strips(module, query, key, value, mask, **settings)
+    if settings.get("softcap"):  # Gemma 2's; it may not show in the few tokens that are tried
+        raise ValueError("its attention has a cap")
     return branches.attend(module.layer_idx, query, key, value, settings.get("scaling")), None
 
 
