@@ -262,8 +262,19 @@ def test_beside_an_output_a_cache_is_kept(tmp_path):
         assert call(*args, "--base-url", server.url).returncode == 0
     assert paid(server) == [1] * 6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "out.cache"]
-    done = call("al-label-ai", "--judge", "m", "-o", tmp_path / "new", "--cache", tmp_path / "new", stdin=b"")
-    assert done.returncode == 2 and "is the output" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(("args", "taken"), [
+    (["-o", "new", "--cache", "new"], "new: would be overwritten"),
+    (["-o", "new", "--cache", "new.state"], "new.state: would be overwritten"),
+    (["-o", "new", "--on-error", "skip", "--rejects", "new.cache"], "new.cache: would be overwritten"),
+    (["--cache", "bad", "--on-error", "skip", "--rejects", "bad"], "bad: would be overwritten"),
+    (["-o", "nowhere/new"], "nowhere/new: no such folder"),
+    (["missing", "-o", "new"], "missing: no such file"),
+])
+def test_a_cache_is_a_file_of_its_own_and_made_for_good_options_only(args, taken, tmp_path):
+    done = call("al-label-ai", "--judge", "m", *args, stdin=b"{broken\n", cwd=tmp_path)
+    assert done.returncode == 2 and taken in one_line(done.stderr) and list(tmp_path.iterdir()) == []
 
 
 def test_failed_calls_are_not_kept(tmp_path):
@@ -444,6 +455,18 @@ def test_a_budget_reckons_with_what_is_under_way(tmp_path):
     assert 50 - 8 <= len(server.calls) <= 50 and kept(tmp_path / "c") == len(server.calls)
 
 
+def test_the_first_call_tells_what_one_costs_before_more_are_made(tmp_path):
+    def script(request, nth):
+        body = toy_judge.answer(request)
+        body["usage"] = {"prompt_tokens": 0, "completion_tokens": 1_000_000}
+        return 200, {}, json.dumps(body).encode()
+
+    with Server(script) as server:
+        done = label(server, pairs(20), "--concurrency", 8, "--price-out", 1, "--budget", 3, "--cache", tmp_path / "c")
+    assert done.returncode == 1 and "the budget of 3 is spent: a call is about 1" in one_line(done.stderr)
+    assert len(server.calls) == 3 == kept(tmp_path / "c")
+
+
 # -- streams -------------------------------------------------------------------------------------------------------
 
 
@@ -506,6 +529,10 @@ def test_bad_lines_are_named_or_put_aside(tmp_path):
     (["--judge", "m", "--parameters", "[]"], "--parameters: expected an object"),
     (["--judge", "m", "--parameters", '{"n": 2}'], "--parameters: n is this command's to say"),
     (["--judge", "m", "--base-url", "localhost:1"], "--base-url localhost:1: expected http"),
+    (["--judge", "m", "--base-url", "http://"], "--base-url http://: expected http"),
+    (["--judge", "m", "--base-url", "http://host:port/v1"], "--base-url http://host:port/v1: expected http"),
+    (["--judge", ""], "give a judge"),
+    (["--judge", "m", "--max-tokens", 10**20], "'--max-tokens'"),
 ])
 def test_options_that_cannot_be(args, words, tmp_path):
     done = call("al-label-ai", *args, stdin=lines(*pairs(1)), cwd=tmp_path)

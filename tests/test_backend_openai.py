@@ -393,9 +393,12 @@ def test_options_that_would_do_nothing_are_refused_before_anything_is_asked(args
     assert server.calls == []
 
 
-def test_a_server_that_is_none():
+def test_a_server_that_is_none(monkeypatch):
     done = call("al-sample", "m", "--backend", "openai", "--base-url", "localhost:8000", stdin=lines(*questions(1)))
     assert done.returncode == 2 and "--base-url localhost:8000: expected http" in one_line(done.stderr)
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
+    done = call("al-sample", "m", "--backend", "openai", stdin=lines(*questions(1)))
+    assert done.returncode == 2 and "OPENAI_BASE_URL localhost:8000: expected http" in one_line(done.stderr)
 
 
 def test_a_placeholder_for_a_key_is_cut_out_of_no_word(monkeypatch):

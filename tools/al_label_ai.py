@@ -33,7 +33,7 @@ judge_options = options.stack(
                  help="The server, with OpenAI's chat completions.  [default: $OPENAI_BASE_URL, or OpenAI's]"),
     click.option("--structured", is_flag=True, help="Ask for JSON by schema, of a server that can."),
     click.option("--ask-again", type=click.IntRange(min=0), default=2, help="Where an answer cannot be read."),
-    click.option("--max-tokens", type=click.IntRange(min=1), default=1024, help="Of an answer, with its reasoning."),
+    click.option("--max-tokens", type=click.IntRange(1, 10**9), default=1024, help="Of an answer, with its reasoning."),
     click.option("--parameters", metavar="JSON", default="{}",
                  help="More of the requests: {\"top_p\": 0.9}; null takes one out, temperature and max_tokens too."),
     click.option("--concurrency", type=click.IntRange(min=1), default=16, help="Calls at a time."),
@@ -83,7 +83,10 @@ def main(files, output, resume, on_error, rejects, shard, mode, together, ties, 
     must_fit(mode, together, judge, judge_rm, folder)
     summary = options.Summary()
     labels = load_labels("together" if together else mode, ties, judge_rm, folder, given)
-    judging = local_judge(folder, judge_rm, labels, given) if folder else server_judge(judge, output, dry_run, given)
+    if folder:
+        judging = local_judge(folder, judge_rm, labels, given)
+    else:
+        judging = server_judge(judge, cache_file(files, output, rejects, dry_run, given), given)
     others = partners(given["against"]) if given["against"] else None
 
     def prepare(record):
@@ -142,7 +145,7 @@ def asked_for(name):
 
 def must_fit(mode, together, judge, judge_rm, folder):
     """Refuse options that would do nothing, or cannot be."""
-    if (judge is None) == (judge_rm is None):
+    if bool(judge) == bool(judge_rm):
         raise click.UsageError("give a judge: --judge NAME, --judge DIR or --judge-rm DIR")
     wrong = {
         "--mode pair": () if mode == "pair" or together else ("against", "one_order", "ties", "seed"),
@@ -178,25 +181,23 @@ def load_labels(mode, ties, judge_rm, folder, given):
                           one_order=given["one_order"] or bool(judge_rm), sides=not judge_rm)
 
 
-def server_judge(model, output, dry_run, given):
+def server_judge(model, cache, given):
     from alignlib import judge, judge_cache, server
 
     asked = server.Server(given["base_url"], **{name: given[name] for name in ("concurrency", "timeout", "retries")})
-    cache = cache_file(output, dry_run, given)
     prices = judge.Prices(given["price_in"], given["price_out"], given["budget"] or float("inf"))
     return judge.Remote(model, asked, cache=cache and judge_cache.Cache(cache), parameters=parameters(given),
                         structured=given["structured"], again=given["ask_again"], prices=prices,
                         window=16 * given["concurrency"])
 
 
-def cache_file(output, dry_run, given):
-    """Where answers are kept: none that a run in the dry would have to make."""
+def cache_file(files, output, rejects, dry_run, given):
+    """Where answers are kept: none that a run in the dry would have to make. Raises UsageError before it is made."""
     output = None if output == "-" or output and Path(output).exists() and not Path(output).is_file() else output
-    cache = given["cache"] or (f"{output}.cache" if output else None)
-    if cache and output and Path(cache).resolve() == Path(output).resolve():
-        raise click.UsageError(f"--cache {cache}: is the output")
-    unwanted = given["no_cache"] or not cache or dry_run and not Path(cache).exists()
-    return None if unwanted else cache
+    cache = None if given["no_cache"] else given["cache"] or (f"{output}.cache" if output else None)
+    paths.must_exist(files)
+    paths.keep_apart(files, output, rejects, cache)
+    return None if dry_run and cache and not Path(cache).exists() else cache
 
 
 def local_judge(folder, judge_rm, labels, given):

@@ -52,7 +52,8 @@ class Remote:
         self.pending: dict[str, asyncio.Future[Said]] = {}  # the calls in hand
         self.stopped: Failure | None = None  # why no more calls are made
         self.spent = self.dearest = 0.0  # in all; for one call
-        self.taken, self.probing = False, asyncio.Lock()  # whether the server has taken a schema; the call that asks
+        # Is it known whether the server takes a schema, what a call costs? The call that finds out holds the lock.
+        self.taken, self.priced, self.probing = not structured, prices.budget == float("inf"), asyncio.Lock()
         self.hits, self.used = 0, {"prompt_tokens": 0, "tokens": 0}
         server.allow = self.allow
 
@@ -130,22 +131,24 @@ class Remote:
         return next(filter(None, found), None)
 
     async def pay(self, messages: list[dict], form: Form) -> Said:
-        """Ask the server; the first call of all finds out whether it takes a schema, and the others wait for that."""
-        if self.structured and not self.taken:
+        """Ask the server. The first call of all goes alone where it finds something out; the others wait for that."""
+        if not (self.taken and self.priced):
             async with self.probing:
-                if self.structured and not self.taken:
+                if not self.taken:
                     return await self.probe(messages, form)
+                if not self.priced:
+                    return await self.call(messages, form)
         return await self.call(messages, form)
 
     async def probe(self, messages: list[dict], form: Form) -> Said:
         try:
             said = await self.call(messages, form)
-            self.taken = True
         except Failure as error:
             if error.status not in REFUSALS:
                 raise
             said = await self.call(messages, None)  # was it the schema that the server did not take?
             self.structured = False
+        self.taken = True
         return said
 
     async def call(self, messages: list[dict], form: Form | None) -> Said:
@@ -154,7 +157,7 @@ class Remote:
         if self.cache:
             self.cache.put(key_of(request), self.model, said)
         price = self.prices.of(said.prompt_tokens, said.tokens)
-        self.spent, self.dearest = self.spent + price, max(self.dearest, price)
+        self.spent, self.dearest, self.priced = self.spent + price, max(self.dearest, price), True
         self.used["prompt_tokens"] += said.prompt_tokens
         self.used["tokens"] += said.tokens
         return said

@@ -25,10 +25,10 @@ def must_be_regular(files: Sequence[str]) -> None:
             raise click.UsageError(f"{shown}: --shard counts the records first: it needs a file, not a pipe")
 
 
-def keep_apart(files: tuple[str, ...], output: str | None, rejects: str | None) -> None:
-    """Refuse to write where there is no folder, over the input (by whatever name), or both outputs into one file."""
+def keep_apart(files: tuple[str, ...], output: str | None, *others: str | None) -> None:
+    """Refuse to write where there is no folder, over the input (by whatever name), or two outputs into one file."""
     taken = [at for name in files or ("-",) if (at := _identity(sys.stdin if name == "-" else name))]
-    for path in (output, rejects, output and f"{output}.state"):
+    for path in (output, *others, output and f"{output}.state"):
         if path and not Path(path).resolve().parent.is_dir():
             raise click.UsageError(f"{path}: no such folder")
         if path and (Path(path).resolve() in taken or _identity(path) in taken):

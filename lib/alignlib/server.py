@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import click
 import openai
@@ -40,6 +41,17 @@ class Failure(click.ClickException):
         self.status, self.everything = status, everything
 
 
+def must_be_address(url: str, name: str) -> None:
+    """Refuse an address that is none, before it is looked for again and again."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of the port, or of brackets
+        good = False
+    if not good:
+        raise click.UsageError(f"{name} {url}: expected http://... or https://...")
+
+
 class Server:
     """What is to be asked, and how. The key comes from OPENAI_API_KEY; without one, none is sent.
 
@@ -54,8 +66,10 @@ class Server:
         self.key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not (self.key.isascii() and self.key.isprintable()):
             raise click.UsageError("OPENAI_API_KEY: no key has such characters")
-        if base_url and not base_url.startswith(("http://", "https://")):
-            raise click.UsageError(f"--base-url {base_url}: expected http://... or https://...")
+        if base_url is not None:
+            must_be_address(base_url, "--base-url")
+        elif "OPENAI_BASE_URL" in os.environ:
+            must_be_address(os.environ["OPENAI_BASE_URL"], "OPENAI_BASE_URL")
         # The client's own retries know nothing of garbage: all are made here, so that none is made twice over.
         self.client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=timeout)
         self.headers = {} if self.key else {"Authorization": openai.omit}
