@@ -122,7 +122,8 @@ def test_a_completion_that_gives_orders_is_only_judged():
 def test_two_files_are_joined_on_the_prompt(tmp_path):
     """In the first one's order and with its other fields, but for those that went with its completions."""
     whole = pairs(6)
-    first = [{**record, "completions": record["completions"][:1], "rewards": [1]} for record in whole[:5]]
+    first = [{**record, "completions": record["completions"][:1], "rewards": [1], "human_winner": 0}
+             for record in whole[:5]]
     second = [{"prompt": record["prompt"], "chosen": record["completions"][1]} for record in whole[::-1]]
     (tmp_path / "b.jsonl").write_bytes(lines(*second))
     with Server(right) as server:

@@ -24,7 +24,8 @@ def test_one_line_in_one_line_out():
 
 def test_old_completions_go_with_all_that_went_with_them():
     old = {"prompt": "p", "completions": ["a"], "rewards": [1], "logps": [-1], "logps_temperature": 0.7,
-           "ref_logps": [-2], "ref_logps_temperature": 0.7, "condition": "old", "id": "7"}
+           "ref_logps": [-2], "ref_logps_temperature": 0.7, "condition": "old", "id": "7",
+           "winner": 0, "win_probability": 0.9, "human_winner": 1, "orders_agree": True, "unparsed": [None]}
     (made,) = sample([old], "-n", 2)
     assert set(made) == {"prompt", "id", "completions", "finish_reasons"} and len(made["completions"]) == 2
 

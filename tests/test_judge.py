@@ -223,6 +223,12 @@ def test_two_scores_together_are_means_over_the_orders():
     assert (made["scores"], made["winner"], made["orders_agree"]) == ([5.5, 5.5], None, False)
 
 
+def test_scores_of_another_run_stay_beside_a_verdict():
+    rated = {**RECORD, "scores": [7, 2]}
+    assert mode("pair").label(rated, verdicts("A", "B"))["scores"] == [7, 2]
+    assert "scores" not in mode("together").label(rated, verdicts(None, None))
+
+
 def test_each_completion_for_itself():
     record = {"prompt": "p", "completions": ["a", "b"], "scores": ["old"], "rewards": [1, 2]}
     reviews = [Answer({"analysis": "x", "feedback": "y", "score": 0}), Answer(None, "no idea")]

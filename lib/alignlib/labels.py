@@ -53,7 +53,8 @@ class Pair:
         return self.sides and coin(self.seed, "side", record)
 
     def label(self, record: dict, answers: Sequence[Answer]) -> dict:
-        made = without(record, "chosen", "rejected", "winner", "orders_agree", "scores", "unparsed")
+        scores = () if "verdict" in self.question.form.parts else ("scores",)  # else they are another run's
+        made = without(record, "chosen", "rejected", "winner", "orders_agree", "unparsed", *scores)
         if any(answer.parts is None for answer in answers):
             return made | {"winner": None, "orders_agree": None, "unparsed": [answer.raw for answer in answers]}
         turns = [self.swapped(record)] if self.one_order else [False, True]

@@ -195,9 +195,9 @@ FIELDS: dict[str, Field] = {
 ALIGNED = ("completion_ids", "finish_reasons", "temperatures", "rewards", "logps", "ref_logps", "perplexities",
            "feedbacks", "scores", "analyses")
 
-# What goes when the completions go.
+# What goes when the completions go: a verdict on them, too.
 OF_COMPLETIONS = ("completions", *ALIGNED, "rewards_temperature", "logps_temperature", "ref_logps_temperature",
-                  "search", "seconds", "pool")
+                  "search", "seconds", "pool", "winner", "win_probability", "human_winner", "orders_agree", "unparsed")
 
 
 def require(record: dict, *names: str) -> None:
