@@ -229,9 +229,11 @@ def test_resume_refuses_another_model_and_another_grid(tmp_path):
     other = world().changed(world().reward, lambda weights: weights["score.weight"].mul_(2))
     done = run("al-args", world().policy, other, *call, "--resume")
     assert done.returncode == 2 and "made with other options or another model" in one_line(done.stderr)
-    (tmp_path / "grid").write_bytes(lines(*GRID[:1], {"weight": 7}))
-    done = run("al-args", world().policy, world().reward, *call, "--resume")
+    call = (*call[:-1], "/dev/stdin", "--resume")  # what a pipe holds counts, not its name
+    done = run("al-args", world().policy, world().reward, *call, stdin=lines(*GRID[:1], {"weight": 7}))
     assert done.returncode == 2 and "made with other options or another model" in one_line(done.stderr)
+    done = run("al-args", world().policy, world().reward, *call, stdin=lines(*GRID[:2]))
+    assert done.returncode == 65 and "in:4: broken JSON" in one_line(done.stderr)
 
 
 def test_shards_in_order_are_the_whole(tmp_path):

@@ -76,6 +76,8 @@ def main(lm, rm, files, output, resume, on_error, rejects, shard, number, max_ne
         raise click.UsageError("--stop: an empty text would stop everything")
     plain = search.Search(**{name: given.pop(name) for name in SETTINGS})
     searches = search.read(grid, plain) if grid else [plain]
+    if grid:  # a resumed run must have the same settings, from whatever file or pipe
+        click.get_current_context().params["grid"] = searches
     must_be_used(searches)
     summary = options.Summary()
     from alignlib.guide import Guide
@@ -95,7 +97,7 @@ def main(lm, rm, files, output, resume, on_error, rejects, shard, number, max_ne
         return {**record, "search": setting.settings()} if grid else record
 
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=guide.prepare,
-                             model=(lm, rm, *filter(None, [grid])), each=len(searches)) as stream:
+                             model=(lm, rm), each=len(searches)) as stream:
         with closing(guide.draws(stream)) as done:
             for line, found in done:
                 stream.write(line, *(finish(line, *made) for made in zip(searches, found, strict=True)))
