@@ -93,6 +93,7 @@ def test_ai_feedback_is_asked_for_on_the_rest_of_the_prompts(scale, against):
                    and f"--beta-pi {0.05 if scale else 0.2} " in command for command in commands)
     assert any(f"{run}/said.jsonl --against {run}/test.jsonl" in command and "--one-order" not in command
                for command in commands)
+    assert done.stdout.count(" --max-chars 8000 --max-words 2000 | ") == (2 if scale else 0)  # what a judge can take in
 
 
 @pytest.mark.parametrize("scale", [(), ("SCALE=paper", "MODEL=m", "JUDGE=j"), ("DATA={0}/help {0}/harm",)])

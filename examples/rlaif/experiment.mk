@@ -50,8 +50,10 @@ rlaif.train := al-data toy --limit 4000 --seed 1 --best-of 1
 rlaif.test := al-data toy --limit 400 --split test $(rlaif.once)
 else
 rlaif.teacher.chosen = al-data hh --from $(call found,pairs.train)
-rlaif.teacher.chatgpt := al-data sharegpt
-rlaif.teacher.gpt4 := al-data sharegpt --teacher gpt4
+# Longer questions the study kept from its judge.
+rlaif.short := --max-chars 8000 --max-words 2000
+rlaif.teacher.chatgpt := al-data sharegpt $(rlaif.short)
+rlaif.teacher.gpt4 := al-data sharegpt --teacher gpt4 $(rlaif.short)
 rlaif.train = $(rlaif.teacher.$(firstword $(call of,rlaif,teachers)))
 rlaif.test = $(if $(DATA),al-data hh --from $(call found,pairs.test),al-data alpaca-eval) $(rlaif.once)
 endif
