@@ -36,6 +36,7 @@ def test_the_policys_tags_are_the_order(tmp_path):
     assert evaluate("conditions", stdin=jsonl(*rows))["policies"][0]["spearman"] == pytest.approx(-0.5)  # as they come
     said = refused(65, "conditions", "--order", tmp_path / "alt", stdin=jsonl(steered("Else. ", 1)))
     assert said == "al-eval: <stdin>:1: condition: 'Else. ' is none of the tags"
+    assert "al-eval: --order: " in refused(2, "conditions", "--order", tmp_path, stdin=jsonl(*rows))
 
 
 def test_policies_side_by_side(tmp_path):

@@ -132,7 +132,8 @@ def test_conditions_that_the_policy_was_trained_under():
         assert named.returncode == 0 and {record["condition"] for record in read(named.stdout)} == {text}
         assert named.stdout == run("al-sample", policy, *M, "--condition", text, stdin=lines(*prompts(3))).stdout
     for said, words in (("exemplars", "has none; there are best and tag:1 to tag:2"), ("tag:3", "has tags 1 to 2"),
-                        ("tag:0", "has tags 1 to 2")):
+                        ("tag:0", "has tags 1 to 2"), ("tag:Good.", "expected the tag's number"),
+                        ("tag:-1", "expected the tag's number")):
         done = run("al-sample", policy, *M, "--condition", said, stdin=lines(*prompts(1)))
         assert (done.returncode, done.stdout) == (2, "") and words in one_line(done.stderr)
 

@@ -265,6 +265,7 @@ def test_completions_of_a_prompt_under_a_condition_share_its_tokens():
     (("--tags", "Good", "--tags", "Good enough", "--quantiles", 2), "'Good' is the beginning of 'Good enough'"),
     (("--per-quantile", 2, "--per-prompt", 4), "give one of the two"),
     (("--mode", "quark", "--tags", "a", "--tags", "b"), "--tags: those of mode quark are its own"),
+    (("--drop", 0.5), "--drop does nothing without a --pool"),
     (("--kl-coef", 0, "--kl-target", 1), "--kl-target does nothing without a --kl-coef"),
     (("--mode", "lmc", "--ref", "x"), "--ref does nothing without a --kl-coef"),
     (("--mode", "quark", "--ref-sees", "condition"), "the reference does not know quark's tokens"),
@@ -297,6 +298,9 @@ def test_bad_records_are_named():
     wrong[1]["feedbacks"][2] = "So so"
     assert "<stdin>:2: feedbacks[2]: 'So so' is none of the tags" in refused(wrong, "--mode", "lmc", code=65)
     assert "fewer completions than there are quantiles (5)" in refused(rewarded(3, 4), code=65)
+    few = world().new("few.jsonl")
+    few.write_bytes(lines(*rewarded(1, 2)))
+    assert f"--eval {few}: every prompt has fewer completions" in refused(good, "--eval", few, code=65)
     nothing = [{**record, "feedbacks": [None] * 4} for record in judged(2)]
     assert "no completions with feedback" in refused(nothing, "--mode", "lmc", code=65)
     long = [{**good[0], "prompt": "word " * 400}]

@@ -150,7 +150,7 @@ def test_cosine():
 
 def test_correlations_by_hand():
     assert metrics.pearson([1, 2, 3], [2, 4, 9]) == pytest.approx(7 / math.sqrt(2 * 26))
-    assert metrics.spearman([1, 2, 3], [2, 4, 9]) == pytest.approx(1.0)
+    assert [metrics.spearman(range(n), range(n)) for n in range(2, 40)] == [1] * 38  # no 0.9999999999999998
     # ranks 0 1.5 1.5 3 and 0 1 2 3: covariance 4.5, squares 4.5 and 5
     assert metrics.spearman([1, 5, 5, 9], [1, 2, 3, 4]) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
     assert metrics.pearson([1, 1], [2, 3]) is None and metrics.pearson([1], [1]) is None

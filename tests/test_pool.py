@@ -290,13 +290,24 @@ def test_a_record_that_does_not_fit_is_named(how, change, words):
     ({"mode": "rm", "quantiles": 3}, "tags: 5 for 3 quantiles"),
     ({"mode": "rm", "quantiles": 2, "tags": ("Good", "Good one")}, "tags: 'Good' is the beginning of 'Good one'"),
     ({"mode": "lmc", "tags": ("a", "A")}, "tags: 'a' is the beginning of 'A'"),
+    ({"mode": "lmc", "tags": ("ab", "c", "Abc", "a d")}, "tags: 'ab' is the beginning of 'Abc'"),
     ({"mode": "lmc", "tags": ("a",)}, "tags: at least two"),
+    ({"mode": "lmc", "tags": ("a", " ")}, "tags: one is blank"),
     ({"mode": "quark", "tags": ("a", "b")}, "tags: those of mode quark are its own"),
     ({"mode": "rm", "per_quantile": 1, "per_prompt": 1}, "give one of the two"),
 ])
 def test_draws_that_cannot_be(how, words):
     with pytest.raises(ValueError, match=words):
         pool.Draw(**how)
+
+
+def test_tags_by_the_hundred_thousand():
+    """Comparing each with each, this would not end."""
+    assert len(pool.Draw("quark", quantiles=100_000).names) == 100_000
+
+
+def test_spaces_around_a_tag_are_no_other_category():
+    assert [pool.Draw("lmc", tags=(" Good", "Bad ")).category(said) for said in ("good ", "bad", "so")] == [0, 1, None]
 
 
 def test_nothing_to_learn_from():

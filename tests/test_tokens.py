@@ -266,6 +266,8 @@ def test_a_condition_stays_when_its_prompt_is_cut(bos):
     assert across.head == bos + 1 and words.decode(across.prompt[bos:across.head]) == "the"
     with pytest.raises(ValueError, match=f"too long: {begun.head} tokens of a condition, 4 for the prompt"):
         Encoder(words, max_length=40, max_prompt=4).encode({"prompt": "the"}, [" ok"], "Good. input:\n")
+    with pytest.raises(Skip, match=f"too long: {begun.head} tokens of a condition"):
+        Encoder(words, max_length=40, max_prompt=4, on_long="skip").encode({"prompt": "the"}, [], "Good. input:\n")
 
 
 def test_no_token_crosses_the_border():

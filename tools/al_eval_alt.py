@@ -43,7 +43,7 @@ def conditions(files, model, histograms, title, plot, resamples, seed, labels, o
     """
     from alignlib.metrics import mean_interval, spearman
 
-    tags = of_model(model, "tags")["tags"] if model else []
+    tags = of_model(model, "--order")["tags"] if model else []
     summary, found, numbers = options.Summary(), {}, {}
     summary.count(records=0)
     for name, path in files:

@@ -67,7 +67,7 @@ def main(model, files, recipe, emit, old, train_layers, ref, **how):
     The folder also gets the data pool, pool.jsonl, and run.json the conditions for al-sample. Reads all input first.
     """
     summary = options.Summary()
-    refuse(how, recipe, ref, train_layers)
+    refuse(how, recipe, ref, train_layers, old)
     how |= {"kl_coef": KL[how["mode"]] if how["kl_coef"] is None else how["kl_coef"],
             "entropy_coef": ENTROPY[how["mode"]] if how["entropy_coef"] is None else how["entropy_coef"]}
     draw = drawing(how, recipe, model)
@@ -144,7 +144,11 @@ def gathered(files, old, draw, run):
     (new, crc), (before, run.asked["pool_crc"]) = records(files or ("-",)), records(old)
     tests, eval_crc = records([run.recipe.eval] if run.recipe.eval else ())
     run.reads(crc, eval_crc)
-    return pool.gather(new, before, draw), pool.gather(tests, (), draw) if run.recipe.eval else None
+    made = pool.gather(new, before, draw)
+    try:
+        return made, pool.gather(tests, (), draw) if run.recipe.eval else None
+    except DataError as error:
+        raise DataError(f"--eval {run.recipe.eval}: {error}") from error
 
 
 def show(made, summary):
@@ -156,7 +160,7 @@ def show(made, summary):
     summary.close()
 
 
-def refuse(how, recipe, ref, train_layers):
+def refuse(how, recipe, ref, train_layers, old):
     """Combinations that would do nothing, or not what they say, are mistakes."""
     mode, by_reward = how["mode"], how["mode"] in pool.BY_REWARD
     context = click.get_current_context()
@@ -168,6 +172,8 @@ def refuse(how, recipe, ref, train_layers):
         for name, given in {"ref": ref, "ref-sees": "ref_sees" in told, "kl-target": how["kl_target"]}.items():
             if given:
                 raise click.UsageError(f"--{name} does nothing without a --kl-coef above 0")
+    if "drop" in told and not old:
+        raise click.UsageError("--drop does nothing without a --pool")
     if mode == "quark" and how["ref_sees"] == "condition":
         raise click.UsageError("--ref-sees condition: the reference does not know quark's tokens")
     if recipe.lora and (mode == "quark" or train_layers < 1):

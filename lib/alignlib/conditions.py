@@ -34,9 +34,11 @@ class Condition:
 def asked(said: str, model: str, seed: int) -> Condition:
     """The Condition that --condition says. Raises UsageError where the model keeps none of that name."""
     tag = re.fullmatch("tag:([0-9]+)", said)
+    if re.fullmatch(r"tag:\S*", said) and tag is None:
+        raise click.UsageError(f"--condition {said}: expected the tag's number, tag:1 is the best")
     if tag is None and said not in ("best", "exemplars"):
         return Condition((said,))
-    kept = of_model(model, said)
+    kept = of_model(model, f"--condition {said}")
     if said == "best":
         return Condition((kept["best"],))
     if said == "exemplars":
@@ -50,13 +52,13 @@ def asked(said: str, model: str, seed: int) -> Condition:
     return Condition((kept["tags"][int(tag[1]) - 1],))
 
 
-def of_model(model: str, said: str) -> dict:
-    """The `conditions` of MODEL/run.json. Raises UsageError."""
+def of_model(model: str, option: str) -> dict:
+    """The `conditions` of MODEL/run.json, which an option asks for. Raises UsageError."""
     file = Path(model) / "run.json"
     try:
         kept = json.loads(file.read_text())["conditions"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise click.UsageError(f"--condition {said}: {file} keeps no conditions; al-train-alt's do") from error
+        raise click.UsageError(f"{option}: {file} keeps no conditions; al-train-alt's do") from error
     for name, wanted in (("best", str), ("tags", list), ("exemplars", list)):
         value = kept.get(name) if isinstance(kept, dict) else None
         if not isinstance(value, wanted) or not all(isinstance(text, str) for text in value):

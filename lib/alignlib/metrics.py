@@ -188,8 +188,12 @@ def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Rank correlation: `pearson` of the ranks, equal values sharing their mean rank."""
-    return pearson(_ranks(x), _ranks(y))
+    """Rank correlation: `pearson` of the ranks, equal values sharing their mean rank; exactly 1 for the same order."""
+    if len(x) < 2:
+        return None
+    a, b = (ranks - ranks.mean() for ranks in (_ranks(x), _ranks(y)))
+    squares = float(a @ a) * float(b @ b)
+    return float(a @ b) / math.sqrt(squares) if squares else None
 
 
 def _ranks(x: Sequence[float]) -> np.ndarray:

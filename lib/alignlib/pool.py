@@ -21,7 +21,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
+from itertools import pairwise
 
 from alignlib import records
 from alignlib.jsonl import DataError
@@ -78,7 +78,9 @@ class Draw:
             raise ValueError("tags: at least two, the best first")
         if self.per_quantile and self.per_prompt:
             raise ValueError("per_quantile or per_prompt: give one of the two")
-        for one, other in permutations(self.names, 2):
+        if not all(map(str.strip, self.names)):
+            raise ValueError("tags: one is blank")
+        for one, other in pairwise(sorted(self.names, key=str.casefold)):  # what a text begins comes right after it
             if other.casefold().startswith(one.casefold()):
                 raise ValueError(f"tags: {one!r} is the beginning of {other!r}")
 
@@ -119,7 +121,7 @@ class Draw:
 
     def category(self, feedback: str) -> int | None:
         """The number of the tag that a feedback is, in any case."""
-        known = {name.casefold(): i for i, name in enumerate(self.names)}
+        known = {name.strip().casefold(): i for i, name in enumerate(self.names)}
         return known.get(feedback.strip().casefold())
 
 

@@ -158,11 +158,13 @@ class Encoder:
         return Example(prompt, rows, example.values, example.head)
 
     def shorten(self, prompt: list[int], room: int, head: int) -> list[int]:
-        """At most `room` ids of the prompt, its first `head` among them. Raises TooLong where they are more."""
+        """At most `room` ids of the prompt, its first `head` among them. Raises TooLong or Skip where they are more."""
         if len(prompt) <= room:
             return prompt
         if head > room:
-            raise TooLong(f"too long: {head} tokens of a condition, {room} for the prompt")
+            what = f"{head} tokens of a condition, {room} for the prompt"
+            self.too_long(what)
+            raise TooLong(f"too long: {what}")  # nor is a condition truncated
         if self.keep == "start":
             return prompt[:room]
         return [*prompt[:head], *prompt[len(prompt) - room + head:]]
