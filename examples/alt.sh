@@ -3,10 +3,14 @@
 # (what al-score needs to write toxicities, or nothing), ALSO (more oracles of the toy world) and FEEDBACKS.
 set -euo pipefail
 
-# into FILE COMMAND...: run the command with -o, as a whole file; what a kill left is gone on with.
+# into FILE COMMAND...: run the command with -o, as a whole file; what a kill left is gone on with. What is older than
+# the policy it is about (POLICY.made/FILE), the prompts or the reward model is made again.
 into() {
-  local file=$1
+  local file=$1 from
   shift
+  for from in "${file%.made/*}/run.json" "$RUN/test.jsonl" "$RUN/outside.jsonl" "$RUN/rm/run.json"; do
+    [ ! "$from" -nt "$file" ] || rm -f "$file"
+  done
   [ -e "$file" ] || { "$@" -o "$file.part" --resume && mv "$file.part" "$file"; }
 }
 

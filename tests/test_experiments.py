@@ -1,5 +1,6 @@
 """The experiments' Makefiles, asked what they would do from the beginning (`make -n -B`)."""
 
+import os
 import re
 import subprocess
 
@@ -120,6 +121,33 @@ def test_reward_models_of_several_domains(scale, tmp_path):
     assert questions == {"toy": ["general", "helpful", "harmless"], "SCAL": ["helpful", "harmless"], "DATA": []}[kind]
     sampled = [command for command in commands if " --to sft" in command]
     assert len(sampled) == (len(taught) if questions else 0)
+
+
+def test_figures_of_a_policy_that_was_trained_anew_are_new(tmp_path):
+    """And those that are there already stay. The commands are stand-ins, that copy the policy's name."""
+    (tmp_path / "bin").mkdir()
+    for name in ("al-sample", "al-score", "al-eval"):
+        command = tmp_path / "bin" / name
+        command.write_text('#!/bin/bash\nwhile [ $# -gt 0 ] && [ "$1" != -o ]; do shift; done\n'
+                           f'[ $# = 0 ] && exec cat "$RUN/p.made/drawn.jsonl"\necho {name} >> "$RUN/asked"\n'
+                           'cp "$RUN/p/run.json" "$2"\n')
+        command.chmod(0o755)
+    (tmp_path / "p").mkdir()
+    (tmp_path / "test.jsonl").touch()
+    os.utime(tmp_path / "test.jsonl", (0, 0))
+
+    def validated(policy, time):
+        (tmp_path / "p" / "run.json").write_text(policy)
+        os.utime(tmp_path / "p" / "run.json", (time, time))
+        (tmp_path / "asked").write_text("")
+        told = dict.fromkeys(("COMMON", "LENGTH", "DRAWN", "DRAWS", "ALSO", "TOXIC", "FEEDBACKS"), "")
+        subprocess.run(["bash", "examples/alt.sh", "validate", "p"], cwd=ROOT, check=True, env={
+            **os.environ, **told, "RUN": str(tmp_path), "SCORES": "al-score",
+            "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"})
+        return set((tmp_path / "p.rows").read_text().split()), (tmp_path / "asked").read_text().count("al-")
+
+    assert validated("first\n", 0) == ({"first"}, 5) and validated("first\n", 0) == ({"first"}, 0)
+    assert validated("second\n", 2**32) == ({"second"}, 5)  # later than all that is made now
 
 
 @pytest.mark.parametrize(("args", "said"), [
