@@ -1,5 +1,6 @@
 """al-score: its figures against the models' own, its errors, its fields."""
 
+import json
 import math
 
 import pytest
@@ -109,6 +110,23 @@ def test_log_probabilities_and_perplexities():
     assert flat(cool, "logps") == pytest.approx([logp for logp, _ in expected(0.5)], **NEAR)
     assert flat(cool, "perplexities") == pytest.approx(wanted, **NEAR)
     assert cool[0]["logps_temperature"] == 0.5
+
+
+def test_perplexities_as_alt(fixtures):
+    """There the end of a text does not count, and the empty ones of the toxicity task are left out of the mean."""
+    found = json.loads((fixtures / "ALT" / "metrics.json").read_text())
+
+    def perplexities(rows):
+        records = [{"prompt": prompt, "completions": texts, "finish_reasons": ["length"] * len(texts)}
+                   for prompt, texts in rows]
+        return flat(score(records, "--perplexity", "--dtype", "fp32", model=fixtures / "ALT/models/lm"), "perplexities")
+
+    for case in found["perplexity_alt"]:
+        rows = [(line["prompt"].removeprefix("Good. input: "), line["generations"]) for line in case["lines"]]
+        assert perplexities(rows) == pytest.approx(case["perplexities"], rel=1e-4)
+    case = found["conditional_perplexity_toxicity"]
+    rows = [(row["prompt"], [one["text"] for one in row["generations"] if one["text"]]) for row in case["rows"]]
+    assert sum(made := perplexities(rows)) / len(made) == pytest.approx(case["mean_ppl"], rel=1e-4)
 
 
 def test_the_temperature_goes_with_its_field():
