@@ -3,20 +3,12 @@
 # (what al-score needs to write toxicities, or nothing), ALSO (more oracles of the toy world) and FEEDBACKS.
 set -euo pipefail
 
-# into FILE COMMAND...: run the command with -o, as a whole file; what a kill left is gone on with. What is older than
-# the policy it is about (POLICY.made/FILE), the prompts or the reward model is made again.
-into() {
-  local file=$1 from
-  shift
-  for from in "${file%.made/*}/run.json" "$RUN/test.jsonl" "$RUN/outside.jsonl" "$RUN/rm/run.json"; do
-    [ ! "$from" -nt "$file" ] || rm -f "$file"
-  done
-  [ -e "$file" ] || { "$@" -o "$file.part" --resume && mv "$file.part" "$file"; }
-}
+. examples/into.sh
+others=("$RUN/test.jsonl" "$RUN/outside.jsonl" "$RUN/rm/run.json")
 
 # A policy on held-out prompts, greedily and sampled, under the best feedback (the SFT policy under none).
 validate() {
-  local policy=$1 made=$RUN/$1.made
+  local policy=$1 made=$RUN/$1.made after=("$RUN/$1/run.json" "${others[@]}")
   local sample="al-sample $RUN/$policy $COMMON $LENGTH"
   [ "$policy" = sft ] || sample="$sample --condition best"
   mkdir -p "$made"
@@ -53,7 +45,7 @@ toxicity() {
 # The last policy sampled under each condition, and the rewards of what it learnt under each; the table by iteration.
 report() {
   local last=iteration-$1 columns=perplexity,dist_1,dist_2,dist_3,words,cut rows=()
-  local made=$RUN/$last.made under=() i
+  local made=$RUN/$last.made after=("$RUN/$last/run.json" "${others[@]}") under=() i
   mkdir -p "$RUN/report"
   while IFS= read -r condition; do under+=("$condition"); done < <(conditions "$last")
   for i in "${!under[@]}"; do

@@ -6,12 +6,8 @@ made=$RUN/decoded
 mkdir -p "$made" "$RUN/report"
 methods=()
 
-# into FILE COMMAND...: run the command with -o, as a whole file; what a kill left is gone on with.
-into() {
-  local file=$1
-  shift
-  [ -e "$file" ] || { "$@" -o "$file.part" --resume && mv "$file.part" "$file"; }
-}
+. examples/into.sh
+after=("$RUN/test.jsonl" "$RUN/sft/run.json" "$RUN/rm/run.json")
 
 # way NAME COMMAND...: the answers of one way of decoding, and its figures.
 way() {

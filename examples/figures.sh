@@ -5,12 +5,8 @@ set -euo pipefail
 method=$1 made=$RUN/$method.made
 mkdir -p "$made"
 
-# into FILE COMMAND...: run the command with -o, as a whole file; what a kill left is gone on with.
-into() {
-  local file=$1
-  shift
-  [ -e "$file" ] || { "$@" -o "$file.part" --resume && mv "$file.part" "$file"; }
-}
+. examples/into.sh
+after=("$RUN/$method/run.json" "$RUN/test.jsonl" "$RUN/sft/run.json" "$RUN/rm/run.json")
 
 # The policies, a line each: how many steps made it, where it is.
 policies() {
