@@ -90,6 +90,7 @@ def test_bins_and_strategy_of_the_figures():
     assert (row["strategy"], row["bins"]) == ("quantile", 20) == (found["strategy"], found["bins"])
     assert row["ECE"]["mean"] == found["ECE"]["mean"] and row["MCE"]["mean"] == found["MCE"]["mean"]
     assert evaluate("rm", stdin=data)["ECE"] != found["ECE"]
+    assert "101 is not in the range 1<=x<=100" in refused(2, "rm", "--bins", 101, stdin=data)  # memory goes by them
 
 
 def test_diagrams(tmp_path):
@@ -108,6 +109,8 @@ def test_diagrams(tmp_path):
     ({"completions": [*"abc"], "rewards": [1, 2, 3]}, "rewards: expected 2, the preferred completion's first, got 3"),
     ({"completions": ["a", "b"], "rewards": None}, "rewards: expected an array, got null"),
     ({"completions": ["a", "b"], "rewards": [1, None]}, "rewards[1]: expected a number, got null"),
+    ({"completions": ["a", "b"], "rewards": [1, -1e308]},
+     "rewards[1]: -1e+308 is beyond 1.7e+38, half of float32's range"),
     ({"completions": ["a", "b"], "rewards": [1, 2], "domain": 3}, "domain: expected a string, got a number"),
     ({"completions": ["a", "b"], "rewards": [1, 2], "domain": None}, "domain: expected a string, got null"),
 ])
@@ -126,6 +129,8 @@ def test_many_completions_with_true_rewards():
     for value, why in ((None, "learned: expected an array, got null"), ([1], "learned: 1 entries for 3 completions")):
         bad = {**rows[0], "learned": value}
         assert refused(65, "rm", "--field", "learned", stdin=jsonl(bad)) == f"al-eval: <stdin>:1: {why}"
+    huge = {**rows[0], "learned": [1, 2, 1e300]}
+    assert "learned[2]: 1e+300 is beyond" in refused(65, "rm", "--field", "learned", stdin=jsonl(huge))
     assert refused(65, "rm", "--field", "other", stdin=jsonl(rows[0])).endswith("other: missing")
 
 
@@ -190,7 +195,8 @@ def test_what_calibrated_does_not_go_with():
 
 
 @pytest.mark.parametrize(("values", "why"), [
-    ((1, 2), "every pair is right"), ((0, 0), "no pair has two different rewards"), ((), "no pair has two different"),
+    ((1, 2), "every pair is right"), ((0, 0), "no pair has two different rewards"),
+    ((3e-320, 1e-320, -1e-320), "no pair has two different rewards"), ((), "no pair has two different"),
     ((1, -2), "the rewards do not order")])
 def test_pairs_that_no_temperature_fits(values, why):
     model = world().without(world().reward)

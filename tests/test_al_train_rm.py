@@ -148,11 +148,20 @@ def test_ties_make_no_pair_and_are_counted():
     assert done.returncode == 65 and "no records to train on" in one_line(done.stderr)
 
 
+def test_rewards_that_float32_does_not_tell_apart_make_no_pair():
+    """The loss is made in float32: a pair that is one only in the file would count, with no loss and no accuracy."""
+    records = rewarded(4, 2)
+    close = [{**records[0], "rewards": [0.1 + 0.2, 0.3]}, {**records[1], "rewards": [2**24 + 1, 2**24]}]
+    (plain, expected), (made, entries) = train(records[2:], "--steps", 1), train([*close, *records[2:]], "--steps", 1)
+    assert weights(made) == weights(plain) and entries == expected and entries[0]["accuracy"] is not None
+
+
 def test_bad_records_are_65():
     for record, message in (
         ({"prompt": "p", "chosen": "a"}, "rejected: missing"),
         ({"prompt": "p", "completions": ["a", "b"]}, "rewards: missing"),
         ({"prompt": "p", "completions": ["a", "b"], "rewards": [1]}, "rewards: 1 entries for 2 completions"),
+        ({"prompt": "p", "completions": ["a", "b"], "rewards": [1, 1e39]}, "rewards[1]: 1e+39 is beyond 1.7e+38"),
         ({"prompt": "p", "chosen": "a", "rejected": None}, "rejected: expected a string, got null"),
     ):
         done = run("al-train-rm", world().policy, "-o", world().new(), stdin=lines(*pairs(2), record))

@@ -293,15 +293,31 @@ def test_what_domains_have_to_be(tmp_path):
     good = mixed(9)
     assert "<stdin>:10: domain: missing" in refused([*good, *pairs(1)], "--more")
     assert "one domain only, 'helpful'" in refused([{**record, "domain": "helpful"} for record in good], "--more")
+    (tmp_path / "other").write_bytes(lines(*good))
+    assert "one domain only, 'helpful'" in refused([{**record, "domain": "helpful"} for record in good], "--more",
+                                                   "--eval", tmp_path / "other")
     assert "domain 'new': one record only" in refused([*good, {**good[0], "domain": "new"}], "--more")
     (tmp_path / "eval").write_bytes(lines({**good[0], "domain": "new"}))
     assert "domain 'new': one record only" in refused([*good, {**good[0], "domain": "new"}], "--more", "--eval",
                                                       tmp_path / "eval")
     tied = [{**record, "rewards": [1, 1], "domain": "new"} for record in good[:3]]
     assert "domain 'new': no record with two different scores" in refused([*good, *tied], "--more")
+    mixture = [*good, {**good[0], "domain": "new"}, *tied]
+    assert "domain 'new': one record only with two different scores" in refused(mixture, "--more")
     assert "not the same number of each of 3 domains" in refused(good, "--more", "--resample", 4, "--batch-size", 8,
                                                                  code=2)
     assert "no records to train on" in refused(tied, "--more")
+
+
+def test_a_domain_that_is_only_evaluated_is_named(tmp_path):
+    """Its records to train on may all be ties, which are left out."""
+    good = mixed(9)
+    tied = [{**record, "rewards": [1, 1]} if record["domain"] == "polite" else record for record in good]
+    (tmp_path / "eval").write_bytes(lines(*good))
+    done = run("al-train-rm", world().policy, "-o", world().new(), "--more", "--steps", 1, "--eval", tmp_path / "eval",
+               stdin=lines(*tied))
+    assert done.returncode == 0 and "warning: domain 'polite': evaluated, but nothing to train on\n" in done.stderr
+    assert "eval_loss_polite" in done.stdout and "lambda_polite" not in done.stdout
 
 
 @pytest.mark.parametrize("args, said", [

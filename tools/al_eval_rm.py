@@ -46,8 +46,8 @@ class Pairs:
 @click.option("--field", help="Where the model's rewards are, if `rewards` are the truth: all pairs of a record's "
               "completions that those order.")
 @click.option("--strategy", type=click.Choice(STRATEGIES), default="uniform", help="Bins equally wide or equally full.")
-@click.option("--bins", default=10, type=click.IntRange(1), help="Of the reliability curve, its plot, and of the ECE, "
-              "ACE and MCE in tables.")
+@click.option("--bins", default=10, type=click.IntRange(1, 100), help="Of the reliability curve, its plot, and of the "
+              "ECE, ACE and MCE in tables.")
 @click.option("--fit-temperature", "model", type=click.Path(exists=True, file_okay=False, writable=True),
               metavar="DIR", help="Fit one temperature on these pairs and keep it in the reward model's folder DIR, "
               "for al-score --calibrated.")
@@ -113,6 +113,7 @@ def two_rewards(record: dict) -> tuple[float, float]:
     records.require_completions(record, "rewards")
     if len(record["rewards"]) != 2:
         raise ValueError(f"rewards: expected 2, the preferred completion's first, got {len(record['rewards'])}")
+    records.require_float32(record["rewards"], "rewards")
     return tuple(record["rewards"])
 
 
@@ -124,6 +125,7 @@ def ordered(record: dict, field: str) -> list[tuple[float, float]]:
     records.FIELDS["rewards"].check(record[field], field)
     if len(record[field]) != len(record["rewards"]):
         raise ValueError(f"{field}: {len(record[field])} entries for {len(record['rewards'])} completions")
+    records.require_float32(record[field], field)
     both = list(zip(record["rewards"], record[field], strict=True))
     return [(mine, other) for better, mine in both for worse, other in both if better > worse]
 

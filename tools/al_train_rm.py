@@ -5,6 +5,7 @@ out   {"step": 1, "loss": 0.69, "accuracy": 0.5, "best_score": 0.1, "worst_score
 pipe  al-data hh | al-train-rm sft -o rm --eval test.jsonl > rm.log
 """
 
+from array import array
 from dataclasses import dataclass
 
 import click
@@ -123,10 +124,12 @@ class Ranking:
             records.require(record, "prompt", "chosen", "rejected")
             completions, rewards = [record["chosen"], record["rejected"]], [1, 0]
             record = {name: value for name, value in record.items() if name not in records.ALIGNED}
+        records.require_float32(rewards, "rewards")
+        rewards = array("f", rewards).tolist()  # as the loss has them: 0.1 + 0.2 is no better than 0.3
         if len(set(rewards)) == 1:
             raise Skip("rewards: all equal, no preference")
         example = encoder.encode(record, completions)
-        example.values["rewards"] = [float(reward) for reward in rewards]
+        example.values["rewards"] = rewards
         return example
 
     def settle(self, examples, held_out):

@@ -1,5 +1,6 @@
 """al-train-rm --more: one reward model for several domains of preferences, as MORE weighs them."""
 
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -42,11 +43,14 @@ class More(Ranking):
         counts = Counter(example.values["domain"][0] for example in examples)
         for number, name in enumerate(order):
             if counts[number] == 1:
-                raise DataError(f"domain {name!r}: one record only")
+                raise DataError(f"domain {name!r}: one record only with two different scores")
             if not counts[number] and number not in self.shares:
                 raise DataError(f"domain {name!r}: no record with two different scores")
         if len(counts) < 2:
-            raise DataError(f"one domain only, {order[0]!r}: --more weighs several")
+            (only,) = counts
+            raise DataError(f"one domain only, {order[only]!r}: --more weighs several")
+        for number in self.shares.keys() - counts.keys():
+            print(f"warning: domain {order[number]!r}: evaluated, but nothing to train on", file=sys.stderr)
 
     def expect(self, held_out):
         """What part of an evaluation each domain is: means over examples or pairs are told by domain too."""

@@ -230,6 +230,16 @@ def require_completions(record: dict, *names: str) -> None:
             )
 
 
+LARGEST = 1.7e38  # half of float32's largest number, so that two of them differ by one
+
+
+def require_float32(values: list[float], name: str) -> None:
+    """Check that numbers, and what two of them differ by, are no infinity in a model's arithmetic."""
+    for i, value in enumerate(values):
+        if abs(value) > LARGEST:
+            raise ValueError(f"{name}[{i}]: {value:g} is beyond {LARGEST:g}, half of float32's range")
+
+
 def schema(reads: tuple[str, ...], may: tuple[str, ...], writes: tuple[str, ...] | str) -> dict:
     """The JSON Schema of what a command reads, the fields `may` only where they are there, and of what it writes.
 

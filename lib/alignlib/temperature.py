@@ -33,7 +33,7 @@ def fit(gaps: Sequence[float], groups: Sequence[int], z: float = 1.959964) -> di
     Source: Guo et al. 2017 (arXiv 1706.04599), section 4.2; Huber 1967 (the sandwich).
     """
     d = np.asarray(gaps, dtype=np.float64)
-    if not d.any():
+    if not d.astype(np.float32).any():  # nor one whose square would be 0
         raise ValueError("no pair has two different rewards")
     if d.mean() <= 0:
         raise ValueError(f"the mean gap is {d.mean():.3g}: the rewards do not order these pairs")
