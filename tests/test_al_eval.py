@@ -236,6 +236,7 @@ def test_frontier_names_what_is_wrong(tmp_path):
     assert message == "al-eval: <stdin>:2: another reward of exo, step 1 is at <stdin>:1"
     assert "step: expected a number, got a string" in refused(65, "frontier", stdin=jsonl({**row, "step": "x"}))
     assert "none.json: no such file" in refused(2, "frontier", "a=none.json")
+    assert "/: a folder, not a file" in refused(2, "frontier", "a=/")
 
 
 def test_table(tmp_path):

@@ -4,12 +4,11 @@ import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from pathlib import Path
 
 import click
 import orjson
 
-from alignlib import jsonl, options, tables
+from alignlib import jsonl, options, paths, tables
 
 READABLE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
@@ -77,9 +76,8 @@ def _named_files(specs: Iterable[str]) -> list[tuple[str | None, str]]:
     found = []
     for spec in specs or ("-",):
         name, path = spec.split("=", 1) if "=" in spec else (None, spec)
-        if path != "-" and (not Path(path).exists() or Path(path).is_dir()):
-            raise ValueError(f"{path}: no such file")
         found.append((name or None, path))
+    paths.must_exist(path for _, path in found)
     return found
 
 
