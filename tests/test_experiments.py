@@ -155,6 +155,7 @@ def test_figures_of_a_policy_that_was_trained_anew_are_new(tmp_path):
     (["rlaif", "SCALE=paper", "MODEL=m"], "JUDGE=name: who compares"),
     (["rtp-alt", "SCALE=paper", "MODEL=m"], "CLASSIFIER=name: what classifies texts"),
     (["hh-exo", "SCALE=papr"], "SCALE=papr: it is toy or paper"),
+    (["hh-more", f"DATA={ROOT / 'examples'} {ROOT / 'lib'}/../examples"], "two folders of one name"),
     (["hh-exo", "DATA=/nonexistent"], "DATA=/nonexistent: no such folder"),
     (["imdb-exo", f"DATA={ROOT / 'examples'}"], "examples has no "),
 ])

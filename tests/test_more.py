@@ -302,6 +302,9 @@ def test_what_domains_have_to_be(tmp_path):
                                                       tmp_path / "eval")
     tied = [{**record, "rewards": [1, 1], "domain": "new"} for record in good[:3]]
     assert "domain 'new': no record with two different scores" in refused([*good, *tied], "--more")
+    long = [{**record, "prompt": 500 * record["prompt"], "domain": "new"} for record in good[:3]]
+    assert "domain 'new': no record with two different scores is left" in refused([*good, *long], "--more", "--on-long",
+                                                                                  "skip")
     mixture = [*good, {**good[0], "domain": "new"}, *tied]
     assert "domain 'new': one record only with two different scores" in refused(mixture, "--more")
     assert "not the same number of each of 3 domains" in refused(good, "--more", "--resample", 4, "--batch-size", 8,

@@ -43,9 +43,9 @@ class More(Ranking):
         counts = Counter(example.values["domain"][0] for example in examples)
         for number, name in enumerate(order):
             if counts[number] == 1:
-                raise DataError(f"domain {name!r}: one record only with two different scores")
+                raise DataError(f"domain {name!r}: one record only with two different scores is left")
             if not counts[number] and number not in self.shares:
-                raise DataError(f"domain {name!r}: no record with two different scores")
+                raise DataError(f"domain {name!r}: no record with two different scores is left")
         if len(counts) < 2:
             (only,) = counts
             raise DataError(f"one domain only, {order[only]!r}: --more weighs several")

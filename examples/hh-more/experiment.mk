@@ -39,6 +39,8 @@ else
 hh-more.questions := $(if $(JUDGE),helpful:$(JUDGE) harmless:$(JUDGE))
 ifneq ($(DATA),)
 hh-more.domains := $(notdir $(DATA:/=))
+$(if $(filter $(words $(hh-more.domains)),$(words $(sort $(hh-more.domains)))),,\
+  $(error DATA=$(DATA): two folders of one name, which is their domain's))
 hh-more.file = $(or $(firstword $(wildcard $(1).jsonl $(1).jsonl.gz)),$(error there is no $(1).jsonl))
 hh-more.pairs = ($(foreach folder,$(DATA:/=),al-data hh --from $(call hh-more.file,$(folder)/pairs.$(1)) \
   --domain $(notdir $(folder)) &&) true)
@@ -58,7 +60,8 @@ hh-more.models := $(hh-more.domains) $(hh-more.all)
 hh-more.teach = al-train-rm $(hh-more.run)/sft $(1) -o $(@D) --resume --seed $(SEED) $(call common,hh-more) \
   $(call of,hh-more,lengths) $(call of,hh-more,rm)
 
-# A reward model of one domain takes as many steps as those of all, its share of their batches.
+# A reward model of one domain takes as many steps as those of all, its share of their batches; of a domain with fewer
+# pairs, which those of all go through again, it takes fewer.
 $(hh-more.domains:%=$(hh-more.run)/rm-%/run.json): $(hh-more.run)/rm-%/run.json: $(hh-more.run)/train.jsonl $(hh-more.run)/sft/run.json
 	grep -F -m $(call of,hh-more,pairs) '"domain":"$*"' $< > $(@D).jsonl
 	$(call hh-more.teach,$(@D).jsonl) --batch-size $(call of,hh-more,share) >> $(@D).log
