@@ -3,16 +3,19 @@
 al-args has its models' weights laid out (linear.py); how much of the difference that makes is told apart.
 """
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
-from conftest import call
+from conftest import ROOT, call
 from transformers import DynamicCache
 
-from alignlib import decode, guided, models
+from alignlib import decode, guided, models, toy
+from alignlib.guide import Guide
 from alignlib.guided import Guided, Pair
 from alignlib.linear import lay_out
 from alignlib.sampling import Sampling
@@ -20,6 +23,7 @@ from alignlib.search import Search
 
 NEW, K = 64, 10  # tokens a completion, none of which ends early; candidates a token
 ROUNDS = 2
+MARGINS = (None, 4.0, 2.0, 1.5, 1.0, 0.5)
 AIMS = {(1, 64): 1.3, (1, 512): 1.8, (8, 64): 3.0, (8, 512): 3.0}  # (batch, prompt): how much faster than the original
 
 
@@ -123,3 +127,47 @@ def test_against_the_original(pairs, monkeypatch, batch, prompt):
           f"the original's way {tokens / old:.0f}\n  {old / quick:.2f}x the original's speed ({old / guide:.2f}x); "
           f"{quick / alone:.2f} times plain's time ({guide / alone:.2f}; both laid out {quick / quick_alone:.2f})")
     assert old / quick > AIMS[batch, prompt]
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_margins_in_the_toy_world(batch):
+    """What --margin saves, and what it costs in reward: hh-args' models at weight 2, its held-out prompts."""
+    run = ROOT / "runs" / "hh-args"
+    if not (run / "rm" / "run.json").exists():
+        pytest.skip("needs the models of `make hh-args`")
+    guide = Guide(str(run / "sft"), str(run / "rm"), Sampling(NEW), (), window=1, batch_tokens=0, score_end=None,
+                  lm_device="cpu", rm_device="cpu", lm_dtype="fp32", rm_dtype="fp32",
+                  max_prompt=None, keep_prompt="end", on_long="fail")
+    pair, policy = guide.pair, guide.pair.policy
+    records = map(json.loads, (run / "test.jsonl").read_text().splitlines())
+    prompts = sorted(map(guide.prepare, records), key=lambda both: len(both[0]))
+    pair.batch_tokens = batch * (len(prompts[-1][0]) + NEW + K + 1)
+
+    def unguided() -> list[decode.Draw]:
+        draws = [decode.Draw(i, 0, prompt, 0.0) for i, (prompt, _) in enumerate(prompts)]
+        for first in range(0, len(draws), batch):
+            decode.generate(policy, guide.encoder, draws[first:first + batch], Sampling(NEW))
+        return draws
+
+    def at(margin: float | None) -> list[Guided]:
+        draws = [Guided(i, 0, prompt, 1.0, asked=asked) for i, (prompt, asked) in enumerate(prompts)]
+        list(guided.decode(pair, draws, Search(topk=K, weight=2.0, margin=margin)))
+        return draws
+
+    def figures(draws: list[decode.Draw]) -> tuple[int, str]:
+        said = [policy.tokenizer.decode(draw.ids, skip_special_tokens=True) for draw in draws]
+        asked = [policy.tokenizer.decode(draw.prompt, skip_special_tokens=True) for draw in draws]
+        oracle = mean(toy.score("overall", *both) for both in zip(asked, said, strict=True))
+        learned = f", the model's {mean(draw.reward for draw in draws):.2f}" if isinstance(draws[0], Guided) else ""
+        return sum(len(draw.ids) + (draw.reason == "stop") for draw in draws), f"oracle's reward {oracle:.2f}{learned}"
+
+    times = seconds(unguided, *(lambda margin=margin: at(margin) for margin in MARGINS))
+    tokens, worth = figures(unguided())
+    print(f"\nbatch {batch}: plain {tokens / times[0]:.0f} tokens/s, {worth}")
+    plain_token = times[0] / tokens
+    for margin, spent in zip(MARGINS, times[1:], strict=True):
+        before = pair.asked
+        tokens, worth = figures(at(margin))
+        print(f"  margin {margin}: {tokens / spent:.0f} tokens/s, {spent / tokens / plain_token:.2f} times plain's "
+              f"time a token, {(pair.asked - before) / tokens:.2f} calls a token, {worth}")
+        assert (pair.asked - before <= tokens) and (margin is None or pair.asked - before < tokens)
