@@ -10,11 +10,11 @@
 ITERATIONS ?= 3
 
 # Prompts of an iteration, completions of each, how they are drawn, what of the old pool goes, how the policy learns.
-toy.round := 300
+toy.round := 600
 toy.samples := 20
 toy.top-p := 1
 toy.drop := 1
-toy.learn := --lr 2e-3 --batch-size 16 --epochs 2
+toy.learn := --lr 2e-3 --batch-size 16 --epochs 4
 data.round := 300
 data.samples := 10
 data.top-p := 1

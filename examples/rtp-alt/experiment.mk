@@ -2,8 +2,8 @@
 LABEL ?= toxic
 rtp-alt.reward = --label $(LABEL) --as prob --negate
 rtp-alt.mode := --mode rm --tags toxicity --scope pool --kl-coef 0.05 --entropy-coef 0.06
+rtp-alt.toy.round := 300
 rtp-alt.toy.drop := 0
-rtp-alt.toy.learn := --lr 2e-3 --batch-size 16 --epochs 4
 rtp-alt.paper.drop := 0
 rtp-alt.paper.new-tokens := 20
 ifeq ($(scale),toy)

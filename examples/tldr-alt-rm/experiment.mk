@@ -1,8 +1,7 @@
 # Summaries of posts (TL;DR): ALT, the ranks of rewards as words.
 $(eval $(call TLDR,tldr-alt-rm))
 tldr-alt-rm.mode := --mode rm --kl-coef 0.05 --entropy-coef 0.06
-tldr-alt-rm.toy.round := 600
-tldr-alt-rm.toy.learn := --lr 2e-3 --batch-size 16 --epochs 4 --per-quantile 4
+tldr-alt-rm.toy.learn := $(toy.learn) --per-quantile 4
 tldr-alt-rm.paper.samples := 96
 tldr-alt-rm.paper.temperature := 0.9
 tldr-alt-rm.paper.new-tokens := 64

@@ -1,8 +1,7 @@
 # Summaries of posts (TL;DR): Quark, the ranks of rewards as new tokens.
 $(eval $(call TLDR,tldr-quark))
 tldr-quark.mode := --mode quark --kl-coef 0.05 --entropy-coef 0.06
-tldr-quark.toy.round := 600
-tldr-quark.toy.learn := --lr 2e-3 --batch-size 16 --epochs 4 --per-quantile 4
+tldr-quark.toy.learn := $(toy.learn) --per-quantile 4
 tldr-quark.paper.samples := 96
 tldr-quark.paper.temperature := 0.9
 tldr-quark.paper.new-tokens := 64
