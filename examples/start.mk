@@ -71,6 +71,9 @@ found = $(or $(firstword $(wildcard $(DATA)/$(1).jsonl $(DATA)/$(1).jsonl.gz)),$
 # Filters write beside and rename, so that a killed one resumes and a made file is a whole one.
 into = -o $@.part --resume && mv $@.part $@
 
+# For the end of a command: a prompt once, where answers to compare are joined on it, or prompts must not be shared.
+once := | awk 'match($$0, /"prompt":"([^"\\]|\\.)*"/) && !seen[substr($$0, RSTART, RLENGTH)]++'
+
 empty :=
 space := $(empty) $(empty)
 

@@ -419,16 +419,21 @@ def test_a_dry_run_says_what_it_would_cost_and_asks_nothing(tmp_path):
     assert (again["calls"], again["cached"], again["price"]) == (0, 14, 0) and len(server.calls) == 10
 
 
-def test_a_budget_ends_the_run_before_it_is_overspent(tmp_path):
-    """Every call costs 1, by its usage; with 9 to spend, nine are made, and --resume goes on from there."""
-    (tmp_path / "in").write_bytes(lines(*pairs(10)))
+def using(prompt_tokens, completion_tokens):
+    """A Server's script: the oracle's answers, each of which takes so many tokens."""
 
     def script(request, nth):
         body = toy_judge.answer(request)
-        body["usage"] = {"prompt_tokens": 0, "completion_tokens": 1_000_000}
+        body["usage"] = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
         return 200, {}, json.dumps(body).encode()
 
-    with Server(script) as server:
+    return script
+
+
+def test_a_budget_ends_the_run_before_it_is_overspent(tmp_path):
+    """Every call costs 1, by its usage; with 9 to spend, nine are made, and --resume goes on from there."""
+    (tmp_path / "in").write_bytes(lines(*pairs(10)))
+    with Server(using(0, 1_000_000)) as server:
         args = ("al-label-ai", tmp_path / "in", "--judge", "overall", "--base-url", server.url, "-o", tmp_path / "out",
                 "--concurrency", 1, "--price-out", 1)
         done = call(*args, "--budget", 9)
@@ -444,25 +449,14 @@ def test_a_budget_ends_the_run_before_it_is_overspent(tmp_path):
 
 def test_a_budget_reckons_with_what_is_under_way(tmp_path):
     """After the first few, no call begins that could go over it; what is under way comes in and is kept."""
-
-    def script(request, nth):
-        body = toy_judge.answer(request)
-        body["usage"] = {"prompt_tokens": 1_000_000, "completion_tokens": 0}
-        return 200, {}, json.dumps(body).encode()
-
-    with Server(script) as server:
+    with Server(using(1_000_000, 0)) as server:
         done = label(server, pairs(60), "--concurrency", 8, "--price-in", 1, "--budget", 50, "--cache", tmp_path / "c")
     assert done.returncode == 1 and "the budget of 50 is spent" in one_line(done.stderr)
     assert 50 - 8 <= len(server.calls) <= 50 and kept(tmp_path / "c") == len(server.calls)
 
 
 def test_the_first_call_tells_what_one_costs_before_more_are_made(tmp_path):
-    def script(request, nth):
-        body = toy_judge.answer(request)
-        body["usage"] = {"prompt_tokens": 0, "completion_tokens": 1_000_000}
-        return 200, {}, json.dumps(body).encode()
-
-    with Server(script) as server:
+    with Server(using(0, 1_000_000)) as server:
         done = label(server, pairs(20), "--concurrency", 8, "--price-out", 1, "--budget", 3, "--cache", tmp_path / "c")
     assert done.returncode == 1 and "the budget of 3 is spent: a call is about 1" in one_line(done.stderr)
     assert len(server.calls) == 3 == kept(tmp_path / "c")

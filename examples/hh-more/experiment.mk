@@ -88,10 +88,8 @@ $(hh-more.models:%=$(hh-more.run)/policy-%/run.json): $(hh-more.run)/policy-%/ru
 	  $(call of,hh-more,align) >> $(@D).log
 
 # What the policies answer to held-out prompts, together, so that a judge and its cache are asked in one run a question.
-# A prompt once: the judge's pairs are joined on it.
 $(hh-more.run)/test.prompts.jsonl: $(hh-more.run)/test.jsonl
-	al-data hh --from $< --shuffle --only prompts | awk 'match($$0, /"prompt":"([^"\\]|\\.)*"/) && \
-	  !seen[substr($$0, RSTART, RLENGTH)]++ && count++ < 200' > $@.part && mv $@.part $@
+	al-data hh --from $< --shuffle --only prompts $(once) | awk 'NR <= 200' > $@.part && mv $@.part $@
 
 $(hh-more.run)/sft.said.jsonl: $(hh-more.run)/test.prompts.jsonl $(hh-more.run)/sft/run.json
 	al-sample $(hh-more.run)/sft $< $(hh-more.draw) $(into)

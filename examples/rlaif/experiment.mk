@@ -38,16 +38,13 @@ rlaif.paper.beta := 0.05
 # The study's 9 epochs on a tenth of the prompts.
 rlaif.epochs = $(if $(filter 10,$(1)),9,3)
 
-# A prompt once: those to sample for are not those of SFT, and answers to compare are joined on it.
-rlaif.once := | awk 'match($$0, /"prompt":"([^"\\]|\\.)*"/) && !seen[substr($$0, RSTART, RLENGTH)]++'
-
 # What a teacher says; train is what a new model's tokenizer is made of, and what it is pretrained on.
 ifeq ($(scale),toy)
 rlaif.oracle := toy:overall
 rlaif.teacher.weak := al-data toy --limit $(rlaif.toy.prompts)
 rlaif.teacher.strong := al-data toy --limit $(rlaif.toy.prompts) --best-of 8
 rlaif.train := al-data toy --limit 4000 --seed 1 --best-of 1
-rlaif.test := al-data toy --limit 400 --split test $(rlaif.once)
+rlaif.test := al-data toy --limit 400 --split test $(once)
 else
 rlaif.teacher.chosen = al-data hh --from $(call found,pairs.train)
 # Longer questions the study kept from its judge.
@@ -55,7 +52,7 @@ rlaif.short := --max-chars 8000 --max-words 2000
 rlaif.teacher.chatgpt := al-data sharegpt $(rlaif.short)
 rlaif.teacher.gpt4 := al-data sharegpt --teacher gpt4 $(rlaif.short)
 rlaif.train = $(rlaif.teacher.$(firstword $(call of,rlaif,teachers)))
-rlaif.test = $(if $(DATA),al-data hh --from $(call found,pairs.test),al-data alpaca-eval) $(rlaif.once)
+rlaif.test = $(if $(DATA),al-data hh --from $(call found,pairs.test),al-data alpaca-eval) $(once)
 endif
 
 $(eval $(call START,rlaif))
@@ -69,7 +66,7 @@ $(rlaif.run)/pretrained/run.json: $(rlaif.run)/train.jsonl $(rlaif.start)
 
 $(foreach teacher,$(call of,rlaif,teachers),$(rlaif.run)/$(teacher).jsonl): $(rlaif.run)/%.jsonl: | $(SETUP)
 	@mkdir -p $(@D)
-	$(rlaif.teacher.$*) $(rlaif.once) > $@.part && mv $@.part $@
+	$(rlaif.teacher.$*) $(once) > $@.part && mv $@.part $@
 
 # The toy world's judge runs beside the command that asks it.
 rlaif.asks = $(if $(JUDGE)$(filter-out toy,$(scale)),$(if $(BASE_URL),OPENAI_BASE_URL=$(BASE_URL)),bash examples/judge.sh) \
