@@ -6,14 +6,15 @@ import json
 
 from faulty import DROP, Server, refuse, subject
 
-from alignlib import toy, toy_judge
+from al_data import toy_judge
+from alignlib.toy import world
 
 
 @functools.cache
 def _pairs(count: int) -> list[dict]:
     made = []
-    for record in toy.records("dialogue"):
-        scores = [toy.score("overall", record["prompt"], record[name]) for name in ("chosen", "rejected")]
+    for record in world.records("dialogue"):
+        scores = [world.score("overall", record["prompt"], record[name]) for name in ("chosen", "rejected")]
         if abs(scores[0] - scores[1]) > 0.01:  # no ties but those a judge makes
             made.append({"id": record["id"], "prompt": record["prompt"],
                          "completions": [record["rejected"], record["chosen"]]})
@@ -27,7 +28,7 @@ def pairs(count: int, **more) -> list[dict]:
 
 def labelled(record: dict) -> dict:
     """What an oracle that is asked rightly makes of a pair."""
-    one, two = (toy.score("overall", record["prompt"], text) for text in record["completions"])
+    one, two = (world.score("overall", record["prompt"], text) for text in record["completions"])
     best = int(two > one)
     return {**record, "winner": best, "orders_agree": True, "chosen": record["completions"][best],
             "rejected": record["completions"][1 - best]}

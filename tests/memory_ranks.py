@@ -12,8 +12,10 @@ import tiny
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alignlib import engine, models, ranks
-from alignlib.recipe import Recipe
+from alignlib import ranks
+from alignlib.models import load
+from alignlib.training import engine
+from alignlib.training.recipe import Recipe
 
 CONFIG = LlamaConfig(vocab_size=300, hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
                      tie_word_embeddings=True)
@@ -46,7 +48,7 @@ def allocated(work) -> int:
 def measure(recipe: Recipe) -> dict[str, int]:
     path = f"{recipe.output}/given"
     ranks.share(lambda: tiny.save(LlamaForCausalLM(CONFIG), path))
-    policy = models.load_policy(path, "cpu", recipe.dtype, train=True)
+    policy = load.load_policy(path, "cpu", recipe.dtype, train=True)
     place = engine.of(policy, recipe, 4)
     batch = policy.pack([tiny.example(2, 6)])
     for _ in range(2):

@@ -8,7 +8,7 @@ import tomllib
 from importlib import import_module
 from pathlib import Path
 
-from alignlib import records
+from alignlib.records import fields
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -24,7 +24,7 @@ def commands() -> str:
     return "\n".join(["| command | what it does |", "|---|---|", *rows])
 
 
-PARTS = {"fields": records.table, "commands": commands}
+PARTS = {"fields": fields.table, "commands": commands}
 
 
 def filled(text: str) -> str:

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from alignlib.ahead import in_order
-from alignlib.jsonl import DataError, dumps
-from alignlib.stream import Stream
+from alignlib.records.jsonl import DataError, dumps
+from alignlib.records.stream import Stream
+from alignlib.server.ahead import in_order
 
 
 async def double(number: int) -> int:

@@ -11,7 +11,7 @@ from conftest import command, environment
 from kills import filter_job, survive
 from world import CONTEXT, lines, one_line, pairs, prompts, read, run, world
 
-from alignlib.stream import Stream
+from alignlib.records.stream import Stream
 
 M = ("-m", 12)
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from conftest import call, command, environment
 
-from alignlib import toy
+from alignlib.toy import world
 
 PAIR = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: Go."}
 SAME = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello. ", "rejected": "\n\nHuman: Hi\n\nAssistant: Hello."}
@@ -42,13 +42,13 @@ def test_help_imports_nothing_heavy():
 
 def test_toy_writes_the_world_of_the_library():
     made = records(call("al-data", "toy", "--limit", 5, "--seed", 7, "--split", "test"))
-    assert made == list(toy.records("dialogue", "test", 7, 5))
+    assert made == list(world.records("dialogue", "test", 7, 5))
     assert len(records(call("al-data", "toy", "--task", "summary"))) == 2000
 
 
 def test_toy_labels_and_domains():
     made = records(call("al-data", "toy", "--task", "review", "--labels", "--limit", 4))
-    assert made == list(toy.labelled("review", limit=4))
+    assert made == list(world.labelled("review", limit=4))
     made = records(call("al-data", "toy", "--by", "polite", "--limit", 4, "--only", "pref"))
     assert [list(record) for record in made] == [["id", "prompt", "chosen", "rejected", "domain"]] * 4
 
@@ -58,7 +58,7 @@ def test_head_ends_it_quietly():
                             stderr=subprocess.PIPE, env=environment())
     first = pipe.stdout.readline()
     pipe.stdout.close()
-    assert json.loads(first) == next(toy.records("dialogue"))
+    assert json.loads(first) == next(world.records("dialogue"))
     assert pipe.wait(20) == 0 and pipe.stderr.read() == b""
 
 
@@ -118,7 +118,7 @@ def test_tldr_and_imdb_from_files(tmp_path):
 def test_a_file_is_split_by_the_prompt_s_hash(tmp_path):
     path = tmp_path / "all.jsonl"
     path.write_text(lines(*({**RECORD, "prompt": f"{number}:"} for number in range(500))))
-    train, test = (records(call("al-data", "hh", "--from", path, "--split", split)) for split in toy.SPLITS)
+    train, test = (records(call("al-data", "hh", "--from", path, "--split", split)) for split in world.SPLITS)
     assert len(train) + len(test) == len(records(call("al-data", "hh", "--from", path))) == 500
     assert not {record["prompt"] for record in train} & {record["prompt"] for record in test}
     assert 25 < len(test) < 80

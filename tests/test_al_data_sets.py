@@ -6,7 +6,7 @@ import json
 import pytest
 from conftest import call
 
-from alignlib.datasets import asked
+from al_data.texts import asked
 
 
 def lines(*rows):

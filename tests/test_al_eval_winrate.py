@@ -9,7 +9,7 @@ from faulty import Server
 from judging import pairs, right
 from test_al_eval import NONE, evaluate, jsonl, refused, save
 
-from alignlib import toy
+from alignlib.toy import world
 
 
 def pair(winner=0, prompt="p", completions=(" aa", " bbbb"), **fields):
@@ -68,7 +68,7 @@ def test_a_judge_compares_on_the_fly(tmp_path):
         asked = len(server.calls)
     assert [one.returncode for one in done] == [0, 0] and done[0].stdout == done[1].stdout
     same, other = map(json.loads, done[0].stdout.splitlines())
-    worth = [[toy.score("overall", r["prompt"], text) for text in r["completions"]] for r in records]
+    worth = [[world.score("overall", r["prompt"], text) for text in r["completions"]] for r in records]
     wins = sum(first > second for first, second in worth)
     assert (same["method"], same["tie"]["mean"], other["method"]) == ("good", 1, "bad")
     assert other["win"]["mean"] == pytest.approx(wins / 6) and asked == 6 + 2 * 6  # two equal texts make one question

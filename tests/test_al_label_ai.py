@@ -19,7 +19,8 @@ from judging import FAULTS, chance, faulty, labelled, paid, pairs, right
 from kills import filter_job, survive
 from world import lines, one_line, read, run, world
 
-from alignlib import forms, questions, toy_judge
+from al_data import toy_judge
+from al_label_ai import answers, questions
 
 KEY = "sk-a-secret-that-nobody-may-see"
 
@@ -586,7 +587,7 @@ def test_a_model_judges_by_the_options_probabilities(template):
     assert done.returncode == 0, done.stderr
     expected = []
     asked = questions.Question(questions.packaged("pair"), questions.packaged("question-general"),
-                               forms.letters(), {"first": "answer A", "second": "answer B"})
+                               answers.letters(), {"first": "answer A", "second": "answer B"})
     for record in pairs(6):
         told = []
         for texts in (record["completions"], record["completions"][::-1]):

@@ -7,7 +7,7 @@ import pytest
 from conftest import call
 from world import CLASSES, CONTEXT, lines, one_line, pairs, prompts, read, rewarded, run, world
 
-from alignlib import toy
+from alignlib.toy import world as toy
 
 NEAR = {"rel": 1e-4, "abs": 1e-5}
 

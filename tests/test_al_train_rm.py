@@ -6,7 +6,7 @@ import json
 import pytest
 from world import lines, log, one_line, pairs, read, rewarded, run, stopped, weights, world
 
-from alignlib import toy
+from alignlib.toy import world as toy
 
 
 def train(records, *args, model=None, out=None):

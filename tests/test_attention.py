@@ -8,9 +8,9 @@ import torch
 import transformers
 from test_models import gradients, plain_logps, same_gradients
 
-from alignlib import attention, models
-from alignlib.decode import Draw, Sampling, generate
-from alignlib.packed import Policy, RewardModel
+from alignlib.decoding.sampler import Draw, Sampling, generate
+from alignlib.models import attention, load
+from alignlib.models.policy import Policy, RewardModel
 
 SHAPES = [(200, *[60] * 6), (300, 40, 25, 60)]  # prompt, then K completions: rows of 560 and 425 tokens
 
@@ -94,7 +94,7 @@ def test_long_packs_are_plain_rows(calls, family, shape):
 def test_gradient_checkpointing(calls, family):
     """The strips of each layer are computed again on the way back, and say the same."""
     plain, policy = pair(family)
-    models.without_dropout(policy.core)
+    load.without_dropout(policy.core)
     policy.core.train().gradient_checkpointing_enable({"use_reentrant": False})
     example = tiny.example(*SHAPES[1])
     wanted, found = plain_logps(plain, example), policy.logps(policy.pack([example]))[0]
@@ -109,7 +109,7 @@ def test_greedy_completions_of_long_ragged_prompts_are_transformers_own(calls, f
     plain, policy = pair(family)
     prompts = [tiny.example(long).prompt for long in (330, 301, 40)]
     batch = [Draw(number, 0, prompt, 0.0) for number, prompt in enumerate(prompts)]
-    generate(policy, models.encoder(policy), batch, Sampling(max_new_tokens=8))
+    generate(policy, load.encoder(policy), batch, Sampling(max_new_tokens=8))
     assert (74, 330) in calls and (330, 330) not in calls
     for draw, prompt in zip(batch, prompts, strict=True):
         own = plain.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=8)[0, len(prompt):].tolist()
@@ -148,7 +148,7 @@ def test_a_model_of_eager_attention_keeps_it():
 def test_a_saved_model_does_not_name_strips(tmp_path):
     """It loads where this code is not known."""
     _, policy = pair("llama")
-    models.save(policy, tmp_path)
+    load.save(policy, tmp_path)
     assert attention.NAME not in (tmp_path / "config.json").read_text()
     assert not [name for name in json.loads((tmp_path / "config.json").read_text()) if "attn" in name]
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)

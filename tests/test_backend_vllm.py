@@ -72,7 +72,7 @@ def asked(log: Path, path: str) -> list[dict]:
 
 def test_every_name_is_one_that_the_release_has():
     """Imports and environment variables; arguments are checked call by call, by the stand-in."""
-    tree = ast.parse((ROOT / "lib" / "alignlib" / "vllm_engine.py").read_text())
+    tree = ast.parse((ROOT / "tools" / "al_sample" / "backend_vllm.py").read_text())
     imported = {f"{node.module}:{alias.name}" for node in ast.walk(tree)
                 if isinstance(node, ast.ImportFrom) and node.module.startswith("vllm") for alias in node.names}
     known = {path.partition(".from_")[0] for path in FACTS["parameters"]} | set(FACTS["members"])

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from alignlib import calibration, metrics, temperature
-from alignlib.calibration import Binning
+from al_eval import calibration
+from al_eval.calibration import Binning
+from alignlib.stats import metrics, temperature
 
 
 def lines(path):

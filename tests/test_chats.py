@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from alignlib.chats import alpaca_eval, numbered, sharegpt, teacher, ultrachat
-from alignlib.datasets import asked, convert, instruction, share
-from alignlib.jsonl import DataError, Skip
+from al_data.chats import alpaca_eval, numbered, sharegpt, teacher, ultrachat
+from al_data.texts import asked, convert, instruction, share
+from alignlib.records.jsonl import DataError, Skip
 
 
 def chat(*turns, name="c7"):

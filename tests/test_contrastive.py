@@ -5,11 +5,11 @@ import tiny
 import torch
 from world import lines, one_line, prompts, read, run, world
 
-from alignlib import decode, tree
-from alignlib.contrastive import Before, Contrastive
-from alignlib.packed import Policy
-from alignlib.sampling import Draw, Sampling
-from alignlib.tokens import Encoder
+from al_sample.contrastive import Before, Contrastive
+from alignlib.decoding import branches, sampler
+from alignlib.decoding.draws import Draw, Sampling
+from alignlib.models.encoding import Encoder
+from alignlib.models.policy import Policy
 
 NEW = 12
 BOS = tiny.VOCABULARY - 3
@@ -52,7 +52,7 @@ def defined(search: Contrastive, prompt: list[int], ends: set[int]) -> tuple[lis
 def many_ends(monkeypatch):
     """Every twentieth token ends a text, so that rows leave all the time."""
     ends = set(range(0, tiny.VOCABULARY, 20))
-    monkeypatch.setattr(decode, "stop_ids", lambda policy: ends)
+    monkeypatch.setattr(sampler, "stop_ids", lambda policy: ends)
     return ends
 
 
@@ -60,7 +60,7 @@ def many_ends(monkeypatch):
 def test_it_is_the_definition(family, many_ends):
     """Ragged prompts, rows that leave; Bloom's candidates are copies of its cache."""
     search = searcher(family)
-    assert search.kind is (tree.Copies if family == "bloom" else tree.Tree)
+    assert search.kind is (branches.Copies if family == "bloom" else branches.Tree)
     made = draws(*RAGGED)
     count = search.generate(made)
     for draw in made:
@@ -79,7 +79,7 @@ def test_settings_at_their_edges(alpha, top_k, many_ends):
     for draw in made:
         assert (draw.ids, draw.reason) == defined(search, draw.prompt, many_ends)
     greedy = [Draw(draw.record, 0, draw.prompt, 0.0) for draw in made]
-    decode.generate(search.policy, Encoder(search.policy.tokenizer, max_length=tiny.CONTEXT), greedy, Sampling(6))
+    sampler.generate(search.policy, Encoder(search.policy.tokenizer, max_length=tiny.CONTEXT), greedy, Sampling(6))
     assert ([d.ids for d in greedy] == [d.ids for d in made]) == (alpha == 0 or top_k == 1)
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from alignlib.datasets import convert, hh, imdb, imdb_labels, tldr, tldr_pref
-from alignlib.jsonl import DataError, Skip
-from alignlib.rows import files_of, from_file
+from al_data.sources import files_of, from_file
+from al_data.texts import convert, hh, imdb, imdb_labels, tldr, tldr_pref
+from alignlib.records.jsonl import DataError, Skip
 
 # Where EXO's script is wrong (shared/fixtures/README.md): what ours makes of the same dialogues, or why it drops them.
 DEFECTS = {

@@ -8,10 +8,10 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from alignlib import decode
-from alignlib.decode import Draw, GrowingLayer, Sampling
-from alignlib.packed import Policy
-from alignlib.tokens import Encoder
+from alignlib.decoding import sampler
+from alignlib.decoding.sampler import Draw, GrowingLayer, Sampling
+from alignlib.models.encoding import Encoder
+from alignlib.models.policy import Policy
 
 
 def world(family="llama", seed=0, **changes):
@@ -41,7 +41,7 @@ def test_greedy_is_what_transformers_generates(family):
     """Ragged prompts, left padding, a few of them ending early: the same tokens."""
     policy, encoder = world(family, seed=3)
     batch = draws(3, 17, 1, 30, 8, 9, temperature=0.0)
-    decode.generate(policy, encoder, batch, Sampling(24))
+    sampler.generate(policy, encoder, batch, Sampling(24))
     with torch.no_grad():
         for draw in batch:
             ended = draw.ids + [policy.tokenizer.eos_token_id] * (draw.reason == "stop")
@@ -56,11 +56,11 @@ def test_finished_rows_leave_and_change_nothing_for_the_others(monkeypatch):
     """Every eighth token is made an end, so that rows leave early and the batch shrinks around the others."""
     policy, encoder = world("llama", seed=1)
     ends = set(range(0, tiny.VOCABULARY, 8))
-    monkeypatch.setattr(decode, "stop_ids", lambda policy: ends)
+    monkeypatch.setattr(sampler, "stop_ids", lambda policy: ends)
     for compact in (0.0, 0.75, 1.0):  # never, by the rule, at once
-        monkeypatch.setattr(decode, "COMPACT", compact)
+        monkeypatch.setattr(sampler, "COMPACT", compact)
         batch = draws(3, 17, 1, 30, 8, 9, 12, 5, number=2, temperature=1.0)
-        count = decode.generate(policy, encoder, batch, Sampling(12))
+        count = sampler.generate(policy, encoder, batch, Sampling(12))
         assert count == sum(len(draw.ids) + (draw.reason == "stop") for draw in batch)
         assert {draw.reason for draw in batch} == {"stop", "length"}
         assert not any(set(draw.ids) & ends for draw in batch)
@@ -73,9 +73,9 @@ def test_finished_rows_leave_and_change_nothing_for_the_others(monkeypatch):
 
 
 def histogram(logits, temperature=1.0, top_k=0, top_p=1.0, count=20_000):
-    numbers = torch.tensor(decode.uniforms(7, 0, 0, count))
+    numbers = torch.tensor(sampler.uniforms(7, 0, 0, count))
     rows = logits.expand(count, -1)
-    chosen = decode.choose(rows, numbers, torch.full((count,), temperature), top_k, top_p)
+    chosen = sampler.choose(rows, numbers, torch.full((count,), temperature), top_k, top_p)
     return torch.bincount(chosen, minlength=len(logits)).double()
 
 
@@ -119,17 +119,17 @@ def test_draws_at_the_ends_never_fall_on_what_was_cut():
     logits = torch.full((1, 1000), -torch.inf)
     logits[0, 100:900] = torch.randn(800, generator=torch.Generator().manual_seed(0))
     for number, wanted in ((0.0, 100), (1 - 2**-53, 899)):
-        chosen = decode.choose(logits, torch.tensor([number], dtype=torch.float64), torch.ones(1), 0, 1.0)
+        chosen = sampler.choose(logits, torch.tensor([number], dtype=torch.float64), torch.ones(1), 0, 1.0)
         assert chosen.item() == wanted
-    assert decode.choose(logits, torch.tensor([0.99]), torch.zeros(1), 0, 1.0).item() == logits.argmax().item()
+    assert sampler.choose(logits, torch.tensor([0.99]), torch.zeros(1), 0, 1.0).item() == logits.argmax().item()
 
 
 def test_each_row_has_its_own_temperature():
     logits = torch.tensor([[0.0, 1.0]]).expand(3, -1)
-    chosen = decode.choose(logits, torch.full((3,), 0.3, dtype=torch.float64), torch.tensor([0.0, 1.0, 0.2]), 0, 1.0)
+    chosen = sampler.choose(logits, torch.full((3,), 0.3, dtype=torch.float64), torch.tensor([0.0, 1.0, 0.2]), 0, 1.0)
     # P(token 0) is 1 / (1 + e^(1/t)): 0.27 at 1, 0.007 at 0.2; nothing to draw at 0.
     assert chosen.tolist() == [1, 1, 1]
-    chosen = decode.choose(logits, torch.full((3,), 0.2, dtype=torch.float64), torch.tensor([0.0, 1.0, 0.2]), 0, 1.0)
+    chosen = sampler.choose(logits, torch.full((3,), 0.2, dtype=torch.float64), torch.tensor([0.0, 1.0, 0.2]), 0, 1.0)
     assert chosen.tolist() == [1, 0, 1]
 
 
@@ -137,12 +137,12 @@ def test_each_row_has_its_own_temperature():
 
 
 def test_uniforms_are_keyed_by_all_of_their_name():
-    base = decode.uniforms(1, 2, 3, 50)
-    assert (base == decode.uniforms(1, 2, 3, 50)).all()
-    assert (base[:20] == decode.uniforms(1, 2, 3, 20)).all()  # a token's draw does not depend on how many follow
+    base = sampler.uniforms(1, 2, 3, 50)
+    assert (base == sampler.uniforms(1, 2, 3, 50)).all()
+    assert (base[:20] == sampler.uniforms(1, 2, 3, 20)).all()  # a token's draw does not depend on how many follow
     for other in ((2, 2, 3), (1, 3, 3), (1, 2, 4), (-1, 2, 3), (2**64 - 1 + 2, 2, 2)):
-        assert not (base == decode.uniforms(*other, 50)).any(), other
-    many = [decode.uniforms(0, record, number, 100) for record in range(30) for number in range(4)]
+        assert not (base == sampler.uniforms(*other, 50)).any(), other
+    many = [sampler.uniforms(0, record, number, 100) for record in range(30) for number in range(4)]
     mean = sum(row.mean() for row in many) / len(many)
     assert abs(mean - 0.5) < 5 * math.sqrt(1 / 12 / 12_000)
 
@@ -152,9 +152,9 @@ def test_draws_do_not_depend_on_the_batch():
     policy = Policy(tiny.causal("llama").double(), tiny.tokenizer())
     encoder = Encoder(policy.tokenizer, max_length=tiny.CONTEXT)
     together = draws(3, 17, 1, 30, number=3)
-    decode.generate(policy, encoder, together, Sampling(16, top_p=0.9, seed=5))
+    sampler.generate(policy, encoder, together, Sampling(16, top_p=0.9, seed=5))
     for one in draws(3, 17, 1, 30, number=3):
-        decode.generate(policy, encoder, [one], Sampling(16, top_p=0.9, seed=5))
+        sampler.generate(policy, encoder, [one], Sampling(16, top_p=0.9, seed=5))
         same = next(draw for draw in together if (draw.record, draw.number) == (one.record, one.number))
         assert (one.ids, one.text, one.reason) == (same.ids, same.text, same.reason)
     assert len({tuple(draw.ids) for draw in together}) == 12
@@ -162,11 +162,11 @@ def test_draws_do_not_depend_on_the_batch():
 
 def test_batches_hold_their_budget_and_every_draw():
     many = draws(3, 17, 1, 30, 8, 90, number=3)
-    made = list(decode.batches(many, 200, 10))
+    made = list(sampler.batches(many, 200, 10))
     assert sorted((d.record, d.number) for batch in made for d in batch) == sorted((d.record, d.number) for d in many)
     for batch in made:
         assert len(batch) * (max(len(draw.prompt) for draw in batch) + 10) <= 200 or len(batch) == 1
-    assert made == list(decode.batches(many[::-1], 200, 10))
+    assert made == list(sampler.batches(many[::-1], 200, 10))
 
 
 # -- the end of a completion ------------------------------------------------------------------------------------
@@ -176,9 +176,9 @@ def spell(policy, encoder, text, how, monkeypatch, end=False):
     """What becomes of a model that would write `text` byte by byte, and then end, or go on with dots."""
     tokens = [*text.encode(), *([policy.tokenizer.eos_token_id] if end else []), *b"." * how.max_new_tokens]
     steps = iter(tokens)
-    monkeypatch.setattr(decode, "choose", lambda logits, *_: torch.full((len(logits),), next(steps)))
+    monkeypatch.setattr(sampler, "choose", lambda logits, *_: torch.full((len(logits),), next(steps)))
     (draw,) = draws(4)
-    decode.generate(policy, encoder, [draw], how)
+    sampler.generate(policy, encoder, [draw], how)
     return draw
 
 
@@ -219,9 +219,9 @@ def test_end_of_sequence_and_length(monkeypatch):
 def test_the_generation_config_may_name_more_ends():
     policy, _ = world()
     eos = policy.tokenizer.eos_token_id
-    assert decode.stop_ids(policy) == {eos}
+    assert sampler.stop_ids(policy) == {eos}
     policy.core.generation_config.eos_token_id = [7, 9]
-    assert decode.stop_ids(policy) == {7, 9, eos}
+    assert sampler.stop_ids(policy) == {7, 9, eos}
 
 
 # -- the cache --------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_a_growing_layer_is_a_dynamic_one():
     numbers = torch.Generator().manual_seed(0)
     grows, plain = GrowingLayer(), DynamicLayer()
     rows = 3
-    for step in range(2 * decode.ROOM + 9):
+    for step in range(2 * sampler.ROOM + 9):
         new = [torch.randn(rows, 2, 11 if step == 0 else 1, 4, generator=numbers) for _ in range(2)]
         for found, wanted in zip(grows.update(*new), plain.update(*new), strict=True):
             assert torch.equal(found, wanted)
@@ -251,7 +251,7 @@ def test_a_growing_layer_is_a_dynamic_one():
 
 
 def test_layers_of_other_kinds_stay():
-    layers = decode.new_cache(tiny.config("mistral", sliding_window=8)).layers
+    layers = sampler.new_cache(tiny.config("mistral", sliding_window=8)).layers
     wanted = DynamicCache(config=tiny.config("mistral", sliding_window=8)).layers
     assert [type(layer) for layer in layers] == [type(layer) for layer in wanted]
-    assert all(type(layer) is GrowingLayer for layer in decode.new_cache(tiny.config("llama")).layers)
+    assert all(type(layer) is GrowingLayer for layer in sampler.new_cache(tiny.config("llama")).layers)

@@ -6,8 +6,8 @@ import tiny
 import torch
 from world import lines, read, run
 
-from alignlib import deepspeed_chat, models
-from alignlib.packed import RewardModel
+from alignlib.models import deepspeed_chat, load
+from alignlib.models.policy import RewardModel
 
 EXAMPLES = [tiny.example(9, 4, 0, 7), tiny.example(3, 2, 12, 5)]
 
@@ -29,14 +29,14 @@ def checkpoint(folder, family, body, change=lambda state: None):
 @pytest.mark.parametrize("body", ["rwtransformer.", "rwtranrsformer."])
 def test_both_spellings_of_every_family(family, body, tmp_path):
     folder, inner = checkpoint(tmp_path / "rm", family, body)
-    assert models.is_classifier(folder)
-    loaded, wanted = models.load_reward(folder, "cpu", "fp32"), RewardModel(inner, tiny.tokenizer())
+    assert load.is_classifier(folder)
+    loaded, wanted = load.load_reward(folder, "cpu", "fp32"), RewardModel(inner, tiny.tokenizer())
     with torch.no_grad():
         scores = loaded.scores(loaded.pack(EXAMPLES))
         torch.testing.assert_close(scores, wanted.scores(wanted.pack(EXAMPLES)), rtol=1e-6, atol=1e-6)
     assert scores.std() > 0.1
     with pytest.raises(click.UsageError, match="a reward model .* a policy is needed"):
-        models.load_policy(folder)
+        load.load_policy(folder)
 
 
 @pytest.mark.parametrize("family", ["opt", "gpt_neox"])
@@ -60,7 +60,7 @@ def test_masks_and_frequencies_of_older_models_are_no_weights(tmp_path):
                       name + "rotary_emb.inv_freq": torch.ones(4)}
 
     folder, inner = checkpoint(tmp_path / "rm", "gpt_neox", "rwtransformer.", old)
-    loaded = models.load_reward(folder, "cpu", "fp32")
+    loaded = load.load_reward(folder, "cpu", "fp32")
     torch.testing.assert_close(loaded.core.state_dict(), inner.state_dict(), rtol=0, atol=0)
 
 
@@ -71,7 +71,7 @@ def test_masks_and_frequencies_of_older_models_are_no_weights(tmp_path):
 def test_what_does_not_fit_is_named(change, named, tmp_path):
     folder, _ = checkpoint(tmp_path / "rm", "llama", "rwtransformer.", change)
     with pytest.raises(click.UsageError, match=f"not a DeepSpeed-Chat reward model: {named}"):
-        models.load_reward(folder, "cpu", "fp32")
+        load.load_reward(folder, "cpu", "fp32")
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path):

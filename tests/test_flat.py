@@ -11,12 +11,12 @@ import torch
 from test_models import gradients, plain_logps, same_gradients
 from torch.nn.attention.flex_attention import flex_attention
 
-from alignlib import attention, losses, models, train
-from alignlib import pack as packing
-from alignlib.pack import BLOCK, pack, plan
-from alignlib.packed import Policy, RewardModel, packs_flat
-from alignlib.run import Run
-from alignlib.tokens import Example
+from alignlib.models import attention, load, packs
+from alignlib.models.encoding import Example
+from alignlib.models.packs import BLOCK, pack, plan
+from alignlib.models.policy import Policy, RewardModel, packs_flat
+from alignlib.training import loop, losses
+from alignlib.training.run_folder import Run
 
 A, B, C, D, E, F, G = range(1, 8)
 FAMILIES = ("llama", "gpt_neox")
@@ -85,7 +85,7 @@ def test_without_a_prompt_nothing_predicts_the_first_token():
 
 
 def test_a_long_group_is_not_split(monkeypatch):
-    monkeypatch.setattr(packing, "ROW_TOKENS", 5)
+    monkeypatch.setattr(packs, "ROW_TOKENS", 5)
     made = pack([Example([A, B], [[C, D], [E], [F, G]])], flat=True)
     assert made.tokens == 7 and made.ids[0, :7].tolist() == [A, B, C, D, E, F, G]
 
@@ -118,7 +118,7 @@ def test_plan_counts_real_tokens(tokens):
 @pytest.mark.parametrize("k", GROUPS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_flat_packs_are_plain_rows(family, k, monkeypatch):
-    monkeypatch.setattr(packing, "ROW_TOKENS", 150)  # some of the groups are longer
+    monkeypatch.setattr(packs, "ROW_TOKENS", 150)  # some of the groups are longer
     policy, plain = flat(tiny.causal(family)), tiny.causal(family)
     examples = [tiny.example(*lengths) for lengths in GROUPS[k]]
     with torch.no_grad():
@@ -220,7 +220,7 @@ def test_gradients_are_those_of_plain_rows(with_gradients, family, checkpointing
     monkeypatch.setattr(losses, "CHUNK", 7 * tiny.VOCABULARY)
     policy, plain = flat(tiny.causal(family).double()), tiny.causal(family).double()
     if checkpointing:
-        models.without_dropout(policy.core)
+        load.without_dropout(policy.core)
         policy.core.train().gradient_checkpointing_enable({"use_reentrant": False})
     examples = [tiny.example(*lengths) for lengths in GROUPS[4]]
     weights = torch.linspace(-1, 2, 12, dtype=torch.float64).view(3, 4)
@@ -238,8 +238,8 @@ def test_the_loop_trains_flat_and_dense_to_the_same_weights(with_gradients, tmp_
         recipe = tiny.recipe(tmp_path / way, batch_size=4, steps=3, pack_tokens=64, lr=1e-3)
         run = Run(recipe, {"command": "test"})
         run.reads(1)
-        train.reference(policy, examples, recipe, run, policy.logps)
-        entry = train.fit(policy, examples, tiny.contrast("dpo-pref"), recipe, run)
+        loop.reference(policy, examples, recipe, run, policy.logps)
+        entry = loop.fit(policy, examples, tiny.contrast("dpo-pref"), recipe, run)
         weights.append((policy.core.state_dict(), entry["loss"]))
     (found, loss), (wanted, other) = weights
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)

@@ -9,12 +9,15 @@ import tiny
 import torch
 import transformers
 
-from alignlib import decode, guided, models, segments, tree
-from alignlib.guided import Guided, Pair
-from alignlib.packed import Policy, RewardModel
-from alignlib.sampling import Sampling
-from alignlib.search import Search
-from alignlib.tokens import Encoder, Example
+from al_args import best_segments, token_by_token
+from al_args.settings import Search
+from al_args.token_by_token import Guided, Pair
+from alignlib.decoding import branches as tree
+from alignlib.decoding import sampler
+from alignlib.decoding.draws import Sampling
+from alignlib.models import load
+from alignlib.models.encoding import Encoder, Example
+from alignlib.models.policy import Policy, RewardModel
 
 NEW = 10
 BOS, EOS = tiny.VOCABULARY - 3, tiny.VOCABULARY - 2
@@ -34,8 +37,8 @@ def pair(family="llama", other=None, *, ends_are_tokens=False, reads_eos=False, 
 def many_ends(monkeypatch):
     """Every twentieth token ends a text, so that rows leave and ends are candidates all the time."""
     ends = set(range(0, tiny.VOCABULARY, 20))
-    monkeypatch.setattr(decode, "stop_ids", lambda policy: ends)
-    monkeypatch.setattr(guided, "stop_ids", lambda policy: ends)
+    monkeypatch.setattr(sampler, "stop_ids", lambda policy: ends)
+    monkeypatch.setattr(token_by_token, "stop_ids", lambda policy: ends)
     return ends
 
 
@@ -81,7 +84,7 @@ def greedy(both: Pair, prompt: list[int], search: Search) -> tuple[list[int], st
 
 
 def run(both: Pair, made: list[Guided], search: Search) -> list[Guided]:
-    done = list((guided if search.by_token else segments).decode(both, made, search))
+    done = list((token_by_token if search.by_token else best_segments).decode(both, made, search))
     assert sorted(map(id, done)) == sorted(map(id, made))
     return made
 
@@ -181,19 +184,19 @@ def test_rewards_are_those_of_al_score(many_ends):
 def test_stochastic_draws_from_the_definition(family, many_ends, monkeypatch):
     """The scores of every step, and the token that the draw's own number picks by them."""
     both, search = pair(family), Search("stochastic", weight=2.0, topk=6, temperature=0.7)
-    steps, pick = [], guided.pick
+    steps, pick = [], token_by_token.pick
 
     def watched(rows, scores, search):
         picks = pick(rows, scores, search)
         steps.extend(zip([(row.draw, list(row.draw.ids)) for row in rows], scores.tolist(), picks, strict=True))
         return picks
 
-    monkeypatch.setattr(guided, "pick", watched)
+    monkeypatch.setattr(token_by_token, "pick", watched)
     made = run(both, draws(*RAGGED, number=2), search)
     for (draw, ids), scores, place in steps:
         candidates, wanted = defined(both, draw.prompt, ids, search)
         assert scores == pytest.approx(wanted, abs=1e-4)
-        number = decode.uniforms(5, draw.record, draw.number, NEW)[len(ids)]
+        number = sampler.uniforms(5, draw.record, draw.number, NEW)[len(ids)]
         shares = (torch.tensor(scores, dtype=torch.float64) / 0.7).softmax(0).cumsum(0)
         assert place == int((shares <= number).sum())
         assert ([*draw.ids, None])[len(ids)] in (candidates[place], None)
@@ -223,8 +226,8 @@ def test_temperatures_and_weights_may_be_as_large_as_floats_are(many_ends):
 def test_best_of_n_is_the_best_of_al_samples(many_ends):
     both = pair()
     made = run(both, draws(*RAGGED, number=2), Search("best-of-n", best_of=3))
-    plain = [decode.Draw(draw.record, number, draw.prompt, 1.0) for draw in draws(*RAGGED) for number in range(6)]
-    decode.generate(both.policy, Encoder(both.policy.tokenizer, max_length=tiny.CONTEXT), plain, both.how)
+    plain = [sampler.Draw(draw.record, number, draw.prompt, 1.0) for draw in draws(*RAGGED) for number in range(6)]
+    sampler.generate(both.policy, Encoder(both.policy.tokenizer, max_length=tiny.CONTEXT), plain, both.how)
     for draw in made:
         own = [one for one in plain if one.record == draw.record and one.number // 3 == draw.number]
         best = max(own, key=lambda one: reward_of(both, one.prompt + one.ids))
@@ -253,8 +256,8 @@ def segment(both: Pair, draw: Guided, ids: list[int], number: int) -> tuple[list
     end, ids = len(ids) + 4, list(ids)
     while len(ids) < min(end, NEW):
         logits = both.policy.core(input_ids=torch.tensor([draw.prompt + ids])).logits[0, -1:]
-        chance = decode.uniforms(5, draw.record, number, NEW)[len(ids):len(ids) + 1]
-        token = decode.choose(logits.float(), torch.tensor(chance), torch.tensor([0.8]), 0, 1.0).item()
+        chance = sampler.uniforms(5, draw.record, number, NEW)[len(ids):len(ids) + 1]
+        token = sampler.choose(logits.float(), torch.tensor(chance), torch.tensor([0.8]), 0, 1.0).item()
         if token in both.ends:
             return ids, "stop"
         ids.append(token)
@@ -267,11 +270,11 @@ def segment(both: Pair, draw: Guided, ids: list[int], number: int) -> tuple[list
 @pytest.fixture(scope="module")
 def original(fixtures):
     at = fixtures / "args" / "models"
-    policy, reward = models.load_policy(str(at / "lm"), "cpu"), models.load_reward(str(at / "rm"), "cpu")
+    policy, reward = load.load_policy(str(at / "lm"), "cpu"), load.load_reward(str(at / "rm"), "cpu")
 
     def make(new: int) -> Pair:
         """It goes on after an end, which to its reward model is a token like any other."""
-        made = Pair(policy, reward, models.encoder(policy), Sampling(new), batch_tokens=4096, ends_are_tokens=True,
+        made = Pair(policy, reward, load.encoder(policy), Sampling(new), batch_tokens=4096, ends_are_tokens=True,
                     reads_eos=False)
         made.ends = set()
 
@@ -307,7 +310,8 @@ def test_the_originals_tokens(fixtures, original):
 def test_the_originals_steps(fixtures, original, monkeypatch, name):
     """Candidates, scores, and the distribution that its tokens are drawn from."""
     found = []
-    monkeypatch.setattr(guided, "pick", lambda rows, scores, search: found.extend(scores.tolist()) or [0] * len(rows))
+    monkeypatch.setattr(token_by_token, "pick",
+                        lambda rows, scores, search: found.extend(scores.tolist()) or [0] * len(rows))
     both, count = original(1), 0
     for case in cases(fixtures, name):
         for step in case["steps"]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from alignlib.jsonl import DataError, Skip, dumps, parse, read, read_all
-from alignlib.stream import StateError, Stream
+from alignlib.records.jsonl import DataError, Skip, dumps, parse, read, read_all
+from alignlib.records.stream import StateError, Stream
 
 GOOD = [b'{"n": %d}\n' % n for n in range(10)]
 BAD = b"{broken\n"

@@ -10,18 +10,21 @@ import click
 import pytest
 from conftest import environment
 
-from alignlib import forms, labels, questions, toy, toy_judge
-from alignlib.jsonl import DataError
-from alignlib.judge_cache import Cache, Said, key_of
-from alignlib.labels import Answer
+from al_data import toy_judge
+from al_label_ai import answers as forms
+from al_label_ai import modes, questions
+from al_label_ai.cache import Cache, Said, key_of
+from al_label_ai.modes import Answer
+from alignlib.records.jsonl import DataError
+from alignlib.toy import world
 
 RECORD = {"prompt": "Which is larger?", "completions": ["The first.", "The second."]}
 KINDS = questions.categories()
 
 
 def mode(name: str, *, question: str = "What counts.", template: str | None = None, as_json: bool = False,
-         categories=(), **pair) -> labels.Pair | labels.Each:
-    return labels.mode_of(name, question, template, categories=categories or KINDS, as_json=as_json, **pair)
+         categories=(), **pair) -> modes.Pair | modes.Each:
+    return modes.mode_of(name, question, template, categories=categories or KINDS, as_json=as_json, **pair)
 
 
 def texts(content: str, *tags: str) -> list[str]:
@@ -66,7 +69,7 @@ def test_the_code_is_of_the_texts_alone():
     """The same question is asked in the same words tomorrow, or a cache would find nothing."""
     asked = [call.messages for _ in range(2) for call in mode("pair").calls(RECORD)]
     assert asked[:2] == asked[2:] and asked[0] != asked[1]
-    code = "from alignlib.questions import code_of; print(code_of('a', 'b'), code_of('ab', ''), code_of('a', 'b c'))"
+    code = "from al_label_ai.questions import code_of; print(code_of('a', 'b'), code_of('ab', ''), code_of('a', 'b c'))"
     codes = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert codes.stdout.split()[0] == questions.code_of("a", "b") and len(set(codes.stdout.split())) == 3
 
@@ -97,7 +100,7 @@ def test_messages_are_shown_as_a_dialogue():
 @pytest.mark.parametrize("as_json", [False, True])
 def test_every_question_is_understood_and_its_answer_read(name, as_json):
     """By the toy world's judge, whose answers the forms read."""
-    record = next(toy.records("dialogue"))
+    record = next(world.records("dialogue"))
     record |= {"completions": [record["chosen"], record["rejected"]]}
     for question in questions.QUESTIONS:
         for call in mode(name, as_json=as_json, question=questions.packaged(f"question-{question}")).calls(record):
@@ -264,14 +267,14 @@ def test_records_that_cannot_be_asked_about(record, words):
 
 
 def test_the_oracle_judges_as_it_scores():
-    for record in toy.records("dialogue", limit=50):
+    for record in world.records("dialogue", limit=50):
         record["completions"] = [record["chosen"], record["rejected"]]
         for oracle in ("overall", "harmless"):
             bodies = (toy_judge.answer({"model": oracle, "messages": call.messages})
                       for call in mode("pair").calls(record))
             answers = [Answer(forms.letters().read(body["choices"][0]["message"]["content"])) for body in bodies]
             made = mode("pair").label(record, answers)
-            one, two = (toy.score(oracle, record["prompt"], text) for text in record["completions"])
+            one, two = (world.score(oracle, record["prompt"], text) for text in record["completions"])
             assert made["winner"] == (None if one == two else int(two > one)) and made["orders_agree"] is True
 
 
@@ -302,7 +305,7 @@ def test_an_answer_is_found_again_by_model_messages_and_parameters(tmp_path):
 
 
 def test_several_processes_write_one_cache(tmp_path):
-    code = ("import sys; from alignlib.judge_cache import *\n"
+    code = ("import sys; from al_label_ai.cache import *\n"
             "cache = Cache(sys.argv[1])\n"
             "for i in range(200): cache.put(f'{sys.argv[2]} {i}', 'm', Said('A', 'stop', 1, 1))\n")
     writers = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "c", str(i)], env=environment())

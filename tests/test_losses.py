@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from alignlib import losses
+from alignlib.training import losses
 
 HAND = [[math.log(3.0), 0.0]]  # log-ratios of one pair; at beta 1: p = (3/4, 1/4), margin log 3
 

@@ -15,10 +15,11 @@ from conftest import ROOT, call, command, environment
 from memory_ranks import allocated, living
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alignlib import memory, models
-from alignlib.engine import Single
-from alignlib.memory import Setting, Weights
-from alignlib.packed import Policy
+from alignlib.models import load
+from alignlib.models.policy import Policy
+from alignlib.training import memory_plan
+from alignlib.training.engine import Single
+from alignlib.training.memory_plan import Setting, Weights
 
 LLAMA_7B = LlamaConfig(vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
                        num_attention_heads=32, max_position_embeddings=4096, architectures=["LlamaForCausalLM"])
@@ -33,41 +34,41 @@ def recipe(**changes):
 
 def test_a_thousand_weights_by_hand():
     weights = Weights(total=1000, trained=1000, largest=100)
-    alone = memory.states(weights, Setting(1, None, "none", narrow=False))
+    alone = memory_plan.states(weights, Setting(1, None, "none", narrow=False))
     assert alone == {"weights": 4000, "gradients": 4000, "optimizer": 8000, "buffers": 0, "step": 4000,
                      "loading": 4000, "host": 4000}
-    cut = {zero: memory.states(weights, Setting(4, zero, "none", narrow=True)) for zero in (1, 2, 3)}
+    cut = {zero: memory_plan.states(weights, Setting(4, zero, "none", narrow=True)) for zero in (1, 2, 3)}
     assert [cut[zero]["weights"] for zero in cut] == [2000, 2000, 500]
     assert [cut[zero]["gradients"] for zero in cut] == [2000, 500, 500]
     assert {cut[zero]["optimizer"] for zero in cut} == {(4 + 8) * 250}  # a float32 copy and two moments, a quarter
     assert [cut[zero]["buffers"] for zero in cut] == [4000, 4000, 4000]
-    away = memory.states(weights, Setting(4, 2, "optimizer", narrow=True))
+    away = memory_plan.states(weights, Setting(4, 2, "optimizer", narrow=True))
     assert (away["optimizer"], away["gradients"], away["step"]) == (0, 0, 0)
     # Copy, moments and gradients in float32, two 16-bit sums of gradients, two temporaries of the step.
     assert away["host"] == 250 * (4 + 8 + 4 + 2 * 2 + 2 * 4)
-    all_away = memory.states(weights, Setting(4, 3, "all", narrow=True))
+    all_away = memory_plan.states(weights, Setting(4, 3, "all", narrow=True))
     assert all_away["weights"] == 0 and all_away["host"] == 250 * (4 + 8 + 4 + 2 + 2 * 4 + 2)
 
 
 def test_adapters_need_little_but_the_weights():
     weights = Weights(total=1000, trained=10, largest=100)
-    found = memory.states(weights, Setting(1, None, "none", narrow=False))
+    found = memory_plan.states(weights, Setting(1, None, "none", narrow=False))
     assert (found["weights"], found["gradients"], found["optimizer"]) == (4000, 40, 80)
-    rms = memory.states(weights, Setting(1, None, "none", narrow=False, moments=4))
+    rms = memory_plan.states(weights, Setting(1, None, "none", narrow=False, moments=4))
     assert rms["optimizer"] == 40
 
 
 def test_the_peak_is_a_pass_or_a_step_or_the_loading():
     items = {"weights": 10, "optimizer": 20, "gradients": 5, "buffers": 3, "activations": 7, "step": 4, "loading": 40}
-    assert memory.peak(items) == 10 + 20 + 5 + 3 + 7
-    assert memory.peak({**items, "step": 100}) == 10 + 20 + 5 + 100
-    assert memory.peak({**items, "loading": 50}) == 50
+    assert memory_plan.peak(items) == 10 + 20 + 5 + 3 + 7
+    assert memory_plan.peak({**items, "step": 100}) == 10 + 20 + 5 + 100
+    assert memory_plan.peak({**items, "loading": 50}) == 50
 
 
 def test_checkpointed_activations_of_a_7b_by_hand():
     """A layer keeps its input: between two packs lie 32 of them, and what one layer makes anew, 16-bit numbers."""
     config = recipe(dtype="bf16", gradient_checkpointing=True)
-    (weights, short), (_, long) = (memory.activations(LLAMA_7B, config, tokens, True) for tokens in (8192, 16384))
+    (weights, short), (_, long) = (memory_plan.activations(LLAMA_7B, config, tokens, True) for tokens in (8192, 16384))
     assert weights == Weights(6_738_415_616, 6_738_415_616, 32000 * 4096)
     kept = 32 * 4096 * 2 * 8192
     # One layer: about 16 of width 4096 and 5 of 11008, in 16 bits; backward, the gradients of a few of them.
@@ -86,7 +87,7 @@ def test_deepspeeds_own_estimates_are_close():
     weights = Weights(7_000_000_000, 7_000_000_000, 131_000_000)
 
     def ours(devices, zero, offload):
-        found = memory.states(weights, Setting(devices, zero, offload, narrow=True))
+        found = memory_plan.states(weights, Setting(devices, zero, offload, narrow=True))
         return found["host"] * devices, found["weights"] + found["optimizer"] + max(found["gradients"], found["step"])
 
     for devices in (1, 4, 8):
@@ -107,13 +108,13 @@ def test_deepspeeds_own_estimates_are_close():
 @pytest.mark.parametrize("lora", [None, 4])
 def test_weights_gradients_and_optimizer_are_what_a_run_keeps(optimizer, lora):
     """To the byte, but for the optimizer's count of steps, a number a tensor."""
-    from alignlib import train
+    from alignlib.training import loop
 
     config = recipe(optimizer=optimizer, lora=lora)
     before = living()
     policy = Policy(tiny.causal("llama"), tiny.tokenizer())
     buffers = sum(buffer.nbytes for buffer in policy.core.buffers())
-    train.adapt(policy, config)
+    loop.adapt(policy, config)
     engine = Single(policy, config, 4)
     batch = policy.pack([tiny.example(2, 6)])
     for _ in range(2):
@@ -124,7 +125,7 @@ def test_weights_gradients_and_optimizer_are_what_a_run_keeps(optimizer, lora):
     engine.backward(-policy.token_logps(batch).sum(), True)
     inputs = sum(tensor.nbytes for tensor in vars(batch).values() if isinstance(tensor, torch.Tensor))
     found = living() - before - inputs
-    items = memory.states(Weights.of(policy.model), Setting.of(config, 1))
+    items = memory_plan.states(Weights.of(policy.model), Setting.of(config, 1))
     steps = 4 * len(engine.trained)
     assert found - buffers - steps == items["weights"] + items["gradients"] + items["optimizer"]
 
@@ -135,7 +136,7 @@ def test_weights_gradients_and_optimizer_are_what_a_run_keeps(optimizer, lora):
 def test_a_pass_makes_what_the_allocator_says(family, checkpointing, tokens):
     """The real pass, forward and backward, by the profiler's record of every allocation: within 3 %."""
     config = recipe(gradient_checkpointing=checkpointing)
-    _, planned = memory.activations(tiny.config(family), config, tokens, False)
+    _, planned = memory_plan.activations(tiny.config(family), config, tokens, False)
     policy = real(family, checkpointing)
     batch = policy.pack([tiny.example(1, tokens - 1)])
     assert allocated(lambda: policy.token_logps(batch).sum().backward()) == pytest.approx(planned, rel=0.03)
@@ -146,7 +147,7 @@ def test_packs_with_masks_make_little_more():
     policy = real("llama", False)
     batch = policy.pack([tiny.example(31, 17, 16, seed=i) for i in range(4)])
     assert batch.mask is not None and batch.tokens == 256
-    _, planned = memory.activations(tiny.config("llama"), recipe(), 256, False)
+    _, planned = memory_plan.activations(tiny.config("llama"), recipe(), 256, False)
     assert allocated(lambda: policy.logps(batch).sum().backward()) == pytest.approx(planned, rel=0.15)
 
 
@@ -154,25 +155,26 @@ def test_bf16_on_one_device_copies_the_weights():
     """Autocast keeps 16-bit copies of the matrices: planned too, within 3 %."""
     policy = real("llama", True, torch.bfloat16)
     batch = policy.pack([tiny.example(1, 99)])
-    _, planned = memory.activations(tiny.config("llama"), recipe(dtype="bf16", gradient_checkpointing=True), 100, False)
+    asked = recipe(dtype="bf16", gradient_checkpointing=True)
+    _, planned = memory_plan.activations(tiny.config("llama"), asked, 100, False)
     assert allocated(lambda: policy.token_logps(batch).sum().backward()) == pytest.approx(planned, rel=0.03)
 
 
 def real(family, checkpointing, autocast=None):
     """A policy to train, whose gradients of weights go as they come, as the plan counts them elsewhere."""
     model = tiny.causal(family)
-    models.without_dropout(model)
+    load.without_dropout(model)
     policy = Policy(model, tiny.tokenizer(), autocast=autocast, train=True)
     if checkpointing:
         policy.checkpoint()
     policy.core.train()
     for weight in policy.core.parameters():
-        weight.register_post_accumulate_grad_hook(memory.forget)
+        weight.register_post_accumulate_grad_hook(memory_plan.forget)
     return policy
 
 
 def test_activations_grow_with_the_pack_and_not_with_its_square():
-    made = [memory.activations(LLAMA_7B, recipe(dtype="bf16"), tokens, True)[1] for tokens in (4096, 8192, 16384)]
+    made = [memory_plan.activations(LLAMA_7B, recipe(dtype="bf16"), tokens, True)[1] for tokens in (4096, 8192, 16384)]
     assert made[2] - made[1] == pytest.approx(2 * (made[1] - made[0]), rel=0.01)
 
 
@@ -180,7 +182,7 @@ def test_long_logits_come_in_chunks():
     """32 thousand tokens of vocabulary over 16384 places would be 2 GB in float32 alone."""
     thin = LlamaConfig(vocab_size=32000, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
                        num_attention_heads=2, max_position_embeddings=4096)
-    _, made = memory.activations(thin, recipe(), 16384, False)
+    _, made = memory_plan.activations(thin, recipe(), 16384, False)
     assert made < 0.3e9
 
 
@@ -198,7 +200,7 @@ def test_what_deepspeed_keeps_on_each_of_two_ranks(zero, offload, dtype, tmp_pat
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     weights = Weights.of(LlamaForCausalLM(memory_ranks.CONFIG))
-    items = memory.states(weights, Setting(2, zero, offload, narrow=dtype == "bf16"))
+    items = memory_plan.states(weights, Setting(2, zero, offload, narrow=dtype == "bf16"))
     temporary = 4 * weights.total / 2  # a float32 number for each weight that a rank steps
     kept = items["weights"] + items["optimizer"] + items["gradients"]
     in_step = items["step"] + temporary  # on a CPU the optimizer takes two, as it does when offloaded
@@ -311,16 +313,16 @@ def test_a_folder_that_is_no_model_is_named(tmp_path):
 
 def test_a_model_without_sdpa_is_planned_with_its_own_attention():
     """It keeps [L, L] weights of attention: twice the pack in one row is more than twice the memory."""
-    made = [memory.activations(tiny.config("bloom"), recipe(), tokens, False)[1] for tokens in (512, 1024)]
+    made = [memory_plan.activations(tiny.config("bloom"), recipe(), tokens, False)[1] for tokens in (512, 1024)]
     assert made[1] > 2.5 * made[0]
 
 
 def test_a_classifier_is_planned_as_one():
     config = tiny.config("llama", num_labels=1)
     config.architectures = ["LlamaForSequenceClassification"]
-    weights, made = memory.activations(config, recipe(), 128, False)
+    weights, made = memory_plan.activations(config, recipe(), 128, False)
     assert weights.total == sum(weight.numel() for weight in tiny.classifier("llama").parameters())
-    assert 0 < made < memory.activations(tiny.config("llama"), recipe(), 128, False)[1]
+    assert 0 < made < memory_plan.activations(tiny.config("llama"), recipe(), 128, False)[1]
 
 
 def test_the_users_deepspeed_configuration_is_planned(tmp_path):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from alignlib import metrics
+from alignlib.stats import metrics
 
 
 def lines(path):

@@ -8,10 +8,10 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from alignlib import losses, models, order, train
-from alignlib import pack as packing
-from alignlib.packed import Policy, RewardModel, knows_head
-from alignlib.run import Run
+from alignlib.models import load, packs
+from alignlib.models.policy import Policy, RewardModel, knows_head
+from alignlib.training import batches, loop, losses
+from alignlib.training.run_folder import Run
 
 VARIANTS = [("llama", {}), ("llama", {"num_key_value_heads": 4}), ("gpt_neox", {}), ("gpt2", {}), ("opt", {}),
             ("opt", {"do_layer_norm_before": False})]
@@ -56,7 +56,7 @@ def test_packed_sums_are_those_of_plain_rows(family, changes):
         for temperature in (1.0, 0.7):
             with torch.no_grad():
                 packed = policy.logps(policy.pack(examples), temperature)
-                apart = policy.logps(packing.pack(examples, shared=False), temperature)
+                apart = policy.logps(packs.pack(examples, shared=False), temperature)
                 plain = torch.stack([plain_logps(model, example, temperature) for example in examples])
             torch.testing.assert_close(packed, plain, rtol=1e-6, atol=0)
             torch.testing.assert_close(apart, plain, rtol=1e-6, atol=0)
@@ -65,7 +65,7 @@ def test_packed_sums_are_those_of_plain_rows(family, changes):
 @pytest.mark.parametrize("family, changes", VARIANTS)
 def test_packed_gradients_are_those_of_plain_rows(family, changes, monkeypatch):
     """With groups split into rows and logits into chunks; float64, though Llama's norms compute in float32."""
-    monkeypatch.setattr(packing, "ROW_TOKENS", 24)
+    monkeypatch.setattr(packs, "ROW_TOKENS", 24)
     monkeypatch.setattr(losses, "CHUNK", 7 * tiny.VOCABULARY)
     model = tiny.causal(family, **changes).double()
     policy = Policy(model, tiny.tokenizer())
@@ -101,8 +101,8 @@ def test_packed_rewards_are_those_of_the_classifiers_own_rows(family):
 @pytest.mark.parametrize("name", ["banana", "cuda:x", "cuda:99", "meta", ""])
 def test_a_device_that_is_not_there_is_refused(name):
     with pytest.raises(click.UsageError, match=f"--device {name}: "):
-        models.device_of(name)
-    assert models.device_of("cpu").type == "cpu"
+        load.device_of(name)
+    assert load.device_of("cpu").type == "cpu"
 
 
 def test_numbers_do_not_depend_on_the_batch():
@@ -113,7 +113,7 @@ def test_numbers_do_not_depend_on_the_batch():
     with torch.no_grad():
         alone = policy.logps(policy.pack([wanted]))[0]
         among = policy.logps(policy.pack([*others, wanted]))[-1]
-        rows = policy.logps(packing.pack([*others, wanted], shared=False))[-1]
+        rows = policy.logps(packs.pack([*others, wanted], shared=False))[-1]
     torch.testing.assert_close(among, alone, rtol=1e-6, atol=0)
     torch.testing.assert_close(rows, alone, rtol=1e-6, atol=0)
 
@@ -151,8 +151,8 @@ def test_models_that_can_share_are_silent(capsys):
 
 
 def test_a_sliding_window_limits_the_length():
-    assert models.context_of(tiny.config("mistral", sliding_window=64)) == 64
-    assert models.context_of(tiny.config("mistral", sliding_window=None)) == tiny.CONTEXT
+    assert load.context_of(tiny.config("mistral", sliding_window=64)) == 64
+    assert load.context_of(tiny.config("mistral", sliding_window=None)) == tiny.CONTEXT
 
 
 # -- the full logits never exist --------------------------------------------------------------------------------
@@ -161,9 +161,9 @@ def test_a_sliding_window_limits_the_length():
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused():
     """Added ones excepted: many a model has never had its tokenizer's padding."""
     size = tiny.tokenizer().vocab_size
-    models.encoder_of(tiny.config("llama", vocab_size=size), tiny.tokenizer())
+    load.encoder_of(tiny.config("llama", vocab_size=size), tiny.tokenizer())
     with pytest.raises(click.UsageError, match=f"a tokenizer of {size} tokens, a model of {size - 1}"):
-        models.encoder_of(tiny.config("llama", vocab_size=size - 1), tiny.tokenizer())
+        load.encoder_of(tiny.config("llama", vocab_size=size - 1), tiny.tokenizer())
 
 
 def test_the_head_sees_completion_positions_in_chunks_only(monkeypatch):
@@ -215,7 +215,7 @@ def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
     """Loaded as al-train-exo loads it, in training mode, dropout in its configuration; any batch, any split of it."""
     changes = {"attention_dropout": 0.3} if family == "llama" else {}  # GPT-2's is 0.1 by default
     folder = tiny.save(tiny.causal(family, **changes), tmp_path / "policy")
-    policy = models.load_policy(folder, "cpu", "fp32", train=True)
+    policy = load.load_policy(folder, "cpu", "fp32", train=True)
     policy.model.train()
     for records in range(1, 8):
         for pack_tokens in (1, 90, 4096):
@@ -224,10 +224,10 @@ def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
             examples = [tiny.example(3 + 7 * i, 5 + i, 12 - i, rewards=[i % 2, 0.5]) for i in range(records)]
             run.reads(0)
             objective = tiny.contrast()
-            train.reference(policy, examples, recipe, run, policy.logps)
-            for step in range(order.steps_an_epoch(examples, recipe)):
-                indices, total = order.batch_at(step, order.Shuffled(records), recipe), 0.0
-                for batch, *_ in train.packs_of(indices, policy, examples, recipe):
+            loop.reference(policy, examples, recipe, run, policy.logps)
+            for step in range(batches.steps_an_epoch(examples, recipe)):
+                indices, total = batches.batch_at(step, batches.Shuffled(records), recipe), 0.0
+                for batch, *_ in loop.packs_of(indices, policy, examples, recipe):
                     total += objective(policy, batch)[0].item()
                 size = sum(objective.size(examples[i]) for i in indices)
                 assert abs(total / size - math.log(2)) < 1e-6
@@ -241,14 +241,14 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
               "dpo-pref": math.log(2), "ipo": 1.0, "robust": 2 * math.log(2)}
     folder = tiny.save(tiny.causal("llama"), tmp_path / "policy")
     for loss, number in wanted.items():
-        policy = models.load_policy(folder, "cpu", "fp32", train=True)
+        policy = load.load_policy(folder, "cpu", "fp32", train=True)
         examples = [tiny.example(3 + 5 * i, 5 + i, 9 - i, 4, 2, rewards=rewards) for i in range(5)]
         recipe = tiny.recipe(tmp_path / loss, steps=1, batch_size=5, pack_tokens=60)
         run = Run(recipe, {})
         run.reads(0)
         objective = tiny.contrast(loss, temperature=0.8, smoothing=0.1 if loss == "robust" else 0.0)
-        train.reference(policy, examples, recipe, run, lambda batch, p=policy: p.logps(batch, 0.8))
-        entry = train.fit(policy, examples, objective, recipe, run)
+        loop.reference(policy, examples, recipe, run, lambda batch, p=policy: p.logps(batch, 0.8))
+        entry = loop.fit(policy, examples, objective, recipe, run)
         assert abs(entry["loss"] - number) < 2e-6, loss
         assert entry["margin"] == entry["kl"] == 0.0 and entry["accuracy"] == 0.5, (loss, entry)
 
@@ -258,22 +258,22 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
 
 def test_what_is_saved_loads_with_from_pretrained(tmp_path):
     policy = Policy(tiny.causal("llama", tie_word_embeddings=True), tiny.tokenizer())
-    models.save(policy, tmp_path / "policy")
+    load.save(policy, tmp_path / "policy")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
     torch.testing.assert_close(again.state_dict(), policy.core.state_dict(), rtol=0, atol=0)
-    assert models.load_policy(str(tmp_path / "policy")).tokenizer("the").input_ids == policy.tokenizer("the").input_ids
+    assert load.load_policy(str(tmp_path / "policy")).tokenizer("the").input_ids == policy.tokenizer("the").input_ids
     reward = RewardModel(tiny.classifier("opt"), tiny.tokenizer())
-    models.save(reward, tmp_path / "reward")
+    load.save(reward, tmp_path / "reward")
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward")
     torch.testing.assert_close(again.state_dict(), reward.core.state_dict(), rtol=0, atol=0)
 
 
 def test_a_new_head_is_small_and_a_function_of_the_seed(tmp_path):
     folder = tiny.save(tiny.causal("llama"), tmp_path / "policy")
-    one, same, other = (models.new_reward(folder, None, "cpu", "fp32", seed).core.score.weight for seed in (1, 1, 2))
+    one, same, other = (load.new_reward(folder, None, "cpu", "fp32", seed).core.score.weight for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert one.shape == (1, 32) and 0.5 < one.std().item() * 33 ** 0.5 < 1.5
-    classes = models.new_reward(folder, ["bad", "good"], "cpu", "fp32").core
+    classes = load.new_reward(folder, ["bad", "good"], "cpu", "fp32").core
     assert classes.score.weight.shape == (2, 32) and classes.config.id2label == {0: "bad", 1: "good"}
 
 
@@ -290,10 +290,10 @@ def test_a_pretrained_adapter_is_part_of_the_policy(tmp_path):
             torch.nn.init.normal_(weight)
     adapted.save_pretrained(tmp_path / "adapter")
     example = tiny.example(9, 4, 7)
-    policy = models.load_policy(str(tmp_path / "adapter"), "cpu", "fp32", train=True)
+    policy = load.load_policy(str(tmp_path / "adapter"), "cpu", "fp32", train=True)
     assert all(weight.requires_grad for weight in policy.core.parameters())
     with torch.no_grad():
-        found, bare = policy.logps(policy.pack([example]))[0], plain_logps(models.load_policy(base).core, example)
+        found, bare = policy.logps(policy.pack([example]))[0], plain_logps(load.load_policy(base).core, example)
         torch.testing.assert_close(found, plain_logps(adapted, example), rtol=1e-5, atol=0)
     assert (found - bare).abs().min() > 0.1
 
@@ -315,8 +315,8 @@ def test_encoders_are_asked_as_they_were_trained(tmp_path):
                                      initializer_range=0.3)
     torch.manual_seed(0)
     folder = tiny.save(transformers.BertForSequenceClassification(config).eval(), tmp_path / "bert", words)
-    reward = models.load_reward(folder, "cpu", "fp32")
-    encoder = models.encoder(reward)
+    reward = load.load_reward(folder, "cpu", "fp32")
+    encoder = load.encoder(reward)
     assert encoder.max_length == 14  # the tokenizer's limit, under the 16 positions of the model
     record, texts = {"prompt": "a good", "finish_reasons": ["length", "stop", "stop"]}, [" film", " bad bad film a", ""]
     with torch.no_grad():

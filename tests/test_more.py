@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file
 from world import lines, log, one_line, pairs, read, rewarded, run, stopped, weights, world
 
-from al_train_rm import Ranking
-from al_train_rm_more import More
-from alignlib import losses, models, more
-from alignlib.order import Balanced, batch_at, steps_an_epoch
-from alignlib.pack import pack
+from al_train_rm import Ranking, min_norm
+from al_train_rm.more import More
+from alignlib.models import load
+from alignlib.models.packs import pack
+from alignlib.training import losses
+from alignlib.training.batches import Balanced, batch_at, steps_an_epoch
 
 DOMAINS = ("harmless", "helpful", "polite")
 
@@ -67,9 +68,9 @@ def test_weighted_losses_and_gradients(fixtures):
 
 def test_normalised_gradients(fixtures):
     found = cases(fixtures, "gradient_normalizer")
-    assert {case["type"] for case in found} == set(more.NORMALIZERS)
+    assert {case["type"] for case in found} == set(min_norm.NORMALIZERS)
     for case in found:
-        made = more.normalised(double(case["grads"]), double(case["losses"]), case["type"])
+        made = min_norm.normalised(double(case["grads"]), double(case["losses"]), case["type"])
         torch.testing.assert_close(made, double(case["normalized"]), rtol=1e-9, atol=1e-9)
 
 
@@ -83,7 +84,7 @@ def test_the_shortest_combination(fixtures):
     """Optimal to 1e-12; theirs is within what their README measures of it (Frank-Wolfe, cut off at the vertices)."""
     for case in cases(fixtures, "min_norm_fw"):
         vectors = double(case["vectors"])
-        made = more.weights(vectors)
+        made = min_norm.weights(vectors)
         assert made.sum().item() == pytest.approx(1) and (made >= 0).all() and gap(vectors, made) < 1e-12
         mean = (vectors**2).sum(1).mean().item()
         found = ((made @ vectors) ** 2).sum().item()
@@ -100,13 +101,13 @@ def test_the_solver_at_any_scale(scale):
         for _ in range(20):
             vectors = torch.randn(domains, 7, dtype=torch.float64) + 0.5
             vectors[0] *= 30
-            made = more.weights(vectors * scale)
+            made = min_norm.weights(vectors * scale)
             assert gap(vectors, made) < 1e-12 and made.sum().item() == pytest.approx(1)
-    assert more.weights(torch.zeros(4, 3)).tolist() == [0.25] * 4
-    assert more.weights(torch.tensor([[1e30, 0.0], [0.0, 1e30]])).tolist() == pytest.approx([0.5, 0.5])  # in float32
-    assert more.weights(torch.tensor([[1.0, 2.0], [float("nan"), 0.0]])).isnan().all()
-    assert more.weights(torch.tensor([[0.0, 0.0], [3.0, 4.0]])).tolist() == [1, 0]  # nothing is shorter than nothing
-    assert more.weights(double([[1.0, 0.0], [0.0, 2.0]])).tolist() == pytest.approx([0.8, 0.2])  # by hand
+    assert min_norm.weights(torch.zeros(4, 3)).tolist() == [0.25] * 4
+    assert min_norm.weights(torch.tensor([[1e30, 0.0], [0.0, 1e30]])).tolist() == pytest.approx([0.5, 0.5])  # float32
+    assert min_norm.weights(torch.tensor([[1.0, 2.0], [float("nan"), 0.0]])).isnan().all()
+    assert min_norm.weights(torch.tensor([[0.0, 0.0], [3.0, 4.0]])).tolist() == [1, 0]  # nothing is shorter
+    assert min_norm.weights(double([[1.0, 0.0], [0.0, 2.0]])).tolist() == pytest.approx([0.8, 0.2])  # by hand
 
 
 def steps_of(case):
@@ -117,7 +118,7 @@ def steps_of(case):
         task = torch.tensor(step.get("task_mask", range(len(scores))))
         loss = losses.ranking(logits, scores)
         by_score, = torch.autograd.grad(loss.sum(), logits)
-        gradients = more.head_gradients(by_score.flatten(), embeddings.flatten(0, 1),
+        gradients = min_norm.head_gradients(by_score.flatten(), embeddings.flatten(0, 1),
                                         task.repeat_interleave(scores.shape[1]), case["task_num"])
         zeros = torch.zeros(case["task_num"])
         there = torch.isin(torch.arange(len(zeros)), task)
@@ -138,7 +139,7 @@ def test_three_steps_with_momentum(name, fixtures):
             torch.testing.assert_close(momentum, wanted, rtol=1e-5, atol=1e-5)
             if "rm_losses" in step:
                 assert means.tolist() == pytest.approx(step["rm_losses"], abs=1e-5)
-            made = more.weights(more.normalised(momentum[there], means, case["normalize"]))
+            made = min_norm.weights(min_norm.normalised(momentum[there], means, case["normalize"]))
             assert made.tolist() == pytest.approx(step["lambda_"], abs=2e-3)
 
 
@@ -164,7 +165,7 @@ def test_the_gradient_by_the_head_is_autograds():
     loss = losses.ranking(embeddings @ head, rewards)
     free = (embeddings @ head).detach().requires_grad_()
     by_score, = torch.autograd.grad(losses.ranking(free, rewards).sum(), free)
-    made = more.head_gradients(by_score.flatten(), embeddings.flatten(0, 1), domain.repeat_interleave(3), 2)
+    made = min_norm.head_gradients(by_score.flatten(), embeddings.flatten(0, 1), domain.repeat_interleave(3), 2)
     for number in (0, 1):
         wanted, = torch.autograd.grad(loss[domain == number].sum(), head, retain_graph=True)
         torch.testing.assert_close(made[number], wanted)
@@ -216,7 +217,7 @@ def test_equal_weights_are_plain_training():
     assert max((one[name] - other[name]).abs().max().item() for name in one) < 2e-5
 
 
-@pytest.mark.parametrize("normalize", more.NORMALIZERS)
+@pytest.mark.parametrize("normalize", min_norm.NORMALIZERS)
 def test_the_weights_of_a_step_are_what_the_formula_says(normalize):
     """Of the first step, from the model's own hidden states: gradient of each domain's mean loss by the head."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -235,7 +236,7 @@ def test_the_weights_of_a_step_are_what_the_formula_says(normalize):
         by_domain[record["domain"]].append(loss)
     means = [torch.stack(by_domain[name]).mean() for name in DOMAINS]
     gradients = torch.stack([torch.autograd.grad(mean, head, retain_graph=True)[0] for mean in means])
-    wanted = more.weights(more.normalised(0.99 * gradients, torch.stack(means).detach(), normalize))
+    wanted = min_norm.weights(min_norm.normalised(0.99 * gradients, torch.stack(means).detach(), normalize))
     assert [entry[f"lambda_{name}"] for name in DOMAINS] == pytest.approx(wanted.tolist(), abs=1e-4)
     assert [entry[f"loss_{name}"] for name in DOMAINS] == pytest.approx([mean.item() for mean in means], rel=1e-4)
 
@@ -274,7 +275,7 @@ def test_a_step_of_one_domain_has_all_the_weight():
 def test_a_domain_without_a_gradient_makes_no_nan(tmp_path):
     """Its two completions have one text: the score's gap is 0, and so is the gradient by the head."""
     records = [{**record, "completions": ["x", "x"]} if record["domain"] == "polite" else record for record in mixed(9)]
-    for normalize in more.NORMALIZERS:
+    for normalize in min_norm.NORMALIZERS:
         _, entries = train(records, "--more", "--normalize", normalize, "--steps", 3, "--batch-size", 9)
         for entry in entries:  # but for rounding, which a norm blows up to a direction
             found = [entry[f"lambda_{name}"] for name in DOMAINS]
@@ -360,7 +361,7 @@ def test_a_pooled_score_is_of_the_whole_text(pool):
 
 def test_pooling_knows_its_rows_however_they_lie():
     """Of places' own numbers: rows with a shared prompt, one a completion, all in one row."""
-    model = models.RewardModel(tiny.classifier("llama"), tiny.tokenizer())
+    model = load.RewardModel(tiny.classifier("llama"), tiny.tokenizer())
     examples = [tiny.example(6, 3, 5, seed=1), tiny.example(2, 4, 0, seed=2)]
     texts = [example.prompt + part for example in examples for part in example.completions]
     for pool, by in (("mean", lambda text: sum(text) / len(text)), ("max", max), ("last", lambda text: text[-1])):
@@ -401,7 +402,7 @@ def test_the_language_modelling_term(tied, tmp_path):
 
 def test_the_term_is_not_weighed_by_domain():
     """A domain whose gradient says nothing still learns to speak."""
-    reward = models.RewardModel(tiny.classifier("llama"), tiny.tokenizer())
+    reward = load.RewardModel(tiny.classifier("llama"), tiny.tokenizer())
     words = tiny.causal("llama").get_output_embeddings()
     examples = [tiny.example(9, 5, 7, 4, seed=i, rewards=[2.0, 1.0, 0.0], domain=[i % 2] * 3) for i in range(4)]
     batch = reward.pack(examples)

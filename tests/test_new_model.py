@@ -8,7 +8,8 @@ import subprocess
 import pytest
 from conftest import call, command, environment
 
-from alignlib import new_model, toy
+from al_data import new_model
+from alignlib.toy import world
 
 TRICKY = ["", " ", "  two", "\n\nHuman: a\n\nAssistant:", "tab\there ", "é日本語🙂", "don't , stop .", "\x00\x7f",
           "a\r\nb"]
@@ -17,7 +18,7 @@ TRICKY = ["", " ", "  two", "\n\nHuman: a\n\nAssistant:", "tab\there ", "é日�
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "toy.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in toy.records("dialogue", limit=300)))
+    path.write_text("".join(json.dumps(record) + "\n" for record in world.records("dialogue", limit=300)))
     return path
 
 
@@ -54,7 +55,7 @@ def test_tokenizer_gives_every_text_back(folder):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    texts = TRICKY + [record["prompt"] + record["chosen"] for record in toy.records("review", limit=20)]
+    texts = TRICKY + [record["prompt"] + record["chosen"] for record in world.records("review", limit=20)]
     for text in texts:
         ids = tokenizer(text)["input_ids"]
         assert ids[0] == tokenizer.bos_token_id and tokenizer.bos_token_id not in ids[1:]

@@ -7,9 +7,10 @@ import subprocess
 import pytest
 from conftest import call, command, environment
 
-from alignlib import exits, options, records
-from alignlib.jsonl import DataError
-from alignlib.stream import StateError
+from alignlib.cli import exits, options
+from alignlib.records import fields
+from alignlib.records.jsonl import DataError
+from alignlib.records.stream import StateError
 
 
 def outcome(capfd, body) -> tuple[int, str]:
@@ -147,7 +148,7 @@ def test_a_seed_fits_64_bits(argv, seed, tmp_path):
 def test_every_field_a_command_names_is_one_of_the_records():
     with pytest.raises(KeyError):
         options.command(reads=("promt",))
-    assert "prompt" in records.FIELDS
+    assert "prompt" in fields.FIELDS
 
 
 def test_no_option_takes_nan_or_infinity():

@@ -10,11 +10,11 @@ import torch
 
 from al_sft import Likelihood
 from al_train_exo import Contrast
-from alignlib import losses
-from alignlib import pack as packing
-from alignlib.pack import pack, plan
-from alignlib.packed import Policy
-from alignlib.tokens import Example
+from alignlib.models import packs
+from alignlib.models.encoding import Example
+from alignlib.models.packs import pack, plan
+from alignlib.models.policy import Policy
+from alignlib.training import losses
 
 A, B, C, D, E = range(1, 6)
 
@@ -68,7 +68,7 @@ def test_without_a_prompt_nothing_predicts_the_first_token():
 
 
 def test_a_long_group_is_split_into_rows(monkeypatch):
-    monkeypatch.setattr(packing, "ROW_TOKENS", 5)
+    monkeypatch.setattr(packs, "ROW_TOKENS", 5)
     made = pack([Example([A, B], [[C, D], [E], [A], [B, C, D, E]])])
     assert made.ids.tolist() == [[A, B, C, D, E, 0], [A, B, A, 0, 0, 0], [A, B, B, C, D, E]]
     assert made.owner.tolist() == [0, 0, 1, 2, 3, 3, 3, 3] and made.tokens == 14
@@ -96,7 +96,7 @@ def rows_of(examples, indices, shared):
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("tokens", [1, 64, 500, 100_000])
 def test_plan_deals_every_index_once_and_holds_the_budget(tokens, shared, monkeypatch):
-    monkeypatch.setattr(packing, "ROW_TOKENS", 60)
+    monkeypatch.setattr(packs, "ROW_TOKENS", 60)
     numbers = random.Random(tokens)
     widths = [numbers.choice([1, 2, 4]) for _ in range(60)]
     examples = [tiny.example(numbers.randint(1, 30), *(numbers.randint(0, 20) for _ in range(k))) for k in widths]

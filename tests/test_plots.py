@@ -3,7 +3,7 @@
 import matplotlib.figure
 import pytest
 
-from alignlib import plots
+from al_eval import plots
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
-from alignlib import pool, questions
-from alignlib.jsonl import DataError
+from al_label_ai import questions
+from al_train_alt import pool
+from alignlib.records.jsonl import DataError
 
 LIMIT = 64  # tokens at which the authors' pools prefer others
 

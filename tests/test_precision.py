@@ -8,7 +8,7 @@ import torch
 from kills import survive, training_job
 from world import lines, log, rewarded, run, world
 
-from alignlib import models
+from alignlib.models import load
 
 BF16 = [{"avx512_bf16": True}, {"avx512_bf16": False, "amx_bf16": True}]
 FP32 = [{"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, {"neon": True, "bf16": True}]  # ARM's: not tried
@@ -23,26 +23,26 @@ def cpu(monkeypatch):
 @pytest.mark.parametrize("units", BF16 + FP32)
 def test_auto(cpu, monkeypatch, units):
     cpu(units)
-    narrow, wide = (tiny.config("llama", hidden_size=size) for size in (models.WIDE - 8, models.WIDE))
+    narrow, wide = (tiny.config("llama", hidden_size=size) for size in (load.WIDE - 8, load.WIDE))
     here, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    assert models.dtype_of("auto", here, wide) == (torch.bfloat16 if units in BF16 else torch.float32)
-    assert models.dtype_of("auto", here, narrow) == models.dtype_of("auto", here) == torch.float32
-    assert {models.dtype_of("auto", gpu, config) for config in (narrow, wide, None)} == {torch.bfloat16}
-    for name, dtype in models.DTYPES.items():
-        assert models.dtype_of(name, here, wide) == models.dtype_of(name, gpu, narrow) == dtype
+    assert load.dtype_of("auto", here, wide) == (torch.bfloat16 if units in BF16 else torch.float32)
+    assert load.dtype_of("auto", here, narrow) == load.dtype_of("auto", here) == torch.float32
+    assert {load.dtype_of("auto", gpu, config) for config in (narrow, wide, None)} == {torch.bfloat16}
+    for name, dtype in load.DTYPES.items():
+        assert load.dtype_of(name, here, wide) == load.dtype_of(name, gpu, narrow) == dtype
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert models.dtype_of("auto", here, wide) == torch.float32
+    assert load.dtype_of("auto", here, wide) == torch.float32
 
 
 def test_models_are_loaded_so(cpu, tmp_path):
     """Scoring has its weights in bf16, training keeps them in float32 and computes in bf16."""
-    policy = tiny.save(tiny.causal("gpt2", n_embd=models.WIDE), tmp_path / "policy")  # calls its width by another name
-    reward = tiny.save(tiny.classifier("llama", hidden_size=models.WIDE), tmp_path / "reward")
+    policy = tiny.save(tiny.causal("gpt2", n_embd=load.WIDE), tmp_path / "policy")  # calls its width by another name
+    reward = tiny.save(tiny.classifier("llama", hidden_size=load.WIDE), tmp_path / "reward")
     for units, dtype in ((BF16[0], torch.bfloat16), (FP32[0], torch.float32)):
         cpu(units)
-        for model in (models.load_policy(policy, "cpu"), models.load_reward(reward, "cpu")):
+        for model in (load.load_policy(policy, "cpu"), load.load_reward(reward, "cpu")):
             assert model.shared and {weight.dtype for weight in model.core.parameters()} == {dtype}
-        for model in (models.load_policy(policy, "cpu", train=True), models.new_reward(policy, None, "cpu")):
+        for model in (load.load_policy(policy, "cpu", train=True), load.new_reward(policy, None, "cpu")):
             assert {weight.dtype for weight in model.core.parameters()} == {torch.float32}
             assert model.autocast == (dtype if dtype == torch.bfloat16 else None)
 

@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from alignlib.datasets import asked, convert
-from alignlib.jsonl import DataError, Skip
-from alignlib.rankings import oasst, plain, ranked, rtp, shp, stackexchange, trees, ultrafeedback, webgpt
+from al_data.preferences import oasst, plain, ranked, rtp, shp, stackexchange, trees, ultrafeedback, webgpt
+from al_data.texts import asked, convert
+from alignlib.records.jsonl import DataError, Skip
 
 PAIR = {"prompt": asked("Why?"), "chosen": " Good.", "rejected": " Bad."}
 

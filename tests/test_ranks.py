@@ -19,8 +19,10 @@ import tiny
 from conftest import command, environment
 from world import lines, log, pairs, read, rewarded, world
 
-from alignlib import ranks, sharded, train
-from alignlib.packed import Policy
+from alignlib import ranks
+from alignlib.models.policy import Policy
+from alignlib.training import loop
+from alignlib.training import zero as sharded
 
 TOLERANCE = 2e-5
 LAUNCHER = Path(sys.executable).parent
@@ -194,10 +196,10 @@ def test_more_ranks_than_records_still_count_each_once(data, tmp_path):
 
 def test_hands_are_dealt_evenly():
     lengths = [7, 1, 1, 5, 3, 3, 9, 2]
-    hands = train.deal(lengths, 3)
+    hands = loop.deal(lengths, 3)
     assert sorted(thing for hand in hands for thing in hand) == list(range(8))
     assert sorted(sum(lengths[thing] for thing in hand) for hand in hands) == [10, 10, 11]
-    assert train.deal([4], 2) == [[0], []]
+    assert loop.deal([4], 2) == [[0], []]
 
 
 def test_every_rank_makes_as_many_passes(monkeypatch):
@@ -209,7 +211,7 @@ def test_every_rank_makes_as_many_passes(monkeypatch):
         seen, passes = [], []
         for rank in range(3):
             monkeypatch.setenv("RANK", str(rank))
-            packs = list(train.packs_of(list(batch), policy, examples, tiny.recipe("x", pack_tokens=60)))
+            packs = list(loop.packs_of(list(batch), policy, examples, tiny.recipe("x", pack_tokens=60)))
             seen += [index for pack, counts, _ in packs if counts for index in pack.indices]
             passes.append(len(packs))
             assert [last for *_, last in packs] == [False] * (len(packs) - 1) + [True]

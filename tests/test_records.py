@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from alignlib import records
+from alignlib.records import fields
 
 GOOD = {
     "prompt": "p", "messages": [{"role": "user", "content": "p"}], "chosen": "", "rejected": "r",
@@ -18,9 +18,9 @@ GOOD = {
 
 
 def test_every_field_has_a_good_value_here():
-    assert set(GOOD) == set(records.FIELDS)
-    records.check(GOOD, *records.FIELDS)
-    records.require_completions(GOOD, "rewards", "logps")
+    assert set(GOOD) == set(fields.FIELDS)
+    fields.check(GOOD, *fields.FIELDS)
+    fields.require_completions(GOOD, "rewards", "logps")
 
 
 @pytest.mark.parametrize(
@@ -58,50 +58,50 @@ def test_every_field_has_a_good_value_here():
 )
 def test_a_wrong_value_is_named(name, value, words):
     with pytest.raises(ValueError) as caught:
-        records.check({name: value}, name)
+        fields.check({name: value}, name)
     assert str(caught.value) == words
 
 
 def test_null_is_a_verdict_that_was_not_given():
-    records.check({"winner": None, "orders_agree": None, "scores": [None], "feedbacks": [None]}, *records.FIELDS)
+    fields.check({"winner": None, "orders_agree": None, "scores": [None], "feedbacks": [None]}, *fields.FIELDS)
 
 
 def test_what_is_required_and_missing_is_named():
     with pytest.raises(ValueError, match=r"^chosen: missing$"):
-        records.require({"prompt": "p"}, "prompt", "chosen")
-    records.check({"prompt": "p"}, "prompt", "chosen")
+        fields.require({"prompt": "p"}, "prompt", "chosen")
+    fields.check({"prompt": "p"}, "prompt", "chosen")
 
 
 def test_messages_stand_for_the_prompt():
-    records.require({"messages": GOOD["messages"]}, "prompt")
+    fields.require({"messages": GOOD["messages"]}, "prompt")
     with pytest.raises(ValueError, match=r"messages: empty"):
-        records.require({"prompt": "p", "messages": []}, "prompt")
+        fields.require({"prompt": "p", "messages": []}, "prompt")
 
 
-@pytest.mark.parametrize("name", records.ALIGNED)
+@pytest.mark.parametrize("name", fields.ALIGNED)
 def test_lists_that_go_with_the_completions_have_their_length(name):
     record = {"prompt": "p", "completions": ["a", "b", "c"], name: GOOD[name]}
     with pytest.raises(ValueError, match=rf"^{name}: 2 entries for 3 completions$"):
-        records.require_completions(record)
-    records.require_completions({**record, "completions": ["a", "b"]})
+        fields.require_completions(record)
+    fields.require_completions({**record, "completions": ["a", "b"]})
 
 
 def test_fields_nobody_asked_for_are_nobodys_business():
-    records.require_completions({"prompt": "p", "completions": ["a"], "chosen": 3, "mine": [1, 2, 3]})
+    fields.require_completions({"prompt": "p", "completions": ["a"], "chosen": 3, "mine": [1, 2, 3]})
 
 
 def test_the_schema_is_json_and_says_what_is_needed():
-    made = records.schema(("prompt", "completions"), ("finish_reasons",), ("rewards", "prompt"))
+    made = fields.schema(("prompt", "completions"), ("finish_reasons",), ("rewards", "prompt"))
     schema = orjson.loads(orjson.dumps(made))
     assert schema["input"]["required"] == ["completions"]
     assert schema["input"]["anyOf"] == [{"required": ["prompt"]}, {"required": ["messages"]}]
     assert set(schema["input"]["properties"]) == {"prompt", "messages", "completions", "finish_reasons"}
     assert set(schema["output"]["properties"]) == {*schema["input"]["properties"], "rewards"}
-    assert "one entry" in records.schema((), ("text",), "one entry a step")["output"]["description"]
+    assert "one entry" in fields.schema((), ("text",), "one entry a step")["output"]["description"]
     assert schema["input"]["properties"]["completions"]["minItems"] == 1
 
 
 def test_the_table_has_a_row_for_every_field():
-    rows = records.table().splitlines()
-    assert len(rows) == 2 + len(records.FIELDS)
+    rows = fields.table().splitlines()
+    assert len(rows) == 2 + len(fields.FIELDS)
     assert all(row.count("|") == 5 for row in rows)

@@ -29,24 +29,25 @@ import al_score
 from al_sft import Likelihood
 from al_sft import example as sft_example
 from al_train_rm import Ranking
-from alignlib import models, train
-from alignlib.engine import Asking
-from alignlib.pack import plan
-from alignlib.packed import Policy, RewardModel
-from alignlib.run import Run
-from alignlib.tokens import Encoder
+from alignlib.models import load
+from alignlib.models.encoding import Encoder
+from alignlib.models.packs import plan
+from alignlib.models.policy import Policy, RewardModel
+from alignlib.training import loop
+from alignlib.training.engine import Asking
+from alignlib.training.run_folder import Run
 
 LONG = "x" * 1000
 
 
 def policy_of(folder):
-    return models.load_policy(tiny.save(tiny.causal("llama"), folder), "cpu", "fp32", train=True)
+    return load.load_policy(tiny.save(tiny.causal("llama"), folder), "cpu", "fp32", train=True)
 
 
 def test_1_a_prompt_that_fills_the_context_leaves_a_loss(tmp_path):
     """Through the model's own encoder: completions stay, the loss is a number above 0, and the cut is counted."""
     policy = policy_of(tmp_path / "policy")
-    encoder = models.encoder(policy)
+    encoder = load.encoder(policy)
     made = sft_example(encoder, {"prompt": LONG, "chosen": " Yes"})
     assert made.length == tiny.CONTEXT and encoder.cut == {"prompts_cut": 1, "completions_cut": 0}
     loss, _ = Likelihood("token")(policy, policy.pack([made]))
@@ -61,7 +62,7 @@ def test_2_end_of_sequence_is_learnt_where_it_is_the_padding():
     """Its probability rises in training with pad = eos, rows of unequal length, in plain and in shared rows."""
     words = tiny.tokenizer(pad=tiny.EOS)
     policy = Policy(tiny.causal("llama"), words)
-    encoder = models.encoder(policy)
+    encoder = load.encoder(policy)
     batch = policy.pack([sft_example(encoder, {"prompt": "Q", "chosen": text}) for text in (" a", " longer one")])
     assert batch.targets.tolist().count(words.eos_token_id) == 2
     ends = batch.targets == words.eos_token_id
@@ -102,8 +103,8 @@ def test_7_new_adapters_on_a_trained_policy_start_at_that_policy(tmp_path):
     recipe = tiny.recipe(tmp_path / "run", lora=2, steps=4, batch_size=3)
     run = Run(recipe, {})
     run.reads(0)
-    train.reference(policy, data, recipe, run, policy.logps)
-    entry = train.fit(policy, data, tiny.contrast(), recipe, run)
+    loop.reference(policy, data, recipe, run, policy.logps)
+    entry = loop.fit(policy, data, tiny.contrast(), recipe, run)
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and entry["loss"] < first["loss"]
     assert [example.values["ref_logps"] for example in data] == [pytest.approx(row, rel=1e-5) for row in wanted]
@@ -115,10 +116,10 @@ def test_8_the_reference_of_a_resumed_run_is_the_first_policys(tmp_path):
     recipe = tiny.recipe(tmp_path / "run", batch_size=3)
     run, policy = Run(recipe, {}), policy_of(tmp_path / "policy")
     run.reads(0)
-    train.reference(policy, data, recipe, run, policy.logps, data[:2])
+    loop.reference(policy, data, recipe, run, policy.logps, data[:2])
     before = [example.values.pop("ref_logps") for example in data]
     torch.nn.init.zeros_(policy.core.lm_head.weight)
-    train.reference(policy, data, recipe, run, policy.logps, data[:2])
+    loop.reference(policy, data, recipe, run, policy.logps, data[:2])
     assert [example.values["ref_logps"] for example in data] == before
 
 
@@ -126,8 +127,8 @@ def test_12_a_score_is_read_at_the_last_token_whatever_the_batch():
     """pad = eos; alone or beside longer ones, through al-score's own packs: the same score, and of the right token."""
     words = tiny.tokenizer(pad=tiny.EOS)
     reward = RewardModel(tiny.classifier("gpt2"), words)
-    models.without_dropout(reward.core)
-    encoder = models.encoder(reward)
+    load.without_dropout(reward.core)
+    encoder = load.encoder(reward)
     record = {"prompt": "Q: the", "finish_reasons": ["stop", "stop", "length"]}
     texts = [" a", " a much longer answer, which pads the others", ""]
     assert encoder.encode(record, texts).completions[2] == []  # and no end-of-sequence anywhere
@@ -144,10 +145,10 @@ def test_13_a_mean_over_tokens_is_over_the_batchs_not_a_mean_of_means():
     policy = Policy(tiny.causal("llama"), tiny.tokenizer())
     data = [tiny.example(4, 40), tiny.example(4, 2, seed=1)]
     recipe = tiny.recipe("x", pack_tokens=1, batch_size=2)
-    assert len(list(train.packs_of([0, 1], policy, data, recipe))) == 2
+    assert len(list(loop.packs_of([0, 1], policy, data, recipe))) == 2
     with torch.no_grad():
         sums = [policy.logps(policy.pack([example])).item() for example in data]
-    found = train.evaluate(policy, data, Likelihood("token"), recipe, Asking(policy))["loss"]
+    found = loop.evaluate(policy, data, Likelihood("token"), recipe, Asking(policy))["loss"]
     assert found == pytest.approx(-sum(sums) / 42, rel=1e-6)
     assert found != pytest.approx(-(sums[0] / 40 + sums[1] / 2) / 2, rel=0.01)
 
@@ -158,11 +159,11 @@ def test_14_no_record_is_left_out(tmp_path):
     recipe = tiny.recipe(tmp_path / "run", batch_size=4)
     run = Run(recipe, {})
     run.reads(0)
-    train.fit(RewardModel(tiny.classifier("llama"), tiny.tokenizer()), data, Ranking(), recipe, run)
+    loop.fit(RewardModel(tiny.classifier("llama"), tiny.tokenizer()), data, Ranking(), recipe, run)
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert sum(entry["tokens"] for entry in lines) == sum(example.length for example in data)
     reward = RewardModel(tiny.classifier("llama"), tiny.tokenizer())
-    figures = train.evaluate(reward, data, Ranking(), tiny.recipe("x", pack_tokens=30), Asking(reward))
+    figures = loop.evaluate(reward, data, Ranking(), tiny.recipe("x", pack_tokens=30), Asking(reward))
     with torch.no_grad():
         gaps = [(reward.scores(reward.pack([example])) @ torch.tensor([1.0, -1.0])).item() for example in data]
     assert figures["accuracy"] == pytest.approx(sum(gap > 0 for gap in gaps) / 7)

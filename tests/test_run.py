@@ -13,8 +13,10 @@ from training import examples, fit, log, same, weights
 
 import al_sft
 from al_train_rm import Ranking
-from alignlib import exits, models, run, train
-from alignlib.packed import Policy, RewardModel
+from alignlib.cli import exits
+from alignlib.models import load
+from alignlib.models.policy import Policy, RewardModel
+from alignlib.training import loop, run_folder
 
 # -- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -34,11 +36,11 @@ def test_a_resumed_run_is_the_unbroken_one(changes, tmp_path, monkeypatch):
             raise Stopped
         return step_of(*args)
 
-    steps, step_of = itertools.count(), train.train_step
-    monkeypatch.setattr(train, "train_step", stop_at)
+    steps, step_of = itertools.count(), loop.train_step
+    monkeypatch.setattr(loop, "train_step", stop_at)
     with pytest.raises(Stopped):
         fit(tmp_path / "broken", **how)
-    monkeypatch.setattr(train, "train_step", step_of)
+    monkeypatch.setattr(loop, "train_step", step_of)
     _, made = fit(tmp_path / "broken", resume=True, **how)
     assert made.checkpoint.name == "checkpoint-4"
     same(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
@@ -55,13 +57,13 @@ def test_adapters_are_saved_merged(family, tmp_path):
     trained = [name for name, weight in policy.model.named_parameters() if weight.requires_grad]
     assert trained and all("lora_" in name for name in trained)
     example = tiny.example(9, 4, 7)
-    loaded = models.load_policy(str(made.folder), "cpu", "fp32")
+    loaded = load.load_policy(str(made.folder), "cpu", "fp32")
     with torch.no_grad():
         merged, adapted = (model.logps(model.pack([example])) for model in (loaded, policy))
         given = Policy(tiny.causal(family), tiny.tokenizer())
         torch.testing.assert_close(merged, adapted, rtol=1e-5, atol=0)
         assert (adapted - given.logps(given.pack([example]))).abs().min() > 1e-3
-    assert models.load_policy(str(made.folder / "checkpoint-2")).shared
+    assert load.load_policy(str(made.folder / "checkpoint-2")).shared
 
 
 def test_a_reward_models_head_is_trained_beside_its_adapter(tmp_path):
@@ -69,7 +71,7 @@ def test_a_reward_models_head_is_trained_beside_its_adapter(tmp_path):
     before = reward.core.score.weight.detach().clone()
     data = examples(8, 5, 3, rewards=[1.0, 0.0])
     _, made = fit(tmp_path / "run", model=reward, data=data, objective=Ranking(), lora=2, steps=4)
-    loaded = models.load_reward(str(made.folder), "cpu", "fp32")
+    loaded = load.load_reward(str(made.folder), "cpu", "fp32")
     assert (loaded.core.score.weight - before).abs().max() > 1e-3
     with torch.no_grad():
         same(loaded.scores(loaded.pack(data)), reward.scores(reward.pack(data)), 1e-5)
@@ -78,7 +80,7 @@ def test_a_reward_models_head_is_trained_beside_its_adapter(tmp_path):
 @pytest.mark.parametrize("keep, kept", [(1, []), (2, [4, 6]), (0, [2, 4, 6])])
 def test_checkpoints_that_are_kept(keep, kept, tmp_path):
     _, made = fit(tmp_path / "run", steps=6, save_every=2, keep=keep)
-    assert sorted(run.step_of(path) for path in made.folder.glob("checkpoint-*")) == kept
+    assert sorted(run_folder.step_of(path) for path in made.folder.glob("checkpoint-*")) == kept
     for step in kept:
         assert weights(made.folder / f"checkpoint-{step}")
     left = {path.name for path in made.folder.rglob("*")}
@@ -87,7 +89,7 @@ def test_checkpoints_that_are_kept(keep, kept, tmp_path):
 
 def test_a_share_of_the_run_between_checkpoints(tmp_path):
     _, made = fit(tmp_path / "run", steps=9, save_every=0.3, keep=0)
-    assert sorted(run.step_of(path) for path in made.folder.glob("checkpoint-*")) == [3, 6, 9]
+    assert sorted(run_folder.step_of(path) for path in made.folder.glob("checkpoint-*")) == [3, 6, 9]
 
 
 def test_the_best_model_is_the_one_saved(tmp_path, monkeypatch):
@@ -98,12 +100,12 @@ def test_the_best_model_is_the_one_saved(tmp_path, monkeypatch):
         states.append({name: weight.clone() for name, weight in model.core.state_dict().items()})
         return {"accuracy": next(figures)}
 
-    monkeypatch.setattr(train, "evaluate", judged)
+    monkeypatch.setattr(loop, "evaluate", judged)
     data = examples(8, 5, 3, rewards=[1.0, 0.0])
     how = dict(data=data, objective=Ranking(), held_out=data[:2], best="accuracy", steps=6, eval_every=2, save_every=4)
     reward = RewardModel(tiny.classifier("llama"), tiny.tokenizer())
     _, made = fit(tmp_path / "run", model=reward, **how)
-    loaded = models.load_reward(str(made.folder), "cpu", "fp32").core.state_dict()
+    loaded = load.load_reward(str(made.folder), "cpu", "fp32").core.state_dict()
     same(loaded, states[1])
     assert not torch.equal(states[1]["score.weight"], states[2]["score.weight"])
     final = json.loads((made.folder / "run.json").read_text())["final"]
@@ -141,7 +143,7 @@ def test_sigterm_saves_and_exits_143_and_the_run_goes_on(prepared, tmp_path):
     _, errors = first.communicate(timeout=60)
     assert first.returncode == exits.TERMINATED == 143, errors
     (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
-    step = run.step_of(checkpoint)
+    step = run_folder.step_of(checkpoint)
     assert 3 <= step < 120
     assert errors == f"al-sft: stopped by SIGTERM after step {step}; --resume goes on\n"
     second = process(*sft(tmp_path / "run", *prepared, "--resume"))

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from alignlib.server import Places
+from alignlib.server.client import Places
 
 
 def test_the_oldest_goes_first_however_late_it_comes():

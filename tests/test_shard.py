@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT, call, command, environment
 from world import lines, one_line, pairs, prompts, rewarded, run, world
 
-from alignlib.jsonl import DataError, dumps
-from alignlib.stream import StateError, Stream
+from alignlib.records.jsonl import DataError, dumps
+from alignlib.records.stream import StateError, Stream
 
 GOOD = [b'{"n": %d}\n' % n for n in range(23)]
 

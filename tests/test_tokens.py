@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers import models as token_models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from alignlib.jsonl import Skip
-from alignlib.tokens import Encoder, Example, TooLong, continuation
+from alignlib.models.encoding import Encoder, Example, TooLong, continuation
+from alignlib.records.jsonl import Skip
 
 FREE = {"max_length": 10**6, "max_completion": 10**5}
 

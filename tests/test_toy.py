@@ -8,8 +8,8 @@ from itertools import islice
 import pytest
 from conftest import environment
 
-from alignlib import toy
-from alignlib.toy_words import foreign, vocabulary, words
+from alignlib.toy import world as toy
+from alignlib.toy.words import foreign, vocabulary, words
 
 PAINT = "\n\nHuman: How do I paint the old door in the kitchen?\n\nAssistant:"
 ROB = ("\n\nHuman: How do I paint the gate?\n\nAssistant: Use a brush."
@@ -104,9 +104,9 @@ def test_records_are_seeded_disjoint_and_leave_room(task):
 
 def test_answers_are_of_the_world():
     """No word of any answer is foreign: the oracle's penalty is for what a model makes up."""
-    from alignlib import toy_dialogue, toy_review, toy_summary
+    from alignlib.toy import dialogue, review, summary
 
-    for task, world in (("dialogue", toy_dialogue), ("summary", toy_summary), ("review", toy_review)):
+    for task, world in (("dialogue", dialogue), ("summary", summary), ("review", review)):
         for record in toy.records(task, limit=2000):
             assert foreign(words(record["chosen"]), record["chosen"], world.KNOWN) == 0, record["chosen"]
 
@@ -168,7 +168,8 @@ def test_wrong_names_are_answered_with_the_choices():
 
 def test_same_records_in_every_process():
     """String hashing is random in each process: nothing may depend on a set's order."""
-    program = "from alignlib import toy; print(*toy.records('dialogue', limit=50), *toy.labelled('review', limit=50))"
+    program = ("from alignlib.toy import world; "
+               "print(*world.records('dialogue', limit=50), *world.labelled('review', limit=50))")
     outputs = {subprocess.run([sys.executable, "-c", program], capture_output=True, check=True,
                               env={**environment(), "PYTHONHASHSEED": seed}).stdout for seed in ("1", "2")}
     assert len(outputs) == 1 and outputs.pop().count(b"prompt") == 50

@@ -9,32 +9,34 @@ import torch
 from training import examples, fit, log, same
 
 from al_sft import Likelihood
-from alignlib import models, order, train
-from alignlib.engine import Asking, Single
-from alignlib.packed import Policy
+from alignlib.models import load
+from alignlib.models.policy import Policy
+from alignlib.training import batches, loop
+from alignlib.training.engine import Asking, Single
 
 # -- the order of the data --------------------------------------------------------------------------------------
 
 
 def test_an_epoch_is_a_permutation_and_its_last_batch_is_kept():
     data, recipe = examples(10), tiny.recipe("x", batch_size=4, epochs=3)
-    assert order.steps_an_epoch(data, recipe) == 3 and order.steps_in(data, recipe) == 9
-    epochs = [[order.batch_at(3 * epoch + step, order.Shuffled(10), recipe) for step in range(3)] for epoch in range(3)]
+    assert batches.steps_an_epoch(data, recipe) == 3 and batches.steps_in(data, recipe) == 9
+    epochs = [[batches.batch_at(3 * epoch + step, batches.Shuffled(10), recipe) for step in range(3)]
+              for epoch in range(3)]
     for epoch in epochs:
         assert [len(batch) for batch in epoch] == [4, 4, 2]
         assert sorted(i for batch in epoch for i in batch) == list(range(10))
     assert epochs[0] != epochs[1] != epochs[2]
-    assert order.batch_at(4, order.Shuffled(10), recipe) == epochs[1][1]  # whatever was asked before
-    assert order.batch_at(0, order.Shuffled(10), tiny.recipe("x", seed=1)) != epochs[0][0]
+    assert batches.batch_at(4, batches.Shuffled(10), recipe) == epochs[1][1]  # whatever was asked before
+    assert batches.batch_at(0, batches.Shuffled(10), tiny.recipe("x", seed=1)) != epochs[0][0]
     for seed in (-1, 2**62):
         whole = tiny.recipe("x", seed=seed, batch_size=10)
-        assert sorted(order.batch_at(0, order.Shuffled(10), whole)) == list(range(10))
+        assert sorted(batches.batch_at(0, batches.Shuffled(10), whole)) == list(range(10))
 
 
 def test_steps_or_epochs():
     data = examples(10)
     for epochs, steps, wanted in ((1, None, 3), (2.5, None, 8), (0.01, None, 1), (0.5, None, 2), (1, 7, 7), (9, 2, 2)):
-        assert order.steps_in(data, tiny.recipe("x", epochs=epochs, steps=steps)) == wanted
+        assert batches.steps_in(data, tiny.recipe("x", epochs=epochs, steps=steps)) == wanted
 
 
 # -- a step -----------------------------------------------------------------------------------------------------
@@ -49,7 +51,7 @@ def test_the_split_of_a_batch_does_not_change_its_step(per, tmp_path):
     found = []
     for pack_tokens in (1, 60, 4096):
         model = tiny.causal("gpt2").double()
-        models.without_dropout(model)
+        load.without_dropout(model)
         policy, made = fit(tmp_path / str(pack_tokens), model=Policy(model, tiny.tokenizer()), steps=3, lr=1e-3,
                            objective=Likelihood(per), pack_tokens=pack_tokens, batch_size=5)
         found.append((policy.core.state_dict(), [entry["loss"] for entry in log(made.folder)]))
@@ -71,7 +73,7 @@ def test_the_loss_is_the_mean_over_the_whole_batch(tmp_path):
         assert entry["loss"] == pytest.approx(wanted, rel=1e-5)
         assert entry["tokens"] == sum(example.length for example in data)
     recipe = tiny.recipe("x", pack_tokens=30)
-    held = train.evaluate(policy, data, Likelihood("token"), recipe, Asking(policy))
+    held = loop.evaluate(policy, data, Likelihood("token"), recipe, Asking(policy))
     assert held["loss"] == pytest.approx(-sum(sums) / tokens, rel=1e-5)
 
 
@@ -188,7 +190,7 @@ def test_bf16_runs_and_learns_nearly_the_same(tmp_path):
     given = tiny.save(tiny.causal("llama"), tmp_path / "given")
     losses = {}
     for dtype in ("fp32", "bf16"):
-        policy = models.load_policy(given, "cpu", dtype, train=True)
+        policy = load.load_policy(given, "cpu", dtype, train=True)
         fit(tmp_path / dtype, model=policy, lr=1e-3, steps=6, dtype=dtype)
         assert {weight.dtype for weight in policy.core.parameters()} == {torch.float32}
         losses[dtype] = [entry["loss"] for entry in log(tmp_path / dtype)]

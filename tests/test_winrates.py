@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alignlib.winrates import STRENGTHS, Gamed, kappa, lasso_logistic, length_controlled
+from al_eval.length_controlled import STRENGTHS, Gamed, kappa, lasso_logistic, length_controlled
 
 NONE = {"mean": None, "low": None, "high": None}
 

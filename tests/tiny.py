@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from al_train_exo import Contrast
-from alignlib.recipe import Recipe
-from alignlib.tokens import Example
+from alignlib.models.encoding import Example
+from alignlib.training.recipe import Recipe
 
 MERGES = ["th", "the", "in", "an", "er", "\n\n", " t", " a"]  # a few words of more than one byte
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"

@@ -7,8 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from al_sft import Likelihood
-from alignlib import models, train
-from alignlib.run import Run
+from alignlib.models import load
+from alignlib.training import loop
+from alignlib.training.run_folder import Run
 
 
 def examples(count, *completions, **values):
@@ -21,8 +22,8 @@ def fit(folder, *, model=None, data=None, objective=None, family="llama", resume
     recipe = tiny.recipe(folder, resume=resume, **changes)
     made = Run(recipe, {"command": "test"})
     made.reads(1)
-    policy = model or models.Policy(start(made, family), tiny.tokenizer())
-    train.fit(policy, data or examples(8), objective or Likelihood("token"), recipe, made, **fitted)
+    policy = model or load.Policy(start(made, family), tiny.tokenizer())
+    loop.fit(policy, data or examples(8), objective or Likelihood("token"), recipe, made, **fitted)
     return policy, made
 
 
@@ -32,7 +33,7 @@ def start(made, family):
         model = tiny.causal(family)
     else:
         model = AutoModelForCausalLM.from_pretrained(made.start("given"), attn_implementation="sdpa")
-    models.without_dropout(model)
+    load.without_dropout(model)
     return model
 
 

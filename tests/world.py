@@ -17,7 +17,7 @@ from pathlib import Path
 
 from conftest import command, environment
 
-from alignlib import toy
+from alignlib.toy import world as toy
 
 CONTEXT = 160  # tokens that the models were made for
 CLASSES = ("bad", "fair", "good")
@@ -67,7 +67,7 @@ class World:
         import torch
         import transformers
 
-        from alignlib.new_model import texts, train_tokenizer
+        from al_data.new_model import texts, train_tokenizer
 
         transformers.utils.logging.disable_progress_bar()
         self.root, self.count = root, itertools.count()
@@ -142,7 +142,7 @@ def world() -> World:
 # Reads {"name", "args", "at"} a line; forks; the child's standard files are at/in, at/out and at/err.
 SERVER = """
 import importlib, json, os, sys
-import peft, torch, transformers, alignlib.decode, alignlib.train
+import peft, torch, transformers, alignlib.decoding.sampler, alignlib.training.loop
 transformers.LlamaForCausalLM, transformers.LlamaForSequenceClassification, transformers.AutoTokenizer
 for request in map(json.loads, iter(sys.stdin.readline, "")):
     child = os.fork()

@@ -10,16 +10,17 @@ from collections.abc import Callable
 
 import click
 
-from alignlib import options, records
-from alignlib.jsonl import Skip
+from alignlib.cli import options
+from alignlib.records import fields
+from alignlib.records.jsonl import Skip
 
 PREF = ("prompt", "chosen", "rejected")
-REPLACED = frozenset(("chosen", "rejected", *records.OF_COMPLETIONS))  # what one form of the data has and the other not
+REPLACED = frozenset(("chosen", "rejected", *fields.OF_COMPLETIONS))  # what one form of the data has and the other not
 
 
 def to_rw(record: dict) -> tuple[dict, dict]:
     """Chosen with reward 1, rejected with 0, in the place where the first of the two stood."""
-    records.require(record, *PREF)
+    fields.require(record, *PREF)
     for name in ("rewards", "completions"):
         if name in record:
             raise ValueError(f"{name}: there already, and would be lost (--to pref and sft read completions, rewards)")
@@ -29,7 +30,7 @@ def to_rw(record: dict) -> tuple[dict, dict]:
 
 def to_chosen(record: dict) -> tuple[dict, dict]:
     """The chosen answer alone, to be scored like a sample."""
-    records.require(record, "prompt", "chosen")
+    fields.require(record, "prompt", "chosen")
     return replace(record, {"completions": [record["chosen"]]}), {}
 
 
@@ -60,7 +61,7 @@ class NoPreference(ValueError):
 
 def ends(record: dict) -> tuple[int, int]:
     """Where the highest and the lowest reward stand, the first of equals."""
-    records.require_completions(record, "rewards")
+    fields.require_completions(record, "rewards")
     rewards = record["rewards"]
     return rewards.index(max(rewards)), rewards.index(min(rewards))
 

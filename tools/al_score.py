@@ -10,7 +10,9 @@ from operator import ne
 
 import click
 
-from alignlib import options, recipe, records
+from alignlib.cli import options
+from alignlib.records import fields
+from alignlib.training import recipe
 
 WINDOW = 32  # records batched together
 
@@ -45,7 +47,7 @@ def main(model, files, output, resume, on_error, rejects, shard, logps, perplexi
     summary = options.Summary()
     wants_policy = logps or perplexity
     name = as_field or ("logps" if wants_policy else "rewards")
-    if name in records.FIELDS and name not in ("rewards", "logps", "ref_logps"):
+    if name in fields.FIELDS and name not in ("rewards", "logps", "ref_logps"):
         raise click.UsageError(f"--as-field {name}: that field holds something else")
     if as_field and perplexity and not logps:
         raise click.UsageError("--as-field goes with --logps or rewards; perplexities have their own field")
@@ -71,11 +73,11 @@ def main(model, files, output, resume, on_error, rejects, shard, logps, perplexi
     else:
         temperature = temperature_of(model) if calibrated else 1
         scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form, temperature)
-    from alignlib.sampling import ended
+    from alignlib.decoding.draws import ended
 
     def prepare(record):
         """The record, its completions cut where they stop, and what the scorer makes of it."""
-        records.require_completions(record)
+        fields.require_completions(record)
         record = ended(record, stop) if stop else record
         return record, scorer.prepare(record)
 
@@ -98,7 +100,7 @@ def main(model, files, output, resume, on_error, rejects, shard, logps, perplexi
 
 
 def temperature_of(model):
-    from alignlib import temperature
+    from alignlib.stats import temperature
 
     return temperature.load(model)
 
@@ -109,16 +111,16 @@ class Oracle:
     window, tokens, cut = 1, 0, {}
 
     def __init__(self, name, field):
-        from alignlib import toy
+        from alignlib.toy import world
 
-        if name not in toy.ORACLES:
-            raise click.UsageError(f"toy:{name}: no such oracle; there are {', '.join(toy.ORACLES)}")
-        self.name, self.field, self.ask = name, field, toy.score
+        if name not in world.ORACLES:
+            raise click.UsageError(f"toy:{name}: no such oracle; there are {', '.join(world.ORACLES)}")
+        self.name, self.field, self.ask = name, field, world.score
 
     def prepare(self, record):
         if "prompt" not in record:
             raise ValueError("prompt: missing (an oracle reads no messages)")
-        records.FIELDS["prompt"].check(record["prompt"], "prompt")
+        fields.FIELDS["prompt"].check(record["prompt"], "prompt")
 
     def score(self, lines):
         for line in lines:
@@ -132,12 +134,12 @@ class Packed:
     window = WINDOW
 
     def __init__(self, model, limits, pack_tokens):
-        from alignlib import models
+        from alignlib.models import load
 
         self.model, self.pack_tokens, self.tokens = model, pack_tokens, 0
         limits = {**limits, "keep": limits["keep_prompt"]}
         del limits["keep_prompt"]
-        self.encoder = models.encoder(model, **limits)
+        self.encoder = load.encoder(model, **limits)
         self.cut = self.encoder.cut
 
     def prepare(self, record):
@@ -162,9 +164,9 @@ class Rewards(Packed):
     """A reward model's score, divided by its temperature, or one class of a classifier."""
 
     def __init__(self, path, device, dtype, limits, pack_tokens, field, label, form, temperature):
-        from alignlib import models
+        from alignlib.models import load
 
-        super().__init__(models.load_reward(path, device, dtype), limits, pack_tokens)
+        super().__init__(load.load_reward(path, device, dtype), limits, pack_tokens)
         names = self.model.core.config.id2label
         if len(names) > 1 and label is None:
             raise click.UsageError(f"{path}: a classifier of {', '.join(names.values())}: name one with --label")
@@ -192,9 +194,9 @@ class LogProbabilities(Packed):
     """Sum log-probabilities and perplexities under a policy."""
 
     def __init__(self, path, device, dtype, limits, pack_tokens, field, temperature, perplexity):
-        from alignlib import models
+        from alignlib.models import load
 
-        super().__init__(models.load_policy(path, device, dtype), limits, pack_tokens)
+        super().__init__(load.load_policy(path, device, dtype), limits, pack_tokens)
         self.field, self.temperature, self.perplexity = field, temperature, perplexity
 
     def figures(self, batch):

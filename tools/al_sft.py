@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import click
 
-from alignlib import options, recipe, records
+from alignlib.cli import options
+from alignlib.records import fields
+from alignlib.training import recipe
 
 
 @options.command(("prompt", "chosen"), options.LOG)
@@ -23,25 +25,26 @@ def main(model, files, recipe, loss):
 
     Reads all input first.
     """
-    from alignlib import models, train
-    from alignlib.run import Run
+    from alignlib.models import load
+    from alignlib.training import loop
+    from alignlib.training.run_folder import Run
 
     summary = options.Summary()
     run = Run(recipe, {"command": "al-sft", "model": model, "model_files": options.fingerprint(model), "loss": loss})
     if run.complete:
         return
-    policy = models.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
-    encoder = models.encoder(policy, **recipe.limits)
-    examples, held_out = train.read(files, lambda record: example(encoder, record), run)
-    train.fit(policy, examples, Likelihood(loss), recipe, run, held_out=held_out)
+    policy = load.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
+    encoder = load.encoder(policy, **recipe.limits)
+    examples, held_out = loop.read(files, lambda record: example(encoder, record), run)
+    loop.fit(policy, examples, Likelihood(loss), recipe, run, held_out=held_out)
     summary.count(records=len(examples), skipped=run.skipped, **encoder.cut, tokens=run.tokens)
     summary.close()
 
 
 def example(encoder, record):
     """The Example of a record: `chosen`, whole, is its one completion, whatever is known about others it may have."""
-    records.require(record, "prompt", "chosen")
-    record = {name: value for name, value in record.items() if name not in records.ALIGNED}
+    fields.require(record, "prompt", "chosen")
+    record = {name: value for name, value in record.items() if name not in fields.ALIGNED}
     return encoder.encode(record, [record["chosen"]])
 
 

@@ -10,7 +10,9 @@ from functools import partial
 
 import click
 
-from alignlib import options, recipe, records
+from alignlib.cli import options
+from alignlib.records import fields
+from alignlib.training import recipe
 
 PAIRS = ("exo-pref", "dpo-pref", "ipo", "robust")  # of two completions, the better one and the other
 REWARDS = ("exo-rw", "dpo-rw")
@@ -41,32 +43,33 @@ def main(model, files, recipe, loss, **how):
     For pairs a judge's `chosen` among two completions does instead of rewards. Reads all input first.
     """
     refuse(loss, how)
-    from alignlib import models, train
-    from alignlib.run import Run
+    from alignlib.models import load
+    from alignlib.training import loop
+    from alignlib.training.run_folder import Run
 
     summary = options.Summary()
     asked = {"command": "al-train-exo", "model": model, "model_files": options.fingerprint(model), "loss": loss, **how}
     run = Run(recipe, asked)
     if run.complete:
         return
-    policy = models.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
+    policy = load.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
     ref = how["ref"]
     reference = policy  # another is computed as the policy is: rounding alone must not make them differ
     if ref not in ("self", "ref_logps"):
-        reference = models.load_policy(ref, recipe.device, recipe.dtype, train=True)
+        reference = load.load_policy(ref, recipe.device, recipe.dtype, train=True)
     if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise click.UsageError(f"--ref {ref}: its tokenizer is not that of {model}")
-    encoder = models.encoder(policy, **recipe.limits)
+    encoder = load.encoder(policy, **recipe.limits)
     objective = Contrast(loss, **how)
-    examples, held_out = train.read(files, lambda record: objective.example(encoder, record), run)
+    examples, held_out = loop.read(files, lambda record: objective.example(encoder, record), run)
     if ref == "self":
-        train.start(policy, examples, recipe, run)
+        loop.start(policy, examples, recipe, run)
     if ref != "ref_logps":
         logps = partial(reference.logps, temperature=how["temperature"])
-        train.reference(reference, examples, recipe, run, logps, held_out)
+        loop.reference(reference, examples, recipe, run, logps, held_out)
         del logps
     del reference  # its numbers are all that training needs
-    train.fit(policy, examples, objective, recipe, run, held_out=held_out)
+    loop.fit(policy, examples, objective, recipe, run, held_out=held_out)
     summary.count(records=len(examples), skipped=run.skipped, **encoder.cut, tokens=run.tokens)
     summary.close()
 
@@ -109,7 +112,7 @@ class Contrast:
         stored = ["ref_logps"] if self.ref == "ref_logps" else []
         if self.loss in PAIRS and "rewards" not in record:
             record = judged(record)
-        records.require_completions(record, "rewards", *stored)
+        fields.require_completions(record, "rewards", *stored)
         rewards, width = record["rewards"], self.width(len(record["rewards"]))
         if len(rewards) < 2:
             raise ValueError("completions: one alone has nothing to be compared with")
@@ -147,7 +150,7 @@ class Contrast:
 
     def of(self, logps, ratio, rewards):
         """The loss of each group: [G, K'] three times -> [G]."""
-        from alignlib import losses
+        from alignlib.training import losses
 
         if self.loss == "exo-rw":
             return losses.exo_rw(ratio, rewards, self.beta_pi, self.beta_r)

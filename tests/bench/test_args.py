@@ -14,12 +14,15 @@ import torch
 from conftest import ROOT, call
 from transformers import DynamicCache
 
-from alignlib import decode, guided, models, toy
-from alignlib.guide import Guide
-from alignlib.guided import Guided, Pair
-from alignlib.linear import lay_out
-from alignlib.sampling import Sampling
-from alignlib.search import Search
+from al_args import token_by_token
+from al_args.decoder import Guide
+from al_args.fast_linear import lay_out
+from al_args.settings import Search
+from al_args.token_by_token import Guided, Pair
+from alignlib.decoding import sampler
+from alignlib.decoding.draws import Sampling
+from alignlib.models import load as models
+from alignlib.toy import world
 
 NEW, K = 64, 10  # tokens a completion, none of which ends early; candidates a token
 ROUNDS = 2
@@ -57,7 +60,7 @@ def load(folder: Path, laid: bool) -> Pair:
     return made
 
 
-def endless(draw: decode.Draw, token: int) -> bool:
+def endless(draw: sampler.Draw, token: int) -> bool:
     """Every way does the same work."""
     draw.ids.append(token)
     draw.reason = "length" if len(draw.ids) == NEW else ""
@@ -66,15 +69,15 @@ def endless(draw: decode.Draw, token: int) -> bool:
 
 def plain(pair: Pair, prompts: list[list[int]]) -> list[list[int]]:
     """(a) The language model alone, all prompts at once."""
-    draws = [decode.Draw(i, 0, prompt, 0.0) for i, prompt in enumerate(prompts)]
-    decode.generate(pair.policy, models.encoder(pair.policy), draws, Sampling(NEW))
+    draws = [sampler.Draw(i, 0, prompt, 0.0) for i, prompt in enumerate(prompts)]
+    sampler.generate(pair.policy, models.encoder(pair.policy), draws, Sampling(NEW))
     return [draw.ids for draw in draws]
 
 
 def ours(pair: Pair, prompts: list[list[int]], **search) -> list[list[int]]:
     """(b)"""
     draws = [Guided(i, 0, prompt, 1.0, asked=prompt) for i, prompt in enumerate(prompts)]
-    for _ in guided.decode(pair, draws, Search(topk=K, **search)):
+    for _ in token_by_token.decode(pair, draws, Search(topk=K, **search)):
         pass
     return [draw.ids for draw in draws]
 
@@ -114,7 +117,7 @@ def seconds(*ways: Callable[[], object]) -> list[float]:
 @pytest.mark.parametrize("prompt", [64, 512])
 @pytest.mark.parametrize("batch", [1, 8])
 def test_against_the_original(pairs, monkeypatch, batch, prompt):
-    monkeypatch.setattr(decode, "stop_ids", lambda policy: set())
+    monkeypatch.setattr(sampler, "stop_ids", lambda policy: set())
     rows = torch.randint(10, 300, (batch, prompt), generator=torch.Generator().manual_seed(0)).tolist()
     pair, laid = pairs
     assert ours(pair, rows[:1]) == original(pair, rows[:1])
@@ -143,21 +146,21 @@ def test_margins_in_the_toy_world(batch):
     prompts = sorted(map(guide.prepare, records), key=lambda both: len(both[0]))
     pair.batch_tokens = batch * (len(prompts[-1][0]) + NEW + K + 1)
 
-    def unguided() -> list[decode.Draw]:
-        draws = [decode.Draw(i, 0, prompt, 0.0) for i, (prompt, _) in enumerate(prompts)]
+    def unguided() -> list[sampler.Draw]:
+        draws = [sampler.Draw(i, 0, prompt, 0.0) for i, (prompt, _) in enumerate(prompts)]
         for first in range(0, len(draws), batch):
-            decode.generate(policy, guide.encoder, draws[first:first + batch], Sampling(NEW))
+            sampler.generate(policy, guide.encoder, draws[first:first + batch], Sampling(NEW))
         return draws
 
     def at(margin: float | None) -> list[Guided]:
         draws = [Guided(i, 0, prompt, 1.0, asked=asked) for i, (prompt, asked) in enumerate(prompts)]
-        list(guided.decode(pair, draws, Search(topk=K, weight=2.0, margin=margin)))
+        list(token_by_token.decode(pair, draws, Search(topk=K, weight=2.0, margin=margin)))
         return draws
 
-    def figures(draws: list[decode.Draw]) -> tuple[int, str]:
+    def figures(draws: list[sampler.Draw]) -> tuple[int, str]:
         said = [policy.tokenizer.decode(draw.ids, skip_special_tokens=True) for draw in draws]
         asked = [policy.tokenizer.decode(draw.prompt, skip_special_tokens=True) for draw in draws]
-        oracle = mean(toy.score("overall", *both) for both in zip(asked, said, strict=True))
+        oracle = mean(world.score("overall", *both) for both in zip(asked, said, strict=True))
         learned = f", the model's {mean(draw.reward for draw in draws):.2f}" if isinstance(draws[0], Guided) else ""
         return sum(len(draw.ids) + (draw.reason == "stop") for draw in draws), f"oracle's reward {oracle:.2f}{learned}"
 

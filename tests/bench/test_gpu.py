@@ -16,9 +16,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from alignlib import engine, train
-from alignlib.packed import Policy
-from alignlib.tokens import Example
+from alignlib.models.encoding import Example
+from alignlib.models.policy import Policy
+from alignlib.training import engine, loop
 
 SHAPES = [(256, 64), (1024, 128)]  # prompt, completion
 KS = (2, 4, 8)
@@ -116,7 +116,7 @@ def ours(model: Policy, work: Work, folder, loss: str, ways: tuple[str, ...], ro
         for way, meter in meters.items():
             model.shared, model.flat = WAYS[way]
             meter.start()
-            train.train_step(range(work.groups), model, examples, objective, recipe, place)
+            loop.train_step(range(work.groups), model, examples, objective, recipe, place)
             meter.stop()
     model.shared, model.flat = settled
     return meters

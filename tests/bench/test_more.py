@@ -12,9 +12,10 @@ import torch
 import transformers
 
 from al_train_rm import Ranking
-from al_train_rm_more import More
-from alignlib import engine, models, train
-from alignlib.order import Balanced, batch_at
+from al_train_rm.more import More
+from alignlib.models import load
+from alignlib.training import engine, loop
+from alignlib.training.batches import Balanced, batch_at
 
 DOMAINS, BATCH, PROMPT, COMPLETION = 5, 20, 128, 64
 ROUNDS, WARM = 8, 2
@@ -27,8 +28,8 @@ def test_weighing_domains_costs_little(hidden, layers, millions, tmp_path):
         intermediate_size=hidden * 21 // 8, max_position_embeddings=512, pad_token_id=1)
     torch.manual_seed(0)
     core = transformers.LlamaForSequenceClassification(config)
-    models.without_dropout(core)
-    reward = models.RewardModel(core, tiny.tokenizer(), train=True)
+    load.without_dropout(core)
+    reward = load.RewardModel(core, tiny.tokenizer(), train=True)
     domain = [i % DOMAINS for i in range(4 * BATCH)]
     examples = [tiny.example(PROMPT, COMPLETION, COMPLETION, seed=i, rewards=[1.0, 0.0], domain=[number] * 2)
                 for i, number in enumerate(domain)]
@@ -41,7 +42,7 @@ def test_weighing_domains_costs_little(hidden, layers, millions, tmp_path):
     for step in range(ROUNDS):
         for name, objective in ways.items():
             started = time.perf_counter()
-            train.train_step(batch_at(step, order, recipe), reward, examples, objective, recipe, place)
+            loop.train_step(batch_at(step, order, recipe), reward, examples, objective, recipe, place)
             seconds[name].append(time.perf_counter() - started)
     median = {name: statistics.median(times[WARM:]) for name, times in seconds.items()}
     print(f"\n{millions}M, {DOMAINS} domains, {BATCH} records of {PROMPT} + 2 * {COMPLETION} tokens a step: MultiTask "

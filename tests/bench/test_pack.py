@@ -12,9 +12,9 @@ import torch
 import transformers
 
 from al_train_exo import Contrast
-from alignlib.pack import plan
-from alignlib.packed import Policy
-from alignlib.tokens import Example
+from alignlib.models.encoding import Example
+from alignlib.models.packs import plan
+from alignlib.models.policy import Policy
 
 PROMPT, COMPLETION, VOCABULARY = 256, 64, 2048
 DATA = 2560  # tokens of the data in a round: 4 prompts at K = 2, 1 at K = 8

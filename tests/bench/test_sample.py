@@ -7,38 +7,39 @@ import pytest
 import torch
 from conftest import call
 
-from alignlib import decode, models
+from alignlib.decoding import sampler
+from alignlib.models import load
 
 NEW = 64  # tokens a completion; nothing ends early, so that every way does the same work
 ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory) -> models.Policy:
+def policy(tmp_path_factory) -> load.Policy:
     """An untrained Llama of 25M parameters."""
     folder = tmp_path_factory.mktemp("sample")
     (folder / "records").write_text(call("al-data", "toy", "--limit", 300).stdout)
     assert call("al-data", "new-model", "--size", "25m", folder / "model", folder / "records").returncode == 0
-    return models.load_policy(str(folder / "model"), "cpu", "fp32")
+    return load.load_policy(str(folder / "model"), "cpu", "fp32")
 
 
 @pytest.fixture(autouse=True)
 def endless(monkeypatch):
-    monkeypatch.setattr(decode, "stop_ids", lambda policy: set())
+    monkeypatch.setattr(sampler, "stop_ids", lambda policy: set())
 
 
 def prompts(count: int, length: int) -> list[list[int]]:
     return torch.randint(10, 300, (count, length), generator=torch.Generator().manual_seed(0)).tolist()
 
 
-def ours(policy: models.Policy, rows: list[tuple[int, int, list[int]]]) -> Callable[[], int]:
+def ours(policy: load.Policy, rows: list[tuple[int, int, list[int]]]) -> Callable[[], int]:
     """`rows` are (record, number, prompt): the prompt of a record is computed once."""
-    encoder = models.encoder(policy)
-    return lambda: decode.generate(policy, encoder, [decode.Draw(*row, temperature=1.0) for row in rows],
-                                   decode.Sampling(NEW))
+    encoder = load.encoder(policy)
+    return lambda: sampler.generate(policy, encoder, [sampler.Draw(*row, temperature=1.0) for row in rows],
+                                   sampler.Sampling(NEW))
 
 
-def theirs(policy: models.Policy, rows: list[list[int]]) -> Callable[[], int]:
+def theirs(policy: load.Policy, rows: list[list[int]]) -> Callable[[], int]:
     ids = torch.tensor(rows)
     settings = {"do_sample": True, "top_k": 0, "max_new_tokens": NEW, "eos_token_id": None}
     return lambda: policy.core.generate(ids, attention_mask=torch.ones_like(ids), **settings)[:, ids.shape[1]:].numel()

@@ -1,0 +1,112 @@
+"""How a command ends: one line on stderr for an error, one exit code for each kind of it."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from alignlib import ranks
+from alignlib.records.jsonl import DataError
+from alignlib.records.output import StateError
+
+FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, 130, ranks.TERMINATED
+
+
+class Terminated(Exception):
+    """SIGTERM came and what there was to save is saved; the commands exit with 143."""
+
+
+def quiet_pipe() -> None:
+    """After the reader of standard output has gone: let the interpreter's own flush at exit find no pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def to_nothing(descriptor: int) -> TextIO:
+    """A standard stream that the caller has closed, now on /dev/null, where no file that is opened later can get."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return open(descriptor, "w", closefd=False)
+
+
+class Exits:
+    """What our commands have over click's: exit codes and one-line errors, by `run`.
+
+    click's own `main` would take a closed pipe for a failure, an EOFError for Ctrl-C, and print a line for the latter.
+    """
+
+    logs = False  # whether standard output is a log that is in a file too, and so may be closed
+
+    def main(self, args=None, prog_name=None, **extra):
+        name, asked = prog_name or program(), {}
+        extra["obj"] = asked  # where -v leaves word
+        run(lambda: self.called(name, sys.argv[1:] if args is None else args, extra), name, asked, self.logs)
+
+    def called(self, name: str, args: list[str], extra: dict) -> int:
+        try:
+            with self.make_context(name, list(args), **extra) as context:
+                self.invoke(context)
+        except click.exceptions.Exit as end:  # --help and the like
+            return end.exit_code
+        return 0
+
+
+class Command(Exits, click.Command):
+    """A command."""
+
+
+class Group(Exits, click.Group):
+    """A command of several subcommands."""
+
+    command_class = Command
+
+
+def program() -> str:
+    """The name that errors begin with: "al-score" for a file al_score.py, or a folder's __main__.py, as well."""
+    path = Path(sys.argv[0])
+    return (path.parent.name if path.stem == "__main__" else path.stem).replace("_", "-")
+
+
+def run(body: Callable[[], object], prog_name: str | None = None, asked: Mapping = {}, logs: bool = False) -> None:
+    """Call `body` and exit: the one place where errors become exit codes (0, 1, 2, 65, 130, 143).
+
+    asked: holds "verbose" by the time of an error that is to show its traceback; logs: see Exits.
+    """
+    # libgomp reads it once, when torch is imported: two commands of a pipe share the cores.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    name = prog_name or program()
+    sys.stderr = sys.stderr or to_nothing(2)
+    if sys.stdout is None and not logs:
+        print(f"{name}: standard output is closed", file=sys.stderr)
+        sys.exit(FAILED)
+    sys.stdout = sys.stdout or to_nothing(1)
+    code, message = 0, None
+    try:
+        code = body()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        quiet_pipe()
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except Terminated as error:
+        code, message = TERMINATED, str(error)
+    except click.exceptions.NoArgsIsHelpError as error:
+        code = USAGE
+        error.show()
+    except click.UsageError as error:
+        code, message = USAGE, error.format_message()
+    except StateError as error:
+        code, message = USAGE, str(error)
+    except DataError as error:
+        code, message = BAD_DATA, str(error)
+    except click.ClickException as error:
+        code, message = FAILED, error.format_message()
+    except Exception as error:
+        code, message = FAILED, f"{type(error).__name__}: {error}"
+        if asked.get("verbose"):
+            traceback.print_exc()
+    if message is not None:
+        ranks.report(f"{name}: {' '.join(message.split())}", code)
+    ranks.leave(code or 0)

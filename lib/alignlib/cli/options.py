@@ -1,0 +1,214 @@
+"""What every command has: its options, its last line on stderr.
+
+    @options.command(reads=("prompt", "completions"), writes=("rewards",))
+    @click.argument("model")
+    @options.filter_options
+    def main(model, files, output, resume, on_error, rejects, shard): ...
+"""
+
+import functools
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from math import isfinite
+from pathlib import Path
+
+import click
+import orjson
+
+from alignlib import __version__
+from alignlib.cli.exits import Command, Group
+from alignlib.cli.paths import fingerprint, keep_apart, must_be_regular, must_exist
+from alignlib.records import fields as records
+from alignlib.records.stream import Stream
+
+
+def command(reads: tuple[str, ...] = (), writes: tuple[str, ...] | str = (), *, may: tuple[str, ...] = (),
+            cls: type = Command, **settings) -> Callable:
+    """A click command whose --schema says what it reads, must and may, and writes (`records.schema`)."""
+    fields = records.schema(reads, may, writes)
+
+    def decorate(function: Callable) -> click.Command:
+        made = click.command(cls=cls, context_settings=CONTEXT, **settings)(function)
+        made.params += common(fields)
+        made.logs = writes == LOG
+        return made
+
+    return decorate
+
+
+group = functools.partial(command, cls=Group)
+
+LOG = "one entry a step: step, epoch, loss, the loss's own figures, grad_norm, lr, tokens, tokens_per_second"
+FIGURES = "one result: what, the labels of --set, and figures; a mean is {mean, low, high, n}"
+
+CONTEXT = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def common(fields: dict) -> list[click.Parameter]:
+    """-v, --version and --schema; none of them reaches the command's body."""
+
+    def print_schema(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            click.echo(orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode())
+            context.exit()
+
+    def be_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            context.ensure_object(dict)["verbose"] = True
+
+    @click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=print_schema,
+                  help="Print the JSON Schema of what it reads and writes.")
+    @click.version_option(__version__, message="%(prog)s %(version)s")
+    @click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=be_verbose,
+                  help="A traceback with an error.")
+    def carrier() -> None:
+        """Holds the options."""
+
+    return list(reversed(carrier.__click_params__))
+
+
+class Finite(click.FloatRange):
+    """A range of finite numbers: nan is in none, though it compares with no border."""
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+    def _describe_range(self) -> str:
+        """What --help says of the bounds: nothing where there are none (click would say x<=None)."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
+
+class Seed(click.ParamType):
+    """A whole number of 64 bits, its sign included."""
+
+    name = "integer"
+
+    def convert(self, value, param, ctx):
+        number = click.INT.convert(value, param, ctx)
+        if not -(1 << 63) <= number < 1 << 63:
+            self.fail(f"{value} does not fit 64 bits.", param, ctx)
+        return number
+
+
+class Shard(click.ParamType):
+    """ "2/8", the second of eight, as (2, 8)."""
+
+    name = "I/N"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        number, slash, shards = value.partition("/")
+        if not (slash and number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
+            self.fail(f"{value}: expected I/N, from 1/N to N/N", param, ctx)
+        return int(number), int(shards)
+
+
+def stack(*decorators: Callable) -> Callable:
+    """Several decorators as one, the first the outermost: a set of options in the order of --help."""
+
+    def decorate(function: Callable) -> Callable:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+files = click.argument("files", nargs=-1, type=click.Path(allow_dash=True))
+
+output_option = click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write here, not to stdout.")
+
+# For commands that read and write records; the body passes them on to `open_stream`.
+filter_options = stack(
+    files,
+    output_option,
+    click.option("--resume", is_flag=True, help="Go on with a killed run that wrote to the same -o FILE."),
+    click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", help="What a bad line does."),
+    click.option("--rejects", type=click.Path(dir_okay=False), help="Where --on-error skip puts bad lines."),
+    click.option("--shard", type=Shard(),
+                 help="Take the I-th of N blocks of the FILES; the outputs, one after the other, are the whole."),
+)
+
+
+def open_stream(
+    files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
+    shard: tuple[int, int] | None, *, prepare: Callable | None = None, model: str | tuple[str, ...] | None = None,
+    each: int = 1,
+) -> Stream:
+    """The Stream of the filter options; its key is every option given to the command, and the models' files."""
+    output = None if output == "-" else output
+    if resume and not output:
+        raise click.UsageError("--resume needs -o FILE")
+    asked = click.get_current_context().params
+    if rejects and not {"skip", "drop"} & {on_error, asked.get("on_long"), asked.get("ties")}:
+        raise click.UsageError("--rejects needs --on-error skip")
+    must_exist(files)
+    keep_apart(files, output, rejects)
+    if shard:
+        must_be_regular(files)
+    stream = Stream(files, output, resume=resume, key=run_key(model), shard=shard, each=each,
+                    skip=on_error == "skip", rejects=rejects, prepare=prepare)
+    if stream.complete:
+        print(f"{output} is complete: nothing to resume", file=sys.stderr)
+    return stream
+
+
+def run_key(model: str | tuple[str, ...] | None) -> str:
+    """A hash of the command's options, but for those that change nothing in a record, and of its models."""
+    context = click.get_current_context()
+    beside = ("files", "output", "resume", "rejects", "concurrency", "timeout", "retries", "cache", "no_cache",
+              "price_in", "price_out", "budget")
+    options = {name: value for name, value in context.params.items() if name not in beside}
+    files = tuple(map(fingerprint, model)) if isinstance(model, tuple) else fingerprint(model) if model else None
+    text = repr((context.command.name, __version__, sorted(options.items()), files))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def new_folder(path: str, resume: bool = False) -> Path:
+    """`path` as a folder to write a model into: it must be new or empty, unless a killed run left it."""
+    folder = Path(path)
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise click.UsageError(f"{path}: {there.name} is a file, not a folder")
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise click.UsageError(f"{path}: exists and is not empty")
+    return folder
+
+
+class Summary:
+    """Counts what a command did; `close` prints the last line: counts, tokens, seconds, rate.
+
+    >>> summary = Summary(); summary.count(records=1, tokens=30); summary.close()
+    1 records, 30 tokens, 0.1 s, 300 tokens/s
+    """
+
+    def __init__(self) -> None:
+        self.start, self.counts = time.monotonic(), {}
+        self.name = click.get_current_context().command_path
+
+    def count(self, **amounts: int) -> None:
+        for name, amount in amounts.items():
+            self.counts[name] = self.counts.get(name, 0) + amount
+
+    def close(self, stream: Stream | None = None) -> None:
+        if stream is not None:
+            self.counts = {"records": stream.written, "skipped": stream.rejected, **self.counts}
+        seconds = time.monotonic() - self.start
+        parts = [f"{amount:,} {name.replace('_', ' ')}" for name, amount in self.counts.items()
+                 if amount or name in ("records", "tokens")]
+        per = next((name for name in ("tokens", "records") if self.counts.get(name)), None)
+        rate = [f"{self.counts[per] / max(seconds, 1e-9):,.0f} {per}/s"] if per else []
+        print(f"{self.name}: {', '.join([*parts, f'{seconds:.1f} s', *rate])}", file=sys.stderr)
+
+
+def progress(items: Iterable, **settings) -> Iterator:
+    """`items` with a tqdm bar on stderr, if that is a terminal."""
+    from tqdm import tqdm
+
+    return iter(tqdm(items, file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True, **settings))

@@ -1,0 +1,1 @@
+"""Drawing completions: the sampler, its draws, conditions, branches of a text."""

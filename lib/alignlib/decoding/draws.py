@@ -1,0 +1,106 @@
+"""What every sampler is asked for and gives back, whatever runs the model. No torch here.
+
+A sampler (local.py, vllm_engine.py, completions.py) has four methods:
+
+    prepare(record)        what it needs of a record (`Line.data`); ValueError says what is wrong with it
+    draws(stream)          every line with its Draws, in the input's order, each as soon as it is done
+    logps(record, draws)   the log-probabilities of a finished record's completions
+    counts()               what the summary says besides
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import click
+
+from alignlib.decoding.conditions import Condition
+from alignlib.models.encoding import Encoder
+from alignlib.records import fields
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw; `plan` holds one temperature a completion. Temperature 0 is greedy; top_k 0, top_p 1 keep all.
+
+    contrastive: the share of unlikeness in contrastive search, which draws nothing (contrastive.py); None: another way.
+    """
+
+    max_new_tokens: int
+    top_k: int = 0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    plan: tuple[float, ...] = (1.0,)
+    contrastive: float | None = None
+
+    @property
+    def scale(self) -> float:
+        """The temperature of the log-probabilities: that of the draws; 1 where there are several, or it is 0."""
+        return self.plan[0] if len(set(self.plan)) == 1 and self.plan[0] > 0 else 1.0
+
+
+@dataclass(slots=True)
+class Draw:
+    """One completion: to be drawn, being drawn, done (`reason` is "stop" or "length")."""
+
+    record: int  # its number in the whole input: part of the draw's name
+    number: int  # which of the record's completions
+    prompt: list[int]
+    temperature: float
+    ids: list[int] = field(default_factory=list)  # without end-of-sequence
+    text: str = ""
+    reason: str = ""
+    where: str = ""  # what messages call the record
+    logp: float | None = None  # nats, where the sampler says it itself
+    seconds: float = 0.0  # its share of the clock: a step's or a batch's time is divided among its rows
+
+
+def limits(context: int, how: Sampling, max_prompt: int | None, keep_prompt: str, on_long: str) -> dict:
+    """The arguments of an Encoder that leaves room for new tokens in `context`. Raises UsageError where none is."""
+    if how.max_new_tokens >= context:
+        raise click.UsageError(f"--max-new-tokens {how.max_new_tokens}: the model's context is {context} tokens")
+    return {"max_length": min(context, 1 << 20), "keep": keep_prompt, "on_long": on_long,
+            "max_prompt": min(max_prompt or context, context - how.max_new_tokens),
+            "max_completion": how.max_new_tokens + 1}
+
+
+def prompt_ids(encoder: Encoder, record: dict, condition: Condition | None) -> list[int]:
+    """The ids to sample from. Raises ValueError."""
+    fields.require(record, "prompt")
+    return encoder.fit(encoder.begin(record, condition.of(record) if condition else "")).prompt
+
+
+def stop_place(text: str, stop: tuple[str, ...]) -> int | None:
+    """Where the first stop string in `text` begins."""
+    return min((at for end in stop if (at := text.find(end)) >= 0), default=None)
+
+
+def ended(record: dict, stop: tuple[str, ...]) -> dict:
+    """The record as if its completions had been sampled with these stop strings.
+
+    Where that takes something from one of them, what was said of the whole ones goes: ids, log-probabilities, scores.
+    """
+    places = [stop_place(text, stop) for text in record["completions"]]
+    if set(places) <= {None}:
+        return record
+    gone = {*fields.ALIGNED, "logps_temperature", "ref_logps_temperature", "rewards_temperature"} - {"temperatures"}
+    kept = {name: value for name, value in record.items() if name not in gone or name == "finish_reasons"}
+    kept["completions"] = [text[:place] for text, place in zip(record["completions"], places, strict=True)]
+    if "finish_reasons" in kept:
+        kept["finish_reasons"] = [reason if place is None else "stop"
+                                  for reason, place in zip(record["finish_reasons"], places, strict=True)]
+    return kept
+
+
+def cut(draw: Draw, encoder: Encoder, stop: tuple[str, ...]) -> None:
+    """Fill in the text of a done draw; at a stop string it ends, and its ids are those of what is left."""
+    draw.text = encoder.decode(draw.ids)
+    if (place := stop_place(draw.text, stop)) is not None:
+        draw.text, draw.reason = draw.text[:place], "stop"
+        draw.ids = encoder.completion(draw.text, finished=False)
+
+
+def seed_of(seed: int, record: int, completion: int, bits: int) -> int:
+    """A seed of so many bits that is this completion's own, in any company."""
+    digest = hashlib.blake2b(f"{seed} {record} {completion}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 64 - bits

@@ -1,0 +1,195 @@
+"""Generation with the local model: many prompts at once, each draw a function of its own name alone.
+
+The draw for a token comes from a counter-based stream keyed by (seed, record, completion, token), so that a resumed
+run, or one with other options for the rest, draws what it would have drawn.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from alignlib.decoding.draws import Draw, Sampling, cut
+from alignlib.models.encoding import Encoder
+from alignlib.models.policy import Policy
+
+ROOM = 64  # tokens of space a cache keeps ahead
+COMPACT = 0.75  # when fewer rows than this share are unfinished, the others leave the batch
+
+
+class GrowingLayer(DynamicLayer):
+    """A cache layer that writes new tokens into room kept ahead, instead of copying all it has at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rooms: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        """[rows, heads, new, size] each, appended to what is there."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if self.rooms is None or self.rooms[0].shape[-2] < end:
+            old = (self.keys, self.values)
+            self.rooms = tuple(map(self._grow, old, (key_states, value_states), (start, start), (end, end)))
+        for room, new in zip(self.rooms, (key_states, value_states), strict=True):
+            room[:, :, start:end] = new
+        self.keys, self.values = (room[:, :, :end] for room in self.rooms)
+        return self.keys, self.values
+
+    @staticmethod
+    def _grow(old: Tensor, new: Tensor, start: int, end: int) -> Tensor:
+        room = new.new_empty(*new.shape[:2], end + ROOM, new.shape[-1])
+        if start:
+            room[:, :, :start] = old
+        return room
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self.rooms = None
+
+
+def new_cache(config) -> DynamicCache:
+    """A cache for the model; layers of other kinds than plain attention stay what the model wants."""
+    cache = DynamicCache(config=config)
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def uniforms(seed: int, record: int, completion: int, count: int) -> np.ndarray:
+    """The `count` numbers in [0, 1) that decide a completion's tokens: [count], float64."""
+    key = np.array([seed % 2**64, record], dtype=np.uint64)  # a plain list would pass through float64
+    stream = np.random.Philox(key=key, counter=[0, 0, 0, completion])
+    return np.random.Generator(stream).random(count)
+
+
+def choose(logits: Tensor, draws: Tensor, temperatures: Tensor, top_k: int, top_p: float) -> Tensor:
+    """One token a row by the inverse of its distribution: [R, V], [R] in [0, 1), [R] -> [R].
+
+    The distribution is softmax(logits / temperature), cut to the top_k most likely tokens (and those as likely as the
+    last of them) and then to the fewest that hold top_p of what is left (the first that passes it included).
+    Temperature 0 takes the most likely. Logits that are not finite make no distribution: -1.
+    """
+    best = logits.argmax(-1)
+    scaled = logits.float() / temperatures.clamp(1e-6, 1e30)[:, None]
+    if top_k:
+        least = scaled.topk(min(top_k, scaled.shape[-1]), -1).values[:, -1:]
+        scaled = scaled.masked_fill(scaled < least, -torch.inf)
+    probs = scaled.softmax(-1, dtype=torch.float64)
+    if top_p < 1:
+        ordered, places = probs.sort(-1, descending=True)
+        before = ordered.cumsum(-1) - ordered
+        probs = probs.scatter(-1, places, ordered.masked_fill(before >= top_p, 0.0))
+    total = probs.cumsum(-1)
+    # right = True: a draw on a border belongs to the next token with a share, never to one without.
+    drawn = torch.searchsorted(total, draws[:, None] * total[:, -1:], right=True)[:, 0]
+    last = probs.shape[-1] - 1 - probs.flip(-1).gt(0).int().argmax(-1)  # rounding may pass the last share
+    chosen = torch.where(temperatures > 0, torch.minimum(drawn, last), best)
+    return torch.where(total[:, -1].isfinite(), chosen, -1)
+
+
+def batches(draws: Sequence[Draw], tokens: int, max_new_tokens: int) -> Iterator[list[Draw]]:
+    """The draws in batches of at most `tokens` (prompt and new ones), like lengths together, longest first."""
+    batch: list[Draw] = []
+    for draw in sorted(draws, key=lambda draw: (-len(draw.prompt), draw.record, draw.number)):
+        if batch and (len(batch) + 1) * (len(batch[0].prompt) + max_new_tokens) > tokens:
+            yield batch
+            batch = []
+        batch.append(draw)
+    if batch:
+        yield batch
+
+
+def stop_ids(policy: Policy) -> set[int]:
+    """The tokens that end a text: the tokenizer's end-of-sequence and those of the generation config."""
+    named = getattr(policy.core, "generation_config", None)
+    ids = getattr(named, "eos_token_id", None)
+    found = ids if isinstance(ids, list) else [ids]
+    return {int(i) for i in (*found, policy.tokenizer.eos_token_id) if i is not None}
+
+
+@torch.inference_mode()
+def generate(policy: Policy, encoder: Encoder, batch: list[Draw], how: Sampling) -> int:
+    """Fill in every Draw of the batch; returns how many tokens were drawn.
+
+    Each prompt is computed once, whatever the number of its completions; finished rows leave the batch.
+    Raises FloatingPointError, naming the record, where the model gives no numbers.
+    """
+    cache, hidden, mask = prefill(policy, batch)
+    drawn = torch.tensor(np.stack([uniforms(how.seed, d.record, d.number, how.max_new_tokens) for d in batch]))
+    drawn = drawn.to(policy.device)  # [R, T]
+    temperatures = torch.tensor([draw.temperature for draw in batch], device=policy.device)
+    lengths = torch.tensor([len(draw.prompt) for draw in batch], device=policy.device)
+    finished = finisher(policy, encoder, how)
+    alive, count = list(batch), 0
+    for step in range(how.max_new_tokens):
+        tokens = choose(policy.logits(hidden), drawn[:, step], temperatures, how.top_k, how.top_p)  # [R]
+        going = []
+        for row, (draw, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
+            if not draw.reason:
+                if token < 0:
+                    raise FloatingPointError(f"{draw.where}: the model's logits are not finite")
+                count += 1
+                if not finished(draw, token):
+                    going.append(row)
+        if not going:
+            break
+        if len(going) <= COMPACT * len(alive):
+            keep = torch.tensor(going, device=policy.device)
+            cache.batch_select_indices(keep)
+            drawn, temperatures, lengths, tokens = (x[keep] for x in (drawn, temperatures, lengths, tokens))
+            mask = mask if mask is None else mask[keep]
+            alive = [alive[row] for row in going]
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        out = policy.core.base_model(input_ids=tokens[:, None], attention_mask=mask, past_key_values=cache,
+                                     position_ids=(lengths + step)[:, None], use_cache=True)
+        hidden = out.last_hidden_state[:, -1]  # [R, H]
+    return count
+
+
+def prefill(policy: Policy, batch: list[Draw]) -> tuple[DynamicCache, Tensor, Tensor | None]:
+    """The prompts' cache, last hidden states [R, H], and mask [R, L] (None without padding), one row a draw."""
+    unique = {draw.record: draw.prompt for draw in batch}
+    places, prompts = {record: row for row, record in enumerate(unique)}, list(unique.values())
+    long = max(map(len, prompts))
+    ids = torch.tensor([[0] * (long - len(prompt)) + prompt for prompt in prompts], device=policy.device)
+    seen = torch.tensor([[0] * (long - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=policy.device)
+    padded = any(len(prompt) < long for prompt in prompts)
+    cache = new_cache(policy.core.config)
+    out = policy.core.base_model(input_ids=ids, attention_mask=seen if padded else None, past_key_values=cache,
+                                 position_ids=(seen.cumsum(-1) - 1).clamp_min(0), use_cache=True)
+    rows = torch.tensor([places[draw.record] for draw in batch], device=policy.device)
+    cache.batch_select_indices(rows)
+    return cache, out.last_hidden_state[rows, -1], seen[rows] if padded else None
+
+
+def finisher(policy: Policy, encoder: Encoder, how: Sampling) -> Callable[[Draw, int], bool]:
+    """A function that adds a token to a draw and says whether that ended it."""
+    ends = stop_ids(policy)
+    # A stop string of b bytes lies in the last b tokens that have text; a few more for characters cut at their left.
+    tail = max((len(text.encode()) for text in how.stop), default=0) + 8
+    textless = set(policy.tokenizer.all_special_ids)
+
+    def last_of(ids: list[int]) -> list[int]:
+        last = ids[-tail:]
+        return last if textless.isdisjoint(last) else ids
+
+    def finished(draw: Draw, token: int) -> bool:
+        if token in ends:
+            draw.reason = "stop"
+        else:
+            draw.ids.append(token)
+            if how.stop and any(text in encoder.decode(last_of(draw.ids)) for text in how.stop):
+                draw.reason = "stop"
+            elif len(draw.ids) == how.max_new_tokens:
+                draw.reason = "length"
+        if draw.reason:
+            cut(draw, encoder, how.stop)
+        return bool(draw.reason)
+
+    return finished

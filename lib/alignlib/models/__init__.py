@@ -1,0 +1,1 @@
+"""What runs a language model or reward model: folders, tokens, packs, attention."""

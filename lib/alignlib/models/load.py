@@ -1,0 +1,307 @@
+"""Load and save policies, reward models and tokenizers."""
+
+import math
+import os
+from pathlib import Path
+
+import click
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AddedToken
+
+from alignlib import hub, ranks
+from alignlib.models.encoding import Encoder
+from alignlib.models.policy import Packed, Policy, RewardModel, context_of, dealt_out, shaped, whole
+from alignlib.training.losses import Head
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate imports deepspeed, which else warns that it guesses
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+WIDE = 256  # hidden size; on a CPU narrower models sample slower in bf16 than in fp32
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop", "resid_pdrop",
+            "embd_pdrop", "attn_pdrop", "classifier_dropout", "summary_first_dropout")
+
+
+def device_of(name: str, option: str = "--device") -> torch.device:
+    """ "auto" is the GPU where there is one. Raises UsageError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.size() > 1:
+        name = f"cuda:{ranks.local()}"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise click.UsageError(f"{option} {name}: no such device; there are cpu, cuda, cuda:1, ...") from error
+    kind = torch.accelerator.current_accelerator()
+    there = torch.accelerator.device_count() if kind and kind.type == device.type else 0
+    if device.type != "cpu" and (device.index or 0) >= there:
+        raise click.UsageError(f"{option} {name}: torch finds {there} {device.type} devices here")
+    return device
+
+
+def dtype_of(name: str, device: torch.device, config=None) -> torch.dtype:
+    """ "auto" is bf16 on a GPU, and on a CPU that has units for it where the model is WIDE; fp32 elsewhere."""
+    if name == "auto":
+        wide = getattr(config and config.get_text_config(), "hidden_size", 0) >= WIDE
+        name = "bf16" if device.type != "cpu" or wide and has_bf16() else "fp32"
+    return DTYPES[name]
+
+
+def has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 itself, by a torch with oneDNN: emulated it is slower than fp32."""
+    units = torch.cpu.get_capabilities()
+    return torch.backends.mkldnn.is_available() and any(units.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+# -- loading -----------------------------------------------------------------------------------------------
+
+
+def config_of(path: str):
+    """The model's configuration. Raises UsageError for what is no model."""
+    if Path(path).exists() and not (Path(path) / "config.json").is_file():
+        raise click.UsageError(f"{path}: not a model folder (it has no config.json)")
+    try:
+        here = Path(path).exists() or not hub.answers()  # what is in the cache is still found
+        return transformers.AutoConfig.from_pretrained(path, local_files_only=here)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path}: no model folder, nor to be had from the Hub ({first_line(error)})") from error
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def is_classifier(path: str) -> bool:
+    """Whether the folder holds a sequence classifier (a reward model), a DeepSpeed-Chat one included."""
+    from alignlib.models import deepspeed_chat
+
+    names = config_of(path).architectures or []
+    return any("Classification" in name for name in names) or deepspeed_chat.is_one(path)
+
+
+def load_tokenizer(path: str):
+    """The folder's tokenizer. Raises UsageError."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path}: no tokenizer ({first_line(error)})") from error
+
+
+def load(auto: type, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (), **settings) -> nn.Module:
+    """A model in eval mode, without dropout; `fresh` may be missing from the checkpoint. Raises UsageError."""
+    settings = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True,
+                "ignore_mismatched_sizes": True, **settings}  # told by `info` rather than raised
+    try:
+        model, info = auto.from_pretrained(path, **settings)
+    except ValueError as error:
+        if "sdpa" not in str(error) and "scaled_dot_product" not in str(error):
+            raise click.UsageError(f"{path}: {first_line(error)}") from error
+        model, info = auto.from_pretrained(path, **{**settings, "attn_implementation": "eager"})
+    except (OSError, SafetensorError) as error:
+        raise click.UsageError(f"{path}: {first_line(error)}") from error
+    missing = [key for key in info["missing_keys"] if not key.startswith(fresh or ("\0",))]
+    if missing:
+        raise click.UsageError(f"{path}: the checkpoint lacks {len(missing)} weights, {missing[0]} the first")
+    if info["mismatched_keys"]:
+        key, found, wanted = min(info["mismatched_keys"])
+        raise click.UsageError(f"{path}: {key} is {list(found)}, the configuration wants {list(wanted)}")
+    without_dropout(model)
+    # Mapped from a file, weights begin at any byte, and sums round by it: a resumed run would stray in the last bit.
+    for weight in () if dealt_out(model) else model.parameters():
+        weight.data = weight.data.clone()
+    return (model if dealt_out(model) else model.to(device_of(device))).eval()
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Training sees the numbers that scoring saw: a policy that is its own reference starts at log 2."""
+    for module in model.modules():
+        for name in DROPOUTS:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: bool = False) -> Policy:
+    """A causal language model and its tokenizer, an adapter merged into its base. Raises UsageError.
+
+    train = True keeps float32 weights and computes in `dtype` (autocast).
+    """
+    base = adapter_base(path) or path
+    config = config_of(base)
+    if is_classifier(base):
+        raise click.UsageError(f"{path}: a reward model (sequence classifier); a policy is needed here")
+    names = config.architectures or ["ForCausalLM"]
+    if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        raise click.UsageError(f"{path}: not a causal language model but a {names[0]}")
+    wanted = dtype_of(dtype, device_of(device), config)
+    model = load(transformers.AutoModelForCausalLM, base, device, torch.float32 if train else wanted)
+    if base != path:
+        import peft
+
+        model = peft.PeftModel.from_pretrained(model, path).merge_and_unload().requires_grad_()  # peft froze it
+    words = path if (Path(path) / "tokenizer_config.json").is_file() else base  # an adapter may come without
+    autocast = wanted if train and wanted != torch.float32 else None
+    return Policy(model, load_tokenizer(words), autocast=autocast, train=train)
+
+
+def adapter_base(path: str) -> str | None:
+    """The base model that a folder with a peft adapter names."""
+    if not (Path(path) / "adapter_config.json").is_file():
+        return None
+    import peft
+
+    return peft.PeftConfig.from_pretrained(path).base_model_name_or_path
+
+
+def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardModel:
+    """A sequence classifier and its tokenizer; DeepSpeed-Chat's are converted. Raises UsageError."""
+    from alignlib.models import deepspeed_chat
+
+    if not is_classifier(path):
+        raise click.UsageError(f"{path}: a policy or a bare model; a reward model (sequence classifier) is needed here")
+    wanted = dtype_of(dtype, device_of(device), config_of(path))
+    if deepspeed_chat.is_one(path):
+        model = deepspeed_chat.load(path, wanted).to(device_of(device)).eval()
+    else:
+        model = load(transformers.AutoModelForSequenceClassification, path, device, wanted)
+    return RewardModel(model, load_tokenizer(path))
+
+
+def new_reward(path: str, labels: list[str] | None, device: str = "auto", dtype: str = "auto",
+               seed: int = 0) -> RewardModel:
+    """The model at `path`, policy or classifier, with a head to train: one label, or one a class in `labels`.
+
+    A policy's new head starts small (deviation 1 / sqrt(H + 1), as in Stiennon et al. 2020), drawn from `seed`.
+    """
+    config = config_of(path)
+    settings = {"num_labels": len(labels or [""])}
+    if labels:
+        settings |= {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    fresh = () if is_classifier(path) else ("score",)
+    torch.manual_seed(seed)
+    model = load(transformers.AutoModelForSequenceClassification, path, device, torch.float32, fresh, **settings)
+    if fresh:
+        with whole([model.score.weight], change=True):
+            torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
+    tokenizer = load_tokenizer(path)
+    model.config.pad_token_id = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
+    wanted = dtype_of(dtype, model.device, config)
+    return RewardModel(model, tokenizer, autocast=wanted if wanted != torch.float32 else None, train=True)
+
+
+def add_tokens(model: Policy, words: list[str], seed: int = 0) -> int:
+    """Teach policy and tokenizer these tokens, with new rows for those they lack; the first one's id.
+
+    The other rows stay as they are. The new ones are drawn (from `seed`) about the mean of the old.
+    """
+    known = len(model.tokenizer)
+    model.tokenizer.add_tokens([AddedToken(word, special=True, normalized=False) for word in words])
+    wanted, core = len(model.tokenizer), model.core
+    if wanted > known and wanted > core.get_input_embeddings().weight.shape[0]:
+        torch.manual_seed(seed)
+        core.resize_token_embeddings(wanted)
+    return min(model.tokenizer.convert_tokens_to_ids(words))
+
+
+def train_top(model: Policy, share: float, *, embeddings: bool = False) -> None:
+    """Leave to train only this share of the layers, the topmost (rounded up), what comes after them, and the head.
+
+    embeddings: the input's too; they train anyway where the head is tied to them.
+    """
+    core = model.core
+    layers = next(module for module in core.base_model.modules()
+                  if isinstance(module, nn.ModuleList) and len(module) == core.config.num_hidden_layers)
+    core.requires_grad_(False)
+    above = next(module for module in core.base_model.modules() if layers in module.children())
+    after = [module for module in above.children() if not isinstance(module, nn.Embedding | nn.ModuleList)]
+    top = layers[len(layers) - math.ceil(share * len(layers)):]
+    for module in (*top, *after, core.get_output_embeddings(), *([core.get_input_embeddings()] if embeddings else [])):
+        module.requires_grad_(True)
+
+
+def output_head(path: str, model: Packed) -> Head:
+    """The head with which the policy at `path` says words, over another model's hidden states.
+
+    Tied to the embeddings, it is `model`'s embeddings; of its own, it stays as it is. Raises UsageError for no policy.
+    """
+    config = model.core.config
+    if is_classifier(path):
+        raise click.UsageError(f"{path}: a reward model or classifier; --lm-coef needs a policy's output head")
+    if dealt_out(model.model):
+        raise click.UsageError("--lm-coef does not go with --zero 3")
+    if config.get_text_config().tie_word_embeddings:
+        return lambda hidden: shaped(functional.linear(hidden, model.core.get_input_embeddings().weight), config)
+    head = load_policy(path, str(model.device), "fp32").core.get_output_embeddings().requires_grad_(False)
+    return lambda hidden: shaped(head(hidden), config)
+
+
+def encoder(model: Packed, **limits) -> Encoder:
+    """The model's own Encoder: at most its context; a reward model's says itself whether it reads end-of-sequence."""
+    eos = isinstance(model, Policy) or getattr(model.core.config, "reads_eos", False)
+    return encoder_of(model.core.config, model.tokenizer, eos=eos, **limits)
+
+
+def encoder_of(config, tokenizer, *, max_length: int | None = None, **limits) -> Encoder:
+    """An Encoder for a model of this configuration. Raises UsageError for what it was not made for."""
+    longest, known = context_of(config), getattr(config.get_text_config(), "vocab_size", None)
+    if known and tokenizer.vocab_size > known:  # added tokens may be there for others only
+        raise click.UsageError(f"{config.name_or_path}: a tokenizer of {tokenizer.vocab_size} tokens, "
+                               f"a model of {known}")
+    if tokenizer.sep_token_id is not None:  # an encoder's; RoBERTa counts its positions from 2
+        longest = min(longest, tokenizer.model_max_length)
+    if max_length and max_length > longest:
+        raise click.UsageError(f"--max-length {max_length}: the model's context is {longest} tokens")
+    try:
+        return Encoder(tokenizer, max_length=max_length or min(longest, 2048), **limits)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+# -- saving ------------------------------------------------------------------------------------------------
+
+
+def save(model: Packed, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """A Hugging Face folder that loads with from_pretrained, of the model's own weights or others of the same names."""
+    model.core.save_pretrained(folder, state_dict=weights or merged_weights(model))
+    model.tokenizer.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):  # written 0600, whatever the others are
+        file.chmod((folder / "config.json").stat().st_mode)
+
+
+def merged_weights(model: Packed) -> dict[str, Tensor]:
+    """The plain model's weights, adapters added in; the model itself stays as it is.
+
+    Of a model dealt out over ranks every rank must ask; the first alone gets weights, the others None for each.
+    """
+    weights = {name.replace(".base_layer.", ".").replace(".modules_to_save.default.", "."): weight
+               for name, weight in gathered(model.core).items()
+               if ".lora_" not in name and ".original_module." not in name}
+    for name, module in model.core.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            with whole(module.parameters()):
+                for adapter in module.active_adapters:
+                    plain = weights[f"{name}.weight"]
+                    if plain is not None:
+                        weights[f"{name}.weight"] = plain + module.get_delta_weight(adapter).to(plain.device)
+    return weights
+
+
+def gathered(model: nn.Module) -> dict[str, Tensor | None]:
+    """The state dict; of a model dealt out, gathered a module at a time into the first rank's memory."""
+    weights = dict(model.state_dict())
+    kept: dict[int, Tensor | None] = {}  # weights that are tied stay one
+    for prefix, module in model.named_modules() if dealt_out(model) else ():
+        own = dict(module.named_parameters(prefix, recurse=False))
+        with whole(own.values()):
+            for name, weight in own.items():
+                if id(weight) not in kept:
+                    kept[id(weight)] = weight.detach().cpu().clone() if ranks.first() else None
+                weights[name] = kept[id(weight)]
+    return weights

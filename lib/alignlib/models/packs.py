@@ -1,0 +1,204 @@
+"""Examples become Packs: each prompt once, its K completions after it, every completion blind to the others.
+
+A row with prompt "a b" and completions "c d" and "e" (positions go on from the prompt's end):
+
+    ids        a b c d e        mask   a b c d e        sources -> targets (the logits at a source predict its target)
+    positions  0 1 2 3 2          a    x . . . .             b -> c, c -> d    owner 0
+    segment    0 0 1 1 2          b    x x . . .             b -> e            owner 1
+    home       0 0 0 0 0          c    x x x . .
+                                  d    x x x x .
+                                  e    x x . . x
+
+Such rows, padded to the longest, are for dense masks. For flex_attention, which skips blocks that nobody sees, a pack
+is flat: one row of all the groups, without padding between them. Another group, "f" and "g", goes on so:
+
+    ids        a b c d e f g    segment  0 0 1 1 2 3 4    home  0 0 0 0 0 3 3    positions  0 1 2 3 2 0 1
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+from alignlib.models.encoding import Example
+
+ROW_TOKENS = 2048  # a longer group is split into several rows: dense attention is quadratic in the row
+BLOCK = 128  # flat rows are whole blocks of flex_attention's, two at least: lengths of one kind share one kernel
+
+
+@dataclass
+class Pack:
+    """A batch for one forward pass. B rows of L tokens, E examples with K completions each, N predicted tokens."""
+
+    ids: Tensor  # [B, L]
+    positions: Tensor | None  # [B, L]; None where a row is one plain text
+    mask: Tensor | BlockMask | None  # [B, 1, L, L] bool, True = may look; of a flat row its blocks; None = causal
+    sources: Tensor  # [N] places in the flattened [B * L] whose logits predict `targets`
+    targets: Tensor  # [N] token ids
+    owner: Tensor  # [N] which of the E * K completions a target belongs to
+    last: Tensor  # [E * K] place of each completion's last token (of the prompt's, if it is empty)
+    spans: list[tuple[range, range]]  # [E * K] the places of its prompt and of its own tokens
+    shape: tuple[int, int]  # (E, K)
+    values: dict[str, Tensor]  # [E, K] each: rewards, ref_logps
+    indices: list[int]  # which examples these are
+    tokens: int  # in the rows, without padding
+
+    def sums(self, per_token: Tensor) -> Tensor:
+        """Sum [N] over each completion's tokens: [E, K]."""
+        zeros = per_token.new_zeros(self.shape[0] * self.shape[1])
+        return zeros.index_add(0, self.owner, per_token).view(self.shape)
+
+    def counts(self) -> Tensor:
+        """Predicted tokens of each completion: [E, K]."""
+        return self.sums(torch.ones_like(self.targets, dtype=torch.float32))
+
+
+@dataclass(slots=True)
+class _Row:
+    prompt: list[int]
+    completions: list[list[int]]
+    owners: list[int]
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + sum(map(len, self.completions))
+
+
+def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *,
+         shared: bool = True, flat: bool = False, device: torch.device | str = "cpu") -> Pack:
+    """One Pack of examples that have the same number of completions.
+
+    shared = False repeats the prompt for every completion, for models that cannot take the mask;
+    flat = True makes one row of everything, for flex_attention.
+    """
+    width = len(examples[0].completions)
+    if any(len(example.completions) != width for example in examples):
+        raise ValueError("examples of one pack have the same number of completions")
+    rows = [row for i, example in enumerate(examples) for row in _rows(example, i * width, shared, flat)]
+    starts, shape = _places([row.length for row in rows], flat)
+    ids = torch.zeros(shape[0] * shape[1], dtype=torch.long)
+    positions = torch.zeros_like(ids)
+    segment = torch.full_like(ids, -1)  # padding
+    home = segment.clone()  # the prompt's segment
+    sources, targets, owner, last, number = [], [], [], [0] * (len(examples) * width), 0
+    spans = [(range(0), range(0))] * len(last)
+    for start, row in zip(starts, rows, strict=True):
+        at = start + len(row.prompt)
+        ids[start:start + row.length] = torch.tensor([*row.prompt, *(token for part in row.completions
+                                                                     for token in part)])
+        positions[start:at] = torch.arange(len(row.prompt))
+        segment[start:at] = home[start:start + row.length] = number
+        for completion, whose in zip(row.completions, row.owners, strict=True):
+            end = at + len(completion)
+            number += 1
+            positions[at:end] = torch.arange(len(row.prompt), len(row.prompt) + len(completion))
+            segment[at:end] = number
+            # The first token is predicted at the prompt's end; without a prompt nothing predicts it.
+            first = [start + len(row.prompt) - 1] if completion and row.prompt else []
+            places = [*first, *range(at, end - 1)]
+            sources += places
+            targets += completion[len(completion) - len(places):]
+            owner += [whose] * len(places)
+            spans[whose] = range(start, start + len(row.prompt)), range(at, end)
+            last[whose] = (end if completion else start + len(row.prompt)) - 1
+            at = end
+        number += 1
+    plain = not flat and all(len(row.completions) == 1 for row in rows)
+    who = None if plain else (_block_mask if flat else _mask)(segment.view(shape).to(device),
+                                                              home.view(shape).to(device))
+    names = examples[0].values
+    return Pack(
+        ids=ids.view(shape).to(device),
+        positions=None if plain else positions.view(shape).to(device),
+        mask=who,
+        sources=torch.tensor(sources, dtype=torch.long, device=device),
+        targets=torch.tensor(targets, dtype=torch.long, device=device),
+        owner=torch.tensor(owner, dtype=torch.long, device=device),
+        last=torch.tensor(last, device=device),
+        spans=spans,
+        shape=(len(examples), width),
+        values={name: torch.tensor([example.values[name] for example in examples], device=device) for name in names},
+        indices=list(indices if indices is not None else range(len(examples))),
+        tokens=sum(row.length for row in rows),
+    )
+
+
+def _rows(example: Example, first: int, shared: bool, flat: bool = False) -> Iterator[_Row]:
+    """The example's rows: one, unless it may not share its prompt or is longer than ROW_TOKENS and not flat."""
+    row = None
+    for i, completion in enumerate(example.completions):
+        if row is None or not shared or (not flat and row.length + len(completion) > ROW_TOKENS):
+            if row is not None:
+                yield row
+            row = _Row(example.prompt, [], [])
+        row.completions.append(completion)
+        row.owners.append(first + i)
+    if row is not None:
+        yield row
+
+
+def _places(lengths: list[int], flat: bool) -> tuple[list[int], tuple[int, int]]:
+    """Where each row of these lengths starts in the flattened [B * L], and (B, L)."""
+    if flat:
+        *starts, total = accumulate(lengths, initial=0)
+        return starts, (1, max(2, -(-total // BLOCK)) * BLOCK)
+    long = max(lengths)
+    return [r * long for r in range(len(lengths))], (len(lengths), long)
+
+
+def _mask(segment: Tensor, home: Tensor) -> Tensor:
+    """Each token's segment and its prompt's, [B, L] -> [B, 1, L, L]: who may look at whom; -1 is padding."""
+    long = segment.shape[1]
+    causal = torch.ones(long, long, dtype=torch.bool, device=segment.device).tril()
+    key = segment[:, None, :]
+    return (causal & ((key == home[:, :, None]) | (key == segment[:, :, None])))[:, None]
+
+
+def _block_mask(segment: Tensor, home: Tensor) -> BlockMask:
+    """The same of one flat row, [1, L], as flex_attention reads it: which blocks to compute, and a function inside.
+
+    To find the blocks the whole mask is made once, L * L bytes a few times over.
+    """
+    segment, home, long = segment[0].int(), home[0].int(), segment.shape[1]
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & ((segment[key] == home[query]) | (segment[key] == segment[query]))
+
+    return create_block_mask(sees, None, None, long, long, device=segment.device, BLOCK_SIZE=BLOCK)
+
+
+def plan(examples: Sequence[Example], indices: Sequence[int], tokens: int, *, shared: bool = True,
+         flat: bool = False) -> list[list[int]]:
+    """Deal `indices` into packs of at most `tokens` (padding included): equal widths, like lengths together.
+
+    A single example may exceed `tokens`: it gets a pack of its own. Of flat packs the padding, which is less than a
+    block, is not counted.
+    """
+
+    def rows(index: int) -> tuple[int, int]:
+        """(rows, length of the longest) that the example needs."""
+        example = examples[index]
+        if flat:  # nothing is padded: a token is a row of one
+            return example.length, 1
+        if shared and example.length <= ROW_TOKENS:
+            return 1, example.length
+        made = [row.length for row in _rows(example, 0, shared)]
+        return len(made), max(made)
+
+    sizes = {index: rows(index) for index in indices}
+    packs: list[list[int]] = []
+    number = longest = 0
+    for index in sorted(indices, key=lambda i: (len(examples[i].completions), -sizes[i][1], i)):
+        count, length = sizes[index]
+        longest = max(longest, length)
+        same = packs and len(examples[packs[-1][0]].completions) == len(examples[index].completions)
+        if same and (number + count) * longest <= tokens:
+            packs[-1].append(index)
+            number += count
+        else:
+            packs.append([index])
+            number, longest = count, length
+    return packs

@@ -1,0 +1,237 @@
+"""Models asked through Packs: log-probabilities of a policy, scores of a reward model."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import click
+import torch
+from torch import Tensor, nn
+
+from alignlib import ranks
+from alignlib.models.attention import use_flex, use_strips
+from alignlib.models.encoding import Example
+from alignlib.models.packs import Pack, pack, plan
+from alignlib.training import losses
+
+
+class Packed:
+    """A transformer under a head, asked through Packs; `train`: gradients will be asked for.
+
+    `shared` is False where it cannot share prompts, `flat` is True where its packs are one row, for flex_attention.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer, *, autocast: torch.dtype | None = None, train: bool = False):
+        self.model, self.tokenizer, self.autocast, self.train = model, tokenizer, autocast, train
+        # Under an adapter the layers carry it themselves: the plain model is asked.
+        self.core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.shared, self.flat = True, False
+        if not dealt_out(model):
+            self.settle()
+
+    def settle(self) -> None:
+        """Try out how the model can be asked; for one that ZeRO 3 has dealt out, once its engine is there."""
+        self.shared = all(ranks.gather(shares_prompts(self)))  # ranks deal out packs of one kind
+        self.flat = self.shared and self.device.type == "cuda" and all(ranks.gather(packs_flat(self)))
+        if self.shared and not self.flat:
+            use_strips(self.core)  # nobody sees later tokens in a model that shares prompts
+
+    @property
+    def device(self) -> torch.device:
+        return self.core.device
+
+    @property
+    def context(self) -> int:
+        return context_of(self.core.config)
+
+    def checkpoint(self) -> None:
+        """Keep little of a forward pass, and make the rest again in the backward one."""
+        new = hasattr(self.core, "activation_checkpointing_enable")  # transformers 5.17 has the old name only
+        enable = self.core.activation_checkpointing_enable if new else self.core.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+
+    def plan(self, examples: Sequence[Example], indices: Sequence[int], tokens: int) -> list[list[int]]:
+        return plan(examples, indices, tokens, shared=self.shared, flat=self.flat)
+
+    def pack(self, examples: Sequence[Example], indices: Sequence[int] | None = None) -> Pack:
+        return pack(examples, indices, shared=self.shared, flat=self.flat, device=self.device)
+
+    def precision(self) -> AbstractContextManager:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+    def hidden(self, batch: Pack) -> Tensor:
+        """The transformer's last hidden states, flattened: [B * L, H]."""
+        places = {} if batch.positions is None else {"position_ids": batch.positions}
+        out = self.core.base_model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **places)
+        return out.last_hidden_state.flatten(0, 1)
+
+
+class Policy(Packed):
+    """A causal language model: log-probabilities of completions."""
+
+    def settle(self) -> None:
+        """Raises UsageError for a model whose logits we would not get right."""
+        if not knows_head(self):
+            raise click.UsageError(f"{self.core.name_or_path}: a {type(self.core).__name__} does more behind its head "
+                                   "than is known here")
+        super().settle()
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, H] -> [N, vocabulary], with the caps and scales some families put after their head."""
+        return shaped(self.core.get_output_embeddings()(hidden), self.core.config)
+
+    def token_logps(self, batch: Pack, temperature: float = 1.0) -> Tensor:
+        """Log-probability of every completion token, float32: [N]."""
+        with self.precision():
+            hidden = self.hidden(batch)[batch.sources]
+            return losses.token_logps(self.logits, hidden, batch.targets, self.core.config.vocab_size, temperature)
+
+    def logps(self, batch: Pack, temperature: float = 1.0) -> Tensor:
+        """Sum log-probability (nats) of every completion given its prompt: [E, K]."""
+        return batch.sums(self.token_logps(batch, temperature))
+
+
+class RewardModel(Packed):
+    """A sequence classifier, read at each completion's last token, or at the mean or maximum over its text.
+
+    `reward_pool` in the configuration ("last" | "mean" | "max") says which.
+    """
+
+    @property
+    def pooling(self) -> str:
+        return getattr(self.core.config, "reward_pool", None) or "last"
+
+    def embeddings(self, batch: Pack) -> Tensor:
+        """What the head reads of every completion: [E * K, H]. The text is the prompt and the completion."""
+        return self.pooled(self.hidden(batch), batch)
+
+    def pooled(self, hidden: Tensor, batch: Pack) -> Tensor:
+        """[B * L, H] -> [E * K, H]"""
+        if self.pooling == "last":
+            return hidden[batch.last]
+        texts = (torch.cat([hidden[part.start:part.stop] for part in span]) for span in batch.spans)
+        return torch.stack([text.mean(0) if self.pooling == "mean" else text.amax(0) for text in texts])
+
+    def logits(self, batch: Pack) -> Tensor:
+        """[E * K, labels], float32. Encoders and other classifiers read their rows in their own way."""
+        with self.precision():
+            if head := getattr(self.core, "score", None):
+                return head(self.embeddings(batch)).float()
+            if self.shared:
+                raise TypeError(f"{type(self.core).__name__}: no `score` head to ask")
+            seen = torch.arange(batch.ids.shape[1], device=self.device) <= (batch.last % batch.ids.shape[1])[:, None]
+            ids = batch.ids.masked_fill(~seen, self.tokenizer.pad_token_id or 0)
+            return self.core(input_ids=ids, attention_mask=seen.long()).logits.float()
+
+    def scores(self, batch: Pack) -> Tensor:
+        """Rewards [E, K] of a model with one label."""
+        return self.logits(batch).view(batch.shape)
+
+
+def shaped(logits: Tensor, config) -> Tensor:
+    """What some families do to logits after their head: scales and caps."""
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    logits = logits if scale == 1 else logits * scale
+    cap = getattr(config, "final_logit_softcapping", None)
+    return cap * (logits / cap).tanh() if cap else logits
+
+
+def dealt_out(model: nn.Module) -> bool:
+    """Whether ZeRO 3 keeps the weights in parts on several devices, to be gathered as they are used."""
+    return any(hasattr(weight, "ds_id") for weight in model.parameters())
+
+
+def whole(weights: Iterable[nn.Parameter], *, change: bool = False) -> AbstractContextManager:
+    """In its body the weights are whole on every rank; with `change`, what rank 0 does to them is kept."""
+    weights = [weight for weight in weights if hasattr(weight, "ds_id")]
+    if not weights:
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(weights, modifier_rank=0 if change else None)
+
+
+def shares_prompts(model: Packed) -> bool:
+    """Whether a row of one prompt and two completions gives what two rows give; asked once, on load.
+
+    Where it does not, the model's rows are padded plain ones, and a warning says why.
+    """
+    if isinstance(model, RewardModel) and not hasattr(model.core, "score"):
+        return False  # an encoder: every completion is its own text
+    tokens = torch.arange(12) % model.core.config.vocab_size
+    prompt, one, two = (part.tolist() for part in tokens.split([5, 4, 3]))
+    example = Example(prompt, [one, two])
+    with torch.no_grad():
+        rows = [pack([Example(prompt, [part])], device=model.device) for part in (one, two)]
+        plain = torch.cat([model.hidden(row)[-len(part):] for row, part in zip(rows, (one, two), strict=True)])
+        try:
+            packed = model.hidden(pack([example], device=model.device))[len(prompt):]
+            error = apart(packed, plain)
+            reason = f"differ by {error:.1e} of their length"
+        except (TypeError, ValueError, RuntimeError, IndexError) as failure:
+            error, reason = float("inf"), f"fail ({failure})"
+    if error <= (1e-3 if plain.dtype == torch.float32 else 0.1):
+        return True
+    print(f"warning: {type(model.core).__name__}: shared prompts {reason}; using padded rows", file=sys.stderr)
+    return False
+
+
+def packs_flat(model: Packed) -> bool:
+    """Whether flex_attention gives for groups in one flat row what plain rows give; asked once, on load.
+
+    Of a model to train, also on the way back. Where it does, the model attends so from now on; where not, its packs
+    are rows under dense masks, and a warning says why.
+    """
+    if not use_flex(model.core):
+        return False
+    tokens = torch.arange(320) * 7 % model.core.config.vocab_size
+    parts = [part.tolist() for part in tokens.split([40, 24, 16] * 4)]
+    groups = [Example(parts[i], parts[i + 1:i + 3]) for i in range(0, len(parts), 3)]  # in three blocks
+    exact = model.autocast is None and model.core.dtype == torch.float32
+    try:
+        pairs = zip(states(model, groups, flat=True), states(model, groups, flat=False), strict=True)
+        error = max(apart(found, wanted) for found, wanted in pairs)
+        reason = f"differs by {error:.1e} of its states' or gradients' length"
+    except (TypeError, ValueError, RuntimeError, IndexError) as failure:
+        error, reason = float("inf"), f"fails ({str(failure).strip().splitlines()[0]})"
+    if error <= (1e-3 if exact else 0.1):
+        return True
+    model.core.set_attn_implementation("sdpa")
+    print(f"warning: {type(model.core).__name__}: flex_attention {reason}; using dense masks", file=sys.stderr)
+    return False
+
+
+def states(model: Packed, groups: list[Example], *, flat: bool) -> list[Tensor]:
+    """The hidden states that predict completions, [N, H]; of a model to train, a gradient that went through it all."""
+    back = model.train and not dealt_out(model.model)
+    batch = pack(groups, shared=flat, flat=flat, device=model.device)
+    with model.precision(), torch.set_grad_enabled(back):
+        found = model.hidden(batch)[batch.sources]
+    if not back:
+        return [found]
+    first = next(weight for weight in model.core.base_model.parameters() if weight.ndim == 1)  # before all attention
+    return [found.detach(), *torch.autograd.grad(found.float().tanh().sum(), first)]
+
+
+def apart(found: Tensor, wanted: Tensor) -> float:
+    """How far vectors are from what they should be, in lengths of those; the worst of all, [..., H]."""
+    return ((found - wanted).float().norm(dim=-1) / wanted.float().norm(dim=-1)).max().item()
+
+
+@torch.no_grad()
+def knows_head(policy: Policy) -> bool:
+    """Whether our logits are the model's own: some families scale or cap theirs; asked once, on load."""
+    ids = torch.arange(4, device=policy.device)[None] % policy.core.config.vocab_size
+    own = policy.core(input_ids=ids, use_cache=False).logits[0].float()
+    hidden = policy.core.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+    if not own.isfinite().all():
+        return True  # a broken model's numbers say nothing; who uses them names the record
+    return torch.allclose(policy.logits(hidden).float(), own, rtol=0.02, atol=0.02 * own.std().item())
+
+
+def context_of(config) -> int:
+    """The longest text the model was made for, in tokens; a pack's mask knows no sliding window."""
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    return min(filter(None, limits), default=sys.maxsize)

@@ -1,0 +1,269 @@
+"""A filter's input and output: every line leaves once, in order, and a killed run can go on where it was.
+
+    with Stream(files, "scored.jsonl", resume=True, key="...", prepare=check) as stream:
+        for window in stream.windows(64):          # lists of Line, cut by record number
+            for line in window:
+                stream.write(line, {**line.record, "rewards": [0.5]})
+
+With an output file, a sidecar `scored.jsonl.state` says before each write which line is next and where the files
+stood, so that after a kill the output's own length tells whether that write happened.
+"""
+
+import fcntl
+import math
+import os
+import sys
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from alignlib.records.jsonl import Line, Skip, count, dumps, lines
+from alignlib.records.output import Output, StateError, regular
+
+STATE = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "rejects": int, "written": int,
+         "rejected": int, "put_aside": int | None, "records": int | None}
+STATE_BYTES = 512  # one write of fixed size, in place: a kill leaves the old state or the new one
+NOTHING = -1  # the "line" of a state whose run has written none
+WARNINGS = 5  # bad lines named on stderr before the summary only counts them
+
+
+class Stream:
+    """A filter's input and output (see the module's docstring).
+
+    files     names; none, or "-", is standard input
+    output    a path, or None for standard output
+    resume    go on from the `.state` of a killed run with the same key and input
+    key       stands for the options and the model: a state with another key is refused
+    shard     (I, N): leave to others all but the I-th of N contiguous blocks, each of whole windows; the input must
+              then be regular files, whose records are counted first
+    each      how many records come of a line: they leave together
+    skip      put bad lines aside, byte for byte (a newline added where the input's last line has none) in the file
+              `rejects` if given, instead of raising DataError
+    """
+
+    def __init__(
+        self,
+        files: Iterable[str] = (),
+        output: str | None = None,
+        *,
+        resume: bool = False,
+        key: str = "",
+        shard: tuple[int, int] | None = None,
+        each: int = 1,
+        skip: bool = False,
+        rejects: str | None = None,
+        prepare: Callable[[dict], Any] | None = None,
+    ):
+        self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
+        self.shard, self.each = shard, each
+        self.next = 0  # index of the first line that has not left
+        self.crc = 0  # of the input that has left
+        self.written = self.rejected = 0
+        self._bad: deque[Line] = deque()  # read, but not yet their turn to leave
+        self._turn = threading.RLock()  # `ahead` reads in one thread while another writes
+        self._out = self._rejects = None
+        self._state: BinaryIO | None = None
+        self.complete = bool(resume and output and Path(output).is_file() and not self._state_path.exists())
+        if self.complete:
+            return
+        self.records = count(self.files) if shard else None
+        self._put_aside = zlib.crc32(os.path.basename(rejects).encode()) if rejects else None
+        keep = bool(output) and regular(output)  # no state beside /dev/null or a named pipe
+        saved = self._begin(resume) if keep else {}
+        self._out = Output(output, saved.get("out", 0)) if output else Output()
+        self._rejects = Output(rejects, saved.get("rejects", 0)) if rejects else None
+        if keep and not saved:
+            self._save(NOTHING, 0)
+
+    @property
+    def _state_path(self) -> Path:
+        return Path(f"{self.path}.state")
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        begun = error is None or self.written + self.rejected > 0
+        for sink in filter(None, (self._rejects, self._out)):
+            sink.close(begun)
+        if self._state is not None:
+            if error is None or not begun:  # where nothing has left there is nothing to resume
+                self._state_path.unlink(missing_ok=True)
+            self._state.close()
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def windows(self, size: int) -> Iterator[list[Line]]:
+        """The good lines in lists of at most `size`: list i holds the lines size*i .. size*(i+1)-1 that are good.
+
+        Lists depend on line numbers alone, so a resumed run sees the same ones; the list in which the killed run
+        stopped comes whole, and `write` passes over the lines that have left already.
+        """
+        yield from self._windows(size)
+        self.finish()
+
+    def ahead(self) -> Iterator[Line]:
+        """The good lines one by one, for a reader in a thread of its own; the writer ends with `finish`."""
+        for window in self._windows(1):
+            yield from window
+
+    def finish(self) -> None:
+        """Put aside the bad lines behind the last good one, which has left."""
+        self._reject_before(None)
+
+    def _windows(self, size: int) -> Iterator[list[Line]]:
+        window: list[Line] = []
+        for line in self._lines(size):
+            if not line.error:
+                window.append(line)
+            elif self.skip or isinstance(line.error, Skip):
+                with self._turn:
+                    self._bad.append(line)
+                    self._reject_before(self.next)  # at once, if nothing before it is still to be written
+            else:
+                if window:
+                    yield window  # what came before the bad line still leaves
+                raise line.failure()
+            if window and (line.index + 1) % size == 0:  # now, not with the next line: that may be long in coming
+                yield window
+                window = []
+        if window:
+            yield window
+
+    def block(self, size: int) -> range:
+        """The numbers of the records that are this shard's: whole windows, so that they share batches as ever."""
+        if self.shard is None:
+            return range(sys.maxsize)
+        (number, shards), windows = self.shard, math.ceil(self.records / size)
+        return range(windows * (number - 1) // shards * size, windows * number // shards * size)
+
+    def _lines(self, size: int) -> Iterator[Line]:
+        """The shard's lines, from the start of the window in which the killed run stopped."""
+        if self.complete:
+            return
+        block, done, crc, seen = self.block(size), self.next, self.crc, 0
+        for line in islice(lines(self.files), block.stop):
+            seen = line.index + 1
+            if seen == done and line.crc != crc:
+                raise StateError(f"{self.path}: cannot resume: the input has changed")
+            if done < seen <= block.start:  # leaves in another shard
+                self.next, self.crc = seen, line.crc
+            elif line.index >= max(block.start, done // size * size):
+                line.parse(self.prepare)
+                yield line
+        if seen < done:
+            raise StateError(f"{self.path}: cannot resume: the input has become shorter")
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    def write(self, line: Line, *records: dict) -> None:
+        """Write and flush what was made of `line`; nothing, if it left in the run that is being resumed."""
+        with self._turn:
+            if line.index < self.next:
+                return
+            self._reject_before(line.index)
+            data = b"".join(map(dumps, records))
+            self._out.cut()
+            if self._state is not None:
+                self._save(line.index, line.crc)
+            self._out.write(data)
+            self.next, self.crc = line.index + 1, line.crc
+            self.written += self.each
+
+    def reject(self, line: Line, error: ValueError) -> None:
+        """Put aside, instead of writing it, a good line of which nothing could be made."""
+        with self._turn:
+            self._reject_before(line.index)
+            line.error = error
+            self._bad.appendleft(line)
+            self._reject_before(line.index)
+
+    def _reject_before(self, index: int | None) -> None:
+        """Put aside the bad lines whose turn has come: those up to line `index`, or all."""
+        while self._bad and (index is None or self._bad[0].index <= index):
+            bad = self._bad.popleft()
+            if bad.index < self.next:
+                continue
+            if self._rejects:
+                self._rejects.write(bad.raw if bad.raw.endswith(b"\n") else bad.raw + b"\n")
+            self.next, self.crc = bad.index + 1, bad.crc
+            self.rejected += 1
+            if self.rejected <= WARNINGS:
+                print(f"skipped {bad.failure()}", file=sys.stderr)
+
+    # -- the state -------------------------------------------------------------------------------------
+
+    def _save(self, index: int, crc: int) -> None:
+        """Say that line `index` is written next, at the places where the files now stand."""
+        state = {
+            "key": self.key,
+            "line": index,
+            "crc": crc,
+            "crc_before": self.crc,
+            "out": self._out.at,
+            "rejects": self._rejects.at if self._rejects else 0,
+            "written": self.written,
+            "rejected": self.rejected,
+            "put_aside": self._put_aside,
+            "records": self.records,
+        }
+        os.pwrite(self._state.fileno(), orjson.dumps(state).ljust(STATE_BYTES), 0)
+
+    def _begin(self, resume: bool) -> dict:
+        """Take the state, this process alone; the files' lengths to go on from, {} for a new run. Raises StateError."""
+        # The state comes before the output: an output without one is a finished one.
+        there = self._state_path.exists()
+        self._state = open(os.open(self._state_path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
+        try:
+            fcntl.flock(self._state, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateError(f"{self.path}: another run is writing it") from error
+        return self._recover(resume) if there else {}
+
+    def _recover(self, resume: bool) -> dict:
+        """The files' lengths to go on from, {} if nothing had left; sets what has."""
+        if not resume:
+            raise StateError(
+                f"{self.path}: an unfinished run is here: --resume goes on with it, "
+                f"removing {self._state_path} starts anew"
+            )
+        raw = self._state_path.read_bytes()
+        if not raw.strip():
+            return {}  # killed before anything was said
+        try:
+            state = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise StateError(f"{self._state_path}: not the state of a run") from error
+        if not _is_state(state):
+            raise StateError(f"{self._state_path}: not the state of a run")
+        if state["line"] == NOTHING:
+            return {}
+        if state["key"] != self.key:
+            raise StateError(f"{self.path}: cannot resume: made with other options or another model")
+        if state["put_aside"] != self._put_aside:
+            raise StateError(f"{self.path}: cannot resume: --rejects is not the one it was made with")
+        if state["records"] != self.records:  # other borders
+            raise StateError(f"{self.path}: cannot resume: the input had {state['records']:,} records")
+        self.next, self.crc = state["line"], state["crc_before"]
+        self.written, self.rejected = state["written"], state["rejected"]
+        if not Path(self.path).exists():
+            raise StateError(f"{self.path}: cannot resume: it is gone; removing {self._state_path} starts anew")
+        with open(self.path, "rb") as handle:
+            handle.seek(state["out"])
+            last = b"".join(handle.readline() for _ in range(self.each))
+        if last.count(b"\n") == self.each:  # the write that was under way did happen
+            self.next, self.crc = state["line"] + 1, state["crc"]
+            self.written += self.each
+            state["out"] += len(last)
+        return state
+
+
+def _is_state(found: object) -> bool:
+    """Whether this is like what `_save` writes."""
+    return isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in STATE.items())

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server, asked many things at a time."""

@@ -1,0 +1,237 @@
+"""An OpenAI-compatible server, asked many things at a time: retries, time limits, and no word of the key.
+
+    server = Server("http://localhost:8000/v1", concurrency=16, timeout=300, retries=5)
+    text = await server.ask("chat", {"model": "m", "messages": [...]}, read)     # read: dict -> str, or ValueError
+"""
+
+import asyncio
+import email.utils
+import heapq
+import itertools
+import math
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import click
+import openai
+import orjson
+
+from alignlib.records.jsonl import kind
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds before another try; doubles from the one to the other
+PATIENCE = 600.0  # seconds: who is told to come back later than that gives up
+ABOUT_ALL = (401, 403, 404)  # answers that every other call would get too
+PASSING = (408, 409, 425, 429)  # and 500 and above: worth another try
+BUSY = (429, 503, 529)
+SECRET = 8  # characters: a shorter "key" is a placeholder that local servers want, and may be part of any word
+
+Answer = TypeVar("Answer")
+
+
+class Failure(click.ClickException):
+    """A call that gave no answer, said in one line. `everything`: the next call would fare no better."""
+
+    def __init__(self, message: str, status: int | None = None, everything: bool = False):
+        super().__init__(message)
+        self.status, self.everything = status, everything
+
+
+def must_be_address(url: str, name: str) -> None:
+    """Refuse an address that is none, before it is looked for again and again."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of the port, or of brackets
+        good = False
+    if not good:
+        raise click.UsageError(f"{name} {url}: expected http://... or https://...")
+
+
+class Server:
+    """What is to be asked, and how. The key comes from OPENAI_API_KEY; without one, none is sent.
+
+    base_url     None: OPENAI_BASE_URL, or OpenAI's own
+    concurrency  calls at a time; one that waits because the server is busy keeps its place, so that a server which
+                 asks for patience is asked less
+    timeout      seconds, for each try as a whole
+    retries      further tries of a call that was refused in passing, dropped, late, or answered with garbage
+    """
+
+    def __init__(self, base_url: str | None, *, concurrency: int, timeout: float, retries: int):
+        self.key = os.environ.get("OPENAI_API_KEY", "").strip()
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise click.UsageError("OPENAI_API_KEY: no key has such characters")
+        if base_url is not None:
+            must_be_address(base_url, "--base-url")
+        elif "OPENAI_BASE_URL" in os.environ:
+            must_be_address(os.environ["OPENAI_BASE_URL"], "OPENAI_BASE_URL")
+        # The client's own retries know nothing of garbage: all are made here, so that none is made twice over.
+        self.client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=timeout)
+        self.headers = {} if self.key else {"Authorization": openai.omit}
+        self.timeout, self.retries, self.places = timeout, retries, Places(concurrency)
+        self.counts = {"calls": 0, "retried": 0}
+        self.flying, self.ages = 0, itertools.count()  # calls under way; the order in which they were asked for
+        self.allow: Callable[[dict], None] = lambda request: None  # asked before every try; raises Failure for none
+
+    async def ask(self, api: str, request: dict, read: Callable[[dict], Answer]) -> Answer:
+        """What `read` makes of the answer to a request to the API, "chat" or "completions". Raises Failure.
+
+        `read` raises ValueError for an answer that is not what it should be; the call is made again.
+        """
+        endpoint = self.client.chat.completions if api == "chat" else self.client.completions
+        age = next(self.ages)
+        for tries in itertools.count():
+            async with self.places.of(age):
+                self.allow(request)
+                self.counts["calls"] += 1
+                self.flying += 1
+                try:
+                    async with asyncio.timeout(self.timeout):  # the client's own starts anew with each byte
+                        reply = await endpoint.with_raw_response.create(**request, extra_headers=self.headers)
+                    return read(_json(reply.content))
+                except (openai.APIError, TimeoutError, ValueError) as error:
+                    problem, wait = self.weigh(error, tries)
+                finally:
+                    self.flying -= 1
+                if wait is None or tries >= self.retries:
+                    break
+                self.counts["retried"] += 1
+                if problem.status in BUSY:
+                    await asyncio.sleep(wait)
+            if problem.status not in BUSY:
+                await asyncio.sleep(wait)
+        # Outside the handler: what the server said there may quote the key, and a traceback would show it.
+        if tries and wait is not None:
+            problem.message += f" ({tries + 1} tries)"
+        raise problem
+
+    def weigh(self, error: Exception, tries: int) -> tuple[Failure, float | None]:
+        """The error as a Failure without the key, and the seconds to wait before another try; None: there is none."""
+        wait = min(FIRST_WAIT * 2**tries, LONGEST_WAIT) * random.uniform(0.5, 1)  # apart from those that fell with it
+        if isinstance(error, openai.APIStatusError):
+            return self.weigh_status(error, wait)
+        if isinstance(error, TimeoutError | openai.APITimeoutError):
+            return Failure(f"no answer within {self.timeout:g} s"), wait
+        if isinstance(error, openai.APIConnectionError):
+            cause = error.__cause__ or error
+            return Failure(self.clean(f"no connection, or a broken one: {str(cause) or type(cause).__name__}")), wait
+        return Failure(self.clean(f"an answer that is none: {error}")), wait
+
+    def weigh_status(self, error: openai.APIStatusError, wait: float) -> tuple[Failure, float | None]:
+        status, spent = error.status_code, error.code == "insufficient_quota"
+        problem = Failure(self.clean(f"the server says {status}: {_said(error)}"), status,
+                          everything=spent or status in ABOUT_ALL)
+        if spent or not (status in PASSING or status >= 500):
+            return problem, None
+        told = _retry_after(error.response.headers)
+        return problem, None if told is not None and told > PATIENCE else max(told or 0.0, wait)
+
+    def clean(self, text: str) -> str:
+        """One line without the key."""
+        return " ".join((text.replace(self.key, "***") if len(self.key) >= SECRET else text).split())[:500]
+
+    async def close(self) -> None:
+        await self.client.close()
+
+
+class Places:
+    """So many at a time; of those that wait, the oldest is next, however late it came to wait.
+
+    A call that is made again goes before those asked for after it, which an output in order has to wait with anyway.
+    """
+
+    def __init__(self, count: int):
+        self.free, self.waiting = count, []  # a heap of (age, future)
+
+    @asynccontextmanager
+    async def of(self, age: int) -> AsyncIterator[None]:
+        await self.take(age)
+        try:
+            yield
+        finally:
+            self.give()
+
+    async def take(self, age: int) -> None:
+        if self.free:
+            self.free -= 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        heapq.heappush(self.waiting, (age, place))
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # it was given just before
+                self.give()
+            raise
+
+    def give(self) -> None:
+        while self.waiting:
+            _, place = heapq.heappop(self.waiting)
+            if not place.done():
+                place.set_result(None)
+                return
+        self.free += 1
+
+
+def choice(body: dict, number: int = 0) -> tuple[str, str]:
+    """The text and the finish reason, "stop" or "length", of one choice of an answer, of either API.
+
+    Raises ValueError for garbage, and Failure for an answer that is no completion.
+    """
+    choices, path = body.get("choices"), f"choices[{number}]"
+    if not isinstance(choices, list) or not choices:
+        raise ValueError(f"choices: expected a list of some, got {kind(choices)}")
+    found = choices[number]
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected an object, got {kind(found)}")
+    reason = found.get("finish_reason")
+    if reason not in ("stop", "length"):
+        if isinstance(reason, str):  # content_filter, tool_calls: an answer, but no completion
+            raise Failure(f"{path}.finish_reason: {reason[:80]}")
+        raise ValueError(f"{path}.finish_reason: expected a string, got {kind(reason)}")
+    message = found.get("message")
+    text = message.get("content") if isinstance(message, dict) else found.get("text")
+    if text is None and reason == "length" and isinstance(message, dict):
+        text = ""  # all tokens went into reasoning
+    if not isinstance(text, str):
+        raise ValueError(f"{path}: expected a text, got {kind(text)}")
+    return text, reason
+
+
+def usage(body: dict) -> tuple[int | None, int | None]:
+    """The tokens of the prompt and of the answer, None where the server does not say."""
+    said = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    counts = (said.get(name) for name in ("prompt_tokens", "completion_tokens"))
+    return tuple(count if type(count) is int else None for count in counts)
+
+
+def _json(content: bytes) -> dict:
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise ValueError("expected an object")
+    return body
+
+
+def _said(error: openai.APIStatusError) -> str:
+    """The server's own words, out of the usual places."""
+    body = error.body if isinstance(error.body, dict) else {"message": error.body or error.response.reason_phrase}
+    return str(body.get("message") or body.get("detail") or body)
+
+
+def _retry_after(headers) -> float | None:
+    """Seconds that the server asks to wait for, as a number or until a date; None where it does not say."""
+    said = headers.get("retry-after", "")
+    try:
+        seconds = float(headers["retry-after-ms"]) / 1000 if "retry-after-ms" in headers else float(said)
+    except ValueError:
+        date = email.utils.parsedate_tz(said)
+        return email.utils.mktime_tz(date) - time.time() if date else None
+    return None if math.isnan(seconds) else seconds

@@ -1,0 +1,1 @@
+"""The toy world: small seeded languages with oracles."""

@@ -1,0 +1,159 @@
+"""Where a training step happens: `Single` is one device in plain torch, `Sharded` (sharded.py) DeepSpeed on several."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+import torch
+from torch import Tensor, nn
+from transformers import get_scheduler
+
+from alignlib import ranks
+from alignlib.models import load as models
+from alignlib.models.policy import Packed, dealt_out
+from alignlib.training.recipe import Recipe
+
+
+class Engine(Protocol):
+    """What a trainer asks for, on every rank alike."""
+
+    model: Packed
+
+    def ask(self, work: Callable[[], Any]) -> Any:
+        """Make a forward pass: what `work` returns."""
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """The backward pass of a part of the step's loss; `last` of its parts."""
+
+    def step(self) -> dict[str, float | None]:
+        """Clip, step, clear: the gradient's norm before clipping, the learning rate used.
+
+        The norm is None where fp16 overflowed and no step was taken.
+        """
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """What a model folder holds; None on all ranks but the first."""
+
+    def save(self, folder: Path, **more) -> None:
+        """What a resumed run needs beside the weights."""
+
+    def load(self, folder: Path) -> dict:
+        """Take back what `save` wrote; returns its `more`. Raises UsageError for another engine's."""
+
+
+class Single:
+    """Backward passes, the optimizer and its schedule on one device.
+
+    `total` is the number of steps of the whole run, which the schedule needs.
+    """
+
+    def __init__(self, model: Packed, recipe: Recipe, total: int):
+        self.model, self.clip = model, recipe.clip
+        self.trained = [weight for weight in model.model.parameters() if weight.requires_grad]
+        self.optimizer = optimizer_of(self.trained, recipe)
+        self.schedule = schedule_of(self.optimizer, recipe, total)
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=model.autocast == torch.float16)
+
+    def ask(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        self.scaler.scale(loss).backward()
+
+    def step(self) -> dict[str, float | None]:
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.clip or float("inf"))
+        rate = self.schedule.get_last_lr()[0]
+        overflow = self.scaler.is_enabled() and not norm.isfinite()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if not overflow:
+            self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"grad_norm": None if overflow else norm.item(), "lr": rate}
+
+    def weights(self) -> dict[str, Tensor]:
+        return models.merged_weights(self.model)
+
+    def save(self, folder: Path, **more) -> None:
+        state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+                 "scaler": self.scaler.state_dict(), "random": torch.get_rng_state(),
+                 "adapters": adapters(self.model), "ranks": 0, **more}
+        torch.save(state, folder / "trainer.pt")
+
+    def load(self, folder: Path) -> dict:
+        state = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+        if makers := state.pop("ranks"):
+            raise click.UsageError(f"{folder}: made under DeepSpeed by {makers} processes: give --launch or --zero")
+        self.optimizer.load_state_dict(state.pop("optimizer"))
+        self.schedule.load_state_dict(state.pop("schedule"))
+        self.scaler.load_state_dict(state.pop("scaler"))
+        torch.set_rng_state(state.pop("random"))
+        self.model.model.load_state_dict(state.pop("adapters"), strict=False)
+        return state
+
+
+class Asking:
+    """A model that is only asked."""
+
+    def __init__(self, model: Packed):
+        self.model = model
+
+    def ask(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+
+def optimizer_of(weights: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW, or RMSprop as the RLAIF study has it."""
+    if recipe.optimizer == "rmsprop":
+        return torch.optim.RMSprop(weights, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(weights, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+
+
+def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, total: int) -> torch.optim.lr_scheduler.LRScheduler:
+    warmup = recipe.warmup if recipe.warmup >= 1 else round(recipe.warmup * total)
+    name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
+    return get_scheduler(name, optimizer, num_warmup_steps=int(warmup), num_training_steps=total)
+
+
+def adapters(model: Packed) -> dict[str, Tensor]:
+    """What trains, where that is not the whole model: for a checkpoint, whose folder holds the merged weights."""
+    if model.model is model.core:
+        return {}
+    return {name: weight.detach().cpu() for name, weight in model.model.named_parameters() if weight.requires_grad}
+
+
+# -- which one -----------------------------------------------------------------------------------------------
+
+
+def of(model: Packed, recipe: Recipe, total: int, checkpoint: Path | None = None) -> Engine:
+    """The engine that the recipe asks for; `checkpoint` is what it will be told to load."""
+    if not wants_deepspeed(recipe):
+        return Single(model, recipe, total)
+    from alignlib.training.zero import Sharded
+
+    return Sharded(model, recipe, total, checkpoint)
+
+
+def asking(model: Packed, recipe: Recipe) -> "Asking | Engine":
+    """The engine of a model that does not train; what ZeRO 3 has dealt out must be gathered as it is asked."""
+    if not dealt_out(model.model):
+        return Asking(model)
+    from alignlib.training.zero import Sharded
+
+    return Sharded(model, recipe, 0, train=False)
+
+
+def entered(recipe: Recipe) -> AbstractContextManager:
+    """Around a training command's whole body: several ranks meet, and ZeRO 3 deals out models as they are loaded."""
+    if not wants_deepspeed(recipe):
+        return nullcontext()
+    from alignlib.training import zero
+
+    return zero.entered(recipe)
+
+
+def wants_deepspeed(recipe: Recipe) -> bool:
+    return ranks.size() > 1 or recipe.zero is not None or recipe.offload != "none" or recipe.deepspeed is not None

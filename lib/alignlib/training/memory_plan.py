@@ -1,0 +1,306 @@
+"""Memory on paper: what training a model takes on each device, from its configuration alone.
+
+What weights and optimizer need follows from a few products (`states`). What a pass over a pack needs is found by taking
+one with tensors that have shapes but no numbers (`activations`): any family is its own formula.
+"""
+
+import math
+import sys
+import weakref
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+
+import click
+import orjson
+import torch
+import transformers
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from alignlib.cli import tables
+from alignlib.models import load
+from alignlib.models.encoding import Example
+from alignlib.models.packs import ROW_TOKENS
+from alignlib.models.policy import Packed, Policy, RewardModel
+from alignlib.training import engine, loop
+from alignlib.training import zero as sharded
+from alignlib.training.recipe import Recipe
+
+GATHERED = 1_050_000_000  # weights that ZeRO 3 holds whole at once, at most: its max_live_parameters and prefetch
+SUBGROUP = 1_000_000_000  # weights that ZeRO 3 steps at once
+# What a device holds at one time or another; `peak` says which of them together.
+ITEMS = ("weights", "optimizer", "gradients", "buffers", "activations", "step", "loading")
+GB = 1e9
+CARDS = (24, 48, 80, 141)  # GB; a tenth is left to CUDA, NCCL and gaps between tensors
+CHOICES = ((None, "none"), (0, "none"), (1, "none"), (2, "none"), (2, "optimizer"), (3, "none"), (3, "optimizer"),
+           (3, "all"))
+DEVICES = (1, 2, 4, 8, 16, 32, 64)
+Adapt = Callable[[Packed], None]
+
+# -- what stays ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Numbers of a model's parameters."""
+
+    total: int
+    trained: int
+    largest: int  # of one tensor
+
+    @classmethod
+    def of(cls, model: torch.nn.Module) -> "Weights":
+        every = list(model.parameters())
+        return cls(sum(weight.numel() for weight in every),
+                   sum(weight.numel() for weight in every if weight.requires_grad),
+                   max(weight.numel() for weight in every))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How training is spread: `zero` None is plain torch on one device; `narrow` weights have 16 bits, not 32."""
+
+    devices: int
+    zero: int | None
+    offload: str
+    narrow: bool
+    moments: int = 8  # bytes a trained weight: AdamW's two in float32
+    bucket: int = sharded.BUCKET
+
+    @classmethod
+    def of(cls, recipe: Recipe, devices: int) -> "Setting":
+        """Of a recipe whose dtype is said. Raises UsageError for one that DeepSpeed cannot follow."""
+        moments = 4 if recipe.optimizer == "rmsprop" else 8
+        if devices == 1 and not engine.wants_deepspeed(recipe):
+            return cls(1, None, "none", False, moments)
+        config = sharded.configuration(recipe)
+        zero = config["zero_optimization"]
+        away = [zero.get(name, {}).get("device", "none") != "none" for name in ("offload_optimizer", "offload_param")]
+        return cls(devices, zero["stage"], "all" if away[1] else "optimizer" if away[0] else "none",
+                   any(config[name].get("enabled") for name in ("bf16", "fp16")), moments,
+                   zero.get("reduce_bucket_size", sharded.BUCKET))
+
+    def __str__(self) -> str:
+        if self.zero is None:
+            return "without DeepSpeed"
+        return f"--zero {self.zero}" + (f" --offload {self.offload}" if self.offload != "none" else "")
+
+
+def states(weights: Weights, setting: Setting) -> dict[str, float]:
+    """Bytes on a device of all but the activations, and `host`: bytes of its process in the machine's memory.
+
+    Measured on DeepSpeed 0.19.8, whose papers (ZeRO, arXiv 1910.02054; ZeRO-Offload, 2101.06840) leave out the buffers.
+    """
+    width, total, trained = 2 if setting.narrow else 4, weights.total, weights.trained
+    bucket, share = min(setting.bucket, trained), trained / setting.devices
+    if not setting.zero:  # every device has it all; 16-bit weights have a float32 copy
+        return {"weights": width * total, "optimizer": (setting.moments + 4 * setting.narrow) * trained,
+                "gradients": width * trained, "buffers": 0 if setting.zero is None else width * bucket,
+                "step": 4 * trained, "loading": 4 * total, "host": 4 * total}
+    cut = setting.zero == 3
+    found = {
+        "weights": width * total / (setting.devices if cut else 1),
+        "optimizer": (4 + setting.moments) * share,  # a float32 copy of float32 weights too
+        "gradients": width * (share if setting.zero > 1 else trained),
+        # ZeRO 1 and 2: gradients that wait for their bucket to fill, and the bucket; 3: the bucket, weights in use.
+        "buffers": width * (bucket + min(total, GATHERED) if cut else 2 * bucket),
+        # Float32 gradients and a temporary of the optimizer's; on the host, whose gradients are there, two of these.
+        "step": 8 * (min(share, SUBGROUP) if cut else share),
+        "loading": 0 if cut else 4 * total,  # in float32, on the device, after the host
+        "host": 0 if cut else 4 * total,
+    }
+    if setting.offload != "none":  # all float32 is the host's, the sums of gradients too
+        sums = width * share if cut else 2 * width * share
+        kept = found["optimizer"] + 4 * share + sums + found["step"]
+        found |= {"optimizer": 0, "gradients": 0, "step": 0, "buffers": found["buffers"] + width * weights.largest}
+        if setting.offload == "all":
+            kept, found["weights"] = kept + found["weights"], 0
+        found["host"] = max(found["host"], kept)
+    return found
+
+
+def beside(weights: Weights, setting: Setting, items: dict[str, float], width: int) -> dict[str, float]:
+    """What becomes more with a second model of `width` bytes a weight that is only asked; ZeRO 3 deals it out too."""
+    kept = width * weights.total / (setting.devices if setting.zero == 3 else 1)
+    where = "host" if setting.offload == "all" else "weights"
+    return {where: items[where] + kept}
+
+
+def peak(items: dict[str, float]) -> float:
+    """The most bytes that a device holds: in a pass, in the optimizer's step, or while the model is loaded."""
+    kept = items["weights"] + items["optimizer"] + items["gradients"]
+    return max(kept + items["buffers"] + items["activations"], kept + items["step"], items["loading"])
+
+
+# -- what a pass makes ---------------------------------------------------------------------------------------
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of the tensors that come into being inside it and are still there: now, and at most."""
+
+    def __init__(self, known: list[Tensor]):
+        super().__init__()
+        self.now = self.most = 0
+        self.seen = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_iter(made):
+            if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in self.seen:
+                storage = tensor.untyped_storage()
+                self.seen.add(key)
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._gone, key, storage.nbytes())
+        return made
+
+    def _gone(self, key: int, size: int) -> None:
+        self.seen.remove(key)
+        self.now -= size
+
+
+def blueprint(config, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) -> Packed:
+    """The model as training would have it, on the meta device: without numbers, and without memory."""
+    policy = not any("Classification" in name for name in config.architectures or ())
+    auto = transformers.AutoModelForCausalLM if policy else transformers.AutoModelForSequenceClassification
+    autocast = None if recipe.dtype == "fp32" else load.DTYPES[recipe.dtype]
+    with torch.device("meta"):
+        model = auto.from_config(config, dtype=torch.float32)
+        if model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation(NAME)
+        load.without_dropout(model)
+        made = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
+        loop.adapt(made, recipe)
+        if adapt:
+            adapt(made)
+    if narrow:
+        made.model.to(autocast)
+    if recipe.gradient_checkpointing:
+        made.checkpoint()
+    made.model.train()
+    return made
+
+
+def activations(config, recipe: Recipe, tokens: int, narrow: bool,
+                adapt: Adapt | None = None) -> tuple[Weights, float]:
+    """The model's size, and the most bytes that a pass over a pack of so many tokens makes, to and fro.
+
+    All tokens are predicted, none is padding, and no [L, L] mask is made, as with flex_attention; the gradients of
+    weights do not count. Raises UsageError for a model whose way depends on its numbers.
+    """
+    model = blueprint(config, recipe, narrow, adapt)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model.model.to_empty(device="cpu")  # where autocast knows what to do
+            model.core.tie_weights()
+            for weight in model.model.parameters():
+                if weight.requires_grad:
+                    weight.register_post_accumulate_grad_hook(forget)
+            rows = math.ceil(tokens / min(tokens, ROW_TOKENS, model.context))
+            batch = model.pack([Example([0], [[0] * (math.ceil(tokens / rows) - 1)])] * rows)
+            with Live([*model.model.parameters(), *model.model.buffers()]) as live:
+                out = model.token_logps(batch) if isinstance(model, Policy) else model.logits(batch)
+                out.sum().backward()
+            return Weights.of(model.model), live.most
+    except DataDependentOutputException as error:
+        raise click.UsageError(f"--plan: what a {config.model_type} does depends on its numbers ({error})") from error
+
+
+def forget(weight: Tensor) -> None:
+    weight.grad = None
+
+
+class PaperPolicy(Policy):
+    """A policy without numbers."""
+
+    def settle(self) -> None:
+        """There is nothing to try out."""
+
+
+class PaperReward(RewardModel):
+    """A reward model without numbers."""
+
+    def settle(self) -> None:
+        """There is nothing to try out."""
+
+
+NAME = "on_paper"  # an attention that keeps queries, keys, values and their result, as flash and flex_attention do
+AttentionInterface.register(NAME, sdpa_attention_forward)
+AttentionMaskInterface.register(NAME, lambda *places, **settings: None)  # else a mask is made where numbers are none
+
+
+# -- the plan ------------------------------------------------------------------------------------------------
+
+
+def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, adapt: Adapt | None = None) -> dict:
+    """What training the model at `path` by this recipe takes, and what it would otherwise; bytes in GB (10^9).
+
+    reference: another of its size is asked beside it. adapt: says which of its weights train.
+    --dtype auto is what it is on a GPU. Raises UsageError.
+    """
+    recipe = replace(recipe, dtype="bf16" if recipe.dtype == "auto" else recipe.dtype)
+    config = load.config_of(load.adapter_base(path) or path)
+
+    @cache
+    def passing(tokens: int, checkpointing: bool, narrow: bool) -> tuple[Weights, float]:
+        return activations(config, replace(recipe, gradient_checkpointing=checkpointing), tokens, narrow, adapt)
+
+    def needs(setting: Setting) -> dict:
+        weights, made = passing(recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow)
+        items = {**states(weights, setting), "activations": made}
+        if reference:
+            items |= beside(weights, setting, items, 4 if recipe.dtype == "fp32" else 2)
+        most = peak(items)
+        card = next((size for size in CARDS if most <= 0.9 * size * GB), None)
+        return {**asdict(setting), **{name: items[name] / GB for name in ITEMS}, "device": most / GB,
+                "host": items["host"] / GB, "card": card}
+
+    asked = Setting.of(recipe, devices)
+    others = [Setting.of(replace(recipe, zero=zero, offload=offload, deepspeed=None), count)
+              for zero, offload in CHOICES for count in DEVICES if zero is not None or count == 1]
+    lengths = [recipe.pack_tokens * halves // 2 for halves in (1, 2, 4)]
+    by_length = [{"pack_tokens": tokens, **{name: passing(tokens, checkpointing, asked.narrow)[1] / GB
+                                            for name, checkpointing in (("kept", False), ("checkpointed", True))}}
+                 for tokens in lengths if tokens]
+    weights, _ = passing(recipe.pack_tokens, recipe.gradient_checkpointing, asked.narrow)
+    return {"model": path, **asdict(weights), "dtype": recipe.dtype, "pack_tokens": recipe.pack_tokens,
+            "gradient_checkpointing": recipe.gradient_checkpointing, "lora": recipe.lora,
+            "asked": needs(asked), "alternatives": list(map(needs, others)), "activations": by_length}
+
+
+def show(found: dict) -> None:
+    """A plan on stdout: tables on a terminal, else JSON."""
+    if not sys.stdout.isatty():
+        print(orjson.dumps(found).decode())
+        return
+    asked, setting = found["asked"], Setting(**{name: found["asked"][name] for name in Setting.__dataclass_fields__})
+    how = [f"{found['total']:,} weights, {found['trained']:,} of them trained", found["dtype"],
+           f"packs of {found['pack_tokens']:,} tokens"]
+    how += ["gradient checkpointing"] * found["gradient_checkpointing"]
+    fits = f"fits a card of {asked['card']} GB" if asked["card"] else f"fits no card of {CARDS[-1]} GB"
+    print(f"{found['model']}: {', '.join(how)}\n\n{setting}, devices: {setting.devices}; {fits}")
+    names = {**{name: name for name in ITEMS}, "device": "most at once", "host": "host memory"}
+    rows = [{"": label, "GB": f"{asked[name]:.1f}"} for name, label in names.items()]
+    print(tables.text(rows), end="\n\n")
+    print("GB on a device, and the smallest of the usual cards that holds it, by the number of devices")
+    print(tables.text(pivot(found["alternatives"], "device")), end="\n\n")
+    print("GB of the machine's memory for each device's process")
+    print(tables.text(pivot(found["alternatives"], "host")), end="\n\n")
+    print("GB of activations on a device")
+    print(tables.text([{"pack tokens": f"{row['pack_tokens']:,}", "kept": f"{row['kept']:.1f}",
+                        "--gradient-checkpointing": f"{row['checkpointed']:.1f}"} for row in found["activations"]]))
+
+
+def pivot(rows: list[dict], what: str) -> list[dict]:
+    """A row a setting, a column a number of devices."""
+    table: dict[str, dict] = {}
+    for row in rows:
+        name = str(Setting(**{field: row[field] for field in Setting.__dataclass_fields__}))
+        cell = f"{row[what]:.1f}" + (f" ({row['card'] or '-'})" if what == "device" else "")
+        table.setdefault(name, {"": name})[str(row["devices"])] = cell
+    return list(table.values())

@@ -1,0 +1,189 @@
+"""A training run's folder: it survives a kill, and says what made the model in it."""
+
+import fcntl
+import os
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+import orjson
+import torch
+import transformers
+
+from alignlib import __version__, ranks
+from alignlib.cli import exits, options
+from alignlib.models import load
+from alignlib.models.policy import Packed
+from alignlib.training.engine import Engine
+from alignlib.training.recipe import Recipe
+
+# What may differ when a run is resumed; a model is told by its files.
+FREE = ("resume", "output", "save_every", "keep", "device", "offload", "model")
+
+
+BEGINNING = ("log.jsonl", "started.tmp")  # what a run that was killed at once may leave
+
+
+class Run:
+    """An output folder: what it was asked for, its log, its checkpoints, its end.
+
+    DIR/started.json    the options and the input's checksum, until the end
+    DIR/log.jsonl       one object a step
+    DIR/checkpoint-N/   a model folder after N steps; the newest also has trainer.pt (and, of several ranks, deepspeed/)
+    DIR/                the final model; run.json comes last, so a folder with it is complete
+
+    Of several ranks the first looks and writes; the others are told.
+    """
+
+    def __init__(self, recipe: Recipe, asked: dict):
+        self.recipe, self.folder, self.tokens = recipe, Path(recipe.output), 0
+        self.skipped = 0  # records left out as the user asked
+        self.tells: dict = {}  # what run.json has beside the options, the versions and the final figures
+        self.asked = orjson.loads(orjson.dumps({**asked, **asdict(recipe)}))
+        self._lock: BinaryIO | None = None
+        self.engine: Engine | None = None  # made by train.start
+        self.complete, self.checkpoint = ranks.share(self._look)
+
+    def _look(self) -> tuple[bool, Path | None]:
+        """Whether the folder's run is complete, and the checkpoint to go on from. Raises UsageError."""
+        options.new_folder(self.recipe.output, self.recipe.resume)
+        if (self.folder / "run.json").exists():
+            self._same(self.folder / "run.json")
+            if (self.folder / "started.json").exists():  # killed while it tidied up
+                self._tidy()
+            print(f"{self.recipe.output} is complete: nothing to resume", file=sys.stderr)
+            return True, None
+        if (self.folder / "started.json").exists():
+            self._same(self.folder / "started.json")
+        elif self.folder.exists() and any(path.name not in BEGINNING for path in self.folder.iterdir()):
+            raise click.UsageError(f"{self.recipe.output}: not a run that --resume could go on with")
+        found = [path for path in self.folder.glob("checkpoint-*") if (path / "trainer.pt").exists()]
+        return False, max(found, key=step_of, default=None)
+
+    def reads(self, input_crc: int, eval_crc: int = 0) -> None:
+        """Remember what the input was. Raises UsageError if the run began with another."""
+        self.asked |= {"input_crc": input_crc, "eval_crc": eval_crc}
+        if ranks.first() and (self.folder / "started.json").exists():
+            self._same(self.folder / "started.json")
+
+    def begin(self) -> None:
+        """From here on the folder is this run's: nothing before it failed."""
+        if not ranks.first() or self._lock is not None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.folder / "log.jsonl", "ab")  # as long as the run lives
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise click.UsageError(f"{self.folder}: another run is writing it") from error
+        replace(self.folder / "started.json", {"options": self.asked})
+
+    def _same(self, file: Path) -> None:
+        before = orjson.loads(file.read_bytes())["options"]
+        changed = [name.replace("_", " ") for name in self.asked
+                   if name not in FREE and before.get(name) != self.asked[name]]
+        if changed:
+            raise click.UsageError(f"{self.folder}: cannot resume: {', '.join(changed)} changed")
+
+    def start(self, model: str) -> str:
+        """The model folder to load: the newest checkpoint, or the one the user named (adapters start from it too)."""
+        return model if self.checkpoint is None or self.recipe.lora else str(self.checkpoint)
+
+    def last_entry(self, step: int) -> dict:
+        """Cut the log after `step`, where a resumed run goes on; its last entry, {} if there is none."""
+        if not ranks.first():
+            return {}
+        path = self.folder / "log.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
+        path.write_bytes(b"".join(kept))
+        return orjson.loads(kept[-1]) if kept else {}
+
+    def log(self, entry: dict) -> None:
+        """One object a step, to stdout and to the folder. Training goes on when nobody reads stdout any more."""
+        self.tokens += entry["tokens"]
+        if not ranks.first():
+            return
+        line = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+        with open(self.folder / "log.jsonl", "ab") as handle:
+            handle.write(line)
+        try:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            exits.quiet_pipe()
+
+    def save(self, model: Packed, step: int, **more) -> None:
+        """A checkpoint, written beside and renamed; then older ones go, or lose what only --resume needs."""
+        beside, done = self.folder / ".checkpoint", self.folder / f"checkpoint-{step}"
+        weights = self.engine.weights()
+        if ranks.first():
+            shutil.rmtree(beside, ignore_errors=True)
+            load.save(model, beside, weights)
+        self.engine.save(beside, step=step, **more)
+        if ranks.first():
+            self._rename(beside, done)
+        ranks.wait()
+
+    def _rename(self, beside: Path, done: Path) -> None:
+        if done.exists():
+            shutil.rmtree(done)
+        os.rename(beside, done)
+        older = sorted((path for path in self.folder.glob("checkpoint-*") if path != done), key=step_of)
+        keep = len(older) if self.recipe.keep == 0 else self.recipe.keep - 1
+        for i, path in enumerate(older):
+            if i < len(older) - keep:
+                shutil.rmtree(path)
+            else:
+                light(path)
+
+    def keep(self, name: str, content: bytes) -> None:
+        """A file beside the model: whole, or not there."""
+        if ranks.first():
+            (self.folder / f".{name}").write_bytes(content)
+            os.replace(self.folder / f".{name}", self.folder / name)
+
+    def finish(self, model: Packed, final: dict, weights: dict | None) -> None:
+        """The model with these weights into DIR itself, run.json last."""
+        if not ranks.first():
+            return
+        beside = self.folder / ".final"
+        shutil.rmtree(beside, ignore_errors=True)
+        load.save(model, beside, weights)
+        for file in beside.iterdir():
+            os.replace(file, self.folder / file.name)
+        beside.rmdir()
+        versions = {"align-tools": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+        replace(self.folder / "run.json", {"options": self.asked, "versions": versions, "final": final, **self.tells})
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what only an unfinished run needs."""
+        if self.recipe.keep == 1:  # the last checkpoint is the model itself
+            for path in self.folder.glob("checkpoint-*"):
+                shutil.rmtree(path)
+        for path in self.folder.glob("checkpoint-*"):
+            light(path)
+        for name in ("ref_logps.pt", "best.pt", "started.json"):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def light(checkpoint: Path) -> None:
+    """Leave of a checkpoint the model alone."""
+    (checkpoint / "trainer.pt").unlink(missing_ok=True)
+    for name in ("deepspeed", "universal"):
+        shutil.rmtree(checkpoint / name, ignore_errors=True)
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
+
+def replace(path: Path, content: dict) -> None:
+    """Write JSON so that the file is the old one or the new one, never half of one."""
+    beside = path.with_suffix(".tmp")
+    beside.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    os.replace(beside, path)

@@ -1,0 +1,220 @@
+"""Training under DeepSpeed: ZeRO 0 to 3, offload, on several ranks or one."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+import torch
+from torch import Tensor, nn
+
+from alignlib import ranks
+from alignlib.models import load as models
+from alignlib.models.policy import Packed
+from alignlib.training import engine
+from alignlib.training.recipe import Recipe
+
+BUCKET = 500_000_000  # elements that DeepSpeed reduces at once, at most
+
+
+class Asked(nn.Module):
+    """A model that DeepSpeed sees as one module, whatever is asked of it: its forward pass is the `work` given."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+
+class Sharded:
+    """The same under DeepSpeed, on every rank; gradients are summed over ranks."""
+
+    def __init__(self, model: Packed, recipe: Recipe, total: int, checkpoint: Path | None = None, *,
+                 train: bool = True):
+        deepspeed = imported()
+        self.model, self.config, self.clip = model, configuration(recipe), recipe.clip
+        self.stage = self.config["zero_optimization"]["stage"]
+        self.trained = [weight for weight in model.model.parameters() if weight.requires_grad]
+        # What ZeRO has dealt out among so many ranks, others can only take back from a universal checkpoint.
+        self.universal = bool(checkpoint and self.stage and made_by(checkpoint)[0] not in (0, ranks.size()))
+        self.config["checkpoint"] = {"load_universal": self.universal, **self.config.get("checkpoint", {})}
+        count = sum(getattr(weight, "ds_numel", weight.numel()) for weight in self.trained)
+        for name in ("reduce_bucket_size", "allgather_bucket_size"):  # buffers; small models need no large ones
+            self.config["zero_optimization"].setdefault(name, min(BUCKET, count))
+        optimizer = schedule = None
+        if not train:
+            self.config.pop("optimizer", None), self.config.pop("scheduler", None)
+        elif "optimizer" not in self.config:
+            optimizer = engine.optimizer_of(self.trained, recipe)
+            if "scheduler" not in self.config:
+                schedule = engine.schedule_of(optimizer, recipe, total)
+        self.engine, *_ = deepspeed.initialize(model=Asked(model.model), optimizer=optimizer, lr_scheduler=schedule,
+                                               model_parameters=self.trained, config=self.config)
+        if self.stage == 3:
+            self.ask(model.settle)
+
+    def ask(self, work: Callable[[], Any]) -> Any:
+        return self.engine(work)
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(loss * ranks.size())  # DeepSpeed takes the mean over ranks
+
+    def step(self) -> dict[str, float | None]:
+        norm = None
+        if not self.engine.zero_optimization() and not self.engine.fp16_enabled():  # DeepSpeed would clip, not tell
+            norm = nn.utils.clip_grad_norm_(self.trained, self.clip or float("inf")).item()
+        rate = self.engine.get_lr()[0]
+        self.engine.step()
+        if norm is None and self.engine.was_step_applied():
+            norm = float(self.engine.get_global_grad_norm())
+        return {"grad_norm": norm, "lr": rate}
+
+    def weights(self) -> dict[str, Tensor] | None:
+        found = models.merged_weights(self.model)  # every rank helps to gather
+        return found if ranks.first() else None
+
+    def save(self, folder: Path, **more) -> None:
+        self.engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False,
+                                    client_state={"random": torch.get_rng_state()})
+        if ranks.first():
+            torch.save({"ranks": ranks.size(), "stage": self.stage, **more}, folder / "trainer.pt")
+
+    def load(self, folder: Path) -> dict:
+        makers, stage = made_by(folder)
+        if not makers:
+            raise click.UsageError(f"{folder}: made by one process without DeepSpeed: leave out --launch and --zero")
+        if stage != self.stage:
+            raise click.UsageError(f"{folder}: made with --zero {stage}, not {self.stage}")
+        if self.universal:
+            ranks.share(lambda: make_universal(folder))
+        self.engine.load_checkpoint(str(folder), tag="universal" if self.universal else "deepspeed")
+        state = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+        return {name: value for name, value in state.items() if name not in ("ranks", "stage")}
+
+
+def made_by(checkpoint: Path) -> tuple[int, int | None]:
+    """How many ranks, and which stage of ZeRO, wrote the checkpoint; (0, None): one process without DeepSpeed."""
+    state = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True, mmap=True)
+    return state["ranks"], state.get("stage")
+
+
+def make_universal(checkpoint: Path) -> None:
+    """Write checkpoint/universal from checkpoint/deepspeed, by DeepSpeed's own converter."""
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", checkpoint / "deepspeed",
+               "--output_folder", checkpoint / "universal", "--inject_missing_state"]
+    alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    done = subprocess.run(command, capture_output=True, text=True, env=alone)
+    if done.returncode:
+        raise click.ClickException(f"{checkpoint}: made by {made_by(checkpoint)[0]} processes, and not to be taken "
+                                   f"over by {ranks.size()}: {done.stderr.strip().splitlines()[-1]}")
+
+
+# -- DeepSpeed -----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def entered(recipe: Recipe) -> Iterator[None]:
+    """The ranks meet; under ZeRO 3 models are dealt out as they are loaded."""
+    device = models.device_of(recipe.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    ranks.connect(device.type)
+    imported()
+    config = configuration(recipe)
+    try:
+        if config["zero_optimization"]["stage"] == 3:
+            from transformers.integrations import HfDeepSpeedConfig
+
+            alive = HfDeepSpeedConfig(config)  # from_pretrained asks whether there is one
+            yield
+            del alive
+        else:
+            yield
+        ranks.wait()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def imported():
+    """DeepSpeed, with its log on stderr, where it does not mix with ours."""
+    import deepspeed
+    from deepspeed.utils.logging import logger, set_log_level_from_string
+
+    for handler in logger.handlers:
+        handler.setStream(sys.stderr)
+    set_log_level_from_string("error")
+    warnings.simplefilter("ignore", FutureWarning)  # of what DeepSpeed calls: its authors' to mend
+    # It would look for compilers, and compile, for a minute, an op for sums over CPUs; gloo sums well enough.
+    deepspeed.ops.__compatible_ops__ = {}
+    return deepspeed
+
+
+def configuration(recipe: Recipe) -> dict:
+    """What DeepSpeed is told: the recipe's options under what --deepspeed FILE says. Raises UsageError."""
+    stage = recipe.zero if recipe.zero is not None else 3 if recipe.offload == "all" else 2
+    theirs = read_configuration(recipe) if recipe.deepspeed else {}
+    stage = theirs.get("zero_optimization", {}).get("stage", stage)
+    if recipe.offload != "none" and stage < (3 if recipe.offload == "all" else 1):
+        raise click.UsageError(f"--offload {recipe.offload} needs --zero {3 if recipe.offload == 'all' else 1} or more")
+    wanted = models.dtype_of(recipe.dtype, models.device_of(recipe.device))
+    zero = {"stage": stage}
+    if recipe.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if recipe.offload == "all":
+        zero["offload_param"] = {"device": "cpu"}
+    ours = {
+        # One "batch" is one pass over a pack, however many a step needs; `backward` says which is the last.
+        "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1,
+        "gradient_clipping": recipe.clip if stage or wanted == torch.float16 else 0.0,
+        "zero_optimization": zero,
+        # Without ZeRO, bf16 is autocast over float32 weights, as on one device: DeepSpeed's own strays there.
+        "bf16": {"enabled": wanted == torch.bfloat16 and stage > 0},
+        "fp16": {"enabled": wanted == torch.float16},
+        "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False,
+    }
+    if ours["fp16"]["enabled"] and models.device_of(recipe.device).type == "cpu":
+        raise click.UsageError("--dtype fp16: DeepSpeed has none on CPUs; bf16 it has")
+    return merged(ours, theirs)
+
+
+def read_configuration(recipe: Recipe) -> dict:
+    """The user's own configuration, less the sizes of batches, which the command line says. Raises UsageError."""
+    try:
+        theirs = orjson.loads(Path(recipe.deepspeed).read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise click.UsageError(f"{recipe.deepspeed}: not JSON ({error})") from error
+    if not isinstance(theirs, dict):
+        raise click.UsageError(f"{recipe.deepspeed}: not a JSON object")
+    for name, said in {"train_batch_size": f"--batch-size {recipe.batch_size}",
+                       "train_micro_batch_size_per_gpu": f"--pack-tokens {recipe.pack_tokens}",
+                       "gradient_accumulation_steps": "--batch-size and --pack-tokens"}.items():
+        value = theirs.pop(name, "auto")
+        if value != "auto" and (name, value) != ("train_batch_size", recipe.batch_size):
+            raise click.UsageError(f"{recipe.deepspeed}: {name} {value}: it is {said} here; leave it out")
+    chosen = theirs.get("optimizer", {}).get("params", {})
+    known = {"lr": recipe.lr, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
+    chosen |= {name: value for name, value in known.items() if chosen.get(name) == "auto"}
+    if "auto" in theirs.get("scheduler", {}).get("params", {}).values():
+        del theirs["scheduler"]  # --schedule, then
+    return theirs
+
+
+def merged(ours: dict, theirs: dict) -> dict:
+    """`theirs` over `ours`; their "auto" is what we say, or nothing."""
+    result = dict(ours)
+    for name, value in theirs.items():
+        if isinstance(value, dict):
+            below = ours.get(name)
+            result[name] = merged(below if isinstance(below, dict) else {}, value)
+        elif value != "auto":
+            result[name] = value
+    return result

@@ -1,0 +1,120 @@
+"""Decode completions of prompts under the guidance of a reward model: ARGS, best-of-n, best segments.
+
+in    {"prompt": "Human: hi\\n\\nAssistant:"}
+out   {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!"], "finish_reasons": ["stop"], "rewards": [1.3]}
+pipe  al-args sft rm prompts.jsonl --weight 1.5 | al-score toy:overall --as-field oracle | al-eval reward --field oracle
+"""
+
+from contextlib import closing
+
+import click
+from click.core import ParameterSource
+
+from al_args import settings
+from alignlib.cli import options
+from alignlib.records import fields
+
+OLD = {*fields.OF_COMPLETIONS, "condition"}  # goes with completions that a record had
+SETTINGS = tuple(settings.CHECKS)
+
+dtype = click.Choice(["auto", "fp32", "bf16", "fp16"])
+
+# What is looked for, and how; a grid's lines have the same names.
+search_options = options.stack(
+    click.option("--method", type=click.Choice([*settings.USES]), default="greedy",
+                 help="Token by token, or whole texts or segments by the language model, kept by their reward."),
+    click.option("-w", "--weight", type=options.Finite(), default=1.0,
+                 help="Of the reward, beside the logit (greedy, stochastic)."),
+    click.option("-k", "--topk", type=click.IntRange(min=1), default=10,
+                 help="Candidates a token: the most likely ones (greedy, stochastic)."),
+    click.option("-t", "--temperature", type=options.Finite(min=0), default=1.0,
+                 help="Of draws: of candidates (stochastic), of the language model (best-of-n, segment)."),
+    click.option("--margin", type=options.Finite(min=0),
+                 help="Leave out candidates whose logit trails the best one's by more; the reward model is not asked "
+                      "where one is left. From weight * (largest - smallest reward) on, greedy stays exact."),
+    click.option("--best-of", type=click.IntRange(min=1), default=8,
+                 help="Texts that are drawn for the one that is kept (best-of-n, segment)."),
+    click.option("--segment", type=click.IntRange(min=1), default=16, help="Tokens of a segment (segment)."),
+    click.option("--grid", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+                 help="Settings, a JSON object a line: {\"method\": .., \"weight\": ..}; one record for each."),
+)
+
+
+@options.command(reads=("prompt",), writes=("completions", "finish_reasons", "rewards", "completion_ids", "seconds",
+                                            "search"))
+@click.argument("lm")
+@click.argument("rm")
+@options.filter_options
+@search_options
+@click.option("-n", "number", type=click.IntRange(min=1), default=1, help="Completions a prompt.")
+@click.option("-m", "--max-new-tokens", type=click.IntRange(min=1), default=128, help="A completion is cut there.")
+@click.option("--stop", multiple=True, help="A text that ends a completion and is left out of it; may be repeated.")
+@click.option("--score-end", type=click.Choice(["token", "text"]),
+              help="How a candidate that ends the text is scored: as any token, or as the text that it ends.  "
+                   "[default: text for reward models that al-train-rm trained without --rm-eos]")
+@click.option("--ids", is_flag=True, help="Also the completions' token ids.")
+@click.option("--time", "timed", is_flag=True, help="Also seconds: each completion's share of the clock.")
+@click.option("--seed", type=options.Seed(), default=0, help="Of the draws.")
+@click.option("--max-prompt", type=click.IntRange(min=1),
+              help="Tokens of a prompt.  [default: what the shorter context leaves]")
+@click.option("--keep-prompt", type=click.Choice(["end", "start"]), default="end",
+              help="Which end of a too long prompt stays.")
+@click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
+              help="What a too long prompt does; counted in the summary.")
+@click.option("--window", type=click.IntRange(min=1), default=64, help="Records batched together.")
+@click.option("--batch-tokens", type=click.IntRange(min=1), default=16384,
+              help="Tokens that a model holds at once; the --best-of texts of one completion stay together.")
+@click.option("--lm-device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU if there is one.")
+@click.option("--rm-device", default="auto", help="The same for the reward model.")
+@click.option("--lm-dtype", type=dtype, default="auto", help="As al-sample's --dtype.")
+@click.option("--rm-dtype", type=dtype, default="auto", help="The same for the reward model.")
+def main(lm, rm, files, output, resume, on_error, rejects, shard, number, max_new_tokens, stop, ids, timed, seed, grid,
+         **given):
+    """Decode each prompt by the language model LM under the guidance of the reward model RM, of the same tokenizer.
+
+    Streams, a window of records at a time.
+    """
+    if not all(stop):
+        raise click.UsageError("--stop: an empty text would stop everything")
+    plain = settings.Search(**{name: given.pop(name) for name in SETTINGS})
+    searches = settings.read(grid, plain) if grid else [plain]
+    if grid:  # a resumed run must have the same settings, from whatever file or pipe
+        click.get_current_context().params["grid"] = searches
+    must_be_used(searches)
+    summary = options.Summary()
+    from al_args.decoder import Guide
+    from alignlib.decoding.draws import Sampling
+
+    guide = Guide(lm, rm, Sampling(max_new_tokens, stop=stop, seed=seed, plan=(1.0,) * number), searches, **given)
+
+    def finish(line, setting, draws):
+        record = {name: value for name, value in line.record.items() if name not in OLD}
+        record["completions"] = [draw.text for draw in draws]
+        record["finish_reasons"] = [draw.reason for draw in draws]
+        record["rewards"] = [draw.reward for draw in draws]
+        if ids:
+            record["completion_ids"] = [draw.ids for draw in draws]
+        if timed:
+            record["seconds"] = [draw.seconds for draw in draws]
+        return {**record, "search": setting.settings()} if grid else record
+
+    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=guide.prepare,
+                             model=(lm, rm), each=len(searches)) as stream:
+        with closing(guide.draws(stream)) as done:
+            for line, found in done:
+                stream.write(line, *(finish(line, *made) for made in zip(searches, found, strict=True)))
+        counts = {"completions": stream.written * number, **guide.counts()}
+        summary.count(**{name: amount for name, amount in counts.items() if amount or name == "tokens"})
+        summary.close(stream)
+
+
+def must_be_used(searches):
+    """Refuse options that would do nothing for any of the searches."""
+    context, methods = click.get_current_context(), {setting.method for setting in searches}
+    used = {"method"}.union(*(settings.USES[method] for method in methods))
+    if any(setting.by_token for setting in searches):
+        used.add("score_end")
+    for name in (*SETTINGS, "score_end"):
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE and name not in used:
+            option, named = f"--{name.replace('_', '-')}", ", ".join(sorted(methods))
+            raise click.UsageError(f"{option} does nothing for --method {named}")

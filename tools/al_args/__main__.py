@@ -1,0 +1,5 @@
+"""python -m al_args"""
+
+from al_args import main
+
+main()

@@ -1,0 +1,96 @@
+"""How to look for a completion that a reward model likes: the settings of al-args, and files of them. No torch here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import isfinite
+
+from alignlib.records import jsonl
+from alignlib.records.jsonl import DataError
+
+# What each method reads besides `method`.
+USES = {
+    "greedy": ("weight", "topk", "margin"),
+    "stochastic": ("weight", "topk", "margin", "temperature"),
+    "best-of-n": ("best_of", "temperature"),
+    "segment": ("best_of", "temperature", "segment"),
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """Token by token, of the `topk` most likely ones, by logit + weight * reward (Khanov et al. 2024, 2402.01694):
+
+    greedy       the best of them
+    stochastic   a draw from softmax(that / temperature)
+
+    Whole texts, `best_of` of them drawn by the language model at `temperature`, the one with the best reward kept:
+
+    best-of-n    once (Nakano et al. 2021, 2112.09332)
+    segment      after every `segment` tokens, from which all go on (blockwise best-of-K, Mudgal et al. 2023,
+                 2310.17022; Li et al. 2024, 2406.16306, draw such segments one by one until one is good enough)
+    """
+
+    method: str = "greedy"
+    weight: float = 1.0
+    topk: int = 10
+    temperature: float = 1.0
+    margin: float | None = None  # tokens whose logit is further below the best one's are no candidates
+    best_of: int = 8
+    segment: int = 16
+
+    @property
+    def by_token(self) -> bool:
+        return self.method in ("greedy", "stochastic")
+
+    def settings(self) -> dict:
+        """What a record is marked with: the method and all that it reads."""
+        return {"method": self.method, **{name: getattr(self, name) for name in USES[self.method]}}
+
+
+def _number(value: object, least: float, above: bool = False) -> str | None:
+    """What a number should be instead; None for a good one."""
+    good = type(value) in (int, float) and isfinite(value) and (value > least if above else value >= least)
+    bound = "" if least == -float("inf") else f" {'above' if above else 'of at least'} {least:g}"
+    return None if good else f"a number{bound}"
+
+
+def _count(value: object) -> str | None:
+    return None if type(value) is int and value >= 1 else "a whole number of at least 1"
+
+
+CHECKS: dict[str, Callable[[object], str | None]] = {
+    "method": lambda value: None if isinstance(value, str) and value in USES else f"one of {', '.join(USES)}",
+    "weight": lambda value: _number(value, -float("inf")),
+    "topk": _count,
+    "temperature": lambda value: _number(value, 0),
+    "margin": lambda value: None if value is None else _number(value, 0),
+    "best_of": _count,
+    "segment": _count,
+}
+
+
+def read(file: str, plain: Search) -> list[Search]:
+    """The settings in a file, one a line; what a line does not say is as in `plain`. Raises DataError."""
+    found: list[Search] = []
+    for line in jsonl.read_all([file], lambda record: change(plain, record)):
+        if line.data in found:
+            raise DataError(f"{line.where}: the same as an earlier line")
+        found.append(line.data)
+    if not found:
+        raise DataError(f"{file}: no settings")
+    return found
+
+
+def change(plain: Search, record: dict) -> Search:
+    """`plain` with what `record` says. Raises ValueError, naming the entry."""
+    for name, value in record.items():
+        if name not in CHECKS:
+            raise ValueError(f"{name}: no such setting; there are {', '.join(CHECKS)}")
+        if wanted := CHECKS[name](value):
+            shown = f'"{value}"' if isinstance(value, str) else f"{value:g}" if type(value) in (int, float) else None
+            raise ValueError(f"{name}: expected {wanted}, got {shown or jsonl.kind(value)}")
+    made = replace(plain, **record)
+    for name in record:
+        if name != "method" and name not in USES[made.method]:
+            raise ValueError(f"{name}: does nothing for method {made.method}")
+    return made

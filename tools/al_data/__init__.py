@@ -1,0 +1,110 @@
+"""A public data set, or the toy world -> records; and a new small model to begin with.
+
+    in:   {"chosen": "\\n\\nHuman: Hi\\n\\nAssistant: Hello.", "rejected": "\\n\\nHuman: Hi\\n\\nAssistant: Go."}
+    out:  {"prompt": "\\n\\nHuman: Hi\\n\\nAssistant:", "chosen": " Hello.", "rejected": " Go."}
+
+    al-data hh --from harmless-base/train.jsonl.gz | al-sft base -o sft
+"""
+
+import sys
+from collections import Counter
+
+import click
+
+from al_data import new_model, sets
+from al_data.write import sink_options, write
+from alignlib.cli import options
+from alignlib.records.fields import check
+from alignlib.records.jsonl import DataError, read_all
+from alignlib.toy import world
+
+
+@options.group(writes=("id", "prompt", "chosen", "rejected", "domain", "text", "label"))
+def main() -> None:
+    """Write records of a public data set, or of the toy world; or make a new small model.
+
+    The sets come from the Hugging Face Hub, or from local files in the form they are published in (--from). Rows that
+    hold nothing to learn from are left out and counted. Commands stream; --shuffle, --fraction, --skip-fraction and
+    oasst1 read all input first.
+    """
+
+
+@options.command(writes=("id", "prompt", "chosen", "rejected", "domain", "text", "label"), name="toy")
+@click.option("--task", type=click.Choice(world.TASKS), default="dialogue",
+              help="Help or harm, posts, or film reviews.")
+@click.option("--by", type=click.Choice(world.ORACLES), help="Prefer by this oracle instead of the task's own; also "
+              "written as the domain.")
+@click.option("--best-of", type=click.IntRange(1), metavar="N", help="A teacher's strength: chosen is the best of N "
+              "random answers, without noise.")
+@click.option("--labels", is_flag=True, help="Write text and label, for a classifier, instead of pairs.")
+@click.option("--split", type=click.Choice(world.SPLITS), default="train", help="Which part; no prompt is in both.")
+@click.option("--serve-judge", type=click.IntRange(0, 65535), metavar="PORT",
+              help="Write no records but serve the oracles as judges for al-label-ai until interrupted; 0: any port.")
+@sink_options
+def toy_command(task, by, best_of, labels, split, serve_judge, seed, limit, shuffle, only, output) -> None:
+    """Records of the toy world: a small seeded language whose quality `al-score toy:NAME` measures exactly.
+
+    Preferences are noisy: of two random answers the better one is chosen in 80 to 85 % of pairs. Without --limit 2000
+    records are written.
+    """
+    if serve_judge is not None:
+        return serve(serve_judge)
+    if labels and (by or only or best_of):
+        raise click.UsageError("--labels goes with none of --by, --best-of and --only")
+    if labels and task == "summary":
+        raise click.UsageError("--labels is for the tasks review and dialogue")
+    limit = 2000 if limit is None else limit
+    records = (world.labelled(task, split, seed, limit) if labels else
+               world.records(task, split, seed, limit, by or "", best_of or 0))
+    write(records, Counter(), seed, limit, shuffle, only, output)
+
+
+def serve(port: int) -> None:
+    """Serve the oracles, and say where on standard output."""
+    from al_data import toy_judge
+
+    try:
+        server = toy_judge.Server(port)
+    except OSError as error:
+        raise click.ClickException(f"--serve-judge {port}: {error.strerror}") from error
+    with server:
+        click.echo(f"http://127.0.0.1:{server.server_port}/v1")
+        sys.stdout.flush()
+        server.serve_forever()
+
+
+@options.command(may=("prompt", "chosen", "rejected", "completions", "text"), writes="a model folder; nothing else",
+                 name="new-model")
+@click.argument("folder", type=click.Path())
+@options.files
+@click.option("--size", type=click.Choice(list(new_model.SHAPES)), default="2m",
+              help="All parameters, embeddings included, within 15 % at 2048 tokens.")
+@click.option("--vocab-size", type=click.IntRange(new_model.LEAST_VOCABULARY), default=2048, help="Tokens, at most.")
+@click.option("--context", type=click.IntRange(1), default=512, help="The longest text, in tokens.")
+@click.option("--seed", type=options.Seed(), default=0, help="Of the weights.")
+def new_model_command(folder, files, size, vocab_size, context, seed) -> None:
+    """Make an untrained Llama in FOLDER, its byte-level BPE tokenizer trained on the texts of the records in FILES.
+
+    Reads all input first. The same records, options and seed make the same bytes.
+    """
+    target = options.new_folder(folder)
+    summary = options.Summary()
+
+    def texts(record: dict) -> list[str]:
+        check(record, "prompt", "messages", "chosen", "rejected", "completions", "text")
+        return list(new_model.texts(record))
+
+    options.must_exist(files)
+    corpus = []
+    for line in read_all(files, prepare=texts):
+        corpus += line.data
+        summary.count(records=1)
+    if not corpus:
+        raise DataError(f"{' '.join(files) or '<stdin>'}: no texts to train a tokenizer on")
+    parameters, tokens = new_model.create(target, corpus, size, vocab_size, context, seed)
+    summary.count(parameters=parameters, **{"tokens in the vocabulary": tokens})
+    summary.close()
+
+
+for command in (toy_command, *sets.COMMANDS, new_model_command):
+    main.add_command(command)

@@ -1,0 +1,5 @@
+"""python -m al_data"""
+
+from al_data import main
+
+main()

@@ -1,0 +1,117 @@
+"""Instructions and their answers -> records: ShareGPT, UltraChat, AlpacaEval, as published. See datasets.py.
+
+Prompts are dialogues in HH's form; an answer's white space at its ends is one space before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from al_data.texts import Row, answer, asked, number, objects, own, string, unmarked
+from alignlib.records.jsonl import Skip, kind
+
+HUMAN, ASSISTANT = ("human", "user", "prompter"), ("gpt", "assistant", "chatgpt", "bard", "bing")
+
+
+def sharegpt(row: dict, turns: int = 1) -> list[dict] | dict:
+    """{id, conversations: [{from, value}]} -> {id, prompt, chosen} of each of the first `turns` answers.
+
+    A later answer's prompt holds the turns before it. Chats that begin with the assistant are left out, as in the
+    AI-feedback study; a system's turn is no part of the prompt; where a speaker speaks twice the dialogue ends.
+    """
+    if "prompt" in row:
+        return own(row, "prompt", "chosen")
+    said = [(string(turn, "from"), string(turn, "value")) for turn in objects(row, "conversations")]
+    return dialogue(said, turns, row.get("id"))
+
+
+def teacher(row: dict) -> dict:
+    """{key, value}, an instruction of ShareGPT and GPT-4's or Claude's answers to it -> {prompt, chosen}.
+
+    The first answer counts, as in the AI-feedback study, which publishes one object {instruction: [answer]}.
+    """
+    if "prompt" in row:
+        return own(row, "prompt", "chosen")
+    answers = row.get("value")
+    if not isinstance(answers, list) or not answers or not isinstance(answers[0], str):
+        raise ValueError(f"expected a list of answers, got {kind(answers)}")
+    return dialogue([("human", string(row, "key")), ("gpt", answers[0])], 1)[0]
+
+
+def ultrachat(row: dict, turns: int = 1) -> list[dict] | dict:
+    """{prompt_id, messages: [{role, content}]} or {id, data: [text]} -> {id, prompt, chosen} as `sharegpt`."""
+    if "messages" in row:
+        said = [(string(turn, "role"), string(turn, "content")) for turn in objects(row, "messages")]
+        return dialogue(said, turns, row.get("prompt_id"))
+    if "prompt" in row:
+        return own(row, "prompt", "chosen")
+    texts = row.get("data")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("expected messages, or data: a list of texts")
+    said = [(("human", "gpt")[place % 2], text) for place, text in enumerate(texts)]
+    return dialogue(said, turns, row.get("id"))
+
+
+def dialogue(said: Iterable[tuple[str, str]], turns: int, name: object = None) -> list[dict]:
+    """(speaker, text) by turns -> a record for each of the first `turns` answers. Raises Skip where there is none."""
+    said = [(speaker, text) for speaker, text in said if speaker != "system"]
+    unmarked(*(text for _, text in said))
+    if said and said[0][0] in ASSISTANT:
+        raise Skip("begins with the assistant")
+    made: list[dict] = []
+    texts: list[str] = []
+    for speaker, text in said[:2 * turns]:
+        if speaker not in (ASSISTANT if len(texts) % 2 else HUMAN) or not text.strip():
+            break  # the dialogue is torn here
+        if len(texts) % 2:
+            number = f"-{len(made) + 1}" if made else ""
+            known = {"id": f"{name}{number}"} if isinstance(name, str) else {}
+            made.append({**known, "prompt": asked(*texts), "chosen": answer(text)})
+        texts.append(text.strip())
+    if not made:
+        raise Skip("no answer to a first question")
+    return made
+
+
+# -------------------------------------------------------------------------------- AlpacaEval
+
+
+def alpaca_eval(row: dict) -> dict:
+    """One of AlpacaEval's own files: instructions with outputs, or annotations.
+
+    {instruction, output, generator} -> {prompt, completions: [output], instruction, generator}: answers to compare
+    with, which its authors ask nobody to train on.
+    {instruction, output_1, output_2, preference, ...} -> {prompt, chosen, rejected, completions: [output_2, output_1],
+    winner, ...}: output_1 is the reference's, and `preference` 1 prefers it, 2 the other, 1.5 (once 0) neither; between
+    them it is 1 + the judge's probability for output_2, which becomes `win_probability`.
+    """
+    if "prompt" in row:
+        return own(row, "prompt")
+    kept = {name: value for name, value in row.items()
+            if name not in ("output", "output_1", "output_2", "preference") and not name.startswith("raw")}
+    record = {name: row[name] for name in row if name == "id"} | {"prompt": asked(string(row, "instruction"))}
+    if "output_1" not in row:
+        return {**record, "completions": [answer_as_is(row, "output")], **kept}
+    if row.get("preference") is None:
+        raise Skip("no preference")
+    preference = number(row, "preference") or 1.5
+    if not 1 <= preference <= 2:
+        raise ValueError(f"preference: expected 1 to 2, got {preference}")
+    pair = [answer_as_is(row, "output_2"), answer_as_is(row, "output_1")]
+    winner = None if preference == 1.5 else int(preference < 1.5)
+    if winner is not None:
+        record |= {"chosen": pair[winner], "rejected": pair[1 - winner]}
+    sure = preference in (1, 1.5, 2)
+    return {**record, "completions": pair, "winner": winner,
+            **({} if sure else {"win_probability": preference - 1}), **kept}
+
+
+def numbered(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows with ids alpaca-eval-0, alpaca-eval-1, ...: AlpacaEval knows its instructions by their order."""
+    for place, (where, row) in enumerate(rows):
+        yield where, {"id": f"alpaca-eval-{place}", **row}
+
+
+def answer_as_is(row: dict, name: str) -> str:
+    """An output with all its white space, after the one space: its length decides in the length-controlled win rate."""
+    return f" {string(row, name)}"

@@ -1,0 +1,167 @@
+"""Rows of data sets, as published: from local files and folders, or from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+
+from alignlib import hub
+from alignlib.records.jsonl import DataError, kind, open_input, read_all
+
+Row = tuple[str, dict]  # where it stands ("test.jsonl.gz:17"), and what it holds
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
+# What the files of a split are called, in the order of preference: some sets have no test part.
+SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "dev")}
+# Words in a file's name that do not tell what kind of rows it holds ("train-00000-of-00002.parquet").
+NO_KIND = {*SPLITS["train"], *SPLITS["test"], "of", "part", "shard", "jsonl", "json", "gz", "csv", "parquet", "txt"}
+
+
+class Unreachable(Exception):
+    """The Hub cannot be reached, and the set is not in the local cache."""
+
+
+def from_file(name: str) -> Iterator[Row]:
+    """The rows of one file, by its suffix; "-" is JSON Lines on standard input. Raises DataError with file:line."""
+    if name.endswith(".parquet"):
+        yield from _parquet(name)
+    elif name.endswith(".csv"):
+        yield from _csv(name)
+    elif name.endswith(".txt"):
+        yield name, {"text": Path(name).read_text(encoding="utf-8"), "label": Path(name).parent.name}
+    elif name.endswith(".wp_source"):  # a prompt a line
+        with open(name, encoding="utf-8") as lines:
+            yield from ((f"{name}:{number}", {"prompt": line}) for number, line in enumerate(lines, 1))
+    elif name.endswith(".json") and _is_array(name):
+        yield from _array(name)
+    else:
+        yield from ((line.where, line.record) for line in read_all([name]))
+
+
+def from_object(name: str) -> Iterator[Row]:
+    """The items of a file that is one object, as rows {key, value}; read whole. Raises DataError."""
+    content, shown = _loaded(name), "<stdin>" if name == "-" else name
+    if not isinstance(content, dict):
+        raise DataError(f"{shown}: expected an object, got {kind(content)}")
+    yield from ((f"{shown}: item {number}", {"key": key, "value": value})
+                for number, (key, value) in enumerate(content.items(), 1))
+
+
+def files_of(folder: str, split: str, kind_of: str = "") -> tuple[list[str], bool]:
+    """The files of a split in a folder, sorted, and whether their names tell: if none names a split, all are given.
+
+    kind_of: where some names have this part too ("prefs" of train_prefs, train_sft), only those count.
+
+    A name tells by a part that is train, test, ... ("pairs.test.jsonl", "train/pos/7.txt"). Texts (.txt) count
+    in folders named pos and neg, as in the IMDB archive. Raises ValueError if there are none of that split, or if the
+    files are of several kinds ("pairs.test.jsonl", "sft.test.jsonl"): together they would give records twice.
+    """
+    root = Path(folder)
+    found = [path for path in sorted(root.rglob("*")) if path.name.endswith(SUFFIXES)
+             or path.suffix == ".txt" and path.parent.name in ("pos", "neg")]
+    parts = {path: set(re.split(r"[^a-z]+", str(path.relative_to(root)).lower())) for path in found}
+    found = [path for path in found if kind_of in parts[path]] or found
+    if found and not any(parts[path] & {*SPLITS["train"], *SPLITS["test"]} for path in found):
+        chosen, told = found, False
+    else:
+        by_name = ([path for path in found if name in parts[path]] for name in SPLITS[split])
+        chosen, told = next(filter(None, by_name), []), True
+    if not chosen:
+        raise ValueError(f"{folder}: no {split} files here ({', '.join(SUFFIXES)})")
+    kinds = {" ".join(sorted(set(re.findall("[a-z]+", path.name.lower())) - NO_KIND)) for path in chosen}
+    if len(kinds) > 1:
+        raise ValueError(f"{folder}: several kinds of files here ({', '.join(sorted(kinds))}): give one file")
+    return [str(path) for path in chosen], told
+
+
+def from_hub(name: str, split: str, kind_of: str = "", **where: str) -> Iterator[Row]:
+    """The rows of a split ("train" | "test") of a set on the Hub; `where` goes to datasets.load_dataset.
+
+    kind_of: what the names of its splits end in ("prefs" of train_prefs). Raises Unreachable within seconds where
+    there is no network and nothing cached.
+    """
+    if not hub.answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # what is in the cache is still found
+    import datasets
+
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    try:
+        parts = datasets.load_dataset(name, **where)
+    except ConnectionError as error:
+        raise Unreachable(name) from error
+    wanted = [f"{candidate}_{kind_of}" if kind_of else candidate for candidate in SPLITS[split]]
+    part = next((candidate for candidate in wanted if candidate in parts), None)
+    if part is None:
+        raise ValueError(f"{name}: no {split} part, only {', '.join(parts)}")
+    for number, row in enumerate(parts[part], 1):
+        yield f"{name} {part}:{number}", row
+
+
+def from_hub_file(name: str, file: str, read: Callable[[str], Iterator[Row]]) -> Iterator[Row]:
+    """What `read` makes of one file of a set on the Hub. Raises Unreachable as `from_hub`."""
+    if not hub.answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        path = hf_hub_download(name, file, repo_type="dataset")
+    except LocalEntryNotFoundError as error:
+        raise Unreachable(name) from error
+    yield from read(path)
+
+
+def _is_array(name: str) -> bool:
+    with open_input(name) as handle:
+        return handle.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+
+
+def _array(name: str) -> Iterator[Row]:
+    """A .json file that is one array of objects; read whole."""
+    for number, row in enumerate(_loaded(name), 1):
+        if not isinstance(row, dict):
+            raise DataError(f"{name}: item {number}: expected an object, got {kind(row)}")
+        yield f"{name}: item {number}", row
+
+
+def _loaded(name: str) -> object:
+    """What a file holds that is one JSON value."""
+    with open_input(name) as handle:
+        content = handle.read()
+    try:
+        return orjson.loads(content.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{'<stdin>' if name == '-' else name}:{error.lineno}: broken JSON: {error}") from error
+
+
+def _csv(name: str) -> Iterator[Row]:
+    """A CSV file with a header. Texts may be long: the module's own limit of 128 KiB a field is lifted."""
+    csv.field_size_limit(1 << 30)
+    with open(name, encoding="utf-8-sig", newline="") as handle:
+        reader = csv.DictReader(handle, strict=True)
+        try:
+            for row in reader:
+                where = f"{name}:{reader.line_num}"
+                if None in row or None in row.values():
+                    raise DataError(f"{where}: not as many fields as the header names")
+                yield where, row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{name}:{reader.line_num + 1}: {error}") from error
+
+
+def _parquet(name: str) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(name) as file:
+            rows = (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
+            yield from ((f"{name}: row {number}", row) for number, row in enumerate(rows, 1))
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{name}: {error}") from error

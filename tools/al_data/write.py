@@ -1,0 +1,108 @@
+"""What al-data does with the records of any source: which of them, which of their fields, in what order, and where to.
+
+The options are those of every set and of the toy world; `write` takes them as they come.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from alignlib.cli import options
+from alignlib.records.jsonl import DataError, Skip, dumps
+
+ONLY = {"prompts": ("prompt",), "sft": ("prompt", "chosen"), "pref": ("prompt", "chosen", "rejected"),
+        "judge": ("prompt", "completions", "human_winner")}
+KEPT = ("id", "domain")  # stay with --only, where a record has them
+
+
+def sink_options(function: Callable) -> Callable:
+    """--limit, --shuffle, --seed, --only, -o."""
+    for option in (
+        options.output_option,
+        click.option("--only", type=click.Choice(list(ONLY)), help="Keep only these fields (and id, domain). judge: "
+                     "chosen and rejected as two completions, sides drawn at random, and human_winner."),
+        click.option("--seed", type=options.Seed(), default=0, help="Of the shuffle, the sides; of toy's draws."),
+        click.option("--shuffle", is_flag=True, help="In random order. Reads all input first."),
+        click.option("--limit", type=click.IntRange(0), help="At most this many records."),
+    ):
+        function = option(function)
+    return function
+
+
+def write(records: Iterable[dict], dropped: Counter[str], seed: int, limit: int | None, shuffle: bool,
+          only: str | None, output: str | None) -> None:
+    """Write the records as asked, and say how many there were and how many of them were left out, by reason."""
+    summary = options.Summary()
+    summary.count(records=0)
+    if shuffle:
+        records = list(records)
+        random.Random(seed).shuffle(records)
+    if only:
+        records = narrowed(records, only, random.Random(f"{seed} sides"), dropped)
+    with opened(output) as handle:
+        for record in islice(records, limit):
+            handle.write(dumps(record))
+            handle.flush()  # the next command of the pipe starts at once
+            summary.count(records=1)
+    summary.count(**{f"dropped ({reason})": count for reason, count in dropped.items()})
+    summary.close()
+
+
+def narrowed(records: Iterable[dict], only: str, sides: random.Random, dropped: Counter[str]) -> Iterator[dict]:
+    """The records with the fields that `--only` keeps; those without a preference are counted in `dropped`."""
+    for record in records:
+        try:
+            if only == "judge":
+                record = unlabelled(record, sides)
+            yield narrow(record, only)
+        except Skip as reason:
+            dropped[str(reason)] += 1
+
+
+def narrow(record: dict, only: str) -> dict:
+    """The fields that `--only` keeps. Raises DataError where one is missing, Skip where a tie has none to prefer."""
+    for name in ONLY[only]:
+        if name not in record:
+            if record.get("winner", 0) is None:
+                raise Skip("a tie")
+            raise DataError(f"--only {only}: the records of this set have no {name}")
+    return {name: value for name, value in record.items() if name in (*ONLY[only], *KEPT)}
+
+
+def unlabelled(record: dict, sides: random.Random) -> dict:
+    """chosen and rejected as `completions` in random order, for a judge who must not know; `human_winner` says it."""
+    if "chosen" not in record or "rejected" not in record:
+        return record
+    winner = sides.randrange(2)
+    pair = [record["chosen"], record["rejected"]]
+    return {**record, "completions": pair[::-1] if winner else pair, "human_winner": winner}
+
+
+@contextmanager
+def opened(output: str | None) -> Iterator[BinaryIO]:
+    """Standard output, or a file that gets its name once it is whole, so that Make never takes a torn one for done."""
+    if output in (None, "-"):
+        yield sys.stdout.buffer
+    elif os.path.exists(output) and not os.path.isfile(output):  # a device or a pipe
+        with open(output, "wb") as handle:
+            yield handle
+    elif not Path(output).resolve().parent.is_dir():
+        raise click.UsageError(f"{output}: no such folder")
+    else:
+        partial_file = Path(f"{output}.partial")
+        try:
+            with partial_file.open("wb") as handle:
+                yield handle
+            partial_file.replace(output)
+        finally:
+            partial_file.unlink(missing_ok=True)

@@ -1,0 +1,5 @@
+"""python -m al_eval"""
+
+from al_eval import main
+
+main()

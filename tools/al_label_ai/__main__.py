@@ -1,0 +1,5 @@
+"""python -m al_label_ai"""
+
+from al_label_ai import main
+
+main()

@@ -1,0 +1,224 @@
+"""A judge behind an OpenAI-compatible server: every answer is kept as it comes, and none is paid for twice.
+
+    judge = Remote("gpt-x", Server(None, concurrency=16, timeout=300, retries=5), cache=Cache("judge.cache"), ...)
+    for line, answers in judge.answers(stream): ...        # line.data: (record, what `prepare` made of its Calls)
+
+A judge of whatever kind (local_judge.py has two more) has `prepare(calls)`, `answers(stream)`, `counts()`.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+from al_label_ai.answers import Form
+from al_label_ai.cache import Cache, Said, key_of
+from al_label_ai.modes import Answer
+from al_label_ai.questions import Call, packaged
+from alignlib.records.jsonl import Line
+from alignlib.records.stream import Stream
+from alignlib.server.ahead import in_order
+from alignlib.server.client import Failure, Server, choice, usage
+
+BYTES_A_TOKEN = 4  # where nobody has counted
+REFUSALS = (400, 422)
+
+
+class Prices(NamedTuple):
+    """Of a million tokens, in whatever money; `budget` is how much of it this run may spend."""
+
+    prompt: float = 0.0
+    answer: float = 0.0
+    budget: float = float("inf")
+
+    def of(self, prompt_tokens: int, tokens: int) -> float:
+        return (prompt_tokens * self.prompt + tokens * self.answer) / 1e6
+
+
+class Remote:
+    """A server's `model`.
+
+    cache       where answers are kept; None: nowhere, and only calls that are in hand together are made once
+    parameters  of the requests: temperature, max_tokens, ...
+    structured  ask for the form's JSON schema, as long as the server takes one
+    again       how often an answer that cannot be read is asked for anew
+    window      records in hand
+    """
+
+    def __init__(self, model: str, server: Server, *, cache: Cache | None, parameters: dict, structured: bool,
+                 again: int, prices: Prices, window: int):
+        self.model, self.server, self.cache, self.prices = model, server, cache, prices
+        self.parameters, self.structured, self.again, self.window = parameters, structured, again, window
+        self.pending: dict[str, asyncio.Future[Said]] = {}  # the calls in hand
+        self.stopped: Failure | None = None  # why no more calls are made
+        self.spent = self.dearest = 0.0  # in all; for one call
+        # Is it known whether the server takes a schema, what a call costs? The call that finds out holds the lock.
+        self.taken, self.priced, self.probing = not structured, prices.budget == float("inf"), asyncio.Lock()
+        self.hits, self.used = 0, {"prompt_tokens": 0, "tokens": 0}
+        server.allow = self.allow
+
+    def prepare(self, calls: list[Call]) -> list[Call]:
+        return calls
+
+    # -- records -----------------------------------------------------------------------------------------
+
+    def answers(self, stream: Stream) -> Iterator[tuple[Line, list[Answer]]]:
+        """Every line with the answers to its calls, in order. Raises Failure once what is in hand has come in."""
+        with closing(in_order(self.until_stopped(stream), self.judge, self.window, self.close)) as done:
+            for line, future in done:
+                try:
+                    answers = future.result()
+                except Failure as error:
+                    if not self.stopped and stream.skip and not error.everything:
+                        stream.reject(line, ValueError(error.message))
+                    else:
+                        self.stop(error, line)
+                else:
+                    if not self.stopped:
+                        yield line, answers
+        if self.stopped:
+            raise self.stopped
+        stream.finish()
+
+    def until_stopped(self, stream: Stream) -> Iterator[Line]:
+        for line in stream.ahead():
+            yield line
+            if self.stopped:
+                return
+
+    def stop(self, error: Failure, line: Line) -> None:
+        """Begin no more calls: those under way are paid for, and still go into the cache."""
+        if not self.stopped:
+            self.stopped, self.server.retries = Failure(f"{line.where}: {error.message}", everything=True), 0
+
+    async def judge(self, line: Line) -> list[Answer]:
+        _, calls = line.data
+        return await asyncio.gather(*(self.ask(call) for call in calls))
+
+    # -- calls -------------------------------------------------------------------------------------------
+
+    async def ask(self, call: Call) -> Answer:
+        """The answer, asked for anew, with what came before, where it cannot be read. Raises Failure."""
+        messages = call.messages
+        for _ in range(1 + self.again):
+            said = await self.said(messages, call.form)
+            try:
+                return Answer(read(said, call.form))
+            except ValueError:
+                messages = [*messages, {"role": "assistant", "content": said.text.strip() or "..."},
+                            {"role": "user", "content": packaged("again").strip()}]
+        return Answer(None, said.text)
+
+    async def said(self, messages: list[dict], form: Form) -> Said:
+        """From the cache, from a call in hand, or from the server."""
+        key = key_of(self.request(messages, form))
+        if said := self.known(messages, form):
+            self.hits += 1
+            return said
+        if key in self.pending:
+            self.hits += 1
+            return await self.pending[key]
+        self.pending[key] = asyncio.ensure_future(self.pay(messages, form))
+        try:
+            return await self.pending[key]
+        finally:
+            self.pending.pop(key, None)
+
+    def known(self, messages: list[dict], form: Form) -> Said | None:
+        """From the cache: the answer to a structured request, or to the plain one it fell back to."""
+        forms = (form, None) if self.structured else (None,)
+        found = (self.cache.get(key_of(self.request(messages, one))) for one in forms) if self.cache else ()
+        return next(filter(None, found), None)
+
+    async def pay(self, messages: list[dict], form: Form) -> Said:
+        """Ask the server. The first call of all goes alone where it finds something out; the others wait for that."""
+        if not (self.taken and self.priced):
+            async with self.probing:
+                if not self.taken:
+                    return await self.probe(messages, form)
+                if not self.priced:
+                    return await self.call(messages, form)
+        return await self.call(messages, form)
+
+    async def probe(self, messages: list[dict], form: Form) -> Said:
+        try:
+            said = await self.call(messages, form)
+        except Failure as error:
+            if error.status not in REFUSALS:
+                raise
+            said = await self.call(messages, None)  # was it the schema that the server did not take?
+            self.structured = False
+        self.taken = True
+        return said
+
+    async def call(self, messages: list[dict], form: Form | None) -> Said:
+        request = self.request(messages, form)
+        said = await self.server.ask("chat", wire(request), lambda body: answered(body, messages))
+        if self.cache:
+            self.cache.put(key_of(request), self.model, said)
+        price = self.prices.of(said.prompt_tokens, said.tokens)
+        self.spent, self.dearest, self.priced = self.spent + price, max(self.dearest, price), True
+        self.used["prompt_tokens"] += said.prompt_tokens
+        self.used["tokens"] += said.tokens
+        return said
+
+    def request(self, messages: list[dict], form: Form | None) -> dict:
+        schema = {"response_format": form.response_format} if form and self.structured else {}
+        return {"model": self.model, "messages": messages, **self.parameters, **schema}
+
+    def allow(self, request: dict) -> None:
+        """Before every try of a call. Raises Failure where there is to be none.
+
+        A call under way may cost what the dearest one did, and is reckoned with, so that the budget holds.
+        """
+        if self.stopped:
+            raise Failure("stopped", everything=True)
+        price = max(self.dearest, self.prices.of(estimate(request["messages"]), 0))
+        if self.spent + (self.server.flying + 1) * price > self.prices.budget:
+            raise Failure(f"the budget of {self.prices.budget:g} is spent: a call is about {price:.3g}",
+                          everything=True)
+
+    async def close(self) -> None:
+        await self.server.close()
+        if self.cache:
+            self.cache.close()
+
+    def counts(self) -> dict[str, float]:
+        money = {"spent": round(self.spent, 6)} if self.prices.prompt or self.prices.answer else {}
+        return {**self.used, **self.server.counts, "cache_hits": self.hits, **money}
+
+    # -- beforehand --------------------------------------------------------------------------------------
+
+    def cost(self, call: Call) -> tuple[str, int]:
+        """The call's name, and the tokens of its prompt, about: 0 where the answer is in the cache."""
+        known = self.known(call.messages, call.form)
+        return key_of(self.request(call.messages, call.form)), 0 if known else estimate(call.messages)
+
+
+def read(said: Said, form: Form) -> dict:
+    """The parts of an answer. Raises ValueError; for one that was cut too: "Score: 1" may have become 10."""
+    if said.reason == "length":
+        raise ValueError("cut")
+    return form.read(said.text)
+
+
+def answered(body: dict, messages: list[dict]) -> Said:
+    """Raises ValueError for garbage, an empty answer included, and Failure for what is no answer."""
+    text, reason = choice(body)
+    if not text.strip() and reason != "length":
+        raise ValueError("choices[0]: empty")
+    prompt_tokens, tokens = usage(body)
+    if prompt_tokens is None or tokens is None:
+        prompt_tokens, tokens = estimate(messages), len(text.encode()) // BYTES_A_TOKEN + 1
+    return Said(text, reason, prompt_tokens, tokens)
+
+
+def wire(request: dict) -> dict:
+    """The request as the client takes it: parameters that it does not know go into the body as they are."""
+    plain = {name: request[name] for name in ("model", "messages")}
+    return {**plain, "extra_body": {name: value for name, value in request.items() if name not in plain}}
+
+
+def estimate(messages: list[dict]) -> int:
+    """About how many tokens a prompt has."""
+    return sum(len(message["content"].encode()) // BYTES_A_TOKEN + 4 for message in messages)

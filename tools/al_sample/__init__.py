@@ -1,0 +1,179 @@
+"""Sample completions of prompts from a policy.
+
+in    {"prompt": "Human: hi\\n\\nAssistant:"}
+out   {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!", " Hm"], "finish_reasons": ["stop", "length"]}
+pipe  al-sample sft -n 4 prompts.jsonl | al-score rm > scored.jsonl
+"""
+
+from contextlib import closing
+
+import click
+from click.core import ParameterSource
+
+from alignlib.cli import options
+from alignlib.decoding import conditions
+from alignlib.records import fields
+from alignlib.training import recipe
+
+OLD = {*fields.OF_COMPLETIONS, "condition"}  # goes with completions that a record had
+
+# Options that only some backends can do anything about.
+TAKEN_BY = {
+    **dict.fromkeys(("batch_tokens", "device", "timed", "contrastive"), ("hf",)),
+    **dict.fromkeys(("top_k", "logps", "ids", "max_prompt", "keep_prompt", "on_long", "dtype"), ("hf", "vllm")),
+    **dict.fromkeys(("tensor_parallel", "data_parallel", "gpu_memory", "max_model_len"), ("vllm",)),
+    **dict.fromkeys(("base_url", "api", "concurrency", "timeout", "retries"), ("openai",)),
+}
+WINDOWS = {"hf": 64, "vllm": 1024, "openai": 64}
+
+backend_options = options.stack(
+    click.option("--backend", type=click.Choice(["hf", "vllm", "openai"]), default="hf",
+                 help="What runs the model: this command, vLLM, or a server."),
+    click.option("--window", type=click.IntRange(min=1),
+                 help="Records batched together (hf), or read ahead of the one to be written (vllm, openai).  "
+                 "[default: 64; vllm: 1024]"),
+    click.option("--batch-tokens", type=click.IntRange(min=1), default=16384, help="hf: tokens on the device at once."),
+    click.option("--tensor-parallel", type=click.IntRange(min=1), default=1, help="vllm: GPUs that share one model."),
+    click.option("--data-parallel", type=click.IntRange(min=1), default=1, help="vllm: models, each on its own GPUs."),
+    click.option("--gpu-memory", type=options.Finite(0, 1, min_open=True),
+                 help="vllm: the share of a GPU to take.  [default: vLLM's]"),
+    click.option("--max-model-len", type=click.IntRange(min=2),
+                 help="vllm: tokens of prompt and completion.  [default: the model's context]"),
+    click.option("--base-url", metavar="URL",
+                 help="openai: the server.  [default: $OPENAI_BASE_URL, or OpenAI's]"),
+    click.option("--api", type=click.Choice(["auto", "completions", "chat"]), default="auto",
+                 help="openai: auto is chat for messages, completions for a prompt."),
+    click.option("--concurrency", type=click.IntRange(min=1), default=16, help="openai: calls at a time."),
+    click.option("--timeout", type=options.Finite(0, min_open=True), default=300.0, help="openai: seconds a call."),
+    click.option("--retries", type=click.IntRange(min=0), default=5,
+                 help="openai: of a call that was refused in passing, dropped, late or answered with garbage."),
+)
+
+
+@options.command(reads=("prompt",), writes=("completions", "finish_reasons", "completion_ids", "temperatures",
+                                            "condition", "logps", "logps_temperature", "seconds"))
+@click.argument("model")
+@options.filter_options
+@click.option("-n", "number", type=click.IntRange(min=1), default=1, help="Completions a prompt (and temperature).")
+@click.option("-t", "--temperature", "temperatures", type=options.Finite(min=0), multiple=True, default=(1.0,),
+              help="May be given several times; 0 is greedy.")
+@click.option("--greedy", is_flag=True, help="The same as --temperature 0.")
+@click.option("--top-p", type=options.Finite(0, 1, min_open=True), default=1.0, help="Nucleus sampling.")
+@click.option("--top-k", type=click.IntRange(min=0), default=0,
+              help="Of the K most likely tokens; 0: of all. Not openai.")
+@click.option("--contrastive", type=options.Finite(0, 1), metavar="ALPHA",
+              help="Contrastive search, which draws nothing: of --top-k candidates the one with the best (1 - ALPHA) * "
+                   "probability - ALPHA * likeness to the text before it. Only hf.")
+@click.option("-m", "--max-new-tokens", type=click.IntRange(min=1), default=128,
+              help="A completion is cut there.")
+@click.option("--stop", multiple=True, help="A text that ends a completion and is left out of it; may be repeated.")
+@click.option("--condition", default=None, metavar="TEXT", help="To put before each prompt, for sampling only; of "
+              "al-train-alt's models also best, tag:N (1 is the best), or exemplars: one a prompt, drawn.")
+@click.option("--logps", is_flag=True,
+              help="Also ids, and the log-probability of each completion given the bare prompt. Not openai.")
+@click.option("--ids", is_flag=True, help="Also the completions' token ids. Not openai.")
+@click.option("--time", "timed", is_flag=True, help="Also seconds: each completion's share of its batch's. Only hf.")
+@click.option("--seed", type=options.Seed(), default=0, help="Of the draws.")
+@click.option("--max-prompt", type=click.IntRange(min=1),
+              help="Tokens of a prompt. Not openai.  [default: what the context leaves]")
+@click.option("--keep-prompt", type=click.Choice(["end", "start"]), default="end",
+              help="Which end of a too long prompt stays. Not openai.")
+@click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
+              help="What a too long prompt does; counted in the summary. Not openai.")
+@recipe.device_options
+@backend_options
+def main(model, files, output, resume, on_error, rejects, shard, number, temperatures, greedy, stop, condition, logps,
+         ids, timed, backend, window, **given):
+    """Sample completions of each prompt from the policy MODEL: a folder, a name on the Hub, or a server's name for it.
+
+    Streams: hf a window of records at a time, vllm and openai each record as it is done.
+    """
+    must_be_taken(backend)
+    if not all(stop):
+        raise click.UsageError("--stop: an empty text would stop everything")
+    if greedy and asked_for("temperatures"):
+        raise click.UsageError("--greedy is --temperature 0: give one of the two")
+    if given["contrastive"] is not None:
+        must_be_contrastive(number, greedy, logps, given["top_k"])
+    summary = options.Summary()
+    plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
+    chosen = None if condition is None else conditions.asked(condition, model, given["seed"])
+    given |= {"condition": chosen, "logps": logps, "window": window or WINDOWS[backend]}
+    sampler = load(backend, model, plan, stop, given)
+
+    def finish(line, draws):
+        record = {name: value for name, value in line.record.items() if name not in OLD}
+        record["completions"] = [draw.text for draw in draws]
+        record["finish_reasons"] = [draw.reason for draw in draws]
+        if ids or logps:  # log-probabilities are of these ids: their text may encode to others
+            record["completion_ids"] = [draw.ids for draw in draws]
+        if len(set(plan)) > 1:
+            record["temperatures"] = list(plan)
+        if timed:
+            record["seconds"] = [draw.seconds for draw in draws]
+        if chosen:
+            record["condition"] = chosen.of(record)
+        if logps:
+            record["logps"] = sampler.logps(record, draws)
+            record |= {"logps_temperature": sampler.how.scale} if sampler.how.scale != 1 else {}
+        return record
+
+    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=sampler.prepare,
+                             model=model) as stream:
+        with closing(sampler.draws(stream)) as done:
+            for line, draws in done:
+                stream.write(line, finish(line, draws))
+        counts = {"tokens": 0, "completions": stream.written * len(plan), **sampler.counts()}
+        summary.count(**{name: amount for name, amount in counts.items() if amount})
+        summary.close(stream)
+
+
+def asked_for(name):
+    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
+def must_be_taken(backend):
+    """Refuse options that would do nothing."""
+    for parameter in click.get_current_context().command.params:
+        takers = TAKEN_BY.get(parameter.name, (backend,))
+        if backend not in takers and asked_for(parameter.name):
+            raise click.UsageError(f"{parameter.opts[-1]} is not for --backend {backend}")
+
+
+def must_be_contrastive(number, greedy, logps, top_k):
+    """Refuse what contrastive search has no use for, or lacks."""
+    useless = {"--temperature": asked_for("temperatures"), "--greedy": greedy, "--top-p": asked_for("top_p"),
+               "-n": number > 1}
+    for name in filter(useless.get, useless):
+        raise click.UsageError(f"{name} does nothing for --contrastive, which draws nothing")
+    if not top_k:
+        raise click.UsageError("--contrastive needs --top-k: the candidates a token, 5 to 10 say")
+    if logps:
+        raise click.UsageError("--logps is not for --contrastive: pipe to al-score --logps")
+
+
+def load(backend, model, plan, stop, given):
+    """The backend's sampler; `given` holds all the options that it may take."""
+    from alignlib.decoding.draws import Sampling
+
+    how = Sampling(given["max_new_tokens"], given["top_k"], given["top_p"], stop, given["seed"], plan,
+                   given["contrastive"])
+
+    def take(*names):
+        return {name: given[name] for name in names}
+
+    prompts = take("condition", "logps", "window", "dtype", "max_prompt", "keep_prompt", "on_long")
+    if backend == "hf":
+        from al_sample import backend_hf
+
+        return backend_hf.Sampler(model, how, **prompts, **take("batch_tokens", "device"))
+    if backend == "vllm":
+        from al_sample import backend_vllm
+
+        own = take("tensor_parallel", "data_parallel", "gpu_memory", "max_model_len")
+        return backend_vllm.Sampler(model, how, **prompts, **own)
+    from al_sample import backend_server
+    from alignlib.server import client
+
+    asked = client.Server(given["base_url"], **take("concurrency", "timeout", "retries"))
+    return backend_server.Sampler(model, how, asked, **take("condition", "window", "api"))

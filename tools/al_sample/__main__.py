@@ -1,0 +1,5 @@
+"""python -m al_sample"""
+
+from al_sample import main
+
+main()

@@ -1,0 +1,113 @@
+"""The sampler of --backend openai: any server with OpenAI's completions or chat completions."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+
+from alignlib.decoding.conditions import Condition
+from alignlib.decoding.draws import Draw, Sampling, seed_of, stop_place
+from alignlib.records import fields
+from alignlib.records.jsonl import Line
+from alignlib.records.stream import Stream
+from alignlib.server.ahead import in_order
+from alignlib.server.client import Failure, Server, choice, usage
+
+SEED_BITS = 31  # servers keep seeds in integers of different sizes
+REFUSALS = (400, 422)
+
+
+class Sampler:
+    """Draws from a server's `model`. How often a prompt is asked for all its completions is the server's to say."""
+
+    def __init__(self, model: str, how: Sampling, server: Server, *, condition: Condition | None, api: str,
+                 window: int):
+        self.model, self.how, self.server, self.condition, self.api = model, how, server, condition, api
+        self.window = window
+        self.most = max(how.plan.count(temperature) for temperature in how.plan)  # completions a call
+        self.used = {"prompt_tokens": 0, "tokens": 0}
+
+    def prepare(self, record: dict) -> tuple[str, dict]:
+        """The API to ask, and the request's part that says what about."""
+        fields.require(record, "prompt")
+        if "messages" in record and self.api == "completions":
+            raise ValueError("messages: --api completions takes a prompt")
+        condition = self.condition.of(record) if self.condition else ""
+        if "messages" in record and condition:
+            raise ValueError("messages: a condition goes before a plain prompt only")
+        if "messages" in record:
+            return "chat", {"messages": record["messages"]}
+        prompt = condition + record["prompt"]
+        if self.api == "chat":
+            return "chat", {"messages": [{"role": "user", "content": prompt}]}
+        return "completions", {"prompt": prompt}
+
+    def draws(self, stream: Stream) -> Iterator[tuple[Line, list[Draw]]]:
+        with closing(in_order(stream.ahead(), self.sample, self.window, self.server.close)) as done:
+            for line, future in done:
+                try:
+                    draws = future.result()
+                except Failure as error:
+                    if error.everything or not stream.skip:
+                        error.message = f"{line.where}: {error.message}"
+                        raise
+                    stream.reject(line, ValueError(error.message))
+                else:
+                    yield line, draws
+        stream.finish()
+
+    async def sample(self, line: Line) -> list[Draw]:
+        """All the completions of a record; those of one temperature together."""
+        groups: dict[float, list[Draw]] = {}
+        draws = [Draw(line.index, i, [], t, where=line.where) for i, t in enumerate(self.how.plan)]
+        for draw in draws:
+            groups.setdefault(draw.temperature, []).append(draw)
+        await asyncio.gather(*(self.fill(*line.data, group) for group in groups.values()))
+        return draws
+
+    async def fill(self, api: str, about: dict, draws: list[Draw]) -> None:
+        """Ask until every draw of one temperature is done: a server may give fewer than are asked for."""
+        while draws:
+            asked = min(len(draws), self.most)
+            try:
+                choices = await self.server.ask(api, self.request(about, draws[0], asked), self.read)
+            except Failure as error:
+                if asked == 1 or error.status not in REFUSALS:
+                    raise
+                self.most = 1  # it may be `n` that the server does not take
+                continue
+            for draw, (text, reason) in zip(draws, choices, strict=False):
+                draw.text, draw.reason = text, reason
+            draws = draws[len(choices):]
+
+    def request(self, about: dict, first: Draw, count: int) -> dict:
+        seed = seed_of(self.how.seed, first.record, first.number, SEED_BITS)
+        request = {"model": self.model, **about, "max_tokens": self.how.max_new_tokens, "seed": seed,
+                   "temperature": first.temperature}
+        # What is the default goes unsaid: some servers refuse whatever they do not know.
+        if count > 1:
+            request["n"] = count
+        if self.how.top_p < 1:
+            request["top_p"] = self.how.top_p
+        if self.how.stop:
+            request["stop"] = list(self.how.stop)
+        return request
+
+    def read(self, body: dict) -> list[tuple[str, str]]:
+        """Texts and reasons of an answer's choices.
+
+        Raises ValueError for garbage, and Failure for an answer that is no completion.
+        """
+        made = [choice(body)]  # which sees to it that there are choices
+        made += [choice(body, i) for i in range(1, len(body["choices"]))]
+        for name, count in zip(self.used, usage(body), strict=True):
+            self.used[name] += count or 0
+        return [self.ended(text, reason) for text, reason in made]
+
+    def ended(self, text: str, reason: str) -> tuple[str, str]:
+        """A stop string ends the text and is left out, whether the server sees to it or not."""
+        place = stop_place(text, self.how.stop)
+        return (text, reason) if place is None else (text[:place], "stop")
+
+    def counts(self) -> dict[str, int]:
+        return {**self.used, **self.server.counts}
+

@@ -1,0 +1,154 @@
+"""The sampler of --backend vllm: vLLM's engine, asked completion by completion.
+
+Prompts go in as the ids that the built-in sampler would see, and texts are made from the ids that come out, as it does.
+Each completion has a seed of its own, so that no draw depends on its company.
+
+Log-probabilities are the engine's own. In its mode "raw_logprobs" they are those of the model before temperature, top-k
+and top-p; in "processed_logprobs", those of what was drawn from: with a temperature and nothing cut off, softmax(logits
+/ temperature), what al-score computes. What ended a completion is counted in, whichever of the model's ends it was.
+"""
+
+import asyncio
+import importlib.util
+import math
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing, redirect_stdout
+
+import click
+
+from alignlib.cli.exits import Terminated
+from alignlib.decoding.conditions import Condition
+from alignlib.decoding.draws import Draw, Sampling, cut, limits, prompt_ids, seed_of
+from alignlib.models import load
+from alignlib.models.policy import context_of
+from alignlib.records.jsonl import Line
+from alignlib.records.stream import Stream
+from alignlib.server.ahead import in_order
+
+SEED_BITS = 63  # the engine's are signed 64-bit integers, and -1 is none
+DTYPES = {"auto": "bfloat16", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}  # auto: the built-in one's
+COOLEST, WARMEST = 0.01, 2.0  # it takes nothing warmer, and makes this of anything cooler
+
+
+class Sampler:
+    """Draws from the policy at `model`, on as many GPUs as `tensor_parallel` times `data_parallel`."""
+
+    def __init__(self, model: str, how: Sampling, *, condition: Condition | None, logps: bool, window: int, dtype: str,
+                 tensor_parallel: int, data_parallel: int, gpu_memory: float | None, max_model_len: int | None,
+                 **prompts):
+        must_do(how, condition, logps)
+        if importlib.util.find_spec("vllm") is None:
+            raise click.UsageError("--backend vllm needs vLLM: pip install 'align-tools[vllm]'")
+        if load.adapter_base(model):
+            raise click.UsageError(f"{model}: an adapter; --backend vllm needs a whole model")
+        config, tokenizer = load.config_of(model), load.load_tokenizer(model)
+        if load.is_classifier(model):
+            raise click.UsageError(f"{model}: a reward model (sequence classifier); a policy is needed here")
+        context = min(context_of(config), max_model_len or sys.maxsize)
+        self.encoder = load.encoder_of(config, tokenizer, **limits(context, how, **prompts))
+        self.how, self.condition, self.with_logps, self.window = how, condition, logps, window
+        self.tokens = 0
+        chosen = {"max_model_len": max_model_len, "gpu_memory_utilization": gpu_memory}
+        self.engine = start(
+            model=model, dtype=DTYPES[dtype], tensor_parallel_size=tensor_parallel, data_parallel_size=data_parallel,
+            logprobs_mode="raw_logprobs" if how.scale == 1 else "processed_logprobs", disable_log_stats=True,
+            **{name: value for name, value in chosen.items() if value})
+
+    def prepare(self, record: dict) -> list[int]:
+        return prompt_ids(self.encoder, record, self.condition)
+
+    def draws(self, stream: Stream) -> Iterator[tuple[Line, list[Draw]]]:
+        ahead = in_order(stream.ahead(), self.sample, self.window, self.close)
+        with closing(ahead) as done, redirect_stdout(sys.stderr):  # the stream has its own way out by now
+            for line, future in done:
+                if error := future.exception():
+                    raise RuntimeError(f"{line.where}: {error}") from error
+                yield line, future.result()
+        stream.finish()
+
+    async def sample(self, line: Line) -> list[Draw]:
+        draws = [Draw(line.index, i, line.data, t, where=line.where) for i, t in enumerate(self.how.plan)]
+        await asyncio.gather(*map(self.fill, draws))
+        return draws
+
+    async def fill(self, draw: Draw) -> None:
+        from vllm.inputs import tokens_input
+
+        prompt, name = tokens_input(draw.prompt), f"{draw.record}-{draw.number}"
+        async for output in self.engine.generate(prompt, self.parameters(draw), name):
+            (made,) = output.outputs
+        if made.finish_reason not in ("stop", "length"):
+            raise RuntimeError(f"the engine ended it with {made.finish_reason}")
+        draw.ids, draw.reason = list(made.token_ids), made.finish_reason
+        self.tokens += len(draw.ids)
+        if made.finish_reason == "stop" and not isinstance(made.stop_reason, str):
+            draw.ids.pop()  # the token that ended it; a string that did is cut off below
+        cut(draw, self.encoder, self.how.stop)
+        if self.with_logps:
+            if not math.isfinite(made.cumulative_logprob):
+                raise FloatingPointError("the model's log-probabilities are not finite")
+            draw.logp = made.cumulative_logprob
+
+    def parameters(self, draw: Draw):
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        how = self.how
+        return SamplingParams(
+            temperature=draw.temperature, top_p=how.top_p, top_k=how.top_k, max_tokens=how.max_new_tokens,
+            seed=seed_of(how.seed, draw.record, draw.number, SEED_BITS), stop=list(how.stop),
+            detokenize=bool(how.stop), logprobs=0 if self.with_logps else None,
+            output_kind=RequestOutputKind.FINAL_ONLY)
+
+    def logps(self, record: dict, draws: list[Draw]) -> list[float]:
+        return [draw.logp for draw in draws]
+
+    def counts(self) -> dict[str, int]:
+        return {"tokens": self.tokens, **self.encoder.cut}
+
+    async def close(self) -> None:
+        self.engine.shutdown()
+
+
+def must_do(how: Sampling, condition: Condition | None, logps: bool) -> None:
+    """Refuse what the engine would do otherwise than it is said, or not at all. Raises UsageError."""
+    for temperature in how.plan:
+        if temperature and not COOLEST <= temperature <= WARMEST:
+            raise click.UsageError(f"--temperature {temperature:g}: vLLM takes 0, or {COOLEST:g} to {WARMEST:g}")
+    if logps and (condition is not None or how.stop):
+        option = "--stop" if how.stop else "--condition"
+        raise click.UsageError(f"--logps with {option}: vLLM's are of what it drew; pipe to al-score --logps")
+    if logps and how.scale != 1 and (how.top_k or how.top_p < 1):
+        raise click.UsageError("--logps: vLLM's at a temperature are cut by top-p and top-k; pipe to al-score --logps")
+
+
+def start(**arguments):
+    """vLLM's engine; data parallelism takes the asynchronous one, the only that balances several itself.
+
+    It logs to standard output, which is for records: from here on all but the records goes to stderr.
+    """
+    sys.stdout.flush()
+    records = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for its processes, and libraries that know no Python
+    sys.stdout = os.fdopen(records, "w")
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # A fork would hold on to the records' way out, whose reader then never sees its end.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    signal.signal(signal.SIGTERM, terminate)  # the engine's processes must not outlive this one
+
+    with redirect_stdout(sys.stderr):
+        from vllm import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        # Its defaults for offline work: larger batches than a server's.
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
+
+
+def terminate(*_) -> None:
+    raise Terminated("terminated")

@@ -1,0 +1,291 @@
+"""ALT's data pool: completions with feedback, sorted into classes, drawn evenly, each under the condition of its class.
+
+    {"prompt": "Q", "completions": [" a", " b"], "rewards": [0.2, 1.5]}        two quantiles, --mode rm
+      -> {"prompt": "Q", "condition": "Excellent. input: ", "completions": [" b"], ...}
+         {"prompt": "Q", "condition": "Horrible. input: ", "completions": [" a"], ...}
+
+The classes, best first, are quantiles of the rewards (rm, quark), a judge's categories (lmc, steerlm) or its scores
+(lmu). Source: ALT (arXiv 2407.16970) and Quark (arXiv 2205.13636). Where the authors' code is otherwise:
+
+- A prompt with fewer completions than quantiles is left out and counted; there all of them got the worst tag.
+- Draws and drops are keyed by seed and record, not by the order of the world, and what fills a shortfall is drawn as
+  the rest is; there it was the first in the pool.
+- A feedback that is no category is an error; there it was drawn where others fell short, and trained on.
+- Adding to a pool that holds a prompt already works; there it crashed for some pools.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from alignlib.records import fields
+from alignlib.records.jsonl import DataError
+
+MODES = ("rm", "quark", "lmc", "lmu", "steerlm")
+BY_REWARD = ("rm", "quark")
+NEEDS = {"rm": ("rewards",), "quark": ("rewards",), "lmc": ("feedbacks",), "steerlm": ("feedbacks",),
+         "lmu": ("feedbacks", "scores")}
+# What stands before a prompt, the tag's place in it.
+CONDITIONS = {"rm": "{} input: ", "quark": "{}", "lmc": "{}.\n\n", "steerlm": "{}.\n\n", "lmu": "feedback: {} input: "}
+TAGS = {
+    "feedback": ("Excellent.", "Good.", "Mediocre.", "Bad.", "Horrible."),
+    "toxicity": ("Lowest Toxicity", "Low-Moderate Toxicity", "Moderate Toxicity", "High-Moderate Toxicity",
+                 "Maximum Toxicity"),
+    "categories": ("Harmless and very helpful", "Harmless and helpful", "Harmless and not helpful", "Harmful"),
+    "attributes": ("harmful:0,helpful:2", "harmful:0,helpful:1", "harmful:0,helpful:0", "harmful:1,helpful:0"),
+}
+OWN_TAGS = {"rm": "feedback", "lmc": "categories", "steerlm": "attributes"}
+QUARK = "_QUANTILE_TOKEN_{}_"
+BEST_SCORE = 3  # of lmu's 0 to 3
+EXEMPLARS = 1000  # kept of the best feedbacks, the most frequent first
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a pool is sorted and drawn from. Raises ValueError for what cannot be.
+
+    tags          best first; () the mode's own, ("toxicity",) those of that name in TAGS
+    scope         quantiles of each "prompt"'s completions, or of the whole "pool"'s
+    per_quantile  completions drawn of each class of a prompt, as many as there are
+    per_prompt    completions drawn of a prompt, in even shares of its classes; what a class lacks the others fill
+    drop          the share of each class of the old pool that leaves it
+    seed          of the draws; one of its own for each iteration, so that the same ones do not stay for ever
+    tokens        counts a completion's tokens; with `limit`, for the guess whether one was cut
+    """
+
+    mode: str
+    quantiles: int = 5
+    tags: tuple[str, ...] = ()
+    scope: str = "prompt"
+    per_quantile: int | None = None
+    per_prompt: int | None = None
+    drop: float = 1.0
+    seed: int = 0
+    tokens: Callable[[str], int] | None = field(default=None, compare=False)
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode in ("quark", "lmu") and self.tags:
+            raise ValueError(f"tags: those of mode {self.mode} are its own")
+        if self.mode in BY_REWARD and len(self.names) != self.quantiles:
+            raise ValueError(f"tags: {len(self.names)} for {self.quantiles} quantiles")
+        if self.mode != "lmu" and len(self.names) < 2:
+            raise ValueError("tags: at least two, the best first")
+        if self.per_quantile and self.per_prompt:
+            raise ValueError("per_quantile or per_prompt: give one of the two")
+        if not all(map(str.strip, self.names)):
+            raise ValueError("tags: one is blank")
+        for one, other in pairwise(sorted(self.names, key=str.casefold)):  # what a text begins comes right after it
+            if other.casefold().startswith(one.casefold()):
+                raise ValueError(f"tags: {one!r} is the beginning of {other!r}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tags, best first; () for lmu, whose feedbacks are free text."""
+        if self.mode == "quark":
+            return tuple(QUARK.format(i) for i in range(self.quantiles))
+        if len(self.tags) == 1:
+            return TAGS.get(self.tags[0], self.tags)
+        return self.tags or TAGS.get(OWN_TAGS.get(self.mode, ""), ())
+
+    @property
+    def mark(self) -> dict:
+        """What a pool's records say of themselves."""
+        return {"mode": self.mode, "tags": list(self.names)}
+
+    def condition(self, tag: str) -> str:
+        """The text that goes before a prompt: "Good. input: "."""
+        return CONDITIONS[self.mode].format(tag.strip() if self.mode == "lmu" else tag)
+
+    def check(self, record: dict) -> None:
+        """Raises ValueError for a record that does not hold what the mode needs, or is of another pool."""
+        if "messages" in record:
+            raise ValueError("messages: a condition goes before a plain prompt only")
+        if record.get("pool", self.mark) != self.mark:
+            fields.check(record, "pool")
+            raise ValueError(f"pool: made with {_shown(record['pool'])}, not {_shown(self.mark)}")
+        fields.require_completions(record, *NEEDS[self.mode])
+        if self.mode == "lmu":
+            for i, score in enumerate(record["scores"]):
+                if score is not None and not 0 <= score <= BEST_SCORE:
+                    raise ValueError(f"scores[{i}]: expected 0 to {BEST_SCORE}, got {score}")
+        elif self.mode not in BY_REWARD:
+            for i, feedback in enumerate(record["feedbacks"]):
+                if (feedback or "").strip() and self.category(feedback) is None:
+                    raise ValueError(f"feedbacks[{i}]: {feedback!r} is none of the tags: {', '.join(self.names)}")
+
+    def category(self, feedback: str) -> int | None:
+        """The number of the tag that a feedback is, in any case."""
+        known = {name.strip().casefold(): i for i, name in enumerate(self.names)}
+        return known.get(feedback.strip().casefold())
+
+
+def _shown(mark: dict) -> str:
+    tags = mark.get("tags")
+    return f"mode {mark.get('mode')}" + (f" and tags {', '.join(map(str, tags))}" if tags else "")
+
+
+@dataclass(slots=True)
+class Entry:
+    """A completion in the pool; `kind` is its class, 0 the best, None where its prompt has too few to be sorted."""
+
+    prompt: str
+    text: str
+    reason: str
+    ids: list[int] | None
+    reward: float | None
+    feedback: str | None
+    score: float | None
+    again: int  # how many entries of this prompt had this text before
+    kind: int | None = None
+
+    def key(self, seed: int, what: str) -> bytes:
+        """A place in a random order that is the entry's own, in any company."""
+        name = repr((seed, what, self.prompt, self.text, self.again))
+        return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+@dataclass
+class Pool:
+    """What `gather` returns: the entries that stayed, and counts of what happened to the others."""
+
+    how: Draw
+    entries: list[Entry]
+    counts: dict[str, int]
+
+    def training(self) -> list[dict]:
+        """Conditioned records: one for each prompt and condition, with the completions drawn under it."""
+        groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for prompt, entries in _grouped(self.entries, lambda entry: entry.prompt).items():
+            drawn = _draw([entry for entry in entries if entry.kind is not None], self.how)
+            for entry in sorted(drawn, key=lambda entry: entry.kind):
+                groups[prompt, self.condition(entry)].append(entry)
+        return [{"prompt": prompt, "condition": condition, **_columns(entries)}
+                for (prompt, condition), entries in groups.items()]
+
+    def condition(self, entry: Entry) -> str:
+        return self.how.condition(self.how.names[entry.kind] if self.how.names else entry.feedback)
+
+    def records(self) -> list[dict]:
+        """The pool, one record a prompt: what the next iteration reads as the old one."""
+        return [{"prompt": prompt, **_columns(entries), "pool": self.how.mark}
+                for prompt, entries in _grouped(self.entries, lambda entry: entry.prompt).items()]
+
+    @property
+    def conditions(self) -> dict:
+        """What al-sample --condition reads: the best one, all of the tags, best first, and lmu's exemplars."""
+        tags = [self.how.condition(name) for name in self.how.names]
+        exemplars = [] if tags else self.exemplars()
+        return {"best": (tags or exemplars)[0], "tags": tags, "exemplars": exemplars}
+
+    def exemplars(self) -> list[str]:
+        """The conditions of the feedbacks with the highest score there is, the most frequent first."""
+        best = max(entry.score for entry in self.entries)
+        seen = Counter(self.condition(entry) for entry in self.entries if entry.score == best)
+        return sorted(seen, key=lambda text: (-seen[text], text))[:EXEMPLARS]
+
+
+def gather(new: Iterable[dict], old: Iterable[dict], how: Draw) -> Pool:
+    """The old pool, less what is dropped, and the new records, all of them checked (`Draw.check`).
+
+    Raises DataError where nothing is left that could be sorted into classes.
+    """
+    counts: Counter[str] = Counter()
+    seen: Counter[tuple[str, str]] = Counter()
+    before, added = _entries(old, how, counts, seen), _entries(new, how, counts, seen)
+    _sort(before, how)
+    kept = _keep(before, how)
+    counts["old completions dropped"] = len(before) - len(kept)
+    entries = kept + added
+    _sort(entries, how)
+    few = [entry for entry in entries if entry.kind is None]
+    counts["prompts with too few completions"] = len({entry.prompt for entry in few})
+    if not entries:
+        raise DataError("no completions with feedback to learn from")
+    if len(few) == len(entries):
+        which = "every prompt has" if how.scope == "prompt" else "the pool has"
+        raise DataError(f"{which} fewer completions than there are quantiles ({how.quantiles})")
+    return Pool(how, entries, dict(counts))
+
+
+def _entries(found: Iterable[dict], how: Draw, counts: Counter, seen: Counter) -> list[Entry]:
+    """The completions of records that have feedback; the others are counted."""
+    made = []
+    for record in found:
+        rows = {name: record.get(name) or [None] * len(record["completions"])
+                for name in ("finish_reasons", "completion_ids", "rewards", "feedbacks", "scores")}
+        for i, text in enumerate(record["completions"]):
+            reason, ids, reward, feedback, score = (rows[name][i] for name in rows)
+            if None in [rows[name][i] for name in NEEDS[how.mode]] or feedback is not None and not feedback.strip():
+                counts["completions without feedback"] += 1
+                continue
+            if reason is None:
+                counts["finish reasons guessed"] += 1
+                reason = "length" if was_cut(text, how) else "stop"
+            name = record["prompt"], text
+            made.append(Entry(*name, reason, ids, reward, feedback, score, seen[name]))
+            seen[name] += 1
+    return made
+
+
+def was_cut(text: str, how: Draw) -> bool:
+    """The authors' guess where no finish reason is known: as long as the limit, and no final mark."""
+    if how.tokens is None or how.limit is None or text.rstrip().endswith((".", "?", "!")):
+        return False
+    return how.tokens(text) == how.limit
+
+
+def _sort(entries: Sequence[Entry], how: Draw) -> None:
+    """Set every entry's class. Quantiles hold n // quantiles each, the last also the rest; ties keep their order."""
+    if how.mode not in BY_REWARD:
+        for entry in entries:
+            entry.kind = BEST_SCORE - int(entry.score) if how.mode == "lmu" else how.category(entry.feedback)
+        return
+    for group in _grouped(entries, lambda entry: entry.prompt if how.scope == "prompt" else "").values():
+        size = len(group) // how.quantiles
+        for place, entry in enumerate(sorted(group, key=lambda entry: -entry.reward)):
+            entry.kind = min(place // size, how.quantiles - 1) if size else None
+
+
+def _keep(entries: Sequence[Entry], how: Draw) -> list[Entry]:
+    """What stays of the old pool: of each class (of a prompt, or of the pool) the share 1 - drop, rounded down."""
+    kept = set()
+    for group in _grouped(entries, lambda entry: (entry.prompt if how.scope == "prompt" else "", entry.kind)).values():
+        order = sorted(group, key=lambda entry: entry.key(how.seed, "keep"))
+        kept.update(map(id, order[:math.floor(len(order) * (1 - how.drop) + 1e-9)]))
+    return [entry for entry in entries if id(entry) in kept]
+
+
+def _draw(entries: Sequence[Entry], how: Draw) -> list[Entry]:
+    """Some of one prompt's entries, none twice; those that were cut come after all others of their class."""
+    if not (how.per_quantile or how.per_prompt):
+        return list(entries)
+    order = sorted(entries, key=lambda entry: (entry.reason == "length", entry.key(how.seed, "draw")))
+    classes = len(how.names) or BEST_SCORE + 1
+    share = how.per_quantile or how.per_prompt // classes
+    drawn, left = [], []
+    taken: Counter[int] = Counter()
+    for entry in order:
+        (drawn if taken[entry.kind] < share else left).append(entry)
+        taken[entry.kind] += 1
+    return drawn + left[:how.per_prompt - len(drawn)] if how.per_prompt else drawn
+
+
+def _columns(entries: Sequence[Entry]) -> dict:
+    """The lists of a record, one entry a completion; those that some of the entries lack stay out."""
+    rows = {"completions": [entry.text for entry in entries], "finish_reasons": [entry.reason for entry in entries],
+            "completion_ids": [entry.ids for entry in entries], "rewards": [entry.reward for entry in entries],
+            "feedbacks": [entry.feedback for entry in entries], "scores": [entry.score for entry in entries]}
+    return {name: row for name, row in rows.items() if None not in row}
+
+
+def _grouped(entries: Iterable[Entry], by: Callable) -> dict:
+    groups = defaultdict(list)
+    for entry in entries:
+        groups[by(entry)].append(entry)
+    return groups

@@ -1,0 +1,238 @@
+"""Train a reward model on preferences, or a classifier on labelled texts.
+
+in    {"prompt": "Human: hi\\n\\nAssistant:", "chosen": " Hello!", "rejected": " Go away."}
+out   {"step": 1, "loss": 0.69, "accuracy": 0.5, "best_score": 0.1, "worst_score": 0.1, ...}   (the log)
+pipe  al-data hh | al-train-rm sft -o rm --eval test.jsonl > rm.log
+"""
+
+from array import array
+from dataclasses import dataclass
+
+import click
+
+from alignlib.cli import options
+from alignlib.records import fields
+from alignlib.records.jsonl import Skip
+from alignlib.training import recipe
+
+
+@options.command((), options.LOG, may=("prompt", "messages", "chosen", "rejected", "completions", "rewards", "domain",
+                                       "finish_reasons", "completion_ids", "text", "label"))
+@click.argument("model")
+@options.files
+@recipe.options(lr=1e-5, batch_size=32)
+@click.option("--loss", type=click.Choice(["pairwise", "classify"]), default="pairwise",
+              help="pairwise: prompt, chosen, rejected, or completions with rewards; classify: text, label.")
+@click.option("--rm-eos", is_flag=True, help="Read the score at an end-of-sequence put after each completion.")
+@click.option("--pool", type=click.Choice(["last", "mean", "max"]),
+              help="What the head reads: the last token, or mean or maximum over the text.  [default: MODEL's; last]")
+@click.option("--margin", type=options.Finite(min=0), default=0.0,
+              help="Ask the gap of a pair's scores to be so many times that of its rewards.")
+@click.option("--soft", type=options.Finite(min=0), default=0.0,
+              help="Take sigmoid(so many times the gap of the rewards) for the probability that the better one is.")
+@click.option("--lm-coef", type=options.Finite(min=0), default=0.0,
+              help="Add so many times the mean -log pi(token) of the best completion, by MODEL's own output head: its "
+                   "embeddings, or a matrix that stays as it is and is not saved.")
+@click.option("--more", is_flag=True,
+              help="MORE: weigh the `domain`s of a step by their gradients at the head; all its packs are in memory.")
+@click.option("--resample", type=click.IntRange(min=1), metavar="SIZE",
+              help="--more: so many records of each domain an epoch, equally many a step.  [default: as they come]")
+@click.option("--alpha", type=options.Finite(0, 1, min_open=True), default=0.99,
+              help="--more: share of a step's gradients in their momentum.")
+@click.option("--normalize", type=click.Choice(["none", "l2", "loss", "loss+"]), default="l2",
+              help="--more: by what gradients are divided.")
+@click.option("--no-reweight", is_flag=True, help="--more: the same steps with equal weights (MultiTask).")
+def main(model, files, recipe, loss, rm_eos, pool, more, resample, **how):
+    """Train a reward model from MODEL, a policy or a classifier, into the folder -o; the log goes to stdout.
+
+    The score is read at the last token. With --eval, the model kept is the one with the best held-out accuracy.
+    Reads all input first.
+    """
+    refuse(loss, more, resample, how)
+    from alignlib.models import load
+    from alignlib.training import loop
+    from alignlib.training.run_folder import Run
+
+    summary = options.Summary()
+    asked = {"command": "al-train-rm", "model": model, "model_files": options.fingerprint(model), "loss": loss,
+             "rm_eos": rm_eos, "pool": pool, "more": more, "resample": resample, **how}
+    run = Run(recipe, asked)
+    if run.complete:
+        return
+    start = run.start(model)
+    config, tokenizer = load.config_of(start), load.load_tokenizer(start)
+    encoder = load.encoder_of(config, tokenizer, eos=rm_eos, **recipe.limits)
+    ranking = {name: how[name] for name in ("margin", "soft", "lm_coef")}
+    if more:
+        from al_train_rm.more import More
+
+        objective = More(**ranking, **{name: how[name] for name in ("alpha", "normalize", "no_reweight")})
+    else:
+        objective = Ranking(**ranking) if loss == "pairwise" else Classes([])
+    examples, held_out = loop.read(files, lambda record: objective.example(encoder, record), run)
+    names = objective.settle(examples, held_out)
+    order = objective.order(examples, resample, recipe.batch_size) if resample else None
+    reward = load.new_reward(start, names, recipe.device, recipe.dtype, recipe.seed)
+    if not hasattr(reward.core, "score") and (more or pool or how["lm_coef"]):
+        raise click.UsageError(f"{model}: a {type(reward.core).__name__} reads its text in its own way: no --more, no "
+                               "--pool, no --lm-coef")
+    reward.core.config.reads_eos = rm_eos
+    reward.core.config.reward_pool = pool or reward.pooling
+    if how["lm_coef"]:
+        objective.words = load.output_head(model, reward)
+    loop.start(reward, order or examples, recipe, run)
+    if reward.pooling != "last":
+        run.keep("README.md", CARD.format(pool=reward.pooling).encode())
+    loop.fit(reward, examples, objective, recipe, run, held_out=held_out, best="accuracy", order=order)
+    summary.count(records=len(examples), skipped=run.skipped, **encoder.cut, tokens=run.tokens)
+    summary.close()
+
+
+CARD = """A reward model that reads the {pool} of the hidden states over a text (`reward_pool` in config.json).
+
+al-score reads it so. Whatever else loads it as a sequence classifier reads the last token instead, and gets other
+scores.
+"""
+
+
+def refuse(loss, more, resample, how):
+    """Combinations that would do nothing are mistakes."""
+    context = click.get_current_context()
+    told = {name for name in how if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE}
+    if not more and (resample or told & {"alpha", "normalize", "no_reweight"}):
+        raise click.UsageError("--resample, --alpha, --normalize and --no-reweight go with --more")
+    if how["no_reweight"] and told & {"alpha", "normalize"}:
+        raise click.UsageError("--alpha and --normalize do nothing with --no-reweight")
+    if how["margin"] and how["soft"]:
+        raise click.UsageError("--margin or --soft: give one of the two")
+    if loss == "classify" and (more or how["margin"] or how["soft"] or how["lm_coef"]):
+        raise click.UsageError("--more, --margin, --soft and --lm-coef are for --loss pairwise")
+
+
+@dataclass
+class Ranking:
+    """-log sigmoid of every score gap that the rewards order."""
+
+    margin: float = 0.0
+    soft: float = 0.0
+    lm_coef: float = 0.0
+    words: object = None  # the head that says words, for lm_coef
+
+    def example(self, encoder, record):
+        judged = "chosen" in record and "rewards" not in record  # al-label-ai's verdict on its completions
+        if "completions" in record and not judged:
+            fields.require_completions(record, "rewards")
+            completions, rewards = record["completions"], record["rewards"]
+        else:
+            fields.require(record, "prompt", "chosen", "rejected")
+            completions, rewards = [record["chosen"], record["rejected"]], [1, 0]
+            record = {name: value for name, value in record.items() if name not in fields.ALIGNED}
+        fields.require_float32(rewards, "rewards")
+        rewards = array("f", rewards).tolist()  # as the loss has them: 0.1 + 0.2 is no better than 0.3
+        if len(set(rewards)) == 1:
+            raise Skip("rewards: all equal, no preference")
+        example = encoder.encode(record, completions)
+        example.values["rewards"] = rewards
+        return example
+
+    def settle(self, examples, held_out):
+        """No class names."""
+
+    def size(self, example):
+        rewards = example.values["rewards"]
+        return sum(one > other for one in rewards for other in rewards)
+
+    def __call__(self, model, batch):
+        rewards = batch.values["rewards"]
+        scores, _, loss, nll = self.ask(model, batch)
+        figures = self.figures(scores, rewards, nll)
+        return (loss + self.added(nll, rewards)).sum(), {name: values.sum() for name, values in figures.items()}
+
+    def figures(self, scores, rewards, nll):
+        """Of each example, [E]: pair accuracy, the scores of its best and its worst completion; of --lm-coef, nll."""
+        best = scores.gather(1, rewards.argmax(1, keepdim=True))[:, 0]
+        worst = scores.gather(1, rewards.argmin(1, keepdim=True))[:, 0]
+        gaps, better = scores[:, :, None] - scores[:, None, :], ordered(rewards)
+        right = (gaps > 0).float() + 0.5 * (gaps == 0).float()
+        accuracy = (right * better).sum((1, 2)) / better.sum((1, 2))
+        found = {"accuracy": accuracy, "best_score": best, "worst_score": worst}
+        return found | ({"lm_loss": nll} if self.lm_coef else {})
+
+    def added(self, nll, rewards):
+        """What --lm-coef adds to each example's loss, [E]; as a step's loss is a mean over pairs, it goes by pairs."""
+        return self.lm_coef * ordered(rewards).sum((1, 2)) * nll
+
+    def ask(self, model, batch):
+        """Scores [E, K], what the head read [E * K, H]; of each example, [E], the ranking's loss, and `nll`'s."""
+        from alignlib.training import losses
+
+        rewards = batch.values["rewards"]
+        if not hasattr(model.core, "score"):
+            scores = model.scores(batch)
+            loss = losses.ranking(scores, rewards, self.margin, self.soft)
+            return scores, None, loss, loss.new_zeros(loss.shape)
+        with model.precision():
+            hidden = model.hidden(batch)
+            read = model.pooled(hidden, batch)
+            scores = model.core.score(read).float().view(batch.shape)
+        loss = losses.ranking(scores, rewards, self.margin, self.soft)
+        nll = self.nll(model, hidden, batch) if self.lm_coef else loss.new_zeros(loss.shape)
+        return scores, read, loss, nll
+
+    def nll(self, model, hidden, batch):
+        """Mean -log pi(token) of each example's best completion: [E]."""
+        import torch
+
+        from alignlib.training import losses
+
+        rewards = batch.values["rewards"]
+        best = rewards.argmax(1) + torch.arange(len(rewards), device=rewards.device) * rewards.shape[1]  # of E * K
+        told = torch.isin(batch.owner, best)
+        with model.precision():
+            logps = losses.token_logps(self.words, hidden[batch.sources[told]], batch.targets[told],
+                                       model.core.config.vocab_size)
+        sums = logps.new_zeros(rewards.numel()).index_add(0, batch.owner[told], logps)
+        return -sums[best] / batch.counts().flatten()[best].clamp(min=1)
+
+
+def ordered(rewards):
+    """Which of two completions has the higher reward: [E, K] -> [E, K, K]."""
+    return rewards[:, :, None] > rewards[:, None, :]
+
+
+@dataclass
+class Classes:
+    """The cross-entropy of a text's class."""
+
+    names: list[str]
+
+    def example(self, encoder, record):
+        from alignlib.models.encoding import Example
+
+        fields.require(record, "text", "label")
+        if record["label"] not in self.names:
+            self.names.append(record["label"])
+        example = Example(encoder.prompt({"prompt": ""}), [encoder.completion(record["text"])])
+        example = encoder.fit(example)
+        example.values["label"] = [self.names.index(record["label"])]
+        return example
+
+    def settle(self, examples, held_out):
+        """The class names, sorted, so that a class's number does not depend on the order of the data."""
+        order = sorted(self.names)
+        if len(order) < 2:
+            raise click.UsageError(f"one class only: {order[0]}")
+        for example in (*examples, *held_out):
+            example.values["label"] = [order.index(self.names[example.values["label"][0]])]
+        self.names = order
+        return order
+
+    def size(self, example):
+        return 1
+
+    def __call__(self, model, batch):
+        import torch.nn.functional as F
+
+        logits, labels = model.logits(batch), batch.values["label"][:, 0]
+        right = (logits.argmax(-1) == labels).float()
+        return F.cross_entropy(logits, labels, reduction="sum"), {"accuracy": right.sum()}
