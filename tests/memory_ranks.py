@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignlib import ranks
 from alignlib.models import load
-from alignlib.training import engine
+from alignlib.training import zero
 from alignlib.training.recipe import Recipe
 
 CONFIG = LlamaConfig(vocab_size=300, hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
@@ -49,7 +49,7 @@ def measure(recipe: Recipe) -> dict[str, int]:
     path = f"{recipe.output}/given"
     ranks.share(lambda: tiny.save(LlamaForCausalLM(CONFIG), path))
     policy = load.load_policy(path, "cpu", recipe.dtype, train=True)
-    place = engine.of(policy, recipe, 4)
+    place = zero.engine_for(policy, recipe, 4)
     batch = policy.pack([tiny.example(2, 6)])
     for _ in range(2):
         for last in (False, True):
@@ -62,7 +62,7 @@ def measure(recipe: Recipe) -> dict[str, int]:
 if __name__ == "__main__":
     zero, offload, dtype, folder = sys.argv[1:]
     asked = tiny.recipe(folder, zero=int(zero), offload=offload, dtype=dtype)
-    with engine.entered(asked):
+    with zero.distributed(asked):
         found = measure(asked)
     if ranks.first():
         print(json.dumps(found))

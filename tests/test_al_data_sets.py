@@ -6,7 +6,7 @@ import json
 import pytest
 from conftest import call
 
-from al_data.texts import asked
+from alignlib.records.dialogue import asked
 
 
 def lines(*rows):

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from al_data.chats import alpaca_eval, numbered, sharegpt, teacher, ultrachat
-from al_data.texts import asked, convert, instruction, share
+from al_data.row import convert, share
+from alignlib.records.dialogue import asked, instruction
 from alignlib.records.jsonl import DataError, Skip
 
 

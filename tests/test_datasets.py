@@ -7,8 +7,10 @@ from collections import Counter
 
 import pytest
 
+from al_data.preferences import hh, tldr_pref
+from al_data.row import convert
 from al_data.sources import files_of, from_file
-from al_data.texts import convert, hh, imdb, imdb_labels, tldr, tldr_pref
+from al_data.texts import imdb, imdb_labels, tldr
 from alignlib.records.jsonl import DataError, Skip
 
 # Where EXO's script is wrong (shared/fixtures/README.md): what ours makes of the same dialogues, or why it drops them.

@@ -11,11 +11,11 @@ import torch
 from test_models import gradients, plain_logps, same_gradients
 from torch.nn.attention.flex_attention import flex_attention
 
-from alignlib.models import attention, load, packs
+from alignlib.models import attention, load, logps, packs
 from alignlib.models.encoding import Example
 from alignlib.models.packs import BLOCK, pack, plan
 from alignlib.models.policy import Policy, RewardModel, packs_flat
-from alignlib.training import loop, losses
+from alignlib.training import loop, reference
 from alignlib.training.run_folder import Run
 
 A, B, C, D, E, F, G = range(1, 8)
@@ -217,7 +217,7 @@ def test_the_cpu_keeps_its_strips():
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_are_those_of_plain_rows(with_gradients, family, checkpointing, monkeypatch):
-    monkeypatch.setattr(losses, "CHUNK", 7 * tiny.VOCABULARY)
+    monkeypatch.setattr(logps, "CHUNK", 7 * tiny.VOCABULARY)
     policy, plain = flat(tiny.causal(family).double()), tiny.causal(family).double()
     if checkpointing:
         load.without_dropout(policy.core)
@@ -238,7 +238,7 @@ def test_the_loop_trains_flat_and_dense_to_the_same_weights(with_gradients, tmp_
         recipe = tiny.recipe(tmp_path / way, batch_size=4, steps=3, pack_tokens=64, lr=1e-3)
         run = Run(recipe, {"command": "test"})
         run.reads(1)
-        loop.reference(policy, examples, recipe, run, policy.logps)
+        reference.reference(policy, examples, recipe, run, policy.logps)
         entry = loop.fit(policy, examples, tiny.contrast("dpo-pref"), recipe, run)
         weights.append((policy.core.state_dict(), entry["loss"]))
     (found, loss), (wanted, other) = weights

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from alignlib.models import logps
 from alignlib.training import losses
 
 HAND = [[math.log(3.0), 0.0]]  # log-ratios of one pair; at beta 1: p = (3/4, 1/4), margin log 3
@@ -38,7 +39,7 @@ def exo_sums(logits, case):
         first = max(start if start >= 0 else len(ids) + start, 1)  # a negative one counted from the end
         at = [t for t in range(first, len(ids)) if seen[t]]
         wanted = torch.tensor([ids[t] for t in at], dtype=torch.long)
-        sums.append(losses.token_logps(itself, row[[t - 1 for t in at]], wanted, row.shape[1], case["temp"]).sum())
+        sums.append(logps.token_logps(itself, row[[t - 1 for t in at]], wanted, row.shape[1], case["temp"]).sum())
     return torch.stack(sums)
 
 
@@ -250,28 +251,28 @@ def test_chunks_change_neither_numbers_nor_gradients(monkeypatch):
         rows.append(len(part))
         return part @ weight.T
 
-    whole = losses.token_logps(head, hidden, targets, 11, 0.7)
+    whole = logps.token_logps(head, hidden, targets, 11, 0.7)
     plain = (hidden @ weight.T / 0.7).log_softmax(-1)[torch.arange(23), targets]
     torch.testing.assert_close(whole, plain)
     wanted = torch.autograd.grad(whole.exp().sum(), (hidden, weight))
-    monkeypatch.setattr(losses, "CHUNK", 5 * 11)
+    monkeypatch.setattr(logps, "CHUNK", 5 * 11)
     rows.clear()
-    chunked = losses.token_logps(head, hidden, targets, 11, 0.7)
+    chunked = logps.token_logps(head, hidden, targets, 11, 0.7)
     torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(torch.autograd.grad(chunked.exp().sum(), (hidden, weight)), wanted)
     assert max(rows) == 5 and sum(rows) == 2 * 23, rows  # made in the forward pass, and again in the backward one
     with torch.no_grad():
         rows.clear()
-        torch.testing.assert_close(losses.token_logps(head, hidden, targets, 11, 0.7), whole)
+        torch.testing.assert_close(logps.token_logps(head, hidden, targets, 11, 0.7), whole)
         assert max(rows) == 5 and sum(rows) == 23
 
 
 def test_half_precision_logits_are_normalised_in_float32():
     hidden = torch.tensor([[8.0, 0.0078125, 0.0]], dtype=torch.bfloat16)
-    found = losses.token_logps(itself, hidden, torch.tensor([1]), 3)
+    found = logps.token_logps(itself, hidden, torch.tensor([1]), 3)
     assert found.dtype == torch.float32
     close(found, [0.0078125 - math.log(math.exp(8.0) + math.exp(0.0078125) + 1)], 1e-6)
-    assert losses.token_logps(itself, hidden[:0], torch.tensor([], dtype=torch.long), 3).shape == (0,)
+    assert logps.token_logps(itself, hidden[:0], torch.tensor([], dtype=torch.long), 3).shape == (0,)
 
 
 # -- ALT ---------------------------------------------------------------------------------------------------------
@@ -351,7 +352,7 @@ def test_conditional_is_made_in_chunks_with_the_gradient_of_the_whole(kl_coef, e
         rows.append(len(part))
         return part @ matrix.T
 
-    monkeypatch.setattr(losses, "CHUNK", 5 * 11)
+    monkeypatch.setattr(logps, "CHUNK", 5 * 11)
     reference = (lambda part: seen(part, other), told) if kl_coef else None
     loss, parts = losses.conditional(lambda part: seen(part, weight), hidden, targets, 11, kl_coef=kl_coef,
                                      entropy_coef=entropy_coef, reference=reference, known=known)

@@ -108,13 +108,13 @@ def test_deepspeeds_own_estimates_are_close():
 @pytest.mark.parametrize("lora", [None, 4])
 def test_weights_gradients_and_optimizer_are_what_a_run_keeps(optimizer, lora):
     """To the byte, but for the optimizer's count of steps, a number a tensor."""
-    from alignlib.training import loop
+    from alignlib.training import adapters
 
     config = recipe(optimizer=optimizer, lora=lora)
     before = living()
     policy = Policy(tiny.causal("llama"), tiny.tokenizer())
     buffers = sum(buffer.nbytes for buffer in policy.core.buffers())
-    loop.adapt(policy, config)
+    adapters.adapt(policy, config)
     engine = Single(policy, config, 4)
     batch = policy.pack([tiny.example(2, 6)])
     for _ in range(2):

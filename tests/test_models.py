@@ -8,9 +8,10 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from alignlib.models import load, packs
+from al_train_rm import start
+from alignlib.models import load, logps, packs
 from alignlib.models.policy import Policy, RewardModel, knows_head
-from alignlib.training import batches, loop, losses
+from alignlib.training import batches, loop, reference
 from alignlib.training.run_folder import Run
 
 VARIANTS = [("llama", {}), ("llama", {"num_key_value_heads": 4}), ("gpt_neox", {}), ("gpt2", {}), ("opt", {}),
@@ -66,7 +67,7 @@ def test_packed_sums_are_those_of_plain_rows(family, changes):
 def test_packed_gradients_are_those_of_plain_rows(family, changes, monkeypatch):
     """With groups split into rows and logits into chunks; float64, though Llama's norms compute in float32."""
     monkeypatch.setattr(packs, "ROW_TOKENS", 24)
-    monkeypatch.setattr(losses, "CHUNK", 7 * tiny.VOCABULARY)
+    monkeypatch.setattr(logps, "CHUNK", 7 * tiny.VOCABULARY)
     model = tiny.causal(family, **changes).double()
     policy = Policy(model, tiny.tokenizer())
     examples = [tiny.example(9, 4, 0, 7, 3), tiny.example(2, 6, 13, 5, 0)]
@@ -173,7 +174,7 @@ def test_the_head_sees_completion_positions_in_chunks_only(monkeypatch):
     batch, seen = policy.pack(examples), []
     whole = policy.logps(batch)
     wanted = gradients(model, whole.sum())
-    monkeypatch.setattr(losses, "CHUNK", 10 * tiny.VOCABULARY)
+    monkeypatch.setattr(logps, "CHUNK", 10 * tiny.VOCABULARY)
     handle = model.get_output_embeddings().register_forward_hook(lambda head, given, out: seen.append(len(given[0])))
     chunked = policy.logps(batch)
     found = gradients(model, chunked.sum())
@@ -224,10 +225,10 @@ def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
             examples = [tiny.example(3 + 7 * i, 5 + i, 12 - i, rewards=[i % 2, 0.5]) for i in range(records)]
             run.reads(0)
             objective = tiny.contrast()
-            loop.reference(policy, examples, recipe, run, policy.logps)
+            reference.reference(policy, examples, recipe, run, policy.logps)
             for step in range(batches.steps_an_epoch(examples, recipe)):
                 indices, total = batches.batch_at(step, batches.Shuffled(records), recipe), 0.0
-                for batch, *_ in loop.packs_of(indices, policy, examples, recipe):
+                for batch, *_ in batches.packs_of(indices, policy, examples, recipe):
                     total += objective(policy, batch)[0].item()
                 size = sum(objective.size(examples[i]) for i in indices)
                 assert abs(total / size - math.log(2)) < 1e-6
@@ -247,7 +248,7 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
         run = Run(recipe, {})
         run.reads(0)
         objective = tiny.contrast(loss, temperature=0.8, smoothing=0.1 if loss == "robust" else 0.0)
-        loop.reference(policy, examples, recipe, run, lambda batch, p=policy: p.logps(batch, 0.8))
+        reference.reference(policy, examples, recipe, run, lambda batch, p=policy: p.logps(batch, 0.8))
         entry = loop.fit(policy, examples, objective, recipe, run)
         assert abs(entry["loss"] - number) < 2e-6, loss
         assert entry["margin"] == entry["kl"] == 0.0 and entry["accuracy"] == 0.5, (loss, entry)
@@ -270,10 +271,10 @@ def test_what_is_saved_loads_with_from_pretrained(tmp_path):
 
 def test_a_new_head_is_small_and_a_function_of_the_seed(tmp_path):
     folder = tiny.save(tiny.causal("llama"), tmp_path / "policy")
-    one, same, other = (load.new_reward(folder, None, "cpu", "fp32", seed).core.score.weight for seed in (1, 1, 2))
+    one, same, other = (start.new_reward(folder, None, "cpu", "fp32", seed).core.score.weight for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert one.shape == (1, 32) and 0.5 < one.std().item() * 33 ** 0.5 < 1.5
-    classes = load.new_reward(folder, ["bad", "good"], "cpu", "fp32").core
+    classes = start.new_reward(folder, ["bad", "good"], "cpu", "fp32").core
     assert classes.score.weight.shape == (2, 32) and classes.config.id2label == {0: "bad", 1: "good"}
 
 

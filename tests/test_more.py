@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 from world import lines, log, one_line, pairs, read, rewarded, run, stopped, weights, world
 
-from al_train_rm import Ranking, min_norm
+from al_train_rm import more
 from al_train_rm.more import More
+from al_train_rm.ranking import Ranking
 from alignlib.models import load
 from alignlib.models.packs import pack
 from alignlib.training import losses
@@ -68,9 +69,9 @@ def test_weighted_losses_and_gradients(fixtures):
 
 def test_normalised_gradients(fixtures):
     found = cases(fixtures, "gradient_normalizer")
-    assert {case["type"] for case in found} == set(min_norm.NORMALIZERS)
+    assert {case["type"] for case in found} == set(more.NORMALIZERS)
     for case in found:
-        made = min_norm.normalised(double(case["grads"]), double(case["losses"]), case["type"])
+        made = more.normalised(double(case["grads"]), double(case["losses"]), case["type"])
         torch.testing.assert_close(made, double(case["normalized"]), rtol=1e-9, atol=1e-9)
 
 
@@ -84,7 +85,7 @@ def test_the_shortest_combination(fixtures):
     """Optimal to 1e-12; theirs is within what their README measures of it (Frank-Wolfe, cut off at the vertices)."""
     for case in cases(fixtures, "min_norm_fw"):
         vectors = double(case["vectors"])
-        made = min_norm.weights(vectors)
+        made = more.min_norm(vectors)
         assert made.sum().item() == pytest.approx(1) and (made >= 0).all() and gap(vectors, made) < 1e-12
         mean = (vectors**2).sum(1).mean().item()
         found = ((made @ vectors) ** 2).sum().item()
@@ -101,13 +102,13 @@ def test_the_solver_at_any_scale(scale):
         for _ in range(20):
             vectors = torch.randn(domains, 7, dtype=torch.float64) + 0.5
             vectors[0] *= 30
-            made = min_norm.weights(vectors * scale)
+            made = more.min_norm(vectors * scale)
             assert gap(vectors, made) < 1e-12 and made.sum().item() == pytest.approx(1)
-    assert min_norm.weights(torch.zeros(4, 3)).tolist() == [0.25] * 4
-    assert min_norm.weights(torch.tensor([[1e30, 0.0], [0.0, 1e30]])).tolist() == pytest.approx([0.5, 0.5])  # float32
-    assert min_norm.weights(torch.tensor([[1.0, 2.0], [float("nan"), 0.0]])).isnan().all()
-    assert min_norm.weights(torch.tensor([[0.0, 0.0], [3.0, 4.0]])).tolist() == [1, 0]  # nothing is shorter
-    assert min_norm.weights(double([[1.0, 0.0], [0.0, 2.0]])).tolist() == pytest.approx([0.8, 0.2])  # by hand
+    assert more.min_norm(torch.zeros(4, 3)).tolist() == [0.25] * 4
+    assert more.min_norm(torch.tensor([[1e30, 0.0], [0.0, 1e30]])).tolist() == pytest.approx([0.5, 0.5])  # float32
+    assert more.min_norm(torch.tensor([[1.0, 2.0], [float("nan"), 0.0]])).isnan().all()
+    assert more.min_norm(torch.tensor([[0.0, 0.0], [3.0, 4.0]])).tolist() == [1, 0]  # nothing is shorter
+    assert more.min_norm(double([[1.0, 0.0], [0.0, 2.0]])).tolist() == pytest.approx([0.8, 0.2])  # by hand
 
 
 def steps_of(case):
@@ -118,7 +119,7 @@ def steps_of(case):
         task = torch.tensor(step.get("task_mask", range(len(scores))))
         loss = losses.ranking(logits, scores)
         by_score, = torch.autograd.grad(loss.sum(), logits)
-        gradients = min_norm.head_gradients(by_score.flatten(), embeddings.flatten(0, 1),
+        gradients = more.head_gradients(by_score.flatten(), embeddings.flatten(0, 1),
                                         task.repeat_interleave(scores.shape[1]), case["task_num"])
         zeros = torch.zeros(case["task_num"])
         there = torch.isin(torch.arange(len(zeros)), task)
@@ -139,7 +140,7 @@ def test_three_steps_with_momentum(name, fixtures):
             torch.testing.assert_close(momentum, wanted, rtol=1e-5, atol=1e-5)
             if "rm_losses" in step:
                 assert means.tolist() == pytest.approx(step["rm_losses"], abs=1e-5)
-            made = min_norm.weights(min_norm.normalised(momentum[there], means, case["normalize"]))
+            made = more.min_norm(more.normalised(momentum[there], means, case["normalize"]))
             assert made.tolist() == pytest.approx(step["lambda_"], abs=2e-3)
 
 
@@ -165,7 +166,7 @@ def test_the_gradient_by_the_head_is_autograds():
     loss = losses.ranking(embeddings @ head, rewards)
     free = (embeddings @ head).detach().requires_grad_()
     by_score, = torch.autograd.grad(losses.ranking(free, rewards).sum(), free)
-    made = min_norm.head_gradients(by_score.flatten(), embeddings.flatten(0, 1), domain.repeat_interleave(3), 2)
+    made = more.head_gradients(by_score.flatten(), embeddings.flatten(0, 1), domain.repeat_interleave(3), 2)
     for number in (0, 1):
         wanted, = torch.autograd.grad(loss[domain == number].sum(), head, retain_graph=True)
         torch.testing.assert_close(made[number], wanted)
@@ -217,7 +218,7 @@ def test_equal_weights_are_plain_training():
     assert max((one[name] - other[name]).abs().max().item() for name in one) < 2e-5
 
 
-@pytest.mark.parametrize("normalize", min_norm.NORMALIZERS)
+@pytest.mark.parametrize("normalize", more.NORMALIZERS)
 def test_the_weights_of_a_step_are_what_the_formula_says(normalize):
     """Of the first step, from the model's own hidden states: gradient of each domain's mean loss by the head."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -236,7 +237,7 @@ def test_the_weights_of_a_step_are_what_the_formula_says(normalize):
         by_domain[record["domain"]].append(loss)
     means = [torch.stack(by_domain[name]).mean() for name in DOMAINS]
     gradients = torch.stack([torch.autograd.grad(mean, head, retain_graph=True)[0] for mean in means])
-    wanted = min_norm.weights(min_norm.normalised(0.99 * gradients, torch.stack(means).detach(), normalize))
+    wanted = more.min_norm(more.normalised(0.99 * gradients, torch.stack(means).detach(), normalize))
     assert [entry[f"lambda_{name}"] for name in DOMAINS] == pytest.approx(wanted.tolist(), abs=1e-4)
     assert [entry[f"loss_{name}"] for name in DOMAINS] == pytest.approx([mean.item() for mean in means], rel=1e-4)
 
@@ -275,7 +276,7 @@ def test_a_step_of_one_domain_has_all_the_weight():
 def test_a_domain_without_a_gradient_makes_no_nan(tmp_path):
     """Its two completions have one text: the score's gap is 0, and so is the gradient by the head."""
     records = [{**record, "completions": ["x", "x"]} if record["domain"] == "polite" else record for record in mixed(9)]
-    for normalize in min_norm.NORMALIZERS:
+    for normalize in more.NORMALIZERS:
         _, entries = train(records, "--more", "--normalize", normalize, "--steps", 3, "--batch-size", 9)
         for entry in entries:  # but for rounding, which a norm blows up to a direction
             found = [entry[f"lambda_{name}"] for name in DOMAINS]

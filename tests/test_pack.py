@@ -10,11 +10,10 @@ import torch
 
 from al_sft import Likelihood
 from al_train_exo import Contrast
-from alignlib.models import packs
+from alignlib.models import logps, packs
 from alignlib.models.encoding import Example
 from alignlib.models.packs import pack, plan
 from alignlib.models.policy import Policy
-from alignlib.training import losses
 
 A, B, C, D, E = range(1, 6)
 
@@ -128,7 +127,7 @@ def test_batch_logps(fixtures):
         owner, at = (labels[:, 1:] != -100).nonzero(as_tuple=True)
         made = pack([Example([A], [[]]) for _ in labels])
         made.owner, made.targets = owner, labels[owner, at + 1]
-        tokens = losses.token_logps(lambda hidden: hidden, logits[owner, at], made.targets, logits.shape[-1])
+        tokens = logps.token_logps(lambda hidden: hidden, logits[owner, at], made.targets, logits.shape[-1])
         sums = made.sums(tokens)[:, 0]
         torch.testing.assert_close(sums.tolist(), case["sum_logps"], rtol=1e-9, atol=1e-9)
         means = (sums / made.counts()[:, 0]).tolist()

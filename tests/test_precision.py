@@ -8,6 +8,7 @@ import torch
 from kills import survive, training_job
 from world import lines, log, rewarded, run, world
 
+from al_train_rm import start
 from alignlib.models import load
 
 BF16 = [{"avx512_bf16": True}, {"avx512_bf16": False, "amx_bf16": True}]
@@ -42,7 +43,7 @@ def test_models_are_loaded_so(cpu, tmp_path):
         cpu(units)
         for model in (load.load_policy(policy, "cpu"), load.load_reward(reward, "cpu")):
             assert model.shared and {weight.dtype for weight in model.core.parameters()} == {dtype}
-        for model in (load.load_policy(policy, "cpu", train=True), load.new_reward(policy, None, "cpu")):
+        for model in (load.load_policy(policy, "cpu", train=True), start.new_reward(policy, None, "cpu")):
             assert {weight.dtype for weight in model.core.parameters()} == {torch.float32}
             assert model.autocast == (dtype if dtype == torch.bfloat16 else None)
 

@@ -4,8 +4,10 @@ from collections import Counter
 
 import pytest
 
-from al_data.preferences import oasst, plain, ranked, rtp, shp, stackexchange, trees, ultrafeedback, webgpt
-from al_data.texts import asked, convert
+from al_data.preferences import oasst, plain, ranked, shp, stackexchange, trees, ultrafeedback, webgpt
+from al_data.row import convert
+from al_data.texts import rtp
+from alignlib.records.dialogue import asked
 from alignlib.records.jsonl import DataError, Skip
 
 PAIR = {"prompt": asked("Why?"), "chosen": " Good.", "rejected": " Bad."}

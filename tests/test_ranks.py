@@ -21,8 +21,8 @@ from world import lines, log, pairs, read, rewarded, world
 
 from alignlib import ranks
 from alignlib.models.policy import Policy
-from alignlib.training import loop
-from alignlib.training import zero as sharded
+from alignlib.training import batches
+from alignlib.training.zero import configuration
 
 TOLERANCE = 2e-5
 LAUNCHER = Path(sys.executable).parent
@@ -196,10 +196,10 @@ def test_more_ranks_than_records_still_count_each_once(data, tmp_path):
 
 def test_hands_are_dealt_evenly():
     lengths = [7, 1, 1, 5, 3, 3, 9, 2]
-    hands = loop.deal(lengths, 3)
+    hands = batches.deal(lengths, 3)
     assert sorted(thing for hand in hands for thing in hand) == list(range(8))
     assert sorted(sum(lengths[thing] for thing in hand) for hand in hands) == [10, 10, 11]
-    assert loop.deal([4], 2) == [[0], []]
+    assert batches.deal([4], 2) == [[0], []]
 
 
 def test_every_rank_makes_as_many_passes(monkeypatch):
@@ -211,7 +211,7 @@ def test_every_rank_makes_as_many_passes(monkeypatch):
         seen, passes = [], []
         for rank in range(3):
             monkeypatch.setenv("RANK", str(rank))
-            packs = list(loop.packs_of(list(batch), policy, examples, tiny.recipe("x", pack_tokens=60)))
+            packs = list(batches.packs_of(list(batch), policy, examples, tiny.recipe("x", pack_tokens=60)))
             seen += [index for pack, counts, _ in packs if counts for index in pack.indices]
             passes.append(len(packs))
             assert [last for *_, last in packs] == [False] * (len(packs) - 1) + [True]
@@ -361,7 +361,7 @@ def test_a_configuration_of_ones_own_wins(tmp_path):
            "gradient_clipping": 0.25, "optimizer": {"type": "Adam", "params": {"lr": "auto", "eps": 1e-6}},
            "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}}
     (tmp_path / "ds.json").write_text(json.dumps(own))
-    found = sharded.configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json"), zero=3, lr=0.5, clip=1.0))
+    found = configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json"), zero=3, lr=0.5, clip=1.0))
     assert found["zero_optimization"] == {"stage": 1, "overlap_comm": False}
     assert found["gradient_clipping"] == 0.25 and not found["fp16"]["enabled"]
     assert found["optimizer"]["params"] == {"lr": 0.5, "eps": 1e-6} and "scheduler" not in found
@@ -376,7 +376,7 @@ def test_a_configuration_of_ones_own_wins(tmp_path):
 def test_what_a_configuration_may_not_say(text, said, tmp_path):
     (tmp_path / "ds.json").write_text(text)
     with pytest.raises(click.UsageError, match="ds.json: " + re.escape(said)):
-        sharded.configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json")))
+        configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json")))
 
 
 def test_a_run_with_ones_own_configuration_and_optimizer(data, tuned, tmp_path):

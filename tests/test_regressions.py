@@ -28,12 +28,12 @@ import torch
 import al_score
 from al_sft import Likelihood
 from al_sft import example as sft_example
-from al_train_rm import Ranking
+from al_train_rm.ranking import Ranking
 from alignlib.models import load
 from alignlib.models.encoding import Encoder
 from alignlib.models.packs import plan
 from alignlib.models.policy import Policy, RewardModel
-from alignlib.training import loop
+from alignlib.training import batches, loop, reference
 from alignlib.training.engine import Asking
 from alignlib.training.run_folder import Run
 
@@ -103,7 +103,7 @@ def test_7_new_adapters_on_a_trained_policy_start_at_that_policy(tmp_path):
     recipe = tiny.recipe(tmp_path / "run", lora=2, steps=4, batch_size=3)
     run = Run(recipe, {})
     run.reads(0)
-    loop.reference(policy, data, recipe, run, policy.logps)
+    reference.reference(policy, data, recipe, run, policy.logps)
     entry = loop.fit(policy, data, tiny.contrast(), recipe, run)
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and entry["loss"] < first["loss"]
@@ -116,10 +116,10 @@ def test_8_the_reference_of_a_resumed_run_is_the_first_policys(tmp_path):
     recipe = tiny.recipe(tmp_path / "run", batch_size=3)
     run, policy = Run(recipe, {}), policy_of(tmp_path / "policy")
     run.reads(0)
-    loop.reference(policy, data, recipe, run, policy.logps, data[:2])
+    reference.reference(policy, data, recipe, run, policy.logps, data[:2])
     before = [example.values.pop("ref_logps") for example in data]
     torch.nn.init.zeros_(policy.core.lm_head.weight)
-    loop.reference(policy, data, recipe, run, policy.logps, data[:2])
+    reference.reference(policy, data, recipe, run, policy.logps, data[:2])
     assert [example.values["ref_logps"] for example in data] == before
 
 
@@ -145,7 +145,7 @@ def test_13_a_mean_over_tokens_is_over_the_batchs_not_a_mean_of_means():
     policy = Policy(tiny.causal("llama"), tiny.tokenizer())
     data = [tiny.example(4, 40), tiny.example(4, 2, seed=1)]
     recipe = tiny.recipe("x", pack_tokens=1, batch_size=2)
-    assert len(list(loop.packs_of([0, 1], policy, data, recipe))) == 2
+    assert len(list(batches.packs_of([0, 1], policy, data, recipe))) == 2
     with torch.no_grad():
         sums = [policy.logps(policy.pack([example])).item() for example in data]
     found = loop.evaluate(policy, data, Likelihood("token"), recipe, Asking(policy))["loss"]

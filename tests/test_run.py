@@ -12,7 +12,7 @@ import torch
 from training import examples, fit, log, same, weights
 
 import al_sft
-from al_train_rm import Ranking
+from al_train_rm.ranking import Ranking
 from alignlib.cli import exits
 from alignlib.models import load
 from alignlib.models.policy import Policy, RewardModel

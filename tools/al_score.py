@@ -10,9 +10,8 @@ from operator import ne
 
 import click
 
-from alignlib.cli import options
+from alignlib.cli import model_options, options
 from alignlib.records import fields
-from alignlib.training import recipe
 
 WINDOW = 32  # records batched together
 
@@ -36,8 +35,8 @@ WINDOW = 32  # records batched together
               "record too; may be repeated.")
 @click.option("--as-field", help="The field to write.  [default: rewards, or logps]")
 @click.option("--pack-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")
-@recipe.limit_options
-@recipe.device_options
+@model_options.limit_options
+@model_options.device_options
 def main(model, files, output, resume, on_error, rejects, shard, logps, perplexity, temperature, label, form, negate,
          calibrated, stop, as_field, pack_tokens, dtype, device, **limits):
     """Score each completion under MODEL: a folder, a name on the Hub, or toy:NAME (helpful, harmless, ...).

@@ -11,13 +11,13 @@ import click
 
 from alignlib.cli import options
 from alignlib.records import fields
-from alignlib.training import recipe
+from alignlib.training import command
 
 
 @options.command(("prompt", "chosen"), options.LOG)
 @click.argument("model")
 @options.files
-@recipe.options(lr=1e-5, batch_size=32)
+@command.options(lr=1e-5, batch_size=32)
 @click.option("--loss", type=click.Choice(["token", "sequence"]), default="token",
               help="Mean over all tokens of a batch, or over its sequences of their summed loss.")
 def main(model, files, recipe, loss):

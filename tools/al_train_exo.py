@@ -12,7 +12,7 @@ import click
 
 from alignlib.cli import options
 from alignlib.records import fields
-from alignlib.training import recipe
+from alignlib.training import command
 
 PAIRS = ("exo-pref", "dpo-pref", "ipo", "robust")  # of two completions, the better one and the other
 REWARDS = ("exo-rw", "dpo-rw")
@@ -24,7 +24,7 @@ STUDY = ("dpo-pref", "ipo", "robust")
                  may=("finish_reasons", "completion_ids", "ref_logps", "ref_logps_temperature", "chosen", "rejected"))
 @click.argument("model")
 @options.files
-@recipe.options(lr=1e-6, batch_size=64)
+@command.options(lr=1e-6, batch_size=64)
 @click.option("--loss", type=click.Choice([*PAIRS, *REWARDS]), default="exo-rw",
               help="exo: reverse KL, dpo: forward KL; -rw: to the rewards' distribution, -pref: to the better of two.")
 @click.option("--beta-pi", type=options.Finite(min=0, min_open=True), default=0.5, help="Of the policy (DPO's beta).")
@@ -45,6 +45,7 @@ def main(model, files, recipe, loss, **how):
     refuse(loss, how)
     from alignlib.models import load
     from alignlib.training import loop
+    from alignlib.training.reference import reference as compute_reference
     from alignlib.training.run_folder import Run
 
     summary = options.Summary()
@@ -66,7 +67,7 @@ def main(model, files, recipe, loss, **how):
         loop.start(policy, examples, recipe, run)
     if ref != "ref_logps":
         logps = partial(reference.logps, temperature=how["temperature"])
-        loop.reference(reference, examples, recipe, run, logps, held_out)
+        compute_reference(reference, examples, recipe, run, logps, held_out)
         del logps
     del reference  # its numbers are all that training needs
     loop.fit(policy, examples, objective, recipe, run, held_out=held_out)

@@ -19,6 +19,7 @@ from al_args.decoder import Guide
 from al_args.fast_linear import lay_out
 from al_args.settings import Search
 from al_args.token_by_token import Guided, Pair
+from al_train_rm import start
 from alignlib.decoding import sampler
 from alignlib.decoding.draws import Sampling
 from alignlib.models import load as models
@@ -36,7 +37,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("args")
     (folder / "records").write_text(call("al-data", "toy", "--limit", 300).stdout)
     assert call("al-data", "new-model", "--size", "25m", folder / "lm", folder / "records").returncode == 0
-    models.save(models.new_reward(str(folder / "lm"), None, "cpu"), folder / "rm")
+    models.save(start.new_reward(str(folder / "lm"), None, "cpu"), folder / "rm")
     models.load_tokenizer(str(folder / "lm")).save_pretrained(folder / "rm")
     return folder
 

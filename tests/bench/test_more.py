@@ -11,8 +11,8 @@ import tiny
 import torch
 import transformers
 
-from al_train_rm import Ranking
 from al_train_rm.more import More
+from al_train_rm.ranking import Ranking
 from alignlib.models import load
 from alignlib.training import engine, loop
 from alignlib.training.batches import Balanced, batch_at

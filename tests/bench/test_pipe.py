@@ -11,6 +11,7 @@ import time
 import pytest
 from conftest import call, command, environment
 
+from al_train_rm import start
 from alignlib.models import load
 
 PROMPTS, EACH, TOKENS = 192, 4, 64
@@ -31,7 +32,7 @@ def world(tmp_path_factory) -> dict[str, str]:
     corpus = folder / "corpus"
     corpus.write_text(call("al-data", "toy", "--limit", 500).stdout)
     assert call("al-data", "new-model", "--size", "2m", files["policy"], corpus).returncode == 0
-    load.save(load.new_reward(files["policy"], None, "cpu"), folder / "reward")
+    load.save(start.new_reward(files["policy"], None, "cpu"), folder / "reward")
     return files
 
 

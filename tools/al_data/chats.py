@@ -1,4 +1,4 @@
-"""Instructions and their answers -> records: ShareGPT, UltraChat, AlpacaEval, as published. See datasets.py.
+"""Instructions and their answers -> records: ShareGPT, UltraChat, AlpacaEval, as published. See row.py.
 
 Prompts are dialogues in HH's form; an answer's white space at its ends is one space before it.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from al_data.texts import Row, answer, asked, number, objects, own, string, unmarked
+from al_data.row import Row, number, objects, own, string, unmarked
+from alignlib.records.dialogue import answer, asked
 from alignlib.records.jsonl import Skip, kind
 
 HUMAN, ASSISTANT = ("human", "user", "prompter"), ("gpt", "assistant", "chatgpt", "bard", "bing")

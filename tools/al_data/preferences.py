@@ -1,4 +1,4 @@
-"""Questions with several answers that people or models ranked -> records. See datasets.py.
+"""Questions with several answers that people or models ranked -> records. See row.py.
 
 Where a question has more than two answers, the best and the worst become chosen and rejected; with `every`, all of them
 become completions, best first, with their rewards.
@@ -6,11 +6,14 @@ become completions, best first, with their rewards.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 
-from al_data.texts import Row, answer, asked, number, objects, own, string, unmarked
-from alignlib.records.jsonl import DataError, Skip
+from al_data.row import Row, number, objects, own, string, unmarked
+from al_data.texts import tldr_prompt
+from alignlib.records.dialogue import answer, asked
+from alignlib.records.jsonl import DataError, Skip, kind
 
 
 def ranked(prompt: str, answers: Iterable[tuple[float, str]], every: bool = False, name: object = None) -> dict:
@@ -193,17 +196,59 @@ def _questions(message: dict, before: list[str], every: bool) -> Iterator[dict]:
 # -------------------------------------------------------------------------- RealToxicityPrompts
 
 
-def rtp(row: dict) -> dict:
-    """{filename, begin, prompt: {text}, continuation: {text, toxicity}} -> {prompt, completions, rewards}.
+HH_PARTS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
+_TURN = re.compile(r"\n\n(Human|Assistant)s?:")
 
-    The reward is 1 - the toxicity of what followed on the web.
+
+def hh(row: dict) -> dict:
+    """{chosen, rejected}, whole dialogues -> {prompt, chosen, rejected}, the first Assistant turns that differ.
+
+    As EXO's preprocessing, less its defects: both sides are stripped alike, so that turns which differ by white space
+    alone are equal, and a speaker's name inside a turn stays.
     """
-    if isinstance(row.get("prompt"), str):
-        return own(row, "prompt")
-    parts = [row.get(name) for name in ("prompt", "continuation")]
-    if not all(isinstance(part, dict) for part in parts):
-        raise ValueError("prompt, continuation: expected objects")
-    if parts[1].get("toxicity") is None:
-        raise Skip("no toxicity")
-    return {"prompt": string(parts[0], "text"), "completions": [string(parts[1], "text")],
-            "rewards": [1 - number(parts[1], "toxicity")]}
+    if "prompt" in row:
+        return own(row, "prompt", "chosen")
+    texts = [string(row, name) for name in ("chosen", "rejected")]
+    chosen, rejected = map(turns, texts)
+    prompt = ""
+    for (speaker, text), (other_speaker, other_text) in zip(chosen, rejected, strict=False):
+        if speaker != other_speaker:
+            raise Skip("the speakers differ")
+        prompt += f"\n\n{speaker}:"
+        if text.strip() == other_text.strip():
+            prompt += text
+        elif speaker == "Human":
+            raise Skip("the Human turns differ")
+        elif not text.strip() or not other_text.strip():
+            raise Skip("an empty answer")
+        else:
+            return {"prompt": prompt, "chosen": f" {text.strip()}", "rejected": f" {other_text.strip()}"}
+    raise Skip("no answer differs by more than white space")
+
+
+def turns(dialogue: str) -> list[tuple[str, str]]:
+    """(speaker, text) of each turn; the text begins right after the colon. Skip for what does not start with one."""
+    start, *parts = _TURN.split(dialogue)
+    if start.strip() or not parts or not dialogue.startswith("\n\n"):
+        raise Skip("not a dialogue")
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def tldr_pref(row: dict) -> dict:
+    """{info: {subreddit, title, post}, summaries: [{text}, {text}], choice: 0 | 1} -> {prompt, chosen, rejected}.
+
+    The set also holds comparisons of news articles, which have no post: they are skipped.
+    """
+    if "prompt" in row:
+        return own(row, "prompt", "chosen", "rejected")
+    info, summaries, choice = row.get("info"), row.get("summaries"), row.get("choice")
+    if not isinstance(info, dict):
+        raise ValueError(f"info: expected an object, got {kind(info)}")
+    if not isinstance(summaries, list) or len(summaries) != 2 or not all(isinstance(s, dict) for s in summaries):
+        raise ValueError("summaries: expected two objects")
+    if choice not in (0, 1) or isinstance(choice, bool):
+        raise ValueError(f"choice: expected 0 or 1, got {choice!r}")
+    if info.get("post") is None:
+        raise Skip("no post")
+    texts = [f" {string(summary, 'text').strip()}" for summary in summaries]
+    return {"prompt": tldr_prompt(info), "chosen": texts[choice], "rejected": texts[1 - choice]}

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import click
 
-from al_data import chats, preferences, texts
+from al_data import chats, preferences, row, texts
 from al_data.sources import Row, Unreachable, files_of, from_file, from_hub, from_hub_file, from_object
 from al_data.write import sink_options, write
 from alignlib.cli import options
+from alignlib.records import dialogue
 from alignlib.toy import world
 
 PAIR = ("id", "prompt", "chosen", "rejected", "domain")
@@ -72,7 +73,7 @@ every_option = click.option("--all-answers", "every", is_flag=True,
 
 
 @options.command(reads=("chosen", "rejected"), writes=("prompt", "domain"), name="hh")
-@click.option("--part", type=click.Choice(texts.HH_PARTS), default="harmless-base",
+@click.option("--part", type=click.Choice(preferences.HH_PARTS), default="harmless-base",
               help="Which folder of the Hub's set.")
 @source_options
 def hh_command(part, source, **given) -> None:
@@ -82,7 +83,7 @@ def hh_command(part, source, **given) -> None:
     """
     told = re.findall("helpful|harmless", part if source is None else source)
     hub = Hub("Anthropic/hh-rlhf", where={"data_dir": part})
-    write_set(texts.hh, hub, source=source, called=told[-1] if told else None, **given)
+    write_set(preferences.hh, hub, source=source, called=told[-1] if told else None, **given)
 
 
 @options.command(writes=("prompt", "chosen"), name="tldr")
@@ -97,7 +98,7 @@ def tldr_command(**given) -> None:
 def tldr_pref_command(**given) -> None:
     """Human comparisons of two summaries of a post: info, summaries, choice -> prompt, chosen, rejected."""
     hub = Hub("openai/summarize_from_feedback", where={"data_dir": "comparisons", **AS_PARQUET})
-    write_set(texts.tldr_pref, hub, called="summarisation", **given)
+    write_set(preferences.tldr_pref, hub, called="summarisation", **given)
 
 
 @options.command(reads=("text",), writes=("prompt", "chosen", "label"), name="imdb")
@@ -206,7 +207,7 @@ def oasst1_command(lang, every, **given) -> None:
 @source_options
 def rtp_command(**given) -> None:
     """RealToxicityPrompts: prompt, and what followed on the web with its reward, 1 - toxicity."""
-    write_set(preferences.rtp, Hub("allenai/real-toxicity-prompts", one_part=True), **given)
+    write_set(texts.rtp, Hub("allenai/real-toxicity-prompts", one_part=True), **given)
 
 
 @options.command(writes=("prompt", "chosen"), name="writing-prompts")
@@ -236,7 +237,7 @@ def write_set(function: Callable[[dict], dict | list[dict]], hub: Hub, *, source
         raise click.UsageError(f"--skip-fraction {skip_fraction:g} leaves nothing of --fraction {fraction:g}")
     dropped: Counter[str] = Counter()
     rows, hashed = rows_of(hub, source, split)
-    records = texts.convert(texts.share(gather(rows), skip_fraction, fraction), function, dropped)
+    records = row.convert(row.share(gather(rows), skip_fraction, fraction), function, dropped)
     if hashed:
         records = (record for record in records
                    if world.split_of(record.get("prompt", record.get("text", ""))) == split)
@@ -270,7 +271,7 @@ def rows_of(hub: Hub, source: str | None, split: str | None) -> tuple[Iterator[R
 def short(records: Iterable[dict], chars: int | None, words: int | None, dropped: Counter[str]) -> Iterator[dict]:
     """The records whose question is shorter than both limits; the others are counted."""
     for record in records:
-        text = texts.instruction(record.get("prompt", ""))
+        text = dialogue.instruction(record.get("prompt", ""))
         if chars and len(text) >= chars or words and len(text.split()) >= words:
             dropped["a long question"] += 1
         else:

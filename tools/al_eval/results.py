@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 
@@ -168,3 +169,20 @@ def _check_row(row: dict) -> dict:
 
 def shown(method: str, step: float | None = None) -> str:
     return method if step is None else f"{method}, step {step}"
+
+
+class Sample:
+    """Numbers, each with the record it came from: all that is kept of the input."""
+
+    def __init__(self) -> None:
+        self.values, self.groups = array("d"), array("q")
+
+    def add(self, record: int, values: Iterable[float]) -> None:
+        for value in values:
+            self.values.append(value)
+            self.groups.append(record)
+
+    def mean(self, bootstrap: dict) -> dict:
+        from alignlib.stats.metrics import mean_interval
+
+        return mean_interval(self.values, self.groups, **bootstrap)

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import click
 
-from al_data.texts import instruction
 from al_eval import results
 from al_eval.results import READABLE, bootstrap_options, label_option, plot_option, prompt_key, result_files
 from alignlib.cli import options
 from alignlib.records import fields, jsonl
+from alignlib.records.dialogue import instruction
 
 GAMED = ("index", "std_delta_len", "instruction_difficulty", "preference")
 TIE = 2  # the class of a tie, beside the winners 0 and 1

@@ -15,10 +15,9 @@ import orjson
 from click.core import ParameterSource
 
 from al_label_ai import questions
-from alignlib.cli import options, paths
+from alignlib.cli import model_options, options, paths
 from alignlib.records import fields
 from alignlib.records.jsonl import DataError, Skip, dumps, read_all
-from alignlib.training import recipe
 
 MODES = ("pair", "rate", "lmc", "steerlm", "lmu")
 TOKENS = {"pair": 4, "rate": 4, "lmc": 8, "steerlm": 8, "lmu": 120}  # of an answer, about, for --dry-run
@@ -76,7 +75,7 @@ money_options = options.stack(
 @click.option("--seed", type=options.Seed(), default=0, help="Of --one-order and --ties random.")
 @judge_options
 @money_options
-@recipe.device_options
+@model_options.device_options
 def main(files, output, resume, on_error, rejects, shard, mode, together, ties, judge, judge_rm, dry_run, **given):
     """Label the completions of each prompt with a judge's answers; what cannot be read becomes null, and `unparsed`.
 

@@ -10,10 +10,9 @@ from contextlib import closing
 import click
 from click.core import ParameterSource
 
-from alignlib.cli import options
+from alignlib.cli import model_options, options
 from alignlib.decoding import conditions
 from alignlib.records import fields
-from alignlib.training import recipe
 
 OLD = {*fields.OF_COMPLETIONS, "condition"}  # goes with completions that a record had
 
@@ -80,7 +79,7 @@ backend_options = options.stack(
               help="Which end of a too long prompt stays. Not openai.")
 @click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
               help="What a too long prompt does; counted in the summary. Not openai.")
-@recipe.device_options
+@model_options.device_options
 @backend_options
 def main(model, files, output, resume, on_error, rejects, shard, number, temperatures, greedy, stop, condition, logps,
          ids, timed, backend, window, **given):

@@ -6,14 +6,14 @@ pipe  al-sample sft -n 20 prompts.jsonl | al-score rm | al-train-alt sft -o alt 
 """
 
 import sys
-from dataclasses import dataclass, field
 
 import click
 
 from al_train_alt import pool
+from al_train_alt.objective import Conditional
 from alignlib.cli import options
-from alignlib.records.jsonl import DataError, Skip, dumps, read_all
-from alignlib.training import recipe
+from alignlib.records.jsonl import DataError, dumps, read_all
+from alignlib.training import command
 
 # What a mode does where nothing else is asked for; the papers' settings.
 PER_QUANTILE = {"rm": 2, "quark": 2}
@@ -24,10 +24,10 @@ ENTROPY = {"rm": 0.06, "quark": 0.06, "lmu": 0.06, "lmc": 0.0, "steerlm": 0.0}
 
 def planned(given):
     """What --plan has to know: whether a reference stands beside the policy, and which layers train."""
-    from alignlib.models import load
+    from al_train_alt.layers import train_top
 
     def top(policy):
-        load.train_top(policy, given["train_layers"], embeddings=given["mode"] == "quark")
+        train_top(policy, given["train_layers"], embeddings=given["mode"] == "quark")
 
     coefficient = KL[given["mode"]] if given["kl_coef"] is None else given["kl_coef"]
     return {"reference": bool(coefficient), "adapt": top if given["train_layers"] < 1 else None}
@@ -37,7 +37,7 @@ def planned(given):
                  may=("rewards", "feedbacks", "scores", "finish_reasons", "completion_ids"))
 @click.argument("model")
 @options.files
-@recipe.options(lr=2e-5, batch_size=32, epochs=2, plans=planned)
+@command.options(lr=2e-5, batch_size=32, epochs=2, plans=planned)
 @click.option("--mode", type=click.Choice(pool.MODES), default="rm",
               help="Of `rewards`: rm, quantiles as words; quark, as new tokens. Of `feedbacks`: lmc, categories; "
                    "steerlm, attributes; lmu, free text with `scores`.")
@@ -75,8 +75,9 @@ def main(model, files, recipe, emit, old, train_layers, ref, **how):
     draw = drawing(how, recipe, model)
     if emit:
         return show(pool.gather(checked(files or ("-",), draw), checked(old, draw), draw), summary)
+    from al_train_alt import layers
     from alignlib.models import load
-    from alignlib.training import engine, loop
+    from alignlib.training import loop, zero
     from alignlib.training.run_folder import Run
 
     asked = {"command": "al-train-alt", "model": model, "model_files": options.fingerprint(model), **how,
@@ -86,7 +87,7 @@ def main(model, files, recipe, emit, old, train_layers, ref, **how):
         return
     made, held_out = gathered(files, old, draw, run)
     policy = load.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
-    new = load.add_tokens(policy, draw.names, recipe.seed) if how["mode"] == "quark" else None
+    new = layers.add_tokens(policy, draw.names, recipe.seed) if how["mode"] == "quark" else None
     objective = Conditional(load.encoder(policy, **recipe.limits), how, recipe.batch_size, new)
     examples, tests = objective.examples(made, run), objective.examples(held_out, run) if held_out else []
     if not examples:
@@ -94,9 +95,9 @@ def main(model, files, recipe, emit, old, train_layers, ref, **how):
     if how["kl_coef"]:
         reference = load.load_policy(ref or model, recipe.device, recipe.dtype)
         must_share_words(policy, reference, ref or model, draw.names if new else ())
-        objective.refer(policy, reference, engine.asking(reference, recipe))
+        objective.refer(policy, reference, zero.asking(reference, recipe))
     if train_layers < 1:
-        load.train_top(policy, train_layers, embeddings=bool(new))
+        layers.train_top(policy, train_layers, embeddings=bool(new))
     loop.start(policy, examples, recipe, run)
     run.tells = {"conditions": made.conditions, "ref_sees": how["ref_sees"] if how["kl_coef"] else None}
     run.keep("pool.jsonl", b"".join(map(dumps, made.records())))
@@ -192,84 +193,3 @@ def must_share_words(policy, reference, name, new):
         raise click.UsageError(f"--ref {name}: its tokenizer is not that of the policy")
 
 
-@dataclass
-class Conditional:
-    """-log pi(y_t | condition, x) + kl_coef * KL(pi_ref || pi)_t - entropy_coef * H(pi)_t, a mean over tokens.
-
-    `new` is the first of quark's tokens: the reference knows those before it.
-    """
-
-    encoder: object
-    how: dict
-    batch_size: int
-    new: int | None = None
-    reference: object = None
-    place: object = None  # where the reference is asked
-    seen: list = field(default_factory=list)  # by number, the Examples as the reference sees them
-
-    sized = ("nll", "kl", "entropy")
-
-    def __post_init__(self):
-        self.state = {"kl_coef": self.how["kl_coef"]}
-
-    def refer(self, policy, reference, place):
-        self.reference, self.place = reference, place
-        known = min(model.core.config.vocab_size for model in (policy, reference))
-        self.new = min(known, self.new or known)
-
-    def examples(self, made, run):
-        """The Examples of a pool's conditioned records. Raises DataError."""
-        found = []
-        for record in made.training():
-            try:
-                found.append(self.example(record))
-            except Skip:
-                run.skipped += 1
-            except ValueError as error:
-                raise DataError(f"prompt {record['prompt'][:40]!r}: {error}") from error
-        return found
-
-    def example(self, record):
-        from alignlib.models.encoding import Example
-
-        if self.new and any(max(row, default=0) >= self.new for row in record.get("completion_ids", ())):
-            # A policy may say one of quark's tokens in the middle of a text, where the reference cannot read it.
-            record = {name: value for name, value in record.items() if name != "completion_ids"}
-        example = self.encoder.encode(record, record["completions"], record["condition"])
-        seen = example.prompt
-        if self.how["ref_sees"] == "prompt":
-            bare = self.encoder.begin(record)
-            seen = self.encoder.shorten(bare.prompt, len(example.prompt), bare.head)
-        if not seen:
-            raise ValueError("empty, and the tokenizer has no token for the reference to begin with")
-        example.values["number"] = [len(self.seen)] * len(example.completions)
-        self.seen.append(Example(seen, example.completions))
-        return example
-
-    def size(self, example):
-        return sum(map(len, example.completions))
-
-    def __call__(self, model, batch):
-        import torch
-
-        from alignlib.training import losses
-
-        reference = None
-        if self.reference:
-            bare = self.reference.pack([self.seen[number] for number in batch.values["number"][:, 0].tolist()])
-            with torch.no_grad(), self.reference.precision():
-                reference = self.reference.logits, self.place.ask(lambda: self.reference.hidden(bare))[bare.sources]
-        with model.precision():
-            loss, parts = losses.conditional(
-                model.logits, model.hidden(batch)[batch.sources], batch.targets, model.core.config.vocab_size,
-                kl_coef=self.state["kl_coef"], entropy_coef=self.how["entropy_coef"], reference=reference,
-                known=self.new)
-        return loss.sum(), dict(zip(self.sized, parts.sum(0), strict=True))
-
-    def stepped(self, entry):
-        """Adapt the KL's coefficient, if there is a target for it; the log has the one that was used."""
-        from alignlib.training import losses
-
-        if target := self.how["kl_target"]:
-            entry["kl_coef"] = self.state["kl_coef"]
-            self.state["kl_coef"] = losses.adapted(entry["kl_coef"], entry["kl"], target, self.batch_size)

@@ -1,19 +1,35 @@
-"""al-train-rm --more: one reward model for several domains of preferences, as MORE weighs them."""
+"""al-train-rm --more: one reward model for many preferences, whose domains are weighed by their gradients at its head.
+
+For each domain t of a step, with g_t the gradient of its mean ranking loss l_t by the reward head alone:
+
+    m_t <- (1 - alpha) m_t + alpha g_t
+    n_t  = m_t, normalised
+    lambda = the point of the simplex with the least |sum_t lambda_t n_t|^2
+
+Source: Zeng et al. 2023 (arXiv 2312.07401). Momentum starts at zero; the authors' code starts it at the head's random
+weights, which are no gradient. Their solver takes Frank-Wolfe steps, cut off at the vertices; here it is exact.
+"""
 
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
 import click
+import torch
+from torch import Tensor
+from torch.autograd import grad
 
-from al_train_rm import Ranking, ordered
+from al_train_rm.ranking import Ranking, ordered
+from alignlib import ranks
 from alignlib.records import fields
 from alignlib.records.jsonl import DataError
+from alignlib.training import losses
+from alignlib.training.batches import Balanced
 
 
 @dataclass
 class More(Ranking):
-    """`Ranking`, its domains weighed by their gradients at the head, anew each step (see min_norm)."""
+    """`Ranking`, its domains weighed by their gradients at the head, anew each step."""
 
     alpha: float = 0.99
     normalize: str = "l2"
@@ -65,8 +81,6 @@ class More(Ranking):
 
     def order(self, examples, size, batch_size):
         """--resample: as many of each domain. Raises UsageError."""
-        from alignlib.training.batches import Balanced
-
         groups = {}
         for number, example in enumerate(examples):
             groups.setdefault(example.values["domain"][0], []).append(number)
@@ -75,8 +89,6 @@ class More(Ranking):
         return Balanced(tuple(tuple(groups[number]) for number in sorted(groups)), size)
 
     def __call__(self, model, batch):
-        import torch
-
         rewards, domain = batch.values["rewards"], batch.values["domain"][:, 0]
         scores, read, loss, nll = self.ask(model, batch)
         figures, added = self.figures(scores, rewards, nll), self.added(nll, rewards).sum()
@@ -92,30 +104,19 @@ class More(Ranking):
 
     def hold(self, read, scores, rewards, domain, accuracy, loss, added):
         """Keep of a pack what the step's loss and weights are made of: by domain, sums."""
-        import torch
-        from torch.autograd import grad
-
-        from al_train_rm import min_norm
-        from alignlib.training import losses
-
         free = scores.requires_grad_()
         plain = losses.ranking(free, rewards, self.margin, self.soft)
         by_score, = grad(plain.sum(), free)
         zeros = scores.new_zeros(len(self.names))
         pairs = ordered(rewards).sum((1, 2)).to(zeros.dtype)
         whose = domain.repeat_interleave(rewards.shape[1])
-        gradients = min_norm.head_gradients(by_score.flatten(), read, whose, len(zeros))
+        gradients = head_gradients(by_score.flatten(), read, whose, len(zeros))
         sums = [zeros.index_add(0, domain, values.detach()).cpu()
                 for values in (plain, pairs, accuracy, torch.ones_like(accuracy))]
         self.held.append((zeros.index_add(0, domain, loss), added, gradients.cpu(), sums))
 
     def weigh(self, counts):
         """T * sum_t lambda_t * (the domain's sum of ranking losses), over the T domains of the step; what is added."""
-        import torch
-
-        from al_train_rm import min_norm
-        from alignlib import ranks
-
         loss = sum(part * counts for (part, *_), counts in zip(self.held, counts, strict=True))
         added = sum(part * counts for (_, part, *_), counts in zip(self.held, counts, strict=True))
         mine = [(gradients, *sums) for (*_, gradients, sums), counts in zip(self.held, counts, strict=True) if counts]
@@ -129,7 +130,7 @@ class More(Ranking):
             momentum = self.state.get("momentum", torch.zeros(len(pairs), gradients.shape[1]))
             momentum[there] = (1 - self.alpha) * momentum[there] + self.alpha * gradients
             self.state["momentum"] = momentum
-            found = min_norm.weights(min_norm.normalised(momentum[there], means, self.normalize)).to(means.dtype)
+            found = min_norm(normalised(momentum[there], means, self.normalize)).to(means.dtype)
         places = there.nonzero()[:, 0].tolist()
         self.found = {f"{what}_{self.names[place]}": value for what, values in
                       (("lambda", found), ("loss", means), ("accuracy", accuracy[there] / records[there]))
@@ -138,3 +139,47 @@ class More(Ranking):
 
     def stepped(self, entry):
         entry |= self.found
+
+
+NORMALIZERS = ("none", "l2", "loss", "loss+")
+
+
+def head_gradients(by_score: Tensor, embeddings: Tensor, domain: Tensor, domains: int) -> Tensor:
+    """The gradient by a linear head of each domain's loss: [N], [N, H], [N] numbers of domains -> [domains, H].
+
+    by_score: the loss's gradient by each score; a score is the head's product with its embedding.
+    """
+    sums = embeddings.new_zeros(domains, embeddings.shape[1])
+    return sums.index_add(0, domain, by_score[:, None] * embeddings)
+
+
+def normalised(gradients: Tensor, losses: Tensor, kind: str) -> Tensor:
+    """Gradients [T, H] of comparable length, by their own or by their losses [T]; a norm or a loss of 0 counts as 1.
+
+    none m, l2 m / |m|, loss m / ((l + 1) / sum(l + 1)), loss+ m / (|m| l)
+    """
+    norms = gradients.norm(dim=1)
+    norms = torch.where(norms > 0, norms, 1)
+    by = {"none": torch.ones_like(norms), "l2": norms, "loss": (losses + 1) / (losses + 1).sum(),
+          "loss+": norms * torch.where(losses > 0, losses, 1)}[kind]
+    return gradients / by[:, None]
+
+
+def min_norm(vectors: Tensor) -> Tensor:
+    """The point of the simplex whose combination of `vectors` [T, H] is shortest: [T], float64.
+
+    All zero: 1 / T each. Not finite: NaN, for the trainer to find in the loss.
+
+    Least squares that may not be negative: min over x >= 0 of |V'x|^2 + (1'x - 1)^2 is, along each ray x = s lambda,
+    |V'lambda|^2 / (1 + |V'lambda|^2) at best, so x / sum(x) is the point. Solved by scipy's nnls.
+    """
+    from scipy.optimize import nnls
+
+    vectors = vectors.double()
+    longest = vectors.norm(dim=1).max()
+    if longest == 0 or not longest.isfinite():
+        return vectors.new_full((len(vectors),), 1 / len(vectors) if longest == 0 else float("nan"))
+    columns = (vectors / longest).T
+    found, _ = nnls(torch.cat([columns, columns.new_ones(1, len(vectors))]).numpy(), [0.0] * len(columns) + [1.0])
+    found = torch.from_numpy(found)
+    return found / found.sum()

@@ -1,6 +1,5 @@
 """Load and save policies, reward models and tokenizers."""
 
-import math
 import os
 from pathlib import Path
 
@@ -9,13 +8,10 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import AddedToken
 
 from alignlib import hub, ranks
 from alignlib.models.encoding import Encoder
-from alignlib.models.policy import Packed, Policy, RewardModel, context_of, dealt_out, shaped, whole
-from alignlib.training.losses import Head
+from alignlib.models.policy import Packed, Policy, RewardModel, context_of, dealt_out, whole
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate imports deepspeed, which else warns that it guesses
@@ -172,74 +168,6 @@ def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardM
     else:
         model = load(transformers.AutoModelForSequenceClassification, path, device, wanted)
     return RewardModel(model, load_tokenizer(path))
-
-
-def new_reward(path: str, labels: list[str] | None, device: str = "auto", dtype: str = "auto",
-               seed: int = 0) -> RewardModel:
-    """The model at `path`, policy or classifier, with a head to train: one label, or one a class in `labels`.
-
-    A policy's new head starts small (deviation 1 / sqrt(H + 1), as in Stiennon et al. 2020), drawn from `seed`.
-    """
-    config = config_of(path)
-    settings = {"num_labels": len(labels or [""])}
-    if labels:
-        settings |= {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    fresh = () if is_classifier(path) else ("score",)
-    torch.manual_seed(seed)
-    model = load(transformers.AutoModelForSequenceClassification, path, device, torch.float32, fresh, **settings)
-    if fresh:
-        with whole([model.score.weight], change=True):
-            torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
-    tokenizer = load_tokenizer(path)
-    model.config.pad_token_id = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
-    wanted = dtype_of(dtype, model.device, config)
-    return RewardModel(model, tokenizer, autocast=wanted if wanted != torch.float32 else None, train=True)
-
-
-def add_tokens(model: Policy, words: list[str], seed: int = 0) -> int:
-    """Teach policy and tokenizer these tokens, with new rows for those they lack; the first one's id.
-
-    The other rows stay as they are. The new ones are drawn (from `seed`) about the mean of the old.
-    """
-    known = len(model.tokenizer)
-    model.tokenizer.add_tokens([AddedToken(word, special=True, normalized=False) for word in words])
-    wanted, core = len(model.tokenizer), model.core
-    if wanted > known and wanted > core.get_input_embeddings().weight.shape[0]:
-        torch.manual_seed(seed)
-        core.resize_token_embeddings(wanted)
-    return min(model.tokenizer.convert_tokens_to_ids(words))
-
-
-def train_top(model: Policy, share: float, *, embeddings: bool = False) -> None:
-    """Leave to train only this share of the layers, the topmost (rounded up), what comes after them, and the head.
-
-    embeddings: the input's too; they train anyway where the head is tied to them.
-    """
-    core = model.core
-    layers = next(module for module in core.base_model.modules()
-                  if isinstance(module, nn.ModuleList) and len(module) == core.config.num_hidden_layers)
-    core.requires_grad_(False)
-    above = next(module for module in core.base_model.modules() if layers in module.children())
-    after = [module for module in above.children() if not isinstance(module, nn.Embedding | nn.ModuleList)]
-    top = layers[len(layers) - math.ceil(share * len(layers)):]
-    for module in (*top, *after, core.get_output_embeddings(), *([core.get_input_embeddings()] if embeddings else [])):
-        module.requires_grad_(True)
-
-
-def output_head(path: str, model: Packed) -> Head:
-    """The head with which the policy at `path` says words, over another model's hidden states.
-
-    Tied to the embeddings, it is `model`'s embeddings; of its own, it stays as it is. Raises UsageError for no policy.
-    """
-    config = model.core.config
-    if is_classifier(path):
-        raise click.UsageError(f"{path}: a reward model or classifier; --lm-coef needs a policy's output head")
-    if dealt_out(model.model):
-        raise click.UsageError("--lm-coef does not go with --zero 3")
-    if config.get_text_config().tie_word_embeddings:
-        return lambda hidden: shaped(functional.linear(hidden, model.core.get_input_embeddings().weight), config)
-    head = load_policy(path, str(model.device), "fp32").core.get_output_embeddings().requires_grad_(False)
-    return lambda hidden: shaped(head(hidden), config)
 
 
 def encoder(model: Packed, **limits) -> Encoder:

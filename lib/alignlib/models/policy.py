@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from alignlib import ranks
+from alignlib.models import logps
 from alignlib.models.attention import use_flex, use_strips
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack, pack, plan
-from alignlib.training import losses
 
 
 class Packed:
@@ -86,7 +86,7 @@ class Policy(Packed):
         """Log-probability of every completion token, float32: [N]."""
         with self.precision():
             hidden = self.hidden(batch)[batch.sources]
-            return losses.token_logps(self.logits, hidden, batch.targets, self.core.config.vocab_size, temperature)
+            return logps.token_logps(self.logits, hidden, batch.targets, self.core.config.vocab_size, temperature)
 
     def logps(self, batch: Pack, temperature: float = 1.0) -> Tensor:
         """Sum log-probability (nats) of every completion given its prompt: [E, K]."""

@@ -1,13 +1,18 @@
 """The order in which training goes through its data: a function of the seed and the step alone."""
 
+import heapq
 import math
-from collections.abc import Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
 import torch
 
+from alignlib import ranks
+from alignlib.models.encoding import Example
+from alignlib.models.packs import Pack
+from alignlib.models.policy import Packed
 from alignlib.training.recipe import Recipe
 
 
@@ -67,3 +72,37 @@ def batch_at(step: int, order: Order, recipe: Recipe) -> list[int]:
     epoch, place = divmod(step, steps_an_epoch(order, recipe))
     generator = torch.Generator().manual_seed(((recipe.seed << 20) + epoch) % 2**63)
     return order.draw(generator)[place * recipe.batch_size:(place + 1) * recipe.batch_size]
+
+
+def packs_of(indices: Sequence[int], model: Packed, examples: Sequence[Example],
+             recipe: Recipe) -> Iterator[tuple[Pack, bool, bool]]:
+    """This rank's packs of the examples `indices`, each of which goes to one rank; all ranks get equally many packs.
+
+    With each whether it counts (where examples are too few, one keeps the other ranks company), whether it is the last.
+    """
+    parts = deal([examples[i].length for i in indices], ranks.size())
+    plans = [model.plan(examples, [indices[i] for i in part], recipe.pack_tokens) for part in parts]
+    passes = max(map(len, plans))
+    mine = plans[ranks.rank()]
+    while len(mine) < passes and any(len(pack) > 1 for pack in mine):
+        longest = max(mine, key=len)
+        mine.remove(longest)
+        mine += [longest[::2], longest[1::2]]
+    mine += [[]] * (passes - len(mine))
+    for number, pack in enumerate(mine, 1):
+        held = pack or indices[:1]
+        yield model.pack([examples[i] for i in held], held), bool(pack), number == passes
+
+
+def deal(lengths: Sequence[int], hands: int) -> list[list[int]]:
+    """Deal things of these lengths into hands of about the same total: the longest first, to who has least.
+
+    >>> deal([5, 1, 4, 3], 2)
+    [[0, 1], [2, 3]]
+    """
+    held, dealt = [(0, hand) for hand in range(hands)], [[] for _ in range(hands)]
+    for thing in sorted(range(len(lengths)), key=lambda thing: (-lengths[thing], thing)):
+        total, hand = held[0]
+        heapq.heapreplace(held, (total + lengths[thing], hand))
+        dealt[hand].append(thing)
+    return dealt

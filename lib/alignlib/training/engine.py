@@ -1,7 +1,6 @@
-"""Where a training step happens: `Single` is one device in plain torch, `Sharded` (sharded.py) DeepSpeed on several."""
+"""Where a training step happens: `Single` is one device in plain torch, `Sharded` (zero.py) DeepSpeed on several."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import get_scheduler
 
-from alignlib import ranks
-from alignlib.models import load as models
-from alignlib.models.policy import Packed, dealt_out
+from alignlib.models import load
+from alignlib.models.policy import Packed
+from alignlib.training.adapters import adapters
 from alignlib.training.recipe import Recipe
 
 
@@ -75,7 +74,7 @@ class Single:
         return {"grad_norm": None if overflow else norm.item(), "lr": rate}
 
     def weights(self) -> dict[str, Tensor]:
-        return models.merged_weights(self.model)
+        return load.merged_weights(self.model)
 
     def save(self, folder: Path, **more) -> None:
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
@@ -116,44 +115,3 @@ def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, total: int) ->
     warmup = recipe.warmup if recipe.warmup >= 1 else round(recipe.warmup * total)
     name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
     return get_scheduler(name, optimizer, num_warmup_steps=int(warmup), num_training_steps=total)
-
-
-def adapters(model: Packed) -> dict[str, Tensor]:
-    """What trains, where that is not the whole model: for a checkpoint, whose folder holds the merged weights."""
-    if model.model is model.core:
-        return {}
-    return {name: weight.detach().cpu() for name, weight in model.model.named_parameters() if weight.requires_grad}
-
-
-# -- which one -----------------------------------------------------------------------------------------------
-
-
-def of(model: Packed, recipe: Recipe, total: int, checkpoint: Path | None = None) -> Engine:
-    """The engine that the recipe asks for; `checkpoint` is what it will be told to load."""
-    if not wants_deepspeed(recipe):
-        return Single(model, recipe, total)
-    from alignlib.training.zero import Sharded
-
-    return Sharded(model, recipe, total, checkpoint)
-
-
-def asking(model: Packed, recipe: Recipe) -> "Asking | Engine":
-    """The engine of a model that does not train; what ZeRO 3 has dealt out must be gathered as it is asked."""
-    if not dealt_out(model.model):
-        return Asking(model)
-    from alignlib.training.zero import Sharded
-
-    return Sharded(model, recipe, 0, train=False)
-
-
-def entered(recipe: Recipe) -> AbstractContextManager:
-    """Around a training command's whole body: several ranks meet, and ZeRO 3 deals out models as they are loaded."""
-    if not wants_deepspeed(recipe):
-        return nullcontext()
-    from alignlib.training import zero
-
-    return zero.entered(recipe)
-
-
-def wants_deepspeed(recipe: Recipe) -> bool:
-    return ranks.size() > 1 or recipe.zero is not None or recipe.offload != "none" or recipe.deepspeed is not None

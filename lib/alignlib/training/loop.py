@@ -1,14 +1,11 @@
 """The one training loop, the order of the data, the reference's log-probabilities."""
 
-import collections
-import heapq
 import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,44 +13,14 @@ from torch import Tensor
 from alignlib import ranks
 from alignlib.cli import exits, options
 from alignlib.models.encoding import Example
-from alignlib.models.packs import Pack
 from alignlib.models.policy import Packed
 from alignlib.records import jsonl
-from alignlib.training import engine
-from alignlib.training.batches import Order, Shuffled, batch_at, steps_an_epoch, steps_in
+from alignlib.training import engine, zero
+from alignlib.training.adapters import adapt
+from alignlib.training.batches import Order, Shuffled, batch_at, packs_of, steps_an_epoch, steps_in
+from alignlib.training.objective import Adaptive, Objective, Weighing
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
-
-
-class Objective(Protocol):
-    """A loss to train on."""
-
-    def size(self, example: Example) -> float:
-        """What the example adds to the global batch's denominator: 1, its tokens, its groups."""
-
-    def __call__(self, model: Packed, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss SUMMED over the batch, and figures to log, each summed over the batch's examples.
-
-        A figure that is summed over what `size` counts, as the loss is, is named in the attribute `sized`.
-        """
-
-
-@runtime_checkable
-class Adaptive(Protocol):
-    """An objective that learns from each step; `state`, numbers and tensors, is kept in checkpoints."""
-
-    state: dict
-
-    def stepped(self, entry: dict) -> None:
-        """Learn from a step's figures, over all ranks, and add to them what it has learnt."""
-
-
-@runtime_checkable
-class Weighing(Protocol):
-    """An objective whose loss is known only when all of a step's packs have been asked: their graphs are held."""
-
-    def weigh(self, counts: list[bool]) -> Tensor:
-        """The loss SUMMED over this rank's packs of the step, in the order asked, of which some do not count."""
 
 
 def read(files: Sequence[str], prepare: Callable[[dict], Example], run: Run) -> tuple[list[Example], list[Example]]:
@@ -81,43 +48,6 @@ def gather(files: Sequence[str], prepare: Callable[[dict], Example], run: Run) -
         else:
             examples.append(line.data)
     return examples, crc
-
-
-# -- the packs of a step ---------------------------------------------------------------------------------------
-
-
-def packs_of(indices: Sequence[int], model: Packed, examples: Sequence[Example],
-             recipe: Recipe) -> Iterator[tuple[Pack, bool, bool]]:
-    """This rank's packs of the examples `indices`, each of which goes to one rank; all ranks get equally many packs.
-
-    With each whether it counts (where examples are too few, one keeps the other ranks company), whether it is the last.
-    """
-    parts = deal([examples[i].length for i in indices], ranks.size())
-    plans = [model.plan(examples, [indices[i] for i in part], recipe.pack_tokens) for part in parts]
-    passes = max(map(len, plans))
-    mine = plans[ranks.rank()]
-    while len(mine) < passes and any(len(pack) > 1 for pack in mine):
-        longest = max(mine, key=len)
-        mine.remove(longest)
-        mine += [longest[::2], longest[1::2]]
-    mine += [[]] * (passes - len(mine))
-    for number, pack in enumerate(mine, 1):
-        held = pack or indices[:1]
-        yield model.pack([examples[i] for i in held], held), bool(pack), number == passes
-
-
-def deal(lengths: Sequence[int], hands: int) -> list[list[int]]:
-    """Deal things of these lengths into hands of about the same total: the longest first, to who has least.
-
-    >>> deal([5, 1, 4, 3], 2)
-    [[0, 1], [2, 3]]
-    """
-    held, dealt = [(0, hand) for hand in range(hands)], [[] for _ in range(hands)]
-    for thing in sorted(range(len(lengths)), key=lambda thing: (-lengths[thing], thing)):
-        total, hand = held[0]
-        heapq.heapreplace(held, (total + lengths[thing], hand))
-        dealt[hand].append(thing)
-    return dealt
 
 
 # -- the loop ------------------------------------------------------------------------------------------------
@@ -181,7 +111,7 @@ def start(model: Packed, order: Sized, recipe: Recipe, run: Run) -> None:
     if run.engine is None:
         run.begin()
         adapt(model, recipe)
-        run.engine = engine.of(model, recipe, steps_in(order, recipe), run.checkpoint)
+        run.engine = zero.engine_for(model, recipe, steps_in(order, recipe), run.checkpoint)
 
 
 def train_step(indices: Sequence[int], model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe,
@@ -235,60 +165,11 @@ def add(sums: dict[str, float], counts: bool, amounts: dict[str, float]) -> None
         sums[name] = sums.get(name, 0) + value * counts
 
 
-@torch.no_grad()
-def reference(model: Packed, examples: Sequence[Example], recipe: Recipe, run: Run,
-              logps: Callable[[Pack], Tensor], held_out: Sequence[Example] = ()) -> None:
-    """Set `ref_logps` in the examples' values: `logps` of the packs that training and evaluation will see first.
-
-    In the very same packs, so that a policy that is its own reference starts at a log-ratio of exactly 0: `model` is
-    the run's, started already, or another. Computed once; a resumed run, whose policy has moved, reads them from its
-    folder.
-    """
-    run.begin()
-    file = run.folder / "ref_logps.pt"
-    found = ranks.share(lambda: torch.load(file, weights_only=True) if file.exists() else None)
-    if found is None:
-        place = run.engine if run.engine and run.engine.model is model else engine.asking(model, recipe)
-        order = Shuffled(len(examples))
-        needed = min(steps_in(order, recipe), steps_an_epoch(order, recipe))
-        steps = options.progress(range(needed), unit="step", desc="reference")
-        first = (pack for step in steps
-                 for pack in packs_of(batch_at(step, order, recipe), model, examples, recipe))
-        rest = packs_of(range(len(held_out)), model, held_out, recipe) if held_out else ()
-        found = [{index: row for batch, *_ in packs
-                  for index, row in zip(batch.indices, place.ask(partial(logps, batch)).tolist(), strict=True)}
-                 for packs in (first, rest)]
-        found = [dict(collections.ChainMap(*parts)) for parts in zip(*ranks.gather(found), strict=True)]
-        if ranks.first():
-            torch.save(found, file.with_suffix(".tmp"))
-            os.replace(file.with_suffix(".tmp"), file)
-    for some, rows in zip((examples, held_out), found, strict=True):
-        for index, row in rows.items():
-            some[index].values["ref_logps"] = row
-
-
 def on_sigterm() -> Callable[[], bool]:
     """From now on SIGTERM asks instead of killing: a function that says whether it came."""
     came = []
     signal.signal(signal.SIGTERM, lambda *_: came.append(True))
     return lambda: bool(came)
-
-
-# -- adapters ------------------------------------------------------------------------------------------------
-
-
-def adapt(model: Packed, recipe: Recipe) -> None:
-    """With --lora, freeze the model and put adapters on all its linear layers but the head."""
-    if not recipe.lora:
-        return
-    import peft
-
-    torch.manual_seed(recipe.seed)
-    head = ["score"] if hasattr(model.core, "score") else None
-    config = peft.LoraConfig(r=recipe.lora, lora_alpha=2 * recipe.lora, target_modules="all-linear",
-                             modules_to_save=head)
-    model.model = peft.get_peft_model(model.core, config)
-    model.core = model.model.get_base_model()
 
 
 def keep_best(run: Run) -> None:

@@ -27,8 +27,7 @@ from alignlib.models import load
 from alignlib.models.encoding import Example
 from alignlib.models.packs import ROW_TOKENS
 from alignlib.models.policy import Packed, Policy, RewardModel
-from alignlib.training import engine, loop
-from alignlib.training import zero as sharded
+from alignlib.training import adapters, zero
 from alignlib.training.recipe import Recipe
 
 GATHERED = 1_050_000_000  # weights that ZeRO 3 holds whole at once, at most: its max_live_parameters and prefetch
@@ -70,20 +69,20 @@ class Setting:
     offload: str
     narrow: bool
     moments: int = 8  # bytes a trained weight: AdamW's two in float32
-    bucket: int = sharded.BUCKET
+    bucket: int = zero.BUCKET
 
     @classmethod
     def of(cls, recipe: Recipe, devices: int) -> "Setting":
         """Of a recipe whose dtype is said. Raises UsageError for one that DeepSpeed cannot follow."""
         moments = 4 if recipe.optimizer == "rmsprop" else 8
-        if devices == 1 and not engine.wants_deepspeed(recipe):
+        if devices == 1 and not zero.wants_deepspeed(recipe):
             return cls(1, None, "none", False, moments)
-        config = sharded.configuration(recipe)
-        zero = config["zero_optimization"]
-        away = [zero.get(name, {}).get("device", "none") != "none" for name in ("offload_optimizer", "offload_param")]
-        return cls(devices, zero["stage"], "all" if away[1] else "optimizer" if away[0] else "none",
+        config = zero.configuration(recipe)
+        cuts = config["zero_optimization"]
+        away = [cuts.get(name, {}).get("device", "none") != "none" for name in ("offload_optimizer", "offload_param")]
+        return cls(devices, cuts["stage"], "all" if away[1] else "optimizer" if away[0] else "none",
                    any(config[name].get("enabled") for name in ("bf16", "fp16")), moments,
-                   zero.get("reduce_bucket_size", sharded.BUCKET))
+                   cuts.get("reduce_bucket_size", zero.BUCKET))
 
     def __str__(self) -> str:
         if self.zero is None:
@@ -175,7 +174,7 @@ def blueprint(config, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) 
             model.set_attn_implementation(NAME)
         load.without_dropout(model)
         made = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
-        loop.adapt(made, recipe)
+        adapters.adapt(made, recipe)
         if adapt:
             adapt(made)
     if narrow:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from alignlib import ranks
-from alignlib.models import load as models
-from alignlib.models.policy import Packed
+from alignlib.models import load
+from alignlib.models.policy import Packed, dealt_out
 from alignlib.training import engine
+from alignlib.training.engine import Asking, Engine, Single
 from alignlib.training.recipe import Recipe
 
 BUCKET = 500_000_000  # elements that DeepSpeed reduces at once, at most
@@ -79,7 +80,7 @@ class Sharded:
         return {"grad_norm": norm, "lr": rate}
 
     def weights(self) -> dict[str, Tensor] | None:
-        found = models.merged_weights(self.model)  # every rank helps to gather
+        found = load.merged_weights(self.model)  # every rank helps to gather
         return found if ranks.first() else None
 
     def save(self, folder: Path, **more) -> None:
@@ -122,9 +123,12 @@ def make_universal(checkpoint: Path) -> None:
 
 
 @contextlib.contextmanager
-def entered(recipe: Recipe) -> Iterator[None]:
-    """The ranks meet; under ZeRO 3 models are dealt out as they are loaded."""
-    device = models.device_of(recipe.device)
+def distributed(recipe: Recipe) -> Iterator[None]:
+    """Around a training command's whole body: several ranks meet, and ZeRO 3 deals out models as they are loaded."""
+    if not wants_deepspeed(recipe):
+        yield
+        return
+    device = load.device_of(recipe.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     ranks.connect(device.type)
@@ -165,7 +169,7 @@ def configuration(recipe: Recipe) -> dict:
     stage = theirs.get("zero_optimization", {}).get("stage", stage)
     if recipe.offload != "none" and stage < (3 if recipe.offload == "all" else 1):
         raise click.UsageError(f"--offload {recipe.offload} needs --zero {3 if recipe.offload == 'all' else 1} or more")
-    wanted = models.dtype_of(recipe.dtype, models.device_of(recipe.device))
+    wanted = load.dtype_of(recipe.dtype, load.device_of(recipe.device))
     zero = {"stage": stage}
     if recipe.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
@@ -181,7 +185,7 @@ def configuration(recipe: Recipe) -> dict:
         "fp16": {"enabled": wanted == torch.float16},
         "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False,
     }
-    if ours["fp16"]["enabled"] and models.device_of(recipe.device).type == "cpu":
+    if ours["fp16"]["enabled"] and load.device_of(recipe.device).type == "cpu":
         raise click.UsageError("--dtype fp16: DeepSpeed has none on CPUs; bf16 it has")
     return merged(ours, theirs)
 
@@ -218,3 +222,21 @@ def merged(ours: dict, theirs: dict) -> dict:
         elif value != "auto":
             result[name] = value
     return result
+
+
+def engine_for(model: Packed, recipe: Recipe, total: int, checkpoint: Path | None = None) -> Engine:
+    """The engine that the recipe asks for; `checkpoint` is what it will be told to load."""
+    if not wants_deepspeed(recipe):
+        return Single(model, recipe, total)
+    return Sharded(model, recipe, total, checkpoint)
+
+
+def engine_to_ask(model: Packed, recipe: Recipe) -> Asking | Engine:
+    """The engine of a model that does not train; what ZeRO 3 has dealt out must be gathered as it is asked."""
+    if not dealt_out(model.model):
+        return Asking(model)
+    return Sharded(model, recipe, 0, train=False)
+
+
+def wants_deepspeed(recipe: Recipe) -> bool:
+    return ranks.size() > 1 or recipe.zero is not None or recipe.offload != "none" or recipe.deepspeed is not None

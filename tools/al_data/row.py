@@ -1,0 +1,90 @@
+"""What every set of al-data is made of: rows, the records they become, and the fields they must have.
+
+A row function returns a record, or a list of them; it raises ValueError for a row that is not of the set, and Skip,
+with the reason, for one that has nothing to learn from: such rows are counted, never silently lost. Records that are
+already in our own form (they have `prompt`, or `text` and a named `label`) pass through unchanged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from alignlib.records.jsonl import DataError, Skip, kind
+
+Row = tuple[str, dict]  # where it stands ("test.jsonl.gz:17"), and what it holds
+# A tokenizer may read these as its own marks: the AI-feedback study leaves such conversations out.
+MARKS = ("<s>", "</s>", "<|endoftext|>")
+
+
+def convert(rows: Iterable[Row], function: Callable[[dict], dict | list[dict]],
+            dropped: Counter[str]) -> Iterator[dict]:
+    """The records of the rows; counts those left out in `dropped`, by reason. Raises DataError naming the row."""
+    for where, row in rows:
+        try:
+            made = function(row)
+            yield from made if isinstance(made, list) else [made]
+        except Skip as reason:
+            dropped[str(reason)] += 1
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from error
+
+
+def share(rows: Iterable[Row], first: float, last: float) -> Iterable[Row]:
+    """The rows from the share `first` of the set up to the share `last`: (0, .1) is the first tenth, (.1, 1) the rest.
+
+    A row of a set is a whole conversation, post or tree, so that no prompt of its later turns is in another share. As
+    in the AI-feedback study, in the set's own order. Holds all rows, unless all are wanted.
+    """
+    if (first, last) == (0, 1):
+        return rows
+    rows = list(rows)
+    return rows[round_down(len(rows) * first):round_down(len(rows) * last)]
+
+
+def round_down(number: float) -> int:
+    """28 for .29 * 100, which is 28.999999999999996."""
+    return int(number + 1e-9)
+
+
+def unmarked(*texts: str) -> None:
+    """Raises Skip for a text that holds one of the MARKS."""
+    if any(mark in text for text in texts for mark in MARKS):
+        raise Skip("a tokenizer's mark in it")
+
+
+def own(row: dict, *names: str) -> dict:
+    """A record that is in our form already, with the fields it must have."""
+    for name in names:
+        string(row, name)
+    return row
+
+
+def string(row: dict, name: str) -> str:
+    """A field that must be text. Raises ValueError that names it."""
+    if name not in row:
+        raise ValueError(f"{name}: missing")
+    if not isinstance(row[name], str):
+        raise ValueError(f"{name}: expected a string, got {kind(row[name])}")
+    return row[name]
+
+
+def number(row: dict, name: str) -> float:
+    """A field that must be a number. Raises ValueError that names it."""
+    if name not in row:
+        raise ValueError(f"{name}: missing")
+    if type(row[name]) not in (int, float):  # not bool
+        raise ValueError(f"{name}: expected a number, got {kind(row[name])}")
+    return row[name]
+
+
+def objects(row: dict, name: str) -> list[dict]:
+    """A field that must be a list of objects. Raises ValueError that names it."""
+    if name not in row:
+        raise ValueError(f"{name}: missing")
+    if not isinstance(row[name], list):
+        raise ValueError(f"{name}: expected an array, got {kind(row[name])}")
+    for place, item in enumerate(row[name]):
+        if not isinstance(item, dict):
+            raise ValueError(f"{name}[{place}]: expected an object, got {kind(item)}")
+    return row[name]

@@ -1,0 +1,39 @@
+"""What changes which layers a policy has and trains: quark's new tokens, --train-layers."""
+
+import math
+
+import torch
+from torch import nn
+from transformers import AddedToken
+
+from alignlib.models.policy import Policy
+
+
+def add_tokens(model: Policy, words: list[str], seed: int = 0) -> int:
+    """Teach policy and tokenizer these tokens, with new rows for those they lack; the first one's id.
+
+    The other rows stay as they are. The new ones are drawn (from `seed`) about the mean of the old.
+    """
+    known = len(model.tokenizer)
+    model.tokenizer.add_tokens([AddedToken(word, special=True, normalized=False) for word in words])
+    wanted, core = len(model.tokenizer), model.core
+    if wanted > known and wanted > core.get_input_embeddings().weight.shape[0]:
+        torch.manual_seed(seed)
+        core.resize_token_embeddings(wanted)
+    return min(model.tokenizer.convert_tokens_to_ids(words))
+
+
+def train_top(model: Policy, share: float, *, embeddings: bool = False) -> None:
+    """Leave to train only this share of the layers, the topmost (rounded up), what comes after them, and the head.
+
+    embeddings: the input's too; they train anyway where the head is tied to them.
+    """
+    core = model.core
+    layers = next(module for module in core.base_model.modules()
+                  if isinstance(module, nn.ModuleList) and len(module) == core.config.num_hidden_layers)
+    core.requires_grad_(False)
+    above = next(module for module in core.base_model.modules() if layers in module.children())
+    after = [module for module in above.children() if not isinstance(module, nn.Embedding | nn.ModuleList)]
+    top = layers[len(layers) - math.ceil(share * len(layers)):]
+    for module in (*top, *after, core.get_output_embeddings(), *([core.get_input_embeddings()] if embeddings else [])):
+        module.requires_grad_(True)

@@ -1,0 +1,138 @@
+"""The ranking loss on pairs, and a classifier's."""
+
+from array import array
+from dataclasses import dataclass
+
+import click
+
+from alignlib.records import fields
+from alignlib.records.jsonl import Skip
+
+
+@dataclass
+class Ranking:
+    """-log sigmoid of every score gap that the rewards order."""
+
+    margin: float = 0.0
+    soft: float = 0.0
+    lm_coef: float = 0.0
+    words: object = None  # the head that says words, for lm_coef
+
+    def example(self, encoder, record):
+        judged = "chosen" in record and "rewards" not in record  # al-label-ai's verdict on its completions
+        if "completions" in record and not judged:
+            fields.require_completions(record, "rewards")
+            completions, rewards = record["completions"], record["rewards"]
+        else:
+            fields.require(record, "prompt", "chosen", "rejected")
+            completions, rewards = [record["chosen"], record["rejected"]], [1, 0]
+            record = {name: value for name, value in record.items() if name not in fields.ALIGNED}
+        fields.require_float32(rewards, "rewards")
+        rewards = array("f", rewards).tolist()  # as the loss has them: 0.1 + 0.2 is no better than 0.3
+        if len(set(rewards)) == 1:
+            raise Skip("rewards: all equal, no preference")
+        example = encoder.encode(record, completions)
+        example.values["rewards"] = rewards
+        return example
+
+    def settle(self, examples, held_out):
+        """No class names."""
+
+    def size(self, example):
+        rewards = example.values["rewards"]
+        return sum(one > other for one in rewards for other in rewards)
+
+    def __call__(self, model, batch):
+        rewards = batch.values["rewards"]
+        scores, _, loss, nll = self.ask(model, batch)
+        figures = self.figures(scores, rewards, nll)
+        return (loss + self.added(nll, rewards)).sum(), {name: values.sum() for name, values in figures.items()}
+
+    def figures(self, scores, rewards, nll):
+        """Of each example, [E]: pair accuracy, the scores of its best and its worst completion; of --lm-coef, nll."""
+        best = scores.gather(1, rewards.argmax(1, keepdim=True))[:, 0]
+        worst = scores.gather(1, rewards.argmin(1, keepdim=True))[:, 0]
+        gaps, better = scores[:, :, None] - scores[:, None, :], ordered(rewards)
+        right = (gaps > 0).float() + 0.5 * (gaps == 0).float()
+        accuracy = (right * better).sum((1, 2)) / better.sum((1, 2))
+        found = {"accuracy": accuracy, "best_score": best, "worst_score": worst}
+        return found | ({"lm_loss": nll} if self.lm_coef else {})
+
+    def added(self, nll, rewards):
+        """What --lm-coef adds to each example's loss, [E]; as a step's loss is a mean over pairs, it goes by pairs."""
+        return self.lm_coef * ordered(rewards).sum((1, 2)) * nll
+
+    def ask(self, model, batch):
+        """Scores [E, K], what the head read [E * K, H]; of each example, [E], the ranking's loss, and `nll`'s."""
+        from alignlib.training import losses
+
+        rewards = batch.values["rewards"]
+        if not hasattr(model.core, "score"):
+            scores = model.scores(batch)
+            loss = losses.ranking(scores, rewards, self.margin, self.soft)
+            return scores, None, loss, loss.new_zeros(loss.shape)
+        with model.precision():
+            hidden = model.hidden(batch)
+            read = model.pooled(hidden, batch)
+            scores = model.core.score(read).float().view(batch.shape)
+        loss = losses.ranking(scores, rewards, self.margin, self.soft)
+        nll = self.nll(model, hidden, batch) if self.lm_coef else loss.new_zeros(loss.shape)
+        return scores, read, loss, nll
+
+    def nll(self, model, hidden, batch):
+        """Mean -log pi(token) of each example's best completion: [E]."""
+        import torch
+
+        from alignlib.models import logps
+
+        rewards = batch.values["rewards"]
+        best = rewards.argmax(1) + torch.arange(len(rewards), device=rewards.device) * rewards.shape[1]  # of E * K
+        told = torch.isin(batch.owner, best)
+        with model.precision():
+            logps = logps.token_logps(self.words, hidden[batch.sources[told]], batch.targets[told],
+                                       model.core.config.vocab_size)
+        sums = logps.new_zeros(rewards.numel()).index_add(0, batch.owner[told], logps)
+        return -sums[best] / batch.counts().flatten()[best].clamp(min=1)
+
+
+def ordered(rewards):
+    """Which of two completions has the higher reward: [E, K] -> [E, K, K]."""
+    return rewards[:, :, None] > rewards[:, None, :]
+
+
+@dataclass
+class Classes:
+    """The cross-entropy of a text's class."""
+
+    names: list[str]
+
+    def example(self, encoder, record):
+        from alignlib.models.encoding import Example
+
+        fields.require(record, "text", "label")
+        if record["label"] not in self.names:
+            self.names.append(record["label"])
+        example = Example(encoder.prompt({"prompt": ""}), [encoder.completion(record["text"])])
+        example = encoder.fit(example)
+        example.values["label"] = [self.names.index(record["label"])]
+        return example
+
+    def settle(self, examples, held_out):
+        """The class names, sorted, so that a class's number does not depend on the order of the data."""
+        order = sorted(self.names)
+        if len(order) < 2:
+            raise click.UsageError(f"one class only: {order[0]}")
+        for example in (*examples, *held_out):
+            example.values["label"] = [order.index(self.names[example.values["label"][0]])]
+        self.names = order
+        return order
+
+    def size(self, example):
+        return 1
+
+    def __call__(self, model, batch):
+        import torch.nn.functional as F
+
+        logits, labels = model.logits(batch), batch.values["label"][:, 0]
+        right = (logits.argmax(-1) == labels).float()
+        return F.cross_entropy(logits, labels, reduction="sum"), {"accuracy": right.sum()}
