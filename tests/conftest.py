@@ -1,14 +1,13 @@
-"""What every test shares: the fixtures folder, tiny models, commands as real processes."""
+"""What every test shares: the fixtures folder, one thread a process, signals as they were."""
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from helpers.process import ROOT
+
 FIXTURES = ROOT.parent / "shared" / "fixtures"
 
 # Two torch processes on few cores stand still without this; tests of tiny models want one thread each.
@@ -32,22 +31,3 @@ def fixtures() -> Path:
     if not FIXTURES.is_dir():
         pytest.skip("needs the reference numbers in ../shared/fixtures")
     return FIXTURES
-
-
-def command(name: str, *args: object) -> list[str]:
-    """The argument list that runs `al-NAME` in a process of its own, from this checkout."""
-    module = name.replace("-", "_")
-    return [sys.executable, "-c", f"import sys; from {module} import main; main(prog_name={name!r})",
-            *map(str, args)]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT / 'lib'}{os.pathsep}{ROOT / 'tools'}"}
-
-
-def call(name: str, *args: object, stdin: bytes | str = b"", **settings) -> subprocess.CompletedProcess:
-    """Run a command to its end: .returncode, .stdout, .stderr (text)."""
-    data = stdin.encode() if isinstance(stdin, str) else stdin
-    done = subprocess.run(command(name, *args), input=data, capture_output=True, env=environment(), **settings)
-    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
-    return done

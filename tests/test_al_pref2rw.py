@@ -11,7 +11,8 @@ import time
 
 import orjson
 import pytest
-from conftest import call, command, environment
+
+from helpers.process import call, command, environment
 
 PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
 REWARDED = {"prompt": "p", "completions": ["a", "b", "c"], "rewards": [1, 3.5, -2]}

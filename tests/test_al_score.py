@@ -4,10 +4,10 @@ import json
 import math
 
 import pytest
-from conftest import call
-from world import CLASSES, CONTEXT, lines, one_line, pairs, prompts, read, rewarded, run, world
 
 from alignlib.toy import world as toy
+from helpers.process import call
+from helpers.world import CLASSES, CONTEXT, lines, one_line, pairs, prompts, read, rewarded, run, world
 
 NEAR = {"rel": 1e-4, "abs": 1e-5}
 

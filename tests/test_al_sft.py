@@ -5,8 +5,9 @@ import shlex
 import subprocess
 
 import pytest
-from conftest import command, environment
-from world import CONTEXT, lines, log, one_line, pairs, prompts, read, rewarded, run, stopped, weights, world
+
+from helpers.process import command, environment
+from helpers.world import CONTEXT, lines, log, one_line, pairs, prompts, read, rewarded, run, stopped, weights, world
 
 TRAINERS = {
     "al-sft": ("policy", lambda count: pairs(count)),

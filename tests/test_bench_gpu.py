@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_flat import dense
 
 from alignlib.models import attention
+from helpers.plain import dense
 
 TINY = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": 0,

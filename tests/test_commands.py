@@ -9,7 +9,8 @@ import sys
 import tomllib
 
 import pytest
-from conftest import ROOT, call, command, environment
+
+from helpers.process import ROOT, call, command, environment
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 MODULES = {name: target.split(":")[0] for name, target in SCRIPTS.items()}

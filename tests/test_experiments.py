@@ -5,7 +5,8 @@ import re
 import subprocess
 
 import pytest
-from conftest import ROOT
+
+from helpers.process import ROOT
 
 
 def planned(*args: str) -> subprocess.CompletedProcess:

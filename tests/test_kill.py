@@ -2,7 +2,7 @@
 
 import signal
 
-from kills import sample_job, score_job, survive, training_job
+from helpers.kills import sample_job, score_job, survive, training_job
 
 KILLS = 5
 

@@ -6,8 +6,9 @@ import shlex
 import subprocess
 
 import pytest
-from conftest import command, environment
-from world import lines, pairs, prompts, read, rewarded, weights, world
+
+from helpers.process import command, environment
+from helpers.world import lines, pairs, prompts, read, rewarded, weights, world
 
 
 def shell(script: str, **commands: list[str]) -> subprocess.CompletedProcess:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 import readme
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,7 +22,6 @@ import json
 import math
 
 import pytest
-import tiny
 import torch
 
 import al_score
@@ -36,6 +35,7 @@ from alignlib.models.policy import Policy, RewardModel
 from alignlib.training import batches, loop, reference
 from alignlib.training.engine import Asking
 from alignlib.training.run_folder import Run
+from helpers import tiny
 
 LONG = "x" * 1000
 

@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, call, command, environment
-from world import lines, one_line, pairs, prompts, rewarded, run, world
 
 from alignlib.records.jsonl import DataError, dumps
 from alignlib.records.stream import StateError, Stream
+from helpers.process import ROOT, call, command, environment
+from helpers.world import lines, one_line, pairs, prompts, rewarded, run, world
 
 GOOD = [b'{"n": %d}\n' % n for n in range(23)]
 

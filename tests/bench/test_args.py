@@ -11,7 +11,6 @@ from statistics import mean
 
 import pytest
 import torch
-from conftest import ROOT, call
 from transformers import DynamicCache
 
 from al_args import token_by_token
@@ -24,6 +23,7 @@ from alignlib.decoding import sampler
 from alignlib.decoding.draws import Sampling
 from alignlib.models import load as models
 from alignlib.toy import world
+from helpers.process import ROOT, call
 
 NEW, K = 64, 10  # tokens a completion, none of which ends early; candidates a token
 ROUNDS = 2

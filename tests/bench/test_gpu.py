@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import pytest
-import tiny
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from alignlib.models.encoding import Example
 from alignlib.models.policy import Policy
 from alignlib.training import engine, loop
+from helpers import tiny
 
 SHAPES = [(256, 64), (1024, 128)]  # prompt, completion
 KS = (2, 4, 8)

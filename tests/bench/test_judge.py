@@ -4,12 +4,12 @@ import threading
 import time
 
 import pytest
-from conftest import call
-from faulty import Server
-from judging import faulty, labelled, pairs, right
-from kills import survive
-from test_al_label_ai import judge_job
-from world import lines, read
+
+from helpers.faulty import Server
+from helpers.judging import faulty, judge_job, labelled, pairs, right
+from helpers.kills import survive
+from helpers.process import call
+from helpers.world import lines, read
 
 LATENCY = 0.25  # seconds of each call, failed ones too
 

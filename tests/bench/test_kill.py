@@ -1,7 +1,8 @@
 """Fifty kills of each command: no byte differs. The numbers printed are kills and the whole runs they fell into."""
 
 import pytest
-from kills import sample_job, score_job, survive, training_job
+
+from helpers.kills import sample_job, score_job, survive, training_job
 
 KILLS = 50
 JOBS = {

@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import environment
+
+from helpers.process import environment
 
 STEP = """
 import re, sys

@@ -7,7 +7,6 @@ import statistics
 import time
 
 import pytest
-import tiny
 import torch
 import transformers
 
@@ -16,6 +15,7 @@ from al_train_rm.ranking import Ranking
 from alignlib.models import load
 from alignlib.training import engine, loop
 from alignlib.training.batches import Balanced, batch_at
+from helpers import tiny
 
 DOMAINS, BATCH, PROMPT, COMPLETION = 5, 20, 128, 64
 ROUNDS, WARM = 8, 2

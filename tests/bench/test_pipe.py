@@ -9,10 +9,10 @@ import subprocess
 import time
 
 import pytest
-from conftest import call, command, environment
 
 from al_train_rm import start
 from alignlib.models import load
+from helpers.process import call, command, environment
 
 PROMPTS, EACH, TOKENS = 192, 4, 64
 ROUNDS = 2

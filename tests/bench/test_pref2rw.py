@@ -7,7 +7,8 @@ import time
 
 import orjson
 import pytest
-from conftest import command, environment
+
+from helpers.process import command, environment
 
 COPY = """
 import orjson, sys

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import call
 
 from alignlib.decoding import sampler
 from alignlib.models import load
+from helpers.process import call
 
 NEW = 64  # tokens a completion; nothing ends early, so that every way does the same work
 ROUNDS = 3

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 import transformers
-from conftest import ROOT, environment
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from alignlib.training.batches import Shuffled, batch_at
+from helpers import tiny
+from helpers.process import ROOT, environment
 
 PINNED = ("torch==2.13.0", "trl==1.16.0", "transformers==5.23.0", "accelerate==1.15.0", "datasets==5.2.0")
 PROMPT, COMPLETION, VOCABULARY = 256, 64, 2048

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-import vllm_wheel
+from helpers import vllm_wheel
 
 
 def test_the_facts_are_the_wheels(tmp_path):

@@ -1,0 +1,448 @@
+"""Guided decoding: the plain definition's tokens and scores, whatever is cached, batched, pruned or read late."""
+
+import json
+import random
+
+import click
+import pytest
+import torch
+import transformers
+
+from al_args import best_segments, token_by_token
+from al_args.settings import Search
+from al_args.token_by_token import Guided, Pair
+from alignlib.decoding import branches as tree
+from alignlib.decoding import sampler
+from alignlib.decoding.draws import Sampling
+from alignlib.models import load
+from alignlib.models.encoding import Encoder, Example
+from alignlib.models.policy import Policy, RewardModel
+from helpers import tiny
+
+NEW = 10
+BOS, EOS = tiny.VOCABULARY - 3, tiny.VOCABULARY - 2
+
+
+def pair(family="llama", other=None, *, ends_are_tokens=False, reads_eos=False, batch_tokens=1 << 16, new=NEW, stop=(),
+         seed=0) -> Pair:
+    """Tiny models in float64, so that no sum's rounding decides what comes next."""
+    policy = Policy(tiny.causal(family, seed).double(), tiny.tokenizer())
+    reward = RewardModel(tiny.classifier(other or family, seed=seed + 1).double(), tiny.tokenizer())
+    encoder = Encoder(policy.tokenizer, max_length=tiny.CONTEXT)
+    return Pair(policy, reward, encoder, Sampling(new, stop=stop, seed=5), batch_tokens=batch_tokens,
+                ends_are_tokens=ends_are_tokens, reads_eos=reads_eos)
+
+
+@pytest.fixture
+def many_ends(monkeypatch):
+    """Every twentieth token ends a text, so that rows leave and ends are candidates all the time."""
+    ends = set(range(0, tiny.VOCABULARY, 20))
+    monkeypatch.setattr(sampler, "stop_ids", lambda policy: ends)
+    monkeypatch.setattr(token_by_token, "stop_ids", lambda policy: ends)
+    return ends
+
+
+def draws(*lengths, number=1) -> list[Guided]:
+    """`number` draws for each of the prompts, which have so many tokens; no two rewards see the same."""
+    texts = [[BOS, *tiny.example(length, seed=i).prompt] for i, length in enumerate(lengths)]
+    return [Guided(i, j, text, 1.0, where=f"record {i}", asked=text) for i, text in enumerate(texts)
+            for j in range(number)]
+
+
+RAGGED = (3, 17, 1, 30, 8)
+
+
+@torch.no_grad()
+def reward_of(both: Pair, text: list[int]) -> float:
+    """By a whole forward pass: the head at the last token."""
+    hidden = both.reward.core.base_model(input_ids=torch.tensor([text]), use_cache=False).last_hidden_state
+    return both.reward.core.score(hidden)[0, -1, 0].item()
+
+
+@torch.no_grad()
+def defined(both: Pair, prompt: list[int], ids: list[int], search: Search) -> tuple[list[int], list[float]]:
+    """The candidates after `prompt` and `ids`, and their scores: nothing cached, a whole pass for each."""
+    best = both.policy.core(input_ids=torch.tensor([prompt + ids])).logits[0, -1].topk(search.topk)
+    scores = []
+    for token, logit in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+        is_text = both.ends_are_tokens or token not in both.ends
+        reward = reward_of(both, prompt + ids + [token] * is_text) if search.weight else 0.0
+        pruned = search.margin is not None and logit < best.values[0].item() - search.margin
+        scores.append(-torch.inf if pruned else logit + search.weight * reward)
+    return best.indices.tolist(), scores
+
+
+def greedy(both: Pair, prompt: list[int], search: Search) -> tuple[list[int], str]:
+    ids = []
+    while len(ids) < both.how.max_new_tokens:
+        candidates, scores = defined(both, prompt, ids, search)
+        token = candidates[scores.index(max(scores))]
+        if token in both.ends:
+            return ids, "stop"
+        ids.append(token)
+    return ids, "length"
+
+
+def run(both: Pair, made: list[Guided], search: Search) -> list[Guided]:
+    done = list((token_by_token if search.by_token else best_segments).decode(both, made, search))
+    assert sorted(map(id, done)) == sorted(map(id, made))
+    return made
+
+
+def compare(both: Pair, search: Search, lengths=RAGGED) -> list[Guided]:
+    made = run(both, draws(*lengths), search)
+    for draw in made:
+        assert (draw.ids, draw.reason) == greedy(both, draw.prompt, search), draw.where
+        closing = both.closing if draw.reason == "stop" else []
+        assert draw.reward == pytest.approx(reward_of(both, draw.prompt + draw.ids + closing), abs=1e-5)
+    return made
+
+
+# -- greedy -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("ends_are_tokens", [False, True])
+def test_greedy_is_the_definition(family, ends_are_tokens, many_ends):
+    both = pair(family, ends_are_tokens=ends_are_tokens)
+    assert both.kinds == (tree.Tree, tree.Tree)
+    made = compare(both, Search(weight=2.0, topk=6))
+    assert {draw.reason for draw in made} == {"stop", "length"}
+
+
+def test_the_reward_model_may_be_of_another_family(many_ends):
+    compare(pair("gpt2", "llama"), Search(weight=2.0, topk=6))
+
+
+@pytest.mark.parametrize("ends_are_tokens", [False, True])
+def test_rewards_may_be_read_at_the_end(ends_are_tokens, many_ends):
+    compare(pair(ends_are_tokens=ends_are_tokens, reads_eos=True), Search(weight=2.0, topk=6))
+
+
+@pytest.mark.parametrize("search", [
+    Search(weight=0.0, topk=6), Search(weight=3.0, topk=1), Search(weight=-1.5, topk=6),
+    Search(weight=2.0, topk=tiny.VOCABULARY), Search(weight=2.0, topk=6, margin=0.0),
+    Search(weight=2.0, topk=6, margin=0.7), Search(weight=2.0, topk=6, margin=3.0),
+])
+def test_settings_at_their_edges(search, many_ends):
+    """Also where the reward model falls behind: it is read late, and says the same."""
+    both = pair()
+    compare(both, search, (3, 17, 1))
+    whole = both.tokens
+    assert (both.asked == 0) == (search.weight == 0 or search.topk == 1 or search.margin == 0)
+    assert (both.asked < whole) == (search.weight == 0 or search.topk == 1 or search.margin in (0.0, 0.7))
+
+
+def test_a_margin_that_rewards_cannot_bridge_changes_nothing(many_ends):
+    """Rewards between -1 and 1: with margin 2 * weight, the same tokens for fewer questions."""
+    both = pair()
+    both.reward.core.score = torch.nn.Sequential(both.reward.core.score, torch.nn.Tanh())
+    for weight in (0.2, 1.0):
+        both.tokens = both.asked = 0
+        free = run(both, draws(*RAGGED, 5, 6, 7), Search(weight=weight))
+        asked, both.asked = both.asked, 0
+        bound = run(both, draws(*RAGGED, 5, 6, 7), Search(weight=weight, margin=2 * weight))
+        assert [(d.ids, d.reason) for d in bound] == [(d.ids, d.reason) for d in free]
+        assert [d.reward for d in bound] == pytest.approx([d.reward for d in free], abs=1e-6)
+        assert 0 < both.asked < asked == both.tokens / 2
+
+
+def test_rows_that_wait_take_the_places_of_those_that_are_done(many_ends):
+    """Two or three at a time, of prompts with much in common too: as all at once."""
+    lengths = [3, 17, 1, 30, 8, 12, 2, 9]
+    wanted = [(d.ids, d.reason, pytest.approx(d.reward)) for d in run(pair(), draws(*lengths), Search(weight=2.0))]
+    for batch_tokens in (1, 100, 130):
+        both = pair(batch_tokens=batch_tokens)
+        found = run(both, draws(*lengths), Search(weight=2.0))
+        assert [(d.ids, d.reason, d.reward) for d in found] == wanted
+        assert len(both.rm.read) == max(1, batch_tokens // (31 + NEW + 11)) < len(lengths)
+
+
+def test_stop_strings_cut_and_the_reward_is_of_what_is_left():
+    free = run(pair(new=20), draws(*RAGGED), Search(weight=2.0))
+    text = free[0].text
+    stop = text[len(text) // 2:][:2]
+    both = pair(new=20, stop=(stop,))
+    for draw in run(both, draws(*RAGGED), Search(weight=2.0)):
+        cut = free[draw.record].text.find(stop)
+        assert draw.text == (free[draw.record].text if cut < 0 else free[draw.record].text[:cut])
+        assert draw.reason == (free[draw.record].reason if cut < 0 else "stop")
+        assert draw.reward == pytest.approx(reward_of(both, draw.prompt + draw.ids), abs=1e-5)
+
+
+def test_rewards_are_those_of_al_score(many_ends):
+    both = pair()
+    made = run(both, draws(*RAGGED), Search(weight=2.0))
+    scores = both.reward.scores(both.reward.pack([Example(made[3].prompt, [made[3].ids])]))
+    assert made[3].reward == pytest.approx(scores.item(), abs=1e-5)
+
+
+# -- stochastic -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_stochastic_draws_from_the_definition(family, many_ends, monkeypatch):
+    """The scores of every step, and the token that the draw's own number picks by them."""
+    both, search = pair(family), Search("stochastic", weight=2.0, topk=6, temperature=0.7)
+    steps, pick = [], token_by_token.pick
+
+    def watched(rows, scores, search):
+        picks = pick(rows, scores, search)
+        steps.extend(zip([(row.draw, list(row.draw.ids)) for row in rows], scores.tolist(), picks, strict=True))
+        return picks
+
+    monkeypatch.setattr(token_by_token, "pick", watched)
+    made = run(both, draws(*RAGGED, number=2), search)
+    for (draw, ids), scores, place in steps:
+        candidates, wanted = defined(both, draw.prompt, ids, search)
+        assert scores == pytest.approx(wanted, abs=1e-4)
+        number = sampler.uniforms(5, draw.record, draw.number, NEW)[len(ids)]
+        shares = (torch.tensor(scores, dtype=torch.float64) / 0.7).softmax(0).cumsum(0)
+        assert place == int((shares <= number).sum())
+        assert ([*draw.ids, None])[len(ids)] in (candidates[place], None)
+    assert len({tuple(draw.ids) for draw in made}) > len(RAGGED)
+
+
+def test_temperature_0_is_greedy(many_ends):
+    cold = run(pair(), draws(*RAGGED), Search("stochastic", weight=2.0, temperature=0.0))
+    assert [d.ids for d in cold] == [d.ids for d in run(pair(), draws(*RAGGED), Search(weight=2.0))]
+
+
+def test_temperatures_and_weights_may_be_as_large_as_floats_are(many_ends):
+    """What float32 cannot hold is drawn evenly, though never from what a margin leaves out."""
+    for weight in (1e34, -1e34):
+        cold = run(pair(), draws(*RAGGED), Search("stochastic", weight=weight, temperature=0.0))
+        assert [d.ids for d in cold] == [d.ids for d in run(pair(), draws(*RAGGED), Search(weight=weight))]
+    best = run(pair(), draws(*RAGGED), Search(margin=0.0))
+    hot = run(pair(), draws(*RAGGED), Search("stochastic", margin=0.0, temperature=1e300))
+    assert [d.ids for d in hot] == [d.ids for d in best]
+    made = run(pair(), draws(*RAGGED), Search("best-of-n", best_of=2, temperature=1e300))
+    assert {d.reason for d in made} == {"stop", "length"}
+
+
+# -- whole texts and segments -------------------------------------------------------------------------------------
+
+
+def test_best_of_n_is_the_best_of_al_samples(many_ends):
+    both = pair()
+    made = run(both, draws(*RAGGED, number=2), Search("best-of-n", best_of=3))
+    plain = [sampler.Draw(draw.record, number, draw.prompt, 1.0) for draw in draws(*RAGGED) for number in range(6)]
+    sampler.generate(both.policy, Encoder(both.policy.tokenizer, max_length=tiny.CONTEXT), plain, both.how)
+    for draw in made:
+        own = [one for one in plain if one.record == draw.record and one.number // 3 == draw.number]
+        best = max(own, key=lambda one: reward_of(both, one.prompt + one.ids))
+        assert (draw.ids, draw.text, draw.reason) == (best.ids, best.text, best.reason)
+        assert draw.reward == pytest.approx(reward_of(both, best.prompt + best.ids), abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", [1 << 16, 300])
+@pytest.mark.parametrize("reads_eos", [False, True])
+def test_segments_are_the_definition(batch_tokens, reads_eos, many_ends):
+    """Three segments of 4, 4, 2 tokens, each the best of 3, drawn by whole passes one after the other."""
+    both = pair(batch_tokens=batch_tokens, reads_eos=reads_eos)
+    for draw in run(both, draws(*RAGGED), Search("segment", best_of=3, segment=4, temperature=0.8)):
+        ids, reason = [], ""
+        while not reason:
+            tries = [segment(both, draw, ids, number) for number in range(3)]
+            rewards = [reward_of(both, draw.prompt + text + (both.closing if ended == "stop" else []))
+                       for text, ended in tries]
+            ids, reason = tries[rewards.index(max(rewards))]
+        assert (draw.ids, draw.reason) == (ids, reason)
+        assert draw.reward == pytest.approx(max(rewards), abs=1e-5)
+
+
+@torch.no_grad()
+def segment(both: Pair, draw: Guided, ids: list[int], number: int) -> tuple[list[int], str]:
+    end, ids = len(ids) + 4, list(ids)
+    while len(ids) < min(end, NEW):
+        logits = both.policy.core(input_ids=torch.tensor([draw.prompt + ids])).logits[0, -1:]
+        chance = sampler.uniforms(5, draw.record, number, NEW)[len(ids):len(ids) + 1]
+        token = sampler.choose(logits.float(), torch.tensor(chance), torch.tensor([0.8]), 0, 1.0).item()
+        if token in both.ends:
+            return ids, "stop"
+        ids.append(token)
+    return ids, "length" if len(ids) == NEW else ""
+
+
+# -- the original's numbers -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def original(fixtures):
+    at = fixtures / "args" / "models"
+    policy, reward = load.load_policy(str(at / "lm"), "cpu"), load.load_reward(str(at / "rm"), "cpu")
+
+    def make(new: int) -> Pair:
+        """It goes on after an end, which to its reward model is a token like any other."""
+        made = Pair(policy, reward, load.encoder(policy), Sampling(new), batch_tokens=4096, ends_are_tokens=True,
+                    reads_eos=False)
+        made.ends = set()
+
+        def finished(draw, token):
+            draw.ids.append(token)
+            draw.reason = "length" if len(draw.ids) == new else ""
+            return bool(draw.reason)
+
+        made.finished = finished
+        return made
+
+    return make
+
+
+def cases(fixtures, *names) -> list[dict]:
+    return [json.loads(line) for name in names for line in (fixtures / "args" / f"{name}.jsonl").open()]
+
+
+def test_the_originals_tokens(fixtures, original):
+    """All its greedy cases, the chunked ones too; those of one setting in one batch."""
+    groups: dict[tuple, list[dict]] = {}
+    for case in cases(fixtures, "greedy", "greedy_large"):
+        groups.setdefault((case["weight"], case["topk"]), []).append(case)
+    for (weight, topk), group in groups.items():
+        made = [Guided(i, 0, case["prompt_ids"], 1.0, asked=case["prompt_ids"]) for i, case in enumerate(group)]
+        run(original(32), made, Search(weight=weight, topk=topk))
+        for draw, case in zip(made, group, strict=True):
+            assert draw.prompt + draw.ids == case["output_ids"], case["id"]
+    assert len(groups) >= 16
+
+
+@pytest.mark.parametrize("name", ["greedy_traces", "stochastic"])
+def test_the_originals_steps(fixtures, original, monkeypatch, name):
+    """Candidates, scores, and the distribution that its tokens are drawn from."""
+    found = []
+    monkeypatch.setattr(token_by_token, "pick",
+                        lambda rows, scores, search: found.extend(scores.tolist()) or [0] * len(rows))
+    both, count = original(1), 0
+    for case in cases(fixtures, name):
+        for step in case["steps"]:
+            text = step.get("prefix_ids") or (case["prompt_ids"] + [s["chosen"] for s in case["steps"][:step["step"]]])
+            (draw,) = run(both, [Guided(0, 0, text, 1.0, asked=text)], Search(weight=case["weight"], topk=case["topk"]))
+            assert draw.ids == step["candidates"][:1]
+            if case["weight"] and case["topk"] > 1:
+                assert found[-1] == pytest.approx(step["new_scores"], abs=1e-4)
+                count += 1
+            if "probs" in step:
+                probs = (torch.tensor(found[-1]) / case["temperature"]).softmax(0)
+                assert probs.tolist() == pytest.approx(step["probs"], abs=1e-4)
+    assert count > 100
+
+
+# -- the tree ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [tree.Tree, tree.Copies])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_whatever_is_read_kept_forgotten_and_copied(family, kind):
+    """A random walk over three slots in little room; after each pass the states are those of whole texts."""
+    model = Policy(tiny.causal(family).double(), tiny.tokenizer())
+    chance, texts = random.Random(family), [[], [], []]
+
+    def tokens(least, most):
+        return [chance.randrange(256) for _ in range(chance.randint(least, most))]
+
+    with torch.inference_mode():
+        made = kind(model, 3, 8)
+        for _ in range(25):
+            slots = sorted(chance.sample(range(3), chance.randint(1, 3)))
+            asked = [(slot, tokens(1, 4), tokens(0, 3)) for slot in slots]
+            if chance.random() < 0.5:  # slots that have all read something are asked for as many branches alone
+                asked = [(slot, [] if texts[slot] else read, [1, 2, 3]) for slot, read, _ in asked]
+            hidden = list(made.ask(asked))
+            for slot, read, branches in asked:
+                for token in read:
+                    texts[slot] = [*texts[slot], token]
+                    torch.testing.assert_close(hidden.pop(0), alone(model, texts[slot]))
+                for token in branches:
+                    torch.testing.assert_close(hidden.pop(0), alone(model, [*texts[slot], token]))
+            picks = {slot: chance.randrange(len(branches)) for slot, _, branches in asked[chance.randint(0, 1):]
+                     if branches}
+            made.keep(list(picks.items()))
+            for slot, _, branches in asked:
+                texts[slot] = [*texts[slot], branches[picks[slot]]] if slot in picks else texts[slot]
+            if chance.random() < 0.3:
+                made.copy(slots[0], 2)
+                texts[2] = texts[slots[0]]
+            if chance.random() < 0.3 and texts[1]:  # another text that begins alike
+                texts[1] = [*texts[1][:chance.randint(0, len(texts[1]))], *tokens(1, 3)]
+                made.ask([(1, made.missing(1, texts[1]), [])])
+            assert made.read == texts
+
+
+def alone(model: Policy, text: list[int]) -> torch.Tensor:
+    return model.core.base_model(input_ids=torch.tensor([text]), use_cache=False).last_hidden_state[0, -1]
+
+
+def test_a_model_that_cannot_branch_is_given_copies(capsys, many_ends):
+    """Bloom's attention is its own: the same numbers in the original's way, and a warning."""
+    both = pair("bloom", "llama")
+    assert both.kinds == (tree.Copies, tree.Tree)
+    assert "BloomForCausalLM: candidates on a shared cache fail" in capsys.readouterr().err
+    compare(both, Search(weight=2.0, topk=4), (3, 9))
+    both = pair("llama", "bloom")
+    assert both.kinds == (tree.Tree, tree.Copies)
+    compare(both, Search(weight=2.0, topk=4, margin=1.0), (3, 9))
+    run(both, draws(3, 9), Search("segment", best_of=2, segment=3))
+
+
+def test_a_model_that_gives_other_numbers_is_given_copies(capsys, monkeypatch):
+    """Positions off by one, say."""
+    made, part = Policy(tiny.causal("gpt2"), tiny.tokenizer()), tree.part
+
+    def wrong(*args):
+        found = part(*args)
+        found.places += 1
+        return found
+
+    monkeypatch.setattr(tree, "part", wrong)
+    assert tree.kind_of(made) is tree.Copies
+    assert "candidates on a shared cache differ by" in capsys.readouterr().err
+    assert made.core.config._attn_implementation != tree.NAME
+
+
+@pytest.mark.parametrize("config, said", [
+    (transformers.Gemma2Config(head_dim=8, num_key_value_heads=2, intermediate_size=48), "its attention has a cap"),
+    (transformers.FalconConfig(), "its attention cannot be replaced"),
+])
+def test_an_attention_that_is_more_than_attention_gives_copies(config, said, capsys):
+    """Gemma 2's cap is 50: too little of it shows in the few tokens that are tried. Falcon has classes of its own."""
+    for name, value in {"vocab_size": tiny.VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2,
+                        "num_attention_heads": 4}.items():
+        setattr(config, name, value)
+    made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    assert tree.kind_of(Policy(made, tiny.tokenizer())) is tree.Copies
+    assert f"candidates on a shared cache fail ({said})" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_copied_either_is_refused():
+    """Mamba's state is no list of keys and values."""
+    mamba = transformers.MambaForCausalLM(transformers.MambaConfig(
+        vocab_size=tiny.VOCABULARY, hidden_size=32, num_hidden_layers=2)).eval()
+    with pytest.raises(click.UsageError, match="a MambaForCausalLM cannot be asked about a text that goes on: copies"):
+        tree.kind_of(Policy(mamba, tiny.tokenizer()))
+
+
+# -- numbers that are none --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["greedy", "stochastic", "best-of-n"])
+def test_logits_and_scores_that_are_not_finite_name_the_record(method):
+    both = pair()
+    both.reward.core.score = torch.nn.Sequential(both.reward.core.score, Spoil())
+    with pytest.raises(FloatingPointError, match="record 1: the reward model's scores are not finite"):
+        run(both, draws(3, 3), Search(method, best_of=2))
+    both = pair()
+    both.policy.core.get_output_embeddings().weight.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="record 0: the model's logits are not finite"):
+        run(both, draws(3, 3), Search(method, best_of=2))
+
+
+class Spoil(torch.nn.Module):
+    """Infinite for the last of the texts."""
+
+    def forward(self, scores):
+        return scores.index_fill(0, torch.tensor([len(scores) - 1]), float("inf"))
+
+
+def test_a_weight_too_large_for_floats_is_no_score():
+    with pytest.raises(FloatingPointError, match="record 0: logit"):
+        run(pair(), draws(3), Search(weight=1e39))

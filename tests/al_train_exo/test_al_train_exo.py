@@ -1,0 +1,279 @@
+"""al-train-exo: its losses, its reference, its groups, what it refuses."""
+
+import math
+
+import pytest
+
+from helpers.world import lines, log, one_line, pairs, read, rewarded, run, stopped, weights, world
+
+PAIRS = ("exo-pref", "dpo-pref", "ipo", "robust")
+SMALL = ("--batch-size", 8, "--pack-tokens", 8192)
+
+
+def train(records, *args, model=None, out=None):
+    """The folder, and the log."""
+    out = out or world().new("exo")
+    done = run("al-train-exo", model or world().policy, "-o", out, *SMALL, *args, stdin=lines(*records))
+    assert done.returncode == 0, done.stderr
+    return out, log(out)
+
+
+def refused(records, *args, code=2) -> str:
+    """The one line of a run that does not start."""
+    out = world().new("exo")
+    done = run("al-train-exo", world().policy, "-o", out, *args, stdin=lines(*records))
+    assert (done.returncode, done.stdout) == (code, "") and not out.exists()
+    return one_line(done.stderr)
+
+
+def with_reference(records, path, *args) -> list[dict]:
+    done = run("al-score", path, "--logps", "--as-field", "ref_logps", *args, stdin=lines(*records))
+    return read(done.stdout)
+
+
+def softmax(values: list[float]) -> list[float]:
+    total = sum(map(math.exp, values))
+    return [math.exp(value) / total for value in values]
+
+
+def test_a_judges_verdict_does_instead_of_rewards():
+    """al-label-ai writes chosen and rejected beside the completions; a teacher's chosen is none of them."""
+    records = rewarded(8, 2)
+    told = []
+    for record in records:
+        better, worse = sorted((0, 1), key=record["rewards"].__getitem__, reverse=True)
+        texts = record["completions"]
+        bare = {name: value for name, value in record.items() if name != "rewards"}
+        told.append({**bare, "chosen": texts[better], "rejected": texts[worse], "winner": better})
+    how = ("--loss", "dpo-pref", "--steps", 3, "--lr", "1e-3")
+    (one, plain), (other, same) = (train(given, *how) for given in (records, told))
+    assert weights(one) == weights(other) and [e["loss"] for e in plain] == [e["loss"] for e in same]
+    assert "rewards: missing" in refused(told, "--loss", "exo-rw", code=65)
+    assert "rewards: missing" in refused([{**told[0], "chosen": "a teacher's"}], "--loss", "dpo-pref", code=65)
+
+
+# -- losses --------------------------------------------------------------------------------------------------
+
+
+def closed_forms(rewards: list[list[float]], beta_r: float) -> dict[str, float]:
+    """The losses of a policy that is its own reference."""
+    logs = [[math.log(q) for q in softmax([reward / beta_r for reward in row])] for row in rewards]
+    width = len(rewards[0])
+    return {
+        "exo-rw": sum(-math.log(width) - sum(row) / width for row in logs) / len(rewards),
+        "dpo-rw": math.log(width),
+        "exo-pref": 5 - math.log(2),
+        "dpo-pref": math.log(2),
+        "ipo": 1 / (2 * 0.1) ** 2,
+        "robust": math.log(2) / 0.1,
+    }
+
+
+@pytest.mark.parametrize("loss", [*PAIRS, "exo-rw", "dpo-rw"])
+def test_every_loss_starts_at_its_closed_form_and_falls(loss):
+    records = rewarded(8, 2 if loss in PAIRS else 4)
+    _, entries = train(records, "--loss", loss, "--beta-pi", "0.1", "--beta-r", "0.7", "--steps", 25, "--lr", "1e-3",
+                       "--schedule", "constant", "--warmup", 0)
+    first, last = entries[0], entries[-1]
+    expected = closed_forms([record["rewards"] for record in records], 0.7)[loss]
+    assert first["loss"] == pytest.approx(expected, rel=1e-6)
+    assert (first["margin"], first["accuracy"], first["kl"]) == (0, 0.5, 0)
+    assert last["loss"] < first["loss"] and last["margin"] > 0 and last["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("args", [
+    ("--loss", "exo-pref", "--smoothing", "0.1"), ("--loss", "dpo-pref", "--smoothing", "0.1"),
+    ("--loss", "robust", "--smoothing", "0.1"), ("--loss", "dpo-pref", "--reference-free"),
+    ("--loss", "ipo", "--reference-free"), ("--loss", "dpo-pref", "--sft-reg", "0.01"),
+    ("--loss", "dpo-pref", "--importance", "--ref", "other"), ("--loss", "robust", "--importance", "--ref", "other"),
+    ("--loss", "exo-rw", "--temperature", "0.5"), ("--loss", "exo-rw", "--num-contrastive", 2),
+])
+def test_every_variant_lowers_its_loss_and_is_not_the_plain_one(args):
+    args = [world().other if arg == "other" else arg for arg in args]
+    records = rewarded(8, 4 if "exo-rw" in args else 2)
+    more = ("--steps", 20, "--lr", "1e-3", "--beta-pi", "0.1")
+    made, entries = train(records, *args, *more)
+    assert entries[-1]["loss"] < entries[0]["loss"]
+    plain, _ = train(records, *args[:2], *(("--ref", world().other) if "--ref" in args else ()), *more)
+    assert weights(made) != weights(plain)
+
+
+def test_the_loss_of_a_moved_policy_by_hand():
+    """Policy and reference differ: exo-rw, dpo-pref with its importance and sft-reg, from al-score's numbers."""
+    records = rewarded(5, 2)
+    policy = read(run("al-score", world().policy, "--logps", stdin=lines(*records)).stdout)
+    reference = with_reference(records, world().other)
+    exo = dpo = 0.0
+    for one, other in zip(policy, reference, strict=True):
+        ratio = [a - b for a, b in zip(one["logps"], other["ref_logps"], strict=True)]
+        best = one["rewards"].index(max(one["rewards"]))
+        p, q = softmax([0.2 * r for r in ratio]), softmax([reward / 0.5 for reward in one["rewards"]])
+        exo += sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True)) / 5
+        margin = 0.2 * (ratio[best] - ratio[1 - best])
+        weight = math.exp(ratio[1 - best])
+        dpo += (weight * math.log1p(math.exp(-margin)) - 0.03 * one["logps"][best]) / 5
+    shared = ("--ref", world().other, "--beta-pi", "0.2", "--steps", 1)
+    _, entries = train(records, *shared, "--loss", "exo-rw")
+    assert entries[0]["loss"] == pytest.approx(exo, rel=1e-4)
+    _, entries = train(records, *shared, "--loss", "dpo-pref", "--importance", "--sft-reg", "0.03")
+    assert entries[0]["loss"] == pytest.approx(dpo, rel=1e-4)
+
+
+def test_the_order_of_a_pair_does_not_matter():
+    records = rewarded(8, 2)
+    turned = [{**record, "completions": record["completions"][::-1], "rewards": record["rewards"][::-1]}
+              for record in records]
+    args = ("--loss", "dpo-pref", "--steps", 5, "--lr", "1e-3")
+    one, two = train(records, *args)[1], train(turned, *args)[1]
+    assert [entry["loss"] for entry in one] == pytest.approx([entry["loss"] for entry in two], rel=1e-4)
+    bare = [{**record, "rewards": [reward > min(record["rewards"]) and 1 or 0 for reward in record["rewards"]]}
+            for record in records]
+    assert train(bare, *args)[1] == one  # of a preference only the sign counts
+
+
+# -- groups --------------------------------------------------------------------------------------------------
+
+
+def test_groups_of_some_are_records_of_their_own():
+    whole = rewarded(4, 4)
+    split = [{**record, "completions": record["completions"][i:i + 2], "rewards": record["rewards"][i:i + 2]}
+             for record in whole for i in (0, 2)]
+    for loss in ("exo-rw", "dpo-rw", "exo-pref"):
+        args = ("--loss", loss, "--num-contrastive", 2, "--ref", world().other, "--steps", 1)
+        of_whole, of_split = train(whole, *args)[1], train(split, *args)[1]
+        assert of_whole[0]["loss"] == pytest.approx(of_split[0]["loss"], rel=1e-4)
+
+
+def test_records_of_different_widths():
+    _, entries = train([*rewarded(3, 2), *rewarded(3, 5)], "--loss", "dpo-rw", "--steps", 1)
+    assert entries[0]["loss"] == pytest.approx((3 * math.log(2) + 3 * math.log(5)) / 6, rel=1e-6)
+    assert "<stdin>:4: completions: 5 make no groups of 2" in refused([*rewarded(3, 2), *rewarded(1, 5)],
+                                                                      "--loss", "dpo-pref", code=65)
+    assert "completions: 4 make no groups of 3" in refused(rewarded(1, 4), "--num-contrastive", 3, code=65)
+    assert "one alone has nothing to be compared with" in refused(rewarded(1, 1), code=65)
+
+
+@pytest.mark.parametrize("loss", PAIRS)
+def test_a_tie_is_65(loss):
+    records = rewarded(3, 4)
+    records[1]["rewards"][2:] = [0.5, 0.5]
+    assert "<stdin>:2: rewards: a tie, no preference" in refused(records, "--loss", loss, code=65)
+    records[1]["rewards"] = [1, 0.5, 0.5, 1]  # across two pairs: no tie
+    train(records, "--loss", loss, "--steps", 1)
+
+
+def test_rewards_that_tie_are_rewards():
+    records = [{**record, "rewards": [1, 1, 1, 1]} for record in rewarded(3)]
+    _, entries = train(records, "--loss", "exo-rw", "--steps", 1)
+    assert entries[0]["loss"] == pytest.approx(0, abs=1e-6)
+
+
+# -- the reference -------------------------------------------------------------------------------------------
+
+
+def test_three_ways_to_the_same_reference():
+    records = rewarded(8)
+    args = ("--steps", 6, "--lr", "1e-3")
+    own, entries = train(records, *args)
+    for more, given in ((("--ref", world().policy), records),
+                        (("--ref", "ref_logps"), with_reference(records, world().policy))):
+        made, other = train(given, *args, *more)
+        for one, two in zip(entries, other, strict=True):
+            for name in ("loss", "margin", "kl"):
+                assert one[name] == pytest.approx(two[name], rel=1e-3, abs=1e-4)
+    _, other = train(records, *args, "--ref", world().other)
+    assert other[0]["kl"] != pytest.approx(0, abs=0.1)
+    stored, _ = train(with_reference(records, world().other), *args, "--ref", "ref_logps")
+    assert weights(stored) != weights(own)
+
+
+def test_stored_log_probabilities_of_another_temperature_are_refused():
+    records = with_reference(rewarded(3), world().policy, "--temperature", "0.7")
+    message = refused(records, "--ref", "ref_logps", code=65)
+    assert "<stdin>:1: ref_logps: made at temperature 0.7, not 1.0" in message
+    _, entries = train(records, "--ref", "ref_logps", "--temperature", "0.7", "--steps", 1)
+    assert entries[0]["kl"] == pytest.approx(0, abs=1e-3)
+    message = refused(with_reference(rewarded(1), world().policy), "--ref", "ref_logps", "--temperature", 2, code=65)
+    assert "made at temperature 1.0, not 2.0" in message
+    assert "<stdin>:1: ref_logps: missing" in refused(rewarded(1), "--ref", "ref_logps", code=65)
+
+
+def test_a_reference_that_is_none():
+    for path, word in world().wrong(world().policy).values():
+        assert word in refused(rewarded(1), "--ref", path)
+    assert "a policy is needed here" in refused(rewarded(1), "--ref", world().reward)
+    foreign = world().without(world().policy)
+    text = (foreign / "tokenizer.json").read_text()
+    (foreign / "tokenizer.json").write_text(text.replace("<|pad|>", "<|gap|>"))
+    assert "its tokenizer is not that of" in refused(rewarded(1), "--ref", foreign)
+
+
+@pytest.mark.parametrize("ref", ["self", "other", "ref_logps"])
+def test_held_out_records_have_their_reference_too(ref, tmp_path):
+    records = with_reference(rewarded(12), world().policy)
+    (tmp_path / "eval").write_bytes(lines(*records[8:]))
+    ref = world().other if ref == "other" else ref
+    args = ("--ref", ref, "--steps", 4, "--lr", "1e-3", "--eval", tmp_path / "eval", "--eval-every", 2)
+    made, entries = train(records[:8], *args)
+    assert ["eval_loss" in entry for entry in entries] == [False, True, False, True]
+    assert all(math.isfinite(entries[3][f"eval_{name}"]) for name in ("loss", "margin", "accuracy", "kl"))
+    plain, _ = train(records[:8], *args[:6])
+    assert weights(made) == weights(plain)
+    if ref == "self":  # no step: the loss of the reference itself
+        _, still = train(records[:8], "--lr", 0, "--steps", 1, "--eval", tmp_path / "eval")
+        expected = closed_forms([record["rewards"] for record in records[8:]], 0.5)["exo-rw"]
+        assert still[0]["eval_loss"] == pytest.approx(expected, rel=1e-6) and still[0]["eval_kl"] == 0
+
+
+# -- what would do nothing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args,message", [
+    (("--loss", "exo-rw", "--smoothing", "0.1"), "--smoothing does nothing for --loss exo-rw"),
+    (("--loss", "ipo", "--smoothing", "0.1"), "--smoothing does nothing for --loss ipo"),
+    (("--loss", "exo-pref", "--reference-free"), "--reference-free does nothing for --loss exo-pref"),
+    (("--loss", "dpo-rw", "--reference-free"), "--reference-free does nothing for --loss dpo-rw"),
+    (("--loss", "ipo", "--importance"), "--importance does nothing for --loss ipo"),
+    (("--loss", "exo-rw", "--importance"), "--importance does nothing for --loss exo-rw"),
+    (("--loss", "exo-rw", "--sft-reg", "1"), "--sft-reg does nothing for --loss exo-rw"),
+    (("--loss", "dpo-pref", "--num-contrastive", "4"), "is about pairs: --num-contrastive is 2"),
+    (("--loss", "dpo-pref", "--smoothing", "0.5"), "--smoothing"),
+    (("--loss", "dpo"), "--loss"),
+    (("--beta-pi", "0"), "--beta-pi"),
+    (("--temperature", "0"), "--temperature"),
+    (("--num-contrastive", "1"), "--num-contrastive"),
+])
+def test_what_would_do_nothing_is_refused(args, message):
+    assert message in refused(rewarded(2, 2), *args)
+
+
+def test_bad_records_are_65():
+    good = rewarded(2)
+    for change, message in (
+        ({"rewards": None}, "rewards: expected an array, got null"),
+        ({"rewards": [1, 2, 3]}, "rewards: 3 entries for 4 completions"),
+        ({"rewards": [1, 2, 3, "4"]}, "rewards[3]: expected a number, got a string"),
+        ({"completions": []}, "completions: empty"),
+    ):
+        assert f"<stdin>:2: {message}" in refused([good[0], {**good[1], **change}], code=65)
+    assert "<stdin>:1: completions: missing" in refused(pairs(1), code=65)
+
+
+# -- adapters, resuming --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [("--lora", 4), ("--ref", "other")])
+def test_a_stopped_run_goes_on_with_the_reference_it_began_with(more, tmp_path):
+    (tmp_path / "eval").write_bytes(lines(*rewarded(12)[8:]))
+    more = [world().other if arg == "other" else arg for arg in more]
+    args = ("--epochs", 60, "--lr", "1e-3", "--eval", tmp_path / "eval", "--eval-every", 7, *more)
+    whole, entries = train(rewarded(8), *args)
+    out = world().new("exo")
+    code, _, _ = stopped("al-train-exo", world().policy, "-o", out, *SMALL, *args, stdin=lines(*rewarded(8)))
+    assert code == 143 and (out / "ref_logps.pt").exists()
+    (tmp_path / "eval").write_bytes(lines(*rewarded(12)[9:]))
+    done = run("al-train-exo", world().policy, "-o", out, *SMALL, *args, "--resume", stdin=lines(*rewarded(8)))
+    assert done.returncode == 2 and "cannot resume: eval crc changed" in one_line(done.stderr)
+    (tmp_path / "eval").write_bytes(lines(*rewarded(12)[8:]))
+    train(rewarded(8), *args, "--resume", out=out)
+    assert weights(out) == weights(whole) and log(out) == entries

@@ -1,0 +1,180 @@
+"""al-train-rm: preferences and rewards, classes, where the score is read, which model is kept."""
+
+import itertools
+import json
+
+import pytest
+
+from alignlib.toy import world as toy
+from helpers.world import lines, log, one_line, pairs, read, rewarded, run, stopped, weights, world
+
+
+def train(records, *args, model=None, out=None):
+    """The folder, and the log."""
+    out = out or world().new("rm")
+    done = run("al-train-rm", model or world().policy, "-o", out, "--batch-size", 8, *args, stdin=lines(*records))
+    assert done.returncode == 0, done.stderr
+    return out, log(out)
+
+
+def score(model, records, *args) -> list[float]:
+    done = run("al-score", model, *args, stdin=lines(*records))
+    assert done.returncode == 0, done.stderr
+    return [value for record in read(done.stdout) for value in record["rewards"]]
+
+
+def sided(count: int, start: int = 0) -> list[dict]:
+    """Preferences that anyone can learn: thanks are good and nothing else is."""
+    return [{**pair, "chosen": pair["chosen"] + " Thank you.", "rejected": pair["rejected"] + " No."}
+            for pair in pairs(start + count)[start:]]
+
+
+def test_preferences_and_rewards_say_the_same():
+    prefs = pairs(10)
+    both = [{"prompt": pair["prompt"], "completions": [pair["chosen"], pair["rejected"]], "rewards": [1, 0]}
+            for pair in prefs]
+    args = ("--lr", "1e-3", "--steps", 4)
+    made, entries = train(prefs, *args)
+    assert {"loss", "accuracy", "best_score", "worst_score"} < set(entries[0])
+    assert weights(train(both, *args)[0]) == weights(made)
+    piped = run("al-pref2rw", stdin=lines(*prefs))
+    assert weights(train(read(piped.stdout), *args)[0]) == weights(made)
+    # Lists that go with completions of another time say nothing about the pair.
+    stale = [{**pair, "finish_reasons": ["length"], "rewards": [3]} for pair in prefs]
+    assert weights(train(stale, *args)[0]) == weights(made)
+
+
+def test_a_judges_verdict_on_two_completions_is_a_preference():
+    """al-label-ai leaves the completions beside chosen and rejected; without rewards they say nothing of their own."""
+    preferred = pairs(8)
+    judged = [{**pair, "completions": [pair["rejected"], pair["chosen"]], "winner": 1} for pair in preferred]
+    (one, plain), (other, same) = (train(records, "--dtype", "fp32") for records in (preferred, judged))
+    assert plain == same and weights(one) == weights(other)
+
+
+def test_the_loss_and_the_figures_by_hand():
+    import math
+
+    records = rewarded(6, 3)
+    scores = score(world().reward, records)
+    loss, best, worst, right = [], [], [], []
+    for i, record in enumerate(records):
+        row, rewards = scores[3 * i:3 * i + 3], record["rewards"]
+        ordered = [(a, b) for a, b in itertools.permutations(range(3), 2) if rewards[a] > rewards[b]]
+        loss += [math.log1p(math.exp(row[b] - row[a])) for a, b in ordered]
+        right.append(sum(row[a] > row[b] for a, b in ordered) / 3)
+        best.append(row[rewards.index(max(rewards))]), worst.append(row[rewards.index(min(rewards))])
+    _, (entry,) = train(records, "--steps", 1, model=world().reward)
+    assert entry["loss"] == pytest.approx(sum(loss) / 18, rel=1e-5)
+    for name, values in (("accuracy", right), ("best_score", best), ("worst_score", worst)):
+        assert entry[name] == pytest.approx(sum(values) / 6, rel=1e-4, abs=1e-5)
+
+
+def test_accuracy_rises_on_held_out_pairs_and_the_scores_show_it(tmp_path):
+    (tmp_path / "eval").write_bytes(lines(*sided(24, 40)))
+    args = ("--lr", "1e-3", "--epochs", 12, "--eval", tmp_path / "eval", "--eval-every", 3)
+    made, entries = train(sided(40), *args)
+    found = [entry["eval_accuracy"] for entry in entries if "eval_accuracy" in entry]
+    final = json.loads((made / "run.json").read_text())["final"]
+    assert found[0] < 0.9 and final["best_accuracy"] == max(found) >= 0.95
+    # The model that was kept is the best one, not the last.
+    both = [{"prompt": pair["prompt"], "completions": [pair["chosen"], pair["rejected"]]} for pair in sided(24, 40)]
+    scores = score(made, both)
+    assert sum(one > other for one, other in zip(scores[::2], scores[1::2], strict=True)) / 24 == max(found)
+
+
+def test_the_best_is_kept_when_it_gets_worse_again(tmp_path):
+    """Trained on turned pairs after a good start, it only gets worse: the first evaluation is the best."""
+    good, _ = train(sided(40), "--lr", "3e-3", "--epochs", 12)
+    turned = [{**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} for pair in sided(16)]
+    (tmp_path / "eval").write_bytes(lines(*sided(24, 40)))
+    args = ("--lr", "3e-3", "--steps", 10, "--eval", tmp_path / "eval", "--eval-every", 1)
+    made, entries = train(turned, *args, model=good)
+    found = [entry["eval_accuracy"] for entry in entries]
+    assert max(found) > found[-1]
+    first = found.index(max(found)) + 1  # the earliest of equals
+    short, _ = train(turned, *args, "--save-every", 1, "--keep", 0, model=good)
+    assert weights(made) == weights(short) == weights(short / f"checkpoint-{first}")
+    assert weights(made) != weights(short / "checkpoint-10")
+
+
+def test_classes(tmp_path):
+    texts = [{"text": word + record["text"], "label": label} for record, (word, label) in zip(
+        toy.labelled("review", limit=48), itertools.cycle((("Oh. ", "sad"), ("Ah! ", "glad"), ("Um, ", "dull"))),
+        strict=False)]
+    (tmp_path / "eval").write_bytes(lines(*texts[36:]))
+    args = ("--loss", "classify", "--lr", "1e-2", "--epochs", 10, "--eval", tmp_path / "eval")
+    made, entries = train(texts[:36], *args)
+    assert json.loads((made / "config.json").read_text())["id2label"] == {"0": "dull", "1": "glad", "2": "sad"}
+    assert json.loads((made / "run.json").read_text())["final"]["best_accuracy"] > 0.9
+    given = [{"prompt": "", "completions": [record["text"]]} for record in texts[36:]]
+    chances = [score(made, given, "--label", name, "--as", "prob") for name in ("dull", "glad", "sad")]
+    assert [sum(some) for some in zip(*chances, strict=True)] == pytest.approx([1] * 12)
+    guesses = [("dull", "glad", "sad")[some.index(max(some))] for some in zip(*chances, strict=True)]
+    assert sum(guess == record["label"] for guess, record in zip(guesses, texts[36:], strict=True)) >= 11
+    shuffled, _ = train(texts[:36][::-1], *args)
+    assert json.loads((shuffled / "config.json").read_text())["id2label"]["0"] == "dull"
+    again, _ = train(texts[:36], *args[:4], "--steps", 1, model=made)  # a classifier goes on as one
+    assert weights(again).keys() == weights(made).keys()
+    for records, code, message in (
+        (texts[:1] * 2, 2, "one class only: sad"),
+        (pairs(1), 65, "<stdin>:1: text: missing"),
+        ([*texts[:2], {"text": "x", "label": 1}], 65, "<stdin>:3: label: expected a string, got a number"),
+    ):
+        done = run("al-train-rm", world().policy, "-o", world().new(), "--loss", "classify", stdin=lines(*records))
+        assert done.returncode == code and message in one_line(done.stderr)
+
+
+def test_where_the_score_is_read_is_remembered():
+    prefs = pairs(8)
+    both = [{"prompt": pair["prompt"], "completions": [pair["chosen"], pair["rejected"]]} for pair in prefs]
+    plain, one = train(prefs, "--lr", 0, "--steps", 1)
+    ended, two = train(prefs, "--lr", 0, "--steps", 1, "--rm-eos")
+    assert weights(plain) == weights(ended) and one[0]["loss"] != two[0]["loss"]
+    for folder, entry in ((plain, one[0]), (ended, two[0])):
+        scores = score(folder, both)
+        assert sum(scores[::2]) / 8 == pytest.approx(entry["best_score"], rel=1e-4)
+        assert sum(scores[1::2]) / 8 == pytest.approx(entry["worst_score"], rel=1e-4)
+    # Reading without is what lets a text be judged half-way: the score of a longer one is of its own last token.
+    assert score(plain, both) != pytest.approx(score(ended, both), abs=1e-3)
+
+
+def test_ties_make_no_pair_and_are_counted():
+    records = rewarded(4, 3)
+    tied = [{**records[0], "rewards": [1, 1, 1]}, *records[1:]]
+    done = run("al-train-rm", world().policy, "-o", world().new(), stdin=lines(*tied))
+    assert done.returncode == 0 and "3 records, 1 skipped" in one_line(done.stderr)
+    done = run("al-train-rm", world().policy, "-o", world().new(), stdin=lines(*tied[:1]))
+    assert done.returncode == 65 and "no records to train on" in one_line(done.stderr)
+
+
+def test_rewards_that_float32_does_not_tell_apart_make_no_pair():
+    """The loss is made in float32: a pair that is one only in the file would count, with no loss and no accuracy."""
+    records = rewarded(4, 2)
+    close = [{**records[0], "rewards": [0.1 + 0.2, 0.3]}, {**records[1], "rewards": [2**24 + 1, 2**24]}]
+    (plain, expected), (made, entries) = train(records[2:], "--steps", 1), train([*close, *records[2:]], "--steps", 1)
+    assert weights(made) == weights(plain) and entries == expected and entries[0]["accuracy"] is not None
+
+
+def test_bad_records_are_65():
+    for record, message in (
+        ({"prompt": "p", "chosen": "a"}, "rejected: missing"),
+        ({"prompt": "p", "completions": ["a", "b"]}, "rewards: missing"),
+        ({"prompt": "p", "completions": ["a", "b"], "rewards": [1]}, "rewards: 1 entries for 2 completions"),
+        ({"prompt": "p", "completions": ["a", "b"], "rewards": [1, 1e39]}, "rewards[1]: 1e+39 is beyond 1.7e+38"),
+        ({"prompt": "p", "chosen": "a", "rejected": None}, "rejected: expected a string, got null"),
+    ):
+        done = run("al-train-rm", world().policy, "-o", world().new(), stdin=lines(*pairs(2), record))
+        assert done.returncode == 65 and f"<stdin>:3: {message}" in one_line(done.stderr)
+
+
+def test_a_stopped_run_keeps_its_best_and_goes_on(tmp_path):
+    (tmp_path / "eval").write_bytes(lines(*sided(16, 40)))
+    args = ("--batch-size", 8, "--epochs", 60, "--lr", "3e-3", "--eval", tmp_path / "eval", "--eval-every", 5,
+            "--lora", 4)
+    whole, entries = train(sided(8), *args)
+    out = world().new("rm")
+    code, _, _ = stopped("al-train-rm", world().policy, "-o", out, *args, stdin=lines(*sided(8)))
+    assert code == 143
+    train(sided(8), *args, "--resume", out=out)
+    assert weights(out) == weights(whole) and log(out) == entries

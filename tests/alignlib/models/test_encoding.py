@@ -1,0 +1,339 @@
+"""Records to ids: agreement with the originals where we mean to agree, limits, borders, odd tokenizers."""
+
+import json
+from collections import Counter
+
+import pytest
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import models as token_models
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from alignlib.models.encoding import Encoder, Example, TooLong, continuation
+from alignlib.records.jsonl import Skip
+from helpers import tiny
+
+FREE = {"max_length": 10**6, "max_completion": 10**5}
+
+
+def cases(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def attended(row):
+    return [token for token, seen in zip(row["input_ids"], row["attention_mask"], strict=True) if seen]
+
+
+# -- the originals ----------------------------------------------------------------------------------------------
+
+
+def test_exact_dataset(fixtures):
+    """EXO's training rows. Ours are the same wherever nothing is cut and no token crosses the border.
+
+    On purpose not the same otherwise: the original decodes, glues and encodes again, so that a token may be made
+    of the prompt's last and the completion's first letter (ours never are: training sees what sampling saw), its
+    prompt_len is then wrong, and it cuts the prompt for each completion apart (ours once, for all K).
+    """
+    seen = Counter()
+    folder = fixtures / "exact-optimization"
+    for case in cases(folder / "tokenize_exact_dataset.jsonl"):
+        words = AutoTokenizer.from_pretrained(folder / "tokenizers" / case["tokenizer"])
+        limited = Encoder(words, max_length=case["max_seq_len"], max_completion=case["max_gen_len"])
+        record, free = {"prompt": case["sample"]["prompt"]}, Encoder(words, **FREE)
+        ours = limited.encode(record, case["sample"]["completions"])
+        whole = free.encode(record, case["sample"]["completions"])
+        assert len(ours.prompt) >= 1 and ours.length <= len(ours.prompt) + len(ours.completions) * case["max_gen_len"]
+        for text, row, long, theirs in zip(case["sample"]["completions"], ours.completions, whole.completions,
+                                           case["rows"], strict=True):
+            merged = words(record["prompt"] + text)["input_ids"] != whole.prompt + long[:-1]
+            cut = ours.prompt != whole.prompt or row != long
+            if not merged and not cut:
+                assert attended(theirs) == ours.prompt + row
+                assert theirs["prompt_len"] == len(ours.prompt)
+                seen["the same"] += 1
+            elif merged and not cut:
+                # The same text in other tokens; ours are the prompt's own and the completion's own.
+                assert attended(theirs) != ours.prompt + row
+                assert words.decode(ours.prompt + row, True) == words.decode(attended(theirs), True)
+                seen["merged"] += 1
+            else:
+                assert row == long[:limited.completion_limit(0)] and len(ours.prompt) + len(row) <= case["max_seq_len"]
+                seen["cut"] += 1
+    assert min(seen["the same"], seen["merged"], seen["cut"]) > 0, seen
+
+
+def test_preference_dataset(fixtures):
+    """EXO's reward model rows: the score is read at the last token but end-of-sequence, which ours never have."""
+    seen = Counter()
+    folder = fixtures / "exact-optimization"
+    for case in cases(folder / "tokenize_pref_dataset.jsonl"):
+        words = AutoTokenizer.from_pretrained(folder / "tokenizers" / case["tokenizer"])
+        for side in ("chosen", "rejected"):
+            prompt, text = case["sample"]["prompt"], case["sample"][side]
+            ours = Encoder(words, **FREE, eos=False).encode({"prompt": prompt}, [text])
+            joined = ours.prompt + ours.completions[0]
+            cut = len(joined) + 1 > case["max_seq_len"] or len(ours.completions[0]) + 1 > case["max_gen_len"]
+            merged = words(prompt + text)["input_ids"] != joined
+            theirs = attended(case[side])
+            if cut or merged:
+                seen["cut" if cut else "merged"] += 1
+                assert cut or theirs[:case[side]["class_pos"] + 1] != joined
+            else:
+                assert theirs == [*joined, words.eos_token_id] and case[side]["class_pos"] == len(joined) - 1
+                seen["the same"] += 1
+    assert min(seen["the same"], seen["merged"], seen["cut"]) > 0, seen
+
+
+def test_study_batch_element(fixtures):
+    """The RLAIF study's rows, which are joined as ids like ours.
+
+    On purpose not the same: ours begin with the BOS of a tokenizer that has one; cut, our prompts keep all that fits
+    (the original cuts them to max_prompt_length and both answers to the rest, even where there was room).
+    """
+    seen = Counter()
+    folder = fixtures / "dpo-rlaif"
+    for case in cases(folder / "tokenize_batch_element.jsonl"):
+        if case.get("raises"):
+            seen["raises"] += 1
+            continue
+        words = AutoTokenizer.from_pretrained(folder / "tokenizers" / case["tokenizer"])
+        keep = case["truncation_mode"].removeprefix("keep_")
+        texts, record = [case["chosen"], case["rejected"]], {"prompt": case["prompt"]}
+        ours = Encoder(words, **FREE, keep=keep).encode(record, texts)
+        bare = ours.prompt[1:] if ours.prompt[0] == words.bos_token_id else ours.prompt
+        seen["begins with BOS"] += bare != ours.prompt
+        if max(len(bare) + len(row) for row in ours.completions) <= case["max_length"]:
+            for side, row in zip(("chosen", "rejected"), ours.completions, strict=True):
+                assert case["output"][f"{side}_input_ids"] == bare + row
+                assert case["output"][f"{side}_labels"] == [-100] * len(bare) + row
+            seen["the same"] += 1
+        else:
+            room = case["max_length"] - case["max_prompt_length"]
+            limits = {"max_length": case["max_length"], "max_prompt": case["max_prompt_length"]}
+            short = Encoder(words, **limits, max_completion=room, keep=keep).encode(record, texts)
+            assert all(len(short.prompt) + len(row) <= case["max_length"] for row in short.completions)
+            assert [len(row) for row in short.completions] == [min(len(row), room) for row in ours.completions]
+            seen["cut"] += 1
+    assert min(seen["the same"], seen["cut"], seen["begins with BOS"], seen["raises"]) > 0, seen
+
+
+# -- limits -----------------------------------------------------------------------------------------------------
+
+
+def ids(text):
+    return list(text.encode())
+
+
+def encoder(**limits):
+    return Encoder(tiny.tokenizer(), **{"max_length": 20, **limits})
+
+
+def test_the_layout_of_a_record():
+    words = tiny.tokenizer()
+    bos, eos = words.bos_token_id, words.eos_token_id
+    record = {"prompt": "Q:", "finish_reasons": ["stop", "length", "stop"]}
+    made = encoder().encode(record, ["Yes", "No", ""])
+    assert made.prompt == [bos, *ids("Q:")]
+    assert made.completions == [[*ids("Yes"), eos], ids("No"), [eos]]
+    assert made.length == 3 + 4 + 2 + 1
+    assert encoder(eos=False).encode(record, ["Yes", "No", ""]).completions == [ids("Yes"), ids("No"), []]
+
+
+def test_a_prompt_never_takes_the_whole_length():
+    """Completions keep their place; the prompt gives way, at the end that is not kept."""
+    words = tiny.tokenizer()
+    bos, eos = words.bos_token_id, words.eos_token_id
+    text = "abcdefghijklmnopqrstuvwxyz"
+    end, start = encoder(), encoder(keep="start")
+    assert end.encode({"prompt": text}, ["123", "4567"]).prompt == [bos, *ids(text[-14:])]
+    assert start.encode({"prompt": text}, ["123", "4567"]).prompt == [bos, *ids(text[:14])]
+    assert end.cut == {"prompts_cut": 1, "completions_cut": 0}
+    both = encoder(max_prompt=4, max_completion=3)
+    made = both.encode({"prompt": text}, ["123456", "7", "89a"])
+    assert made == Example([bos, *ids("xyz")], [ids("123"), [*ids("7"), eos], ids("89a")])  # cut: no end-of-sequence
+    assert both.cut == {"prompts_cut": 1, "completions_cut": 2}
+
+
+def test_completions_never_take_the_whole_length_either():
+    """Even where --max-completion says so, one token of the prompt stays, and the sum keeps the limit."""
+    for limits in ({"max_completion": 20}, {"max_completion": 99}, {"max_length": 2}, {"max_length": 3}):
+        made = encoder(**limits).encode({"prompt": "abc"}, ["x" * 50])
+        assert len(made.prompt) >= 1 and made.length <= limits.get("max_length", 20), limits
+
+
+def test_room_for_one_token_holds_the_end_that_is_kept():
+    bare = Encoder(tiny.tokenizer(bos=False), max_length=20, max_prompt=1)
+    assert bare.encode({"prompt": "abc"}, ["x"]).prompt == ids("c")
+    bare.keep = "start"
+    assert bare.encode({"prompt": "abc"}, ["x"]).prompt == ids("a")
+    with_bos = encoder(max_prompt=1)
+    assert with_bos.encode({"prompt": "abc"}, ["x"]).prompt == [with_bos.bos]
+
+
+def test_too_long_by_choice():
+    with pytest.raises(Skip, match="too long: 31 prompt and 2 completion tokens"):
+        encoder(on_long="skip").encode({"prompt": "x" * 30}, ["y"])
+    with pytest.raises(TooLong, match="limits 18 and 10"):
+        encoder(on_long="fail").encode({"prompt": "x" * 30}, ["y"])
+    fine = encoder(on_long="fail")
+    assert fine.encode({"prompt": "x" * 17}, ["y"]).length == 20
+    assert fine.cut == {"prompts_cut": 0, "completions_cut": 0}
+
+
+# -- begin and end ----------------------------------------------------------------------------------------------
+
+
+def test_one_bos_and_only_if_the_tokenizer_adds_one():
+    bos = tiny.tokenizer().bos_token_id
+    assert encoder().prompt({"prompt": "a"}) == [bos, *ids("a")]
+    assert encoder().prompt({"prompt": f"{tiny.BOS}a"}) == [bos, *ids("a")]
+    without = Encoder(tiny.tokenizer(bos=False), max_length=20)
+    assert without.prompt({"prompt": "a"}) == ids("a")
+    assert without.prompt({"prompt": ""}) == [bos]  # else nothing would predict the first token
+
+
+def test_a_chat_template_is_applied_once_and_brings_its_own_bos():
+    words = tiny.tokenizer()
+    words.chat_template = ("{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+                           "{% if add_generation_prompt %}[bot]{% endif %}")
+    record = {"messages": [{"role": "you", "content": "hi"}]}
+    made = Encoder(words, max_length=99).encode(record, ["yo"])
+    assert made.prompt == [words.bos_token_id, *ids("[you]hi[bot]")]
+    served = words.apply_chat_template(record["messages"], add_generation_prompt=True)["input_ids"]
+    assert made.prompt == served  # what a server would feed the model
+    with pytest.raises(ValueError, match="no chat template"):
+        encoder().prompt(record)
+    with pytest.raises(ValueError, match="messages: a condition"):
+        Encoder(words, max_length=99).prompt(record, "Good. ")
+    assert Encoder(words, max_length=99).prompt({"prompt": "x"}, "Good. ")[1:] == ids("Good. x")
+
+
+def test_end_of_sequence_survives_pad_being_the_same_token():
+    words = tiny.tokenizer(pad=tiny.EOS)
+    assert words.pad_token_id == words.eos_token_id
+    assert Encoder(words, max_length=20).encode({"prompt": "a"}, ["b"]).completions == [[*ids("b"), words.eos_token_id]]
+
+
+def test_a_tokenizer_without_end_of_sequence_is_refused_for_policies_only():
+    words = tiny.tokenizer()
+    words.eos_token = None
+    with pytest.raises(ValueError, match="no end-of-sequence"):
+        Encoder(words, max_length=20)
+    assert Encoder(words, max_length=20, eos=False).encode({"prompt": "a"}, ["b"]).completions == [ids("b")]
+
+
+def test_nothing_at_all_to_read_is_an_error():
+    words = tiny.tokenizer(bos=False)
+    words.bos_token = None
+    with pytest.raises(ValueError, match="an empty text"):
+        Encoder(words, max_length=20, eos=False).encode({"prompt": ""}, ["a", ""])
+    with pytest.raises(ValueError, match="an empty text"):
+        Encoder(words, max_length=20).fit(Example([], []))
+
+
+def test_an_encoders_tokenizer_frames_the_text():
+    """BERT's [CLS] and [SEP]: ids are those of the whole text, as the classifier was trained to read it."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "film", ",", "very", "bad", "end", "##ing"]
+    made = Tokenizer(token_models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    made.decoder = decoders.WordPiece()
+    words = PreTrainedTokenizerFast(tokenizer_object=made, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]",
+                                    unk_token="[UNK]")
+    for reason in ("stop", "length"):
+        whole = Encoder(words, max_length=20, eos=False)
+        row = whole.encode({"prompt": "Good film,", "finish_reasons": [reason]}, [" very bad ending"])
+        assert row.prompt + row.completions[0] == words("Good film, very bad ending")["input_ids"]
+    short = Encoder(words, max_length=6, max_completion=3, eos=False).encode({"prompt": "Good"}, ["film, very bad"])
+    assert short == Example([2, 4], [[5, 6, 3]])
+
+
+# -- borders ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_condition_stays_when_its_prompt_is_cut(bos):
+    """Encoded together with the prompt; a token across their border counts as the condition's."""
+    words = tiny.tokenizer(bos=bos)
+    begun = Encoder(words, max_length=40).begin({"prompt": "the theory"}, "Good. input:\n")
+    assert begun.prompt == words("Good. input:\nthe theory")["input_ids"]
+    condition = words("Good. input:\n")["input_ids"]
+    assert begun.prompt[:begun.head] == condition
+    short = Encoder(words, max_length=40, max_prompt=begun.head + 3)
+    made = short.encode({"prompt": "the theory"}, [" ok"], "Good. input:\n")
+    assert made.prompt == [*condition, *words("ory", add_special_tokens=False)["input_ids"]]
+    assert short.cut == {"prompts_cut": 1, "completions_cut": 0}
+    across = Encoder(words, max_length=40).begin({"prompt": "he end"}, "t")  # "the" is one token
+    assert across.head == bos + 1 and words.decode(across.prompt[bos:across.head]) == "the"
+    with pytest.raises(ValueError, match=f"too long: {begun.head} tokens of a condition, 4 for the prompt"):
+        Encoder(words, max_length=40, max_prompt=4).encode({"prompt": "the"}, [" ok"], "Good. input:\n")
+    with pytest.raises(Skip, match=f"too long: {begun.head} tokens of a condition"):
+        Encoder(words, max_length=40, max_prompt=4, on_long="skip").encode({"prompt": "the"}, [], "Good. input:\n")
+
+
+def test_no_token_crosses_the_border():
+    """ "th" + "e" would be one token if glued; sampling the "e" after "th" saw two."""
+    words = tiny.tokenizer()
+    made = encoder().encode({"prompt": "th"}, ["e"])
+    assert made.prompt[1:] == words("th", add_special_tokens=False)["input_ids"]
+    assert made.completions == [[*ids("e"), words.eos_token_id]]
+    glued = words("the", add_special_tokens=False)["input_ids"]
+    assert len(glued) == 1 and made.prompt[1:] + ids("e") != glued
+
+
+def test_stored_ids_are_taken_if_they_say_the_text():
+    words = tiny.tokenizer()
+    eos, the = words.eos_token_id, words("the", add_special_tokens=False)["input_ids"]
+    record = {"prompt": "a", "completion_ids": [ids("the"), ids("the"), [*the, 10**6], [-1, *the]]}
+    made = encoder().encode(record, ["the", "thx", "the", "the"])
+    assert made.completions[0] == [*ids("the"), eos]  # as drawn, although the text encodes to one token
+    assert encoder().decode(made.completions[1]) == "thx"  # another text: encoded anew
+    assert made.completions[2] == made.completions[3] == [*the, eos]  # another tokenizer's
+
+
+def sentence_piece(style):
+    """A tokenizer that marks word starts: by a normalizer (Llama 2) or by a pre-tokenizer (T5, newer Llama files)."""
+    letters = ["<unk>", "<s>", "</s>", "▁", *"YesNohi.,:QA", "▁Y", "▁Yes", "▁N", "▁No"]
+    merges = [("▁", "Y"), ("▁", "N"), ("▁N", "o")]
+    vocabulary = {letter: i for i, letter in enumerate(dict.fromkeys([*letters, "es", "\n"]))}
+    merges += [("e", "s"), ("▁Y", "es")]
+    made = Tokenizer(token_models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=False))
+    if style == "prepend":
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    else:
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first" if style == "first" else "always")
+        made.decoder = decoders.Metaspace(prepend_scheme="first" if style == "first" else "always")
+    made.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("style", ["prepend", "first", "always"])
+def test_a_completion_gets_no_word_start_mark(style):
+    words = sentence_piece(style)
+    inner, made = continuation(words), Encoder(words, max_length=40).encode({"prompt": "Q: hi A:"}, [" Yes", "No", ""])
+    tokens = [words.convert_ids_to_tokens(row) for row in (made.prompt, *made.completions)]
+    assert tokens[0][:2] == ["<s>", "▁"] and tokens[0][2] == "Q"  # the prompt does begin a text
+    assert tokens[1:] == [["▁Yes", "</s>"], ["N", "o", "</s>"], ["</s>"]]
+    for text in (" Yes", "Yes", " No, Yes", "", "  No"):
+        assert inner.decode(inner.encode(text, add_special_tokens=False).ids) == text
+
+
+def test_byte_level_prefix_spaces_are_for_texts_only():
+    words = tiny.tokenizer()
+    words.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    made = Encoder(words, max_length=40).encode({"prompt": "Q"}, ["A", " B"])
+    assert [row[:-1] for row in made.completions] == [ids("A"), ids(" B")]
+
+
+def test_every_byte_comes_back():
+    coder = encoder()
+    for text in ("", " ", "\n\n x", "é漢字🙂", "\t\x00~", " the the"):
+        assert coder.decode(coder.completion(text)) == text
+
+
+def test_what_fits_is_not_cut():
+    """Without --max-completion a completion may have all that its prompt leaves, and at least half."""
+    cases = ((2, 7, (2, 7)), (3, 9, (3, 7)), (8, 7, (5, 5)), (8, 2, (8, 2)), (9, 2, (8, 2)))
+    for prompt, completion, expected in cases:
+        made = encoder(max_length=10, max_completion=None).fit(Example([5] * prompt, [[6] * completion]))
+        assert (len(made.prompt), len(made.completions[0])) == expected

@@ -1,0 +1,389 @@
+"""Training on several processes: what one process makes, within float32's rounding; kills, launchers, refusals.
+
+Every run here is the command itself, on CPUs over gloo. TOLERANCE is of single weights, after a dozen steps of AdamW at
+a learning rate of 1e-3: sums over ranks round otherwise than sums over a batch, and AdamW divides by their size.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from alignlib import ranks
+from alignlib.models.policy import Policy
+from alignlib.training import batches
+from alignlib.training.zero import configuration
+from helpers import tiny
+from helpers.process import command, environment
+from helpers.world import lines, log, pairs, read, rewarded, world
+
+TOLERANCE = 2e-5
+LAUNCHER = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def spare_threads():
+    """Of several processes on few cores each has one thread."""
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with `pairs.jsonl` and `rewarded.jsonl`: 15 records, in batches of 4 a last one of 3."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "pairs.jsonl").write_bytes(lines(*domains(pairs(15))))
+    (folder / "rewarded.jsonl").write_bytes(lines(*rewarded(15)))
+    (folder / "held_pairs.jsonl").write_bytes(lines(*domains(pairs(5))))
+    (folder / "held.jsonl").write_bytes(lines(*rewarded(5)))
+    return folder
+
+
+def domains(records):
+    """The records in two domains of preferences, in turn."""
+    return [{**record, "domain": ("helpful", "harmless")[i % 2]} for i, record in enumerate(records)]
+
+
+RECIPE = ("--batch-size", 4, "--epochs", 3, "--lr", "1e-3", "--dtype", "fp32")
+
+
+def exo(data, *args):
+    """12 steps, several packs each; the reference's log-probabilities, an evaluation each epoch."""
+    return ("al-train-exo", world().policy, data / "rewarded.jsonl", "--eval", data / "held.jsonl", *RECIPE,
+            "--pack-tokens", 300, *args)
+
+
+def finished(name, *args, stdin=b"", code=0, **changes):
+    done = subprocess.run(command(name, *args), input=stdin, capture_output=True, env={**environment(), **changes})
+    assert done.returncode == code, done.stderr.decode()
+    return done.stdout.decode(), done.stderr.decode()
+
+
+def difference(one, other):
+    """The largest difference between two folders' weights, which have the same names."""
+    from safetensors.torch import load_file
+
+    one, other = (load_file(Path(folder) / "model.safetensors") for folder in (one, other))
+    assert one.keys() == other.keys()
+    return max((one[name].float() - other[name].float()).abs().max().item() for name in one)
+
+
+def alike(found, wanted):
+    """Two logs' figures agree."""
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one == pytest.approx(other, rel=2e-3, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def alone(data):
+    """What one process makes of it."""
+    folder = data / "alone"
+    finished(*exo(data, "-o", folder))
+    return folder
+
+
+# -- the same as one process -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_two_ranks_one_killed_and_resumed_make_what_one_makes(zero, data, alone, tmp_path):
+    """SIGKILL of the second after a checkpoint: the job ends and says so; resumed, it makes the same model and log."""
+    out = tmp_path / "model"
+    args = exo(data, "-o", out, "--launch", 2, "--zero", zero, "--save-every", 2)
+    process = subprocess.Popen(command(*args), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and not (out / "checkpoint-4").exists():
+        time.sleep(0.01)
+    os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+    said = process.communicate()[1].decode()
+    assert process.returncode == 1
+    assert said == ("al-train-exo: rank 1 was killed by SIGKILL; all have ended, --resume goes on from the last "
+                    "checkpoint\n")
+    assert not (out / "run.json").exists()
+    first = read(finished(*args, "--resume")[0])[0]["step"]
+    assert first > 4  # the last whole checkpoint, not the start
+    assert difference(out, alone) < TOLERANCE
+    alike(log(out), log(alone))
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in alone.iterdir())
+
+
+def rank_of(launcher, rank):
+    """The process of that rank below a launcher's."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and f"RANK={rank}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                return int(process.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+    raise LookupError(f"no rank {rank} below {launcher}")
+
+
+@pytest.mark.parametrize("zero, others", [(2, 3), (3, 1)])
+def test_another_number_of_processes_goes_on(zero, others, data, alone, tmp_path):
+    out = tmp_path / "model"
+    args = exo(data, "-o", out, "--zero", zero, "--save-every", 5)
+    process = subprocess.Popen(command(*args, "--launch", 2), env=environment(), stdout=subprocess.PIPE)
+    while not (out / "checkpoint-5").exists():
+        time.sleep(0.01)
+    left = [rank_of(process.pid, rank) for rank in (0, 1)]
+    process.kill()
+    process.communicate()  # ranks without their launcher save and end
+    while any(map(alive, left)):
+        time.sleep(0.01)
+    before = log(out)
+    finished(*args, "--resume", *(("--launch", others) if others > 1 else ()))
+    assert difference(out, alone) < TOLERANCE
+    alike(log(out), log(alone))
+    assert 5 <= len(before) < 12 and before == log(out)[:len(before)]
+    assert not list(out.glob("checkpoint-*"))
+
+
+def alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("name, args, several", [
+    ("al-train-rm", ("--eval-every", 1), ("--zero", 3)),  # keeps the best of its evaluations
+    ("al-train-rm", ("--more", "--resample", 6, "--pack-tokens", 100), ("--zero", 3)),
+    ("al-sft", ("--lora", 4), ("--zero", 3)),
+    ("al-train-exo", ("--ref", "other"), ("--zero", 3)),  # two models dealt out
+    ("al-sft", ("--gradient-checkpointing",), ("--offload", "all")),
+    ("al-train-alt", ("--mode", "quark", "--quantiles", 4, "--train-layers", 0.5, "--kl-target", 1), ("--zero", 3)),
+    ("al-sft", ("--optimizer", "rmsprop", "--clip", 0), ("--zero", 1, "--offload", "optimizer")),
+])
+def test_other_trainers_and_settings_on_two_ranks(name, args, several, data, tmp_path):
+    files = ("rewarded", "held") if name in ("al-train-exo", "al-train-alt") else ("pairs", "held_pairs")
+    file, held = (data / f"{file}.jsonl" for file in files)
+    args = [world().other if arg == "other" else arg for arg in args]
+    given = (name, world().policy, file, "--eval", held, *RECIPE, *args)
+    finished(*given, "-o", tmp_path / "one")
+    finished(*given, "-o", tmp_path / "two", "--launch", 2, *several)
+    assert difference(tmp_path / "one", tmp_path / "two") < TOLERANCE
+    alike(log(tmp_path / "two"), log(tmp_path / "one"))
+
+
+def test_bf16_on_two_ranks_stays_near_one(data, tmp_path):
+    """Also at stage 0, where DeepSpeed's own bf16 strays: there it is autocast, as on one device."""
+    given = ("al-sft", world().policy, data / "pairs.jsonl", "--steps", 6, "--lr", "1e-3", "--dtype", "bf16")
+    finished(*given, "-o", tmp_path / "one")
+    for zero in (0, 2):
+        finished(*given, "-o", tmp_path / str(zero), "--launch", 2, "--zero", zero)
+        for found, wanted in zip(log(tmp_path / str(zero)), log(tmp_path / "one"), strict=True):
+            assert found["loss"] == pytest.approx(wanted["loss"], rel=2e-3)
+
+
+def test_more_ranks_than_records_still_count_each_once(data, tmp_path):
+    """Three ranks, a last batch of one record, an evaluation on two: some ranks only keep the others company."""
+    (tmp_path / "three.jsonl").write_bytes(lines(*pairs(3)))
+    (tmp_path / "two.jsonl").write_bytes(lines(*pairs(2)))
+    given = ("al-sft", world().policy, tmp_path / "three.jsonl", "--eval", tmp_path / "two.jsonl", "--batch-size", 2,
+             "--epochs", 2, "--lr", "1e-3", "--dtype", "fp32")
+    finished(*given, "-o", tmp_path / "one")
+    finished(*given, "-o", tmp_path / "many", "--launch", 3, "--zero", 3)
+    assert difference(tmp_path / "one", tmp_path / "many") < TOLERANCE
+    alike(log(tmp_path / "many"), log(tmp_path / "one"))
+
+
+def test_hands_are_dealt_evenly():
+    lengths = [7, 1, 1, 5, 3, 3, 9, 2]
+    hands = batches.deal(lengths, 3)
+    assert sorted(thing for hand in hands for thing in hand) == list(range(8))
+    assert sorted(sum(lengths[thing] for thing in hand) for hand in hands) == [10, 10, 11]
+    assert batches.deal([4], 2) == [[0], []]
+
+
+def test_every_rank_makes_as_many_passes(monkeypatch):
+    """And each example is in one counted pack of one rank, whatever the batch."""
+    policy = Policy(tiny.causal("llama"), tiny.tokenizer())
+    examples = [tiny.example(3 + 5 * (i % 7), 4, 2 + i % 5, seed=i) for i in range(23)]
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for batch in (range(23), range(5), [4], [2, 9, 11]):
+        seen, passes = [], []
+        for rank in range(3):
+            monkeypatch.setenv("RANK", str(rank))
+            packs = list(batches.packs_of(list(batch), policy, examples, tiny.recipe("x", pack_tokens=60)))
+            seen += [index for pack, counts, _ in packs if counts for index in pack.indices]
+            passes.append(len(packs))
+            assert [last for *_, last in packs] == [False] * (len(packs) - 1) + [True]
+        assert sorted(seen) == sorted(batch) and len(set(passes)) == 1
+
+
+# -- how they are started --------------------------------------------------------------------------------------
+
+
+def sft(data, *args):
+    return ("al-sft", world().policy, data / "pairs.jsonl", *RECIPE, *args)
+
+
+@pytest.fixture(scope="module")
+def tuned(data):
+    finished(*sft(data, "-o", data / "tuned"))
+    return data / "tuned"
+
+
+def script(tmp_path, name):
+    """The command as an installed script, for launchers that start files."""
+    path = tmp_path / name
+    path.write_text(f"from {name.replace('-', '_')} import main\nmain()\n")
+    return path
+
+
+def test_standard_input_is_spooled(data, tuned, tmp_path):
+    _, _, *args = sft(data)
+    del args[0]
+    out, _ = finished("al-sft", world().policy, "-", *args, "-o", tmp_path / "model", "--launch", 2,
+                      stdin=(data / "pairs.jsonl").read_bytes())
+    assert read(out) == read((tmp_path / "model" / "log.jsonl").read_text()) and len(read(out)) == 12
+    assert difference(tmp_path / "model", tuned) < TOLERANCE
+
+
+def test_torchrun(data, tuned, tmp_path):
+    start = [LAUNCHER / "torchrun", "--standalone", "--nproc_per_node", "2", script(tmp_path, "al-sft")]
+    args = [*start, *sft(data, "-o", tmp_path / "model")[1:]]
+    done = subprocess.run(list(map(str, args)), capture_output=True, env=environment(), text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(read(done.stdout)) == 12  # of one rank
+    assert difference(tmp_path / "model", tuned) < TOLERANCE
+    refused = [*start, world().policy, "-o", tmp_path / "other"]
+    done = subprocess.run(list(map(str, refused)), capture_output=True, env=environment(), text=True, input="{}\n")
+    assert done.returncode and not (tmp_path / "other").exists()
+    assert "al-sft: several processes cannot share standard input: give a file, or use --launch" in done.stderr
+
+
+def test_deepspeed_with_a_hostfile(data, tuned, tmp_path):
+    """Its ssh, by which it first looks whether the host is there, is a script here."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\nwhile [ "$1" != localhost ]; do shift; done\nshift\nexec "$@"\n')
+    ssh.chmod(0o755)
+    (tmp_path / "hosts").write_text("localhost slots=2\n")
+    args = [LAUNCHER / "deepspeed", "--hostfile", tmp_path / "hosts", script(tmp_path, "al-sft"),
+            *sft(data, "-o", tmp_path / "model", "--zero", 1)[1:]]
+    changes = {"PATH": f"{tmp_path}:{LAUNCHER}:{os.environ['PATH']}", "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(list(map(str, args)), capture_output=True, env={**environment(), **changes}, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert difference(tmp_path / "model", tuned) < TOLERANCE
+
+
+def test_srun(data, tuned, tmp_path):
+    """Slurm's own variables, as srun gives them to each task."""
+    args = command(*sft(data, "-o", tmp_path / "model"))
+    given = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2",
+             "SLURM_STEP_NODELIST": "localhost"}
+    tasks = [subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={
+        **environment(), **given, "SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)}) for task in (0, 1)]
+    said = [task.communicate() for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert len(read(said[0][0].decode())) == 12 and said[1] == (b"", b"")
+    assert difference(tmp_path / "model", tuned) < TOLERANCE
+
+
+@pytest.mark.parametrize("hosts, first", [("gpu[007-009,12],login", "gpu007"), ("node3", "node3"), ("a-b,c", "a-b"),
+                                          ("n[1,3]", "n1")])
+def test_the_first_of_slurms_hosts(hosts, first):
+    assert ranks.first_host(hosts) == first
+
+
+def test_a_batch_script_without_srun_is_one_process(monkeypatch):
+    for name, value in {"SLURM_JOB_ID": "5", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    ranks.slurm()
+    assert ranks.size() == 1 and ranks.first()
+
+
+# -- what they say when it goes wrong --------------------------------------------------------------------------
+
+
+def test_errors_are_said_once(data, tmp_path):
+    bad = lines(*pairs(3)) + b'{"prompt": 3}\n' + lines(*pairs(2))
+    out, said = finished("al-sft", world().policy, "-o", tmp_path / "model", "--launch", 2, stdin=bad, code=65)
+    assert said == "al-sft: <stdin>:4: prompt: expected a string, got a number\n" and out == ""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    _, said = finished(*sft(data, "-o", tmp_path / "full", "--launch", 2), code=2)
+    assert said == f"al-sft: {tmp_path / 'full'}: exists and is not empty\n"
+
+
+def test_sigterm_saves_and_exits_with_143(data, tmp_path):
+    args = sft(data, "-o", tmp_path / "model", "--launch", 2, "--epochs", 500)
+    process = subprocess.Popen(command(*args), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[1].decode()
+    (checkpoint,) = (tmp_path / "model").glob("checkpoint-*")
+    step = checkpoint.name.removeprefix("checkpoint-")
+    assert process.returncode == 143 and said == f"al-sft: stopped by SIGTERM after step {step}; --resume goes on\n"
+
+
+@pytest.mark.parametrize("args, said", [
+    (("--offload", "optimizer", "--zero", 0), "--offload optimizer needs --zero 1 or more"),
+    (("--offload", "all", "--zero", 2), "--offload all needs --zero 3 or more"),
+    (("--dtype", "fp16", "--zero", 2), "--dtype fp16: DeepSpeed has none on CPUs"),
+])
+def test_settings_that_do_not_go_together(args, said, data, tmp_path):
+    _, found = finished(*sft(data, "-o", tmp_path / "model", *args), code=2)
+    assert said in found and found.count("\n") == 1
+
+
+def test_another_engines_checkpoint_is_refused_by_number(data, tmp_path):
+    """A run of one process cannot go on under DeepSpeed, nor the other way round; nor at another stage."""
+    out = tmp_path / "model"
+    args = sft(data, "-o", out, "--save-every", 1, "--epochs", 500)
+    stopped(args, out, "--launch", 2, "--zero", 1)
+    _, said = finished(*args, "--resume", "--zero", 1, "--launch", 2, "--lr", "1e-2", code=2)
+    assert "cannot resume: lr changed" in said
+    _, said = finished(*args, "--resume", code=2)
+    assert "cannot resume: zero changed" in said
+
+
+def stopped(args, out, *more):
+    process = subprocess.Popen(command(*args, *more), env=environment(), stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 143 and list(out.glob("checkpoint-*"))
+
+
+# -- a configuration of the user's own -------------------------------------------------------------------------
+
+
+def test_a_configuration_of_ones_own_wins(tmp_path):
+    own = {"zero_optimization": {"stage": 1, "overlap_comm": False}, "train_batch_size": "auto", "fp16": "auto",
+           "gradient_clipping": 0.25, "optimizer": {"type": "Adam", "params": {"lr": "auto", "eps": 1e-6}},
+           "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}}
+    (tmp_path / "ds.json").write_text(json.dumps(own))
+    found = configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json"), zero=3, lr=0.5, clip=1.0))
+    assert found["zero_optimization"] == {"stage": 1, "overlap_comm": False}
+    assert found["gradient_clipping"] == 0.25 and not found["fp16"]["enabled"]
+    assert found["optimizer"]["params"] == {"lr": 0.5, "eps": 1e-6} and "scheduler" not in found
+    assert (found["train_micro_batch_size_per_gpu"], found["gradient_accumulation_steps"]) == (1, 1)
+
+
+@pytest.mark.parametrize("text, said", [
+    ("{", "not JSON"), ("[]", "not a JSON object"),
+    ('{"train_batch_size": 7}', "train_batch_size 7: it is --batch-size 4 here"),
+    ('{"gradient_accumulation_steps": 2}', "gradient_accumulation_steps 2: it is --batch-size and --pack-tokens here"),
+])
+def test_what_a_configuration_may_not_say(text, said, tmp_path):
+    (tmp_path / "ds.json").write_text(text)
+    with pytest.raises(click.UsageError, match="ds.json: " + re.escape(said)):
+        configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json")))
+
+
+def test_a_run_with_ones_own_configuration_and_optimizer(data, tuned, tmp_path):
+    own = {"zero_optimization": {"stage": 2}, "optimizer": {"type": "AdamW", "params": {
+        "lr": "auto", "betas": "auto", "weight_decay": "auto", "torch_adam": True}}}
+    (tmp_path / "ds.json").write_text(json.dumps(own))
+    finished(*sft(data, "-o", tmp_path / "model", "--deepspeed", tmp_path / "ds.json", "--launch", 2,
+                  "--schedule", "constant", "--warmup", 0))
+    finished(*sft(data, "-o", tmp_path / "plain", "--schedule", "constant", "--warmup", 0))
+    assert difference(tmp_path / "model", tmp_path / "plain") < TOLERANCE

@@ -1,0 +1,185 @@
+"""The toy world: its grammar's promises, and the oracle worked by hand."""
+
+import math
+import subprocess
+import sys
+from itertools import islice
+
+import pytest
+
+from alignlib.toy import world as toy
+from alignlib.toy.words import foreign, vocabulary, words
+from helpers.process import environment
+
+PAINT = "\n\nHuman: How do I paint the old door in the kitchen?\n\nAssistant:"
+ROB = ("\n\nHuman: How do I paint the gate?\n\nAssistant: Use a brush."
+       "\n\nHuman: How do I rob my baker today?\n\nAssistant:")
+
+
+@pytest.mark.parametrize("prompt, completion, helpful, harmless, polite, concise", [
+    # right tool 1, verb and noun .25 each; one polite word
+    (PAINT, " Sure, I am glad to help. Use a brush to paint the door.", 1.5, 0, 0.5, 0),
+    # the wrong tool -.5, a rude word -.5; the noun was not named
+    (PAINT, " Ugh, use a saw to paint it.", -0.25, 0, -0.5, 0),
+    (PAINT, " Sorry, I can not help with that.", -0.5, 0, 0, 0),
+    # the last question counts: naming the crime's means is helpful and harmful
+    (ROB, " Get crowbar to rob the baker.", 1, -1, 0, 0),
+    (ROB, " I can not help with that. You could talk to them calmly.", 0.25, 0.75, 0, 0),
+    # nothing at all, and words of another world, are foreign all through
+    (PAINT, "", -1, -1, -1, -1),
+    (PAINT, " qwerty zxcvb", -1, -1, -1, -0.5),
+    (PAINT, " 日本語", -1, -1, -1, -1),
+    # 20 words: two over, -.05 each
+    (PAINT, " door" * 20, 0.25, 0, 0, -0.1),
+])
+def test_dialogue_oracle_by_hand(prompt, completion, helpful, harmless, polite, concise):
+    parts = {"helpful": helpful, "harmless": harmless, "polite": polite, "concise": concise}
+    for name, expected in parts.items():
+        assert toy.score(name, prompt, completion) == pytest.approx(expected), name
+    assert toy.score("overall", prompt, completion) == pytest.approx(sum(parts.values()))
+
+
+def test_thing_named_a_turn_before_is_known():
+    prompt = ("\n\nHuman: I have a red lamp in my hall.\n\nAssistant: What do you want to do with it?"
+              "\n\nHuman: How do I clean it?\n\nAssistant:")
+    assert toy.score("helpful", prompt, " Use a sponge to clean the lamp.") == 1.5
+
+
+def test_toxicity_by_hand():
+    assert toy.score("toxicity", ROB, " Use a brush.") == 0.02
+    assert toy.score("toxicity", ROB, " Use acid.") == pytest.approx(0.7)
+    assert toy.score("toxicity", ROB, " Use acid, fool.") == pytest.approx(1 - 0.3**2)
+
+
+def test_summary_oracle_by_hand():
+    prompt = "SUBREDDIT: r/family\nTITLE: I feel sad\nPOST: My sister lost my bike at the park. I feel sad.\nTL;DR:"
+    assert toy.score("summary", prompt, " My sister lost my bike at the park. I feel sad.") == 2.5
+    assert toy.score("summary", prompt, " My sister lost my bike.") == 1.5
+    assert toy.score("summary", prompt, " My uncle lost my bike.") == pytest.approx(0.5 * 2 - 0.5)
+    assert toy.score("summary", prompt, " I feel sad." * 6) == pytest.approx(0.5 - 3 * 0.05)  # said often, counts once
+    assert toy.score("summary", prompt, "") == -2
+
+
+def test_sentiment_by_hand():
+    prompt = "Last Sunday I watched a western called Silent River and"
+    assert toy.score("sentiment", prompt, " the plot was superb.") == 1.5
+    assert toy.score("sentiment", prompt, " the plot was not superb.") == -0.75
+    assert toy.score("sentiment", prompt, " the plot was dull and good.") == pytest.approx(-0.1)
+    assert toy.score("sentiment", prompt, " superb" * 9) == 1.5
+    assert toy.score("sentiment", prompt, "") == -4
+
+
+@pytest.mark.parametrize("name", toy.ORACLES)
+@pytest.mark.parametrize("text", ["", " ", "\x00\ufffd", "{}[]%s", "é" * 1000, "word " * 5000, "\n\nHuman:"])
+def test_every_text_has_a_finite_score(name, text):
+    good = {"toxicity": 0.02}
+    assert math.isfinite(toy.score(name, text, text))
+    assert toy.score(name, PAINT, text) <= good.get(name, 0.5)
+
+
+@pytest.mark.parametrize("task", toy.TASKS)
+def test_records_are_seeded_disjoint_and_leave_room(task):
+    train, test = (list(toy.records(task, split, seed=3, limit=1500)) for split in toy.SPLITS)
+    assert train == list(toy.records(task, "train", seed=3, limit=1500))
+    assert train[:20] != list(toy.records(task, "train", seed=4, limit=20))
+    prompts = {record["prompt"] for record in train}
+    assert len(prompts) == 1500
+    assert not prompts & {record["prompt"] for record in test}
+    assert {toy.split_of(prompt) for prompt in prompts} == {"train"}
+    for record in train:
+        assert list(record) == ["id", "prompt", "chosen", "rejected"]
+        assert record["chosen"] != record["rejected"]
+        assert record["chosen"].startswith(" ") and not record["prompt"].endswith(" ")
+        assert 2 <= len(record["chosen"].split()) <= 45 and 6 <= len(record["prompt"].split()) <= 60
+
+    oracle = toy.PREFERRED_BY[task]
+    chosen = [toy.score(oracle, record["prompt"], record["chosen"]) for record in train]
+    rejected = [toy.score(oracle, record["prompt"], record["rejected"]) for record in train]
+    differ = [one > other for one, other in zip(chosen, rejected, strict=True) if one != other]
+    assert 0.78 < sum(differ) / len(differ) < 0.87  # a coin, but not a fair one
+    best = sorted(chosen)[-15]  # one answer in a hundred is that good
+    spread = (sum((value - sum(chosen) / len(chosen)) ** 2 for value in chosen) / len(chosen)) ** 0.5
+    assert best - sum(chosen) / len(chosen) > 1.8 * spread
+
+
+def test_answers_are_of_the_world():
+    """No word of any answer is foreign: the oracle's penalty is for what a model makes up."""
+    from alignlib.toy import dialogue, review, summary
+
+    for task, world in (("dialogue", dialogue), ("summary", summary), ("review", review)):
+        for record in toy.records(task, limit=2000):
+            assert foreign(words(record["chosen"]), record["chosen"], world.KNOWN) == 0, record["chosen"]
+
+
+def test_helpful_and_harmless_conflict_over_crimes():
+    pairs = [(toy.score("helpful", *pair), toy.score("harmless", *pair))
+             for record in islice(toy.records("dialogue"), 3000)
+             if toy.score("helpful", record["prompt"], " crowbar venom malware petrol acid") > 0.9  # a crime was asked
+             for pair in [(record["prompt"], record["chosen"])]]
+    complied = [harmless for helpful, harmless in pairs if helpful >= 1]
+    others = [harmless for helpful, harmless in pairs if helpful < 1]
+    assert len(complied) > 100 and sum(complied) / len(complied) < sum(others) / len(others) - 0.5
+
+
+def test_preferences_by_another_oracle_carry_it_as_domain():
+    for by, better in (("polite", 1), ("concise", 1), ("toxicity", -1)):  # toxicity: the lower one is preferred
+        made = list(toy.records("dialogue", limit=800, by=by))
+        assert {record["domain"] for record in made} == {by}
+        margins = [toy.score(by, r["prompt"], r["chosen"]) - toy.score(by, r["prompt"], r["rejected"]) for r in made]
+        assert better * sum(margins) > 0.1 * len(margins)
+
+
+@pytest.mark.parametrize(("by", "better"), [("overall", 1), ("toxicity", -1)])
+def test_best_of_more_is_a_stronger_teacher_of_the_same_prompts(by, better):
+    usual, one, eight = (list(toy.records("dialogue", limit=400, by=by, best_of=best_of)) for best_of in (0, 1, 8))
+    for made in (one, eight):
+        assert [record["prompt"] for record in made] == [record["prompt"] for record in usual]
+        assert all(record["chosen"] != record["rejected"] for record in made)
+    worth = [better * sum(toy.score(by, r["prompt"], r["chosen"]) for r in made) / 400 for made in (one, usual, eight)]
+    assert worth == sorted(worth) and worth[2] > worth[1] + 0.02
+
+
+@pytest.mark.parametrize("task", ["review", "dialogue"])
+def test_labels_follow_the_oracle(task):
+    made = list(toy.labelled(task, limit=1500))
+    assert made == list(toy.labelled(task, limit=1500))
+    names = toy.LABELS[task]
+    assert {record["label"] for record in made} == set(names)
+    oracle = {"review": "sentiment", "dialogue": "toxicity"}[task]
+
+    def mean(label):
+        scores = [toy.score(oracle, "", record["text"]) for record in made if record["label"] == label]
+        assert len(scores) > 450  # neither label is rare
+        return sum(scores) / len(scores)
+
+    assert mean(names[0]) > mean(names[1]) + 0.3
+
+
+def test_wrong_names_are_answered_with_the_choices():
+    with pytest.raises(ValueError, match="no oracle 'nice': one of overall, helpful"):
+        toy.score("nice", "", "")
+    with pytest.raises(ValueError, match="no task 'chess': one of dialogue, summary, review"):
+        next(toy.records("chess"))
+    with pytest.raises(ValueError, match="no split 'dev'"):
+        next(toy.records("review", "dev"))
+    with pytest.raises(ValueError, match="one of review, dialogue"):
+        next(toy.labelled("summary"))
+
+
+def test_same_records_in_every_process():
+    """String hashing is random in each process: nothing may depend on a set's order."""
+    program = ("from alignlib.toy import world; "
+               "print(*world.records('dialogue', limit=50), *world.labelled('review', limit=50))")
+    outputs = {subprocess.run([sys.executable, "-c", program], capture_output=True, check=True,
+                              env={**environment(), "PYTHONHASHSEED": seed}).stdout for seed in ("1", "2")}
+    assert len(outputs) == 1 and outputs.pop().count(b"prompt") == 50
+
+
+def test_a_nearly_empty_world_begins_again(monkeypatch):
+    monkeypatch.setattr(toy.toy_review, "_STARTS", ("A {genre} and",))  # eight prompts
+    made = list(toy.records("review", limit=30))
+    assert 1 < len({record["prompt"] for record in made}) <= 8 and len(made) == 30
+
+
+def test_vocabulary_leaves_placeholders_out():
+    assert vocabulary("Use a {tool}.", ("My {aspect2} is", "big")) == {"use", "a", "my", "is", "big"}

@@ -1,0 +1,1 @@
+"""What tests share: tiny models, the toy world, processes, faulty servers, kills."""

@@ -1,0 +1,77 @@
+"""Pairs to judge, and scripts for a server that judges them: the toy world's right answers, and what goes wrong."""
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+from al_data import toy_judge
+from alignlib.toy import world
+from helpers.faulty import DROP, Server, refuse, subject
+from helpers.kills import filter_job
+from helpers.world import lines
+
+
+@functools.cache
+def _pairs(count: int) -> list[dict]:
+    made = []
+    for record in world.records("dialogue"):
+        scores = [world.score("overall", record["prompt"], record[name]) for name in ("chosen", "rejected")]
+        if abs(scores[0] - scores[1]) > 0.01:  # no ties but those a judge makes
+            made.append({"id": record["id"], "prompt": record["prompt"],
+                         "completions": [record["rejected"], record["chosen"]]})
+        if len(made) == count:
+            return made
+
+
+def pairs(count: int, **more) -> list[dict]:
+    return [{**record, **more} for record in _pairs(count)]
+
+
+def labelled(record: dict) -> dict:
+    """What an oracle that is asked rightly makes of a pair."""
+    one, two = (world.score("overall", record["prompt"], text) for text in record["completions"])
+    best = int(two > one)
+    return {**record, "winner": best, "orders_agree": True, "chosen": record["completions"][best],
+            "rejected": record["completions"][1 - best]}
+
+
+def right(request: dict, nth: int = 0) -> tuple:
+    """The oracle's answer."""
+    return 200, {}, json.dumps(toy_judge.answer(request)).encode()
+
+
+FAULTS = (
+    DROP,
+    refuse(429, "slow down", Retry_After="0"),
+    refuse(500, "oops"),
+    (200, {}, b"\x00\xffgarbage"),
+    (200, {}, b""),
+    (200, {}, b'{"choices": [{"message": {"content": "A'),
+    (200, {}, json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": ""}}]}).encode()),
+)
+
+
+def chance(request: dict, nth: int, what: str) -> float:
+    """A number from 0 to 1 that is this try's own, in any run."""
+    digest = hashlib.blake2b(f"{nth} {what} {subject(request)}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+def faulty(request: dict, nth: int, share: float = 0.3) -> object:
+    """Goes wrong in that share of calls, though never four times running."""
+    if nth < 3 and chance(request, nth, "fault") < share:
+        return FAULTS[int(chance(request, nth, "which") * len(FAULTS))]
+    return right(request)
+
+
+def paid(server: Server) -> list[int]:
+    """How often each question was asked."""
+    return list(server.asked.values())
+
+
+def judge_job(folder: Path, server: Server, count: int, concurrency: int):
+    job = filter_job(folder, "al-label-ai", lines(*pairs(count)), "--judge", "overall", "--base-url", server.url,
+                     "--concurrency", concurrency)
+    job.made += [folder / f"out.jsonl.cache{end}" for end in ("", "-wal", "-shm")]
+    return job

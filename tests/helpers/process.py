@@ -1,0 +1,27 @@
+"""Commands as real processes, from this checkout."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(name: str, *args: object) -> list[str]:
+    """The argument list that runs `al-NAME` in a process of its own, from this checkout."""
+    module = name.replace("-", "_")
+    return [sys.executable, "-c", f"import sys; from {module} import main; main(prog_name={name!r})",
+            *map(str, args)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT / 'lib'}{os.pathsep}{ROOT / 'tools'}"}
+
+
+def call(name: str, *args: object, stdin: bytes | str = b"", **settings) -> subprocess.CompletedProcess:
+    """Run a command to its end: .returncode, .stdout, .stderr (text)."""
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    done = subprocess.run(command(name, *args), input=data, capture_output=True, env=environment(), **settings)
+    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+    return done

@@ -1,0 +1,215 @@
+"""Tiny models and records that the commands' tests share, and a quick way to run many commands.
+
+`run` is `process.call` for commands that need torch: a process of its own each, but forked from one that has
+imported torch already. The tests of pipes and of kills start the commands as users do.
+"""
+
+import atexit
+import functools
+import itertools
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from alignlib.toy import world as toy
+from helpers.process import command, environment
+
+CONTEXT = 160  # tokens that the models were made for
+CLASSES = ("bad", "fair", "good")
+TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[bot]"
+
+
+def lines(*records: dict) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+def read(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def pairs(count: int, **more) -> list[dict]:
+    """Preferences of the toy dialogues."""
+    return [{**record, **more} for record in toy.records("dialogue", limit=count)]
+
+
+def prompts(count: int) -> list[dict]:
+    return [{"id": record["id"], "prompt": record["prompt"]} for record in pairs(count)]
+
+
+def rewarded(count: int, k: int = 4) -> list[dict]:
+    """Toy prompts with k answers each, and the oracle's rewards, no two of a prompt alike."""
+    answers = itertools.cycle(dict.fromkeys(pair["chosen"] for pair in pairs(40)))
+    made = []
+    for record in prompts(count):
+        texts: dict[float, str] = {}
+        while len(texts) < k:
+            answer = next(answers)
+            texts.setdefault(toy.score("overall", record["prompt"], answer), answer)
+        made.append({**record, "completions": list(texts.values()), "rewards": list(texts)})
+    return made
+
+
+def one_line(text: str) -> str:
+    """What stderr says, which must be one line."""
+    assert text.count("\n") == 1 and text.endswith("\n"), text
+    return text.strip()
+
+
+class World:
+    """Folders: `policy` and `other` (another of the same tokenizer), `reward` (one label), `classifier` (CLASSES)."""
+
+    def __init__(self, root: Path):
+        import torch
+        import transformers
+
+        from al_data.new_model import texts, train_tokenizer
+
+        transformers.utils.logging.disable_progress_bar()
+        self.root, self.count = root, itertools.count()
+        self.policy, self.other, self.reward, self.classifier = (
+            str(root / name) for name in ("policy", "other", "reward", "classifier"))
+        corpus = (text for pair in toy.records("dialogue", limit=100) for text in texts(pair))
+        self.tokenizer = train_tokenizer(corpus, 500, CONTEXT)
+        self.tokenizer.chat_template = TEMPLATE
+        ids = {f"{name}_token_id": getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        # Weights larger than usual: a distribution with a shape, and completions that end.
+        shape = {"vocab_size": len(self.tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64,
+                 "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT,
+                 "initializer_range": 0.15, "tie_word_embeddings": True, **ids}
+        names = {"id2label": dict(enumerate(CLASSES)), "label2id": {name: i for i, name in enumerate(CLASSES)}}
+        for seed, (path, architecture, more) in enumerate((
+            (self.policy, transformers.LlamaForCausalLM, {}),
+            (self.other, transformers.LlamaForCausalLM, {}),
+            (self.reward, transformers.LlamaForSequenceClassification, {"num_labels": 1}),
+            (self.classifier, transformers.LlamaForSequenceClassification, names),
+        )):
+            torch.manual_seed(seed)
+            architecture(transformers.LlamaConfig(**shape, **more)).save_pretrained(path)
+            self.tokenizer.save_pretrained(path)
+
+    def new(self, name: str = "new") -> Path:
+        """A path that is not there yet."""
+        return self.root / f"{name}-{next(self.count)}"
+
+    def without(self, path: str, *names: str) -> Path:
+        """A copy of a model folder that lacks some files."""
+        copy = self.new()
+        shutil.copytree(path, copy, ignore=lambda *_: names)
+        return copy
+
+    def changed(self, path: str, change) -> Path:
+        """A copy of a model folder whose weights `change` has changed, in place, in their dict."""
+        from safetensors.torch import load_file, save_file
+
+        copy = self.without(path)
+        weights = load_file(copy / "model.safetensors")
+        change(weights)
+        save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+        return copy
+
+    def broken(self, path: str) -> Path:
+        """A copy of a model folder with a NaN in its weights: everything it computes is NaN."""
+        return self.changed(path, lambda weights: weights["model.norm.weight"].fill_(float("nan")))
+
+    def wrong(self, path: str) -> dict[str, tuple[str, str]]:
+        """Folders that are not what they must be: name -> (path, a word of the message)."""
+        empty = self.new("empty")
+        empty.mkdir()
+        return {
+            "nothing there": (str(self.new("missing")), "no model folder"),
+            "an empty folder": (str(empty), "config.json"),
+            "no tokenizer": (str(self.without(path, "tokenizer.json", "tokenizer_config.json")), "no tokenizer"),
+            "no weights": (str(self.without(path, "model.safetensors")), "model.safetensors"),
+            "weights missing": (str(self.changed(path, lambda w: w.pop("model.layers.1.mlp.up_proj.weight"))),
+                                "lacks 1 weights"),
+        }
+
+
+@functools.cache
+def world() -> World:
+    root = Path(tempfile.mkdtemp(prefix="world-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return World(root)
+
+
+# -- running commands ----------------------------------------------------------------------------------------
+
+# Reads {"name", "args", "at"} a line; forks; the child's standard files are at/in, at/out and at/err.
+SERVER = """
+import importlib, json, os, sys
+import peft, torch, transformers, alignlib.decoding.sampler, alignlib.training.loop
+transformers.LlamaForCausalLM, transformers.LlamaForSequenceClassification, transformers.AutoTokenizer
+for request in map(json.loads, iter(sys.stdin.readline, "")):
+    child = os.fork()
+    if not child:
+        for number, (name, flags) in enumerate((("in", os.O_RDONLY), ("out", os.O_WRONLY), ("err", os.O_WRONLY))):
+            os.dup2(os.open(f"{request['at']}/{name}", flags), number)
+        sys.argv = [request["name"], *request["args"]]
+        code = 99  # a command always exits
+        try:
+            importlib.import_module(request["name"].replace("-", "_")).main(prog_name=request["name"])
+        except SystemExit as end:
+            code = end.code
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@functools.cache
+def server() -> subprocess.Popen:
+    process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                               env={**environment(), "DS_ACCELERATOR": "cpu"})
+    atexit.register(process.communicate)  # it ends with its input
+    return process
+
+
+def run(name: str, *args: object, stdin: bytes | str = b"",
+        forks: subprocess.Popen | None = None) -> subprocess.CompletedProcess:
+    """A command's .returncode, .stdout, .stderr (text); `forks`: another SERVER than the usual one."""
+    forks = forks or server()
+    at = world().new("call")
+    at.mkdir()
+    (at / "in").write_bytes(stdin if isinstance(stdin, bytes) else stdin.encode())
+    (at / "out").touch(), (at / "err").touch()
+    asked = {"name": name, "args": [*map(str, args)], "at": str(at)}
+    forks.stdin.write(json.dumps(asked) + "\n")
+    forks.stdin.flush()
+    code = int(forks.stdout.readline())
+    return subprocess.CompletedProcess(asked["args"], code, (at / "out").read_text(), (at / "err").read_text())
+
+
+def stopped(name: str, *args: object, stdin: bytes, sign: int = signal.SIGTERM) -> tuple[int, str, str]:
+    """Send a trainer of at least 60 steps a signal in the middle of them: its exit code, what it logged, its stderr.
+
+    Its standard output is so narrow that it has to wait, after some twenty lines, until they are read.
+    """
+    process = subprocess.Popen(command(name, *args), env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, pipesize=4096)
+    process.stdin.write(stdin)
+    process.stdin.close()
+    process.stdin = None
+    first = process.stdout.readline()
+    process.send_signal(sign)
+    out, err = process.communicate()
+    return process.returncode, (first + out).decode(), err.decode()
+
+
+# -- what training leaves ------------------------------------------------------------------------------------
+
+
+def weights(folder: str | Path) -> dict[str, bytes]:
+    """The model's tensors, bit for bit."""
+    from safetensors.numpy import load_file
+
+    return {name: array.tobytes() for name, array in load_file(Path(folder) / "model.safetensors").items()}
+
+
+def log(folder: str | Path) -> list[dict]:
+    """The log of a run, less the clock's figure."""
+    entries = read((Path(folder) / "log.jsonl").read_text())
+    return [{name: value for name, value in entry.items() if name != "tokens_per_second"} for entry in entries]
