@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import orjson
 
 DEPTH = 250  # of arrays and objects in each other
+Record = dict[str, Any]  # a JSON object: fields that a command does not know travel through, whatever they hold
 
 
 class DataError(Exception):
