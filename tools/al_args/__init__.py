@@ -8,7 +8,6 @@ pipe  al-args sft rm prompts.jsonl --weight 1.5 | al-score toy:overall --as-fiel
 from contextlib import closing
 
 import click
-from click.core import ParameterSource
 
 from al_args import settings
 from alignlib.cli import options
@@ -110,11 +109,11 @@ def main(lm, rm, files, output, resume, on_error, rejects, shard, number, max_ne
 
 def must_be_used(searches):
     """Refuse options that would do nothing for any of the searches."""
-    context, methods = click.get_current_context(), {setting.method for setting in searches}
+    given, methods = options.given_options(), {setting.method for setting in searches}
     used = {"method"}.union(*(settings.USES[method] for method in methods))
     if any(setting.by_token for setting in searches):
         used.add("score_end")
     for name in (*SETTINGS, "score_end"):
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE and name not in used:
+        if name in given and name not in used:
             option, named = f"--{name.replace('_', '-')}", ", ".join(sorted(methods))
             raise click.UsageError(f"{option} does nothing for --method {named}")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 import orjson
-from click.core import ParameterSource
 
 from al_label_ai import questions
 from alignlib.cli import model_options, options, paths
@@ -81,7 +80,7 @@ def main(files, output, resume, on_error, rejects, shard, mode, together, ties, 
 
     Streams, each record as soon as it is done; --against is read first.
     """
-    folder = judge_rm or (judge if Path(judge or "").is_dir() and not asked_for("base_url") else None)
+    folder = judge_rm or (judge if Path(judge or "").is_dir() and "base_url" not in options.given_options() else None)
     must_fit(mode, together, judge, judge_rm, folder)
     summary = options.Summary()
     labels = load_labels("together" if together else mode, ties, judge_rm, folder, given)
@@ -141,12 +140,9 @@ def forecast(stream, judging, mode, given):
 # -- options -----------------------------------------------------------------------------------------------
 
 
-def asked_for(name):
-    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
-
-
 def must_fit(mode, together, judge, judge_rm, folder):
     """Refuse options that would do nothing, or cannot be."""
+    given = options.given_options()
     if bool(judge) == bool(judge_rm):
         raise click.UsageError("give a judge: --judge NAME, --judge DIR or --judge-rm DIR")
     wrong = {
@@ -156,15 +152,16 @@ def must_fit(mode, together, judge, judge_rm, folder):
         "a server": AT_A_SERVER if folder else (),
         "a model's folder": () if folder else ("device", "dtype"),
         "a judge that is asked": ("question", "rubric", "template", "one_order") if judge_rm else (),
-        "--price-in or --price-out": () if asked_for("price_in") or asked_for("price_out") else ("budget",),
+        "--price-in or --price-out": () if given & {"price_in", "price_out"} else ("budget",),
     }
     for what, names in wrong.items():
-        for name in filter(asked_for, names):
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with {what}")
+        for name in names:
+            if name in given:
+                raise click.UsageError(f"--{name.replace('_', '-')} goes with {what}")
     if judge_rm and mode != "pair":
         raise click.UsageError("--judge-rm compares: it goes with --mode pair")
     for one, two in (("cache", "no_cache"), ("question", "rubric")):
-        if asked_for(one) and asked_for(two):
+        if {one, two} <= given:
             raise click.UsageError(f"--{one} or --{two.replace('_', '-')}: give one of the two")
 
 

@@ -8,7 +8,6 @@ pipe  al-sample sft -n 4 prompts.jsonl | al-score rm > scored.jsonl
 from contextlib import closing
 
 import click
-from click.core import ParameterSource
 
 from alignlib.cli import model_options, options
 from alignlib.decoding import conditions
@@ -90,7 +89,7 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
     must_be_taken(backend)
     if not all(stop):
         raise click.UsageError("--stop: an empty text would stop everything")
-    if greedy and asked_for("temperatures"):
+    if greedy and "temperatures" in options.given_options():
         raise click.UsageError("--greedy is --temperature 0: give one of the two")
     if given["contrastive"] is not None:
         must_be_contrastive(number, greedy, logps, given["top_k"])
@@ -127,21 +126,19 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
         summary.close(stream)
 
 
-def asked_for(name):
-    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
-
-
 def must_be_taken(backend):
     """Refuse options that would do nothing."""
+    given = options.given_options()
     for parameter in click.get_current_context().command.params:
         takers = TAKEN_BY.get(parameter.name, (backend,))
-        if backend not in takers and asked_for(parameter.name):
+        if backend not in takers and parameter.name in given:
             raise click.UsageError(f"{parameter.opts[-1]} is not for --backend {backend}")
 
 
 def must_be_contrastive(number, greedy, logps, top_k):
     """Refuse what contrastive search has no use for, or lacks."""
-    useless = {"--temperature": asked_for("temperatures"), "--greedy": greedy, "--top-p": asked_for("top_p"),
+    given = options.given_options()
+    useless = {"--temperature": "temperatures" in given, "--greedy": greedy, "--top-p": "top_p" in given,
                "-n": number > 1}
     for name in filter(useless.get, useless):
         raise click.UsageError(f"{name} does nothing for --contrastive, which draws nothing")

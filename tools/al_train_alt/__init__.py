@@ -167,16 +167,15 @@ def show(made, summary):
 def refuse(how, recipe, ref, train_layers, old):
     """Combinations that would do nothing, or not what they say, are mistakes."""
     mode, by_reward = how["mode"], how["mode"] in pool.BY_REWARD
-    context = click.get_current_context()
-    told = {name for name in how if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE}
+    given = options.given_options()
     for name in ("quantiles", "scope", "per_quantile"):
-        if name in told and not by_reward:
+        if name in given and not by_reward:
             raise click.UsageError(f"--{name.replace('_', '-')} does nothing for --mode {mode}, only for rm, quark")
     if not (KL[mode] if how["kl_coef"] is None else how["kl_coef"]):
-        for name, given in {"ref": ref, "ref-sees": "ref_sees" in told, "kl-target": how["kl_target"]}.items():
-            if given:
+        for name, value in {"ref": ref, "ref-sees": "ref_sees" in given, "kl-target": how["kl_target"]}.items():
+            if value:
                 raise click.UsageError(f"--{name} does nothing without a --kl-coef above 0")
-    if "drop" in told and not old:
+    if "drop" in given and not old:
         raise click.UsageError("--drop does nothing without a --pool")
     if mode == "quark" and how["ref_sees"] == "condition":
         raise click.UsageError("--ref-sees condition: the reference does not know quark's tokens")

@@ -95,11 +95,10 @@ scores.
 
 def refuse(loss, more, resample, how):
     """Combinations that would do nothing are mistakes."""
-    context = click.get_current_context()
-    told = {name for name in how if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE}
-    if not more and (resample or told & {"alpha", "normalize", "no_reweight"}):
+    given = options.given_options()
+    if not more and (resample or given & {"alpha", "normalize", "no_reweight"}):
         raise click.UsageError("--resample, --alpha, --normalize and --no-reweight go with --more")
-    if how["no_reweight"] and told & {"alpha", "normalize"}:
+    if how["no_reweight"] and given & {"alpha", "normalize"}:
         raise click.UsageError("--alpha and --normalize do nothing with --no-reweight")
     if how["margin"] and how["soft"]:
         raise click.UsageError("--margin or --soft: give one of the two")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 import orjson
+from click.core import ParameterSource
 
 from alignlib import __version__
 from alignlib.cli.exits import Command, Group
@@ -168,6 +169,13 @@ def run_key(model: str | tuple[str, ...] | None) -> str:
     files = tuple(map(fingerprint, model)) if isinstance(model, tuple) else fingerprint(model) if model else None
     text = repr((context.command.name, __version__, sorted(options.items()), files))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def given_options() -> set[str]:
+    """The names of the options and arguments that stand on the command line; the others have their defaults."""
+    context = click.get_current_context()
+    names = {parameter.name for parameter in context.command.params if parameter.name}
+    return {name for name in names if context.get_parameter_source(name) == ParameterSource.COMMANDLINE}
 
 
 def new_folder(path: str, resume: bool = False) -> Path:

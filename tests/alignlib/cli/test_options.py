@@ -110,6 +110,23 @@ def test_a_runs_key_changes_with_the_model(tmp_path):
     assert key_of("--model", str(model)) != first
 
 
+def test_options_are_given_on_the_command_line_or_not(monkeypatch):
+    monkeypatch.setenv("AL_TEST_HEAT", "2")
+    given = []
+
+    @options.command(name="al-test")
+    @options.click.option("--heat", default=1.0, envvar="AL_TEST_HEAT")
+    @options.click.option("-n", "number", default=1)
+    @options.filter_options
+    def main(**values):
+        given.append(options.given_options())
+
+    for args in ([], ["-n", "1"], ["--resume", "a.jsonl"]):
+        with pytest.raises(SystemExit):
+            main(args)
+    assert given == [set(), {"number"}, {"resume", "files"}]
+
+
 def test_a_new_folder_is_new_or_empty(tmp_path):
     assert options.new_folder(str(tmp_path)) == tmp_path
     assert options.new_folder(str(tmp_path / "not" / "yet")) == tmp_path / "not" / "yet"
