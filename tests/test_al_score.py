@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from alignlib.toy import world as toy
+from alignlib.toy import world
+from helpers.commands import CLASSES, CONTEXT, folders, lines, one_line, pairs, prompts, read, rewarded, run
 from helpers.process import call
-from helpers.world import CLASSES, CONTEXT, lines, one_line, pairs, prompts, read, rewarded, run, world
 
 NEAR = {"rel": 1e-4, "abs": 1e-5}
 
@@ -27,7 +27,7 @@ def logits_of(path: str, records: list[dict], end: bool = False):
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model, encode = AutoModelForSequenceClassification.from_pretrained(path), world().tokenizer
+    model, encode = AutoModelForSequenceClassification.from_pretrained(path), folders().tokenizer
     texts = [(record["prompt"], text) for record in records for text in record["completions"]]
     rows = [encode(prompt)["input_ids"] + encode(text, add_special_tokens=False)["input_ids"]
             + ([encode.eos_token_id] if end else []) for prompt, text in texts]
@@ -44,38 +44,38 @@ def flat(records: list[dict], field: str = "rewards") -> list[float]:
 
 def test_one_line_in_one_line_out():
     record = {"mine": {"x": [None]}, "prompt": "\n\nHuman: Hi\n\nAssistant:", "completions": [" Hello.", ""], "id": "7"}
-    (made,) = score([record], model=world().reward)
+    (made,) = score([record], model=folders().reward)
     assert list(made.items())[:-1] == list(record.items()) and list(made)[-1] == "rewards"
-    assert made["rewards"] == pytest.approx(logits_of(world().reward, [record])[:, 0].tolist(), **NEAR)
-    (again,) = score([{**made, "rewards": [5, 6]}], model=world().reward)
+    assert made["rewards"] == pytest.approx(logits_of(folders().reward, [record])[:, 0].tolist(), **NEAR)
+    (again,) = score([{**made, "rewards": [5, 6]}], model=folders().reward)
     assert again == made  # its own field is written anew, in its place
 
 
 def test_a_reward_model_reads_its_score_at_the_last_token():
     records = unscored(9)
-    made = score(records, model=world().reward)
-    assert flat(made) == pytest.approx(logits_of(world().reward, records)[:, 0].tolist(), **NEAR)
-    assert flat(score(records, "--negate", model=world().reward)) == [-value for value in flat(made)]
-    assert flat(score(records, "--pack-tokens", 1, model=world().reward)) == pytest.approx(flat(made), **NEAR)
-    lone = flat(score(records, "--as", "prob", model=world().reward))
+    made = score(records, model=folders().reward)
+    assert flat(made) == pytest.approx(logits_of(folders().reward, records)[:, 0].tolist(), **NEAR)
+    assert flat(score(records, "--negate", model=folders().reward)) == [-value for value in flat(made)]
+    assert flat(score(records, "--pack-tokens", 1, model=folders().reward)) == pytest.approx(flat(made), **NEAR)
+    lone = flat(score(records, "--as", "prob", model=folders().reward))
     assert lone == pytest.approx([1 / (1 + math.exp(-value)) for value in flat(made)], **NEAR)
-    assert flat(score(records, "--as", "logodds", model=world().reward)) == flat(made)
+    assert flat(score(records, "--as", "logodds", model=folders().reward)) == flat(made)
 
 
 def test_a_classifiers_class_as_logit_probability_and_log_odds():
     records = unscored(5)
-    logits = logits_of(world().classifier, records)
+    logits = logits_of(folders().classifier, records)
     chances = logits.softmax(-1)
     for number, name in enumerate(CLASSES):
-        as_logit = score(records, "--label", name, model=world().classifier)
+        as_logit = score(records, "--label", name, model=folders().classifier)
         assert flat(as_logit) == pytest.approx(logits[:, number].tolist(), **NEAR)
-        assert score(records, "--label", number, model=world().classifier) == as_logit
+        assert score(records, "--label", number, model=folders().classifier) == as_logit
     chance = chances[:, 2]
     args = ("--label", "good", "--as")
-    assert flat(score(records, *args, "prob", model=world().classifier)) == pytest.approx(chance.tolist(), **NEAR)
+    assert flat(score(records, *args, "prob", model=folders().classifier)) == pytest.approx(chance.tolist(), **NEAR)
     odds = (chance / (1 - chance)).log()
-    assert flat(score(records, *args, "logodds", model=world().classifier)) == pytest.approx(odds.tolist(), **NEAR)
-    negated = score(records, *args, "logodds", "--negate", model=world().classifier)
+    assert flat(score(records, *args, "logodds", model=folders().classifier)) == pytest.approx(odds.tolist(), **NEAR)
+    negated = score(records, *args, "logodds", "--negate", model=folders().classifier)
     assert flat(negated) == pytest.approx((-odds).tolist(), **NEAR)
 
 
@@ -85,7 +85,7 @@ def test_log_probabilities_and_perplexities():
 
     records = [{**record, "finish_reasons": ["stop", "length", "stop"]} for record in unscored(4)]
     records[1]["completions"][1] = ""  # cut before its first token: no tokens at all
-    model, encode = AutoModelForCausalLM.from_pretrained(world().policy), world().tokenizer
+    model, encode = AutoModelForCausalLM.from_pretrained(folders().policy), folders().tokenizer
 
     def expected(temperature):
         for record in records:
@@ -98,15 +98,15 @@ def test_log_probabilities_and_perplexities():
                 yield logits.log_softmax(-1)[range(len(ids)), ids].sum().item(), len(ids)
 
     plain = list(expected(1))
-    made = score(records, "--logps", "--perplexity", model=world().policy)
+    made = score(records, "--logps", "--perplexity", model=folders().policy)
     assert list(made[0])[-2:] == ["logps", "perplexities"]
     assert flat(made, "logps") == pytest.approx([logp for logp, _ in plain], **NEAR)
     wanted = [math.exp(-logp / count) if count else 1 for logp, count in plain]
     assert flat(made, "perplexities") == pytest.approx(wanted, **NEAR)
     assert made[1]["logps"][1] == 0 and made[1]["perplexities"][1] == 1
-    (alone, *_) = score(records, "--perplexity", model=world().policy)
+    (alone, *_) = score(records, "--perplexity", model=folders().policy)
     assert list(alone)[-1] == "perplexities" and "logps" not in alone
-    cool = score(records, "--logps", "--temperature", 0.5, "--perplexity", model=world().policy)
+    cool = score(records, "--logps", "--temperature", 0.5, "--perplexity", model=folders().policy)
     assert flat(cool, "logps") == pytest.approx([logp for logp, _ in expected(0.5)], **NEAR)
     assert flat(cool, "perplexities") == pytest.approx(wanted, **NEAR)
     assert cool[0]["logps_temperature"] == 0.5
@@ -130,31 +130,31 @@ def test_perplexities_as_alt(fixtures):
 
 
 def test_the_temperature_goes_with_its_field():
-    made = score(unscored(1), "--logps", "--temperature", 0.7, "--as-field", "ref_logps", model=world().policy)
+    made = score(unscored(1), "--logps", "--temperature", 0.7, "--as-field", "ref_logps", model=folders().policy)
     assert made[0]["ref_logps_temperature"] == 0.7 and "logps" not in made[0]
-    again = score(made, "--logps", "--as-field", "ref_logps", model=world().policy)
+    again = score(made, "--logps", "--as-field", "ref_logps", model=folders().policy)
     assert "ref_logps_temperature" not in again[0]  # 1 is not written, and an old one is wrong now
     assert again[0]["ref_logps"] != made[0]["ref_logps"]
 
 
 def test_stored_ids_are_scored_as_they_are():
     """Two ways to spell one text: the ids that were drawn count, if they are of this text."""
-    encode = world().tokenizer
+    encode = folders().tokenizer
     (one,) = encode(" Hello", add_special_tokens=False)["input_ids"][:1]
     text = encode.decode([one])
     letters = [encode.convert_tokens_to_ids(letter) for letter in encode.convert_ids_to_tokens([one])[0]]
     assert len(letters) > 1 and encode.decode(letters) == text
     record = {"prompt": "p", "completions": [text, text, text], "completion_ids": [[one], letters, [9, 9, 9]]}
-    (made,) = score([record], "--logps", model=world().policy)
+    (made,) = score([record], "--logps", model=folders().policy)
     whole, spelt, foreign = made["logps"]
     assert whole == foreign != spelt
 
 
-@pytest.mark.parametrize("name", toy.ORACLES)
+@pytest.mark.parametrize("name", world.ORACLES)
 def test_the_oracles(name):
     records = unscored(3)
     done = run("al-score", f"toy:{name}", stdin=lines(*records))
-    expected = [toy.score(name, record["prompt"], text) for record in records for text in record["completions"]]
+    expected = [world.score(name, record["prompt"], text) for record in records for text in record["completions"]]
     assert flat(read(done.stdout)) == expected
     assert flat(score(records, "--negate", "--as-field", "mine", model=f"toy:{name}"), "mine") == [-x for x in expected]
 
@@ -162,8 +162,8 @@ def test_the_oracles(name):
 def test_messages():
     messages = [{"role": "user", "content": "Hello"}]
     completions = [" Hi.", " Go."]
-    one = score([{"messages": messages, "completions": completions}], model=world().reward)
-    two = score([{"prompt": "[user] Hello\n[bot]", "completions": completions}], model=world().reward)
+    one = score([{"messages": messages, "completions": completions}], model=folders().reward)
+    two = score([{"prompt": "[user] Hello\n[bot]", "completions": completions}], model=folders().reward)
     assert flat(one) == flat(two)
     done = run("al-score", "toy:helpful", stdin=lines({"messages": messages, "completions": completions}))
     assert done.returncode == 65 and "prompt: missing (an oracle reads no messages)" in one_line(done.stderr)
@@ -171,9 +171,9 @@ def test_messages():
 
 def test_records_of_different_widths_and_lengths_share_a_window():
     records = [*unscored(4, 2), *unscored(3, 5), *unscored(2, 1)]
-    made = score(records, model=world().reward)
+    made = score(records, model=folders().reward)
     assert [record["id"] for record in made] == [record["id"] for record in records]
-    assert flat(made) == pytest.approx(logits_of(world().reward, records)[:, 0].tolist(), **NEAR)
+    assert flat(made) == pytest.approx(logits_of(folders().reward, records)[:, 0].tolist(), **NEAR)
 
 
 # -- errors --------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ BAD = {
 def test_a_bad_line_in_the_middle(what, model):
     records = unscored(3)
     data = lines(*records[:2]) + BAD[what] + lines(records[2])
-    done = run("al-score", getattr(world(), model, model), stdin=data)
+    done = run("al-score", getattr(folders(), model, model), stdin=data)
     assert done.returncode == 65 and f"<stdin>:3: {what}" in one_line(done.stderr)
     assert [record["id"] for record in read(done.stdout)] == [record["id"] for record in records[:2]]
 
@@ -208,15 +208,15 @@ def test_bad_lines_put_aside(tmp_path):
     data = lines(records[0]) + b"".join(mixed)
     file, rejects = tmp_path / "in", tmp_path / "rejects"
     file.write_bytes(data)
-    done = run("al-score", world().reward, file, "--on-error", "skip", "--rejects", rejects)
+    done = run("al-score", folders().reward, file, "--on-error", "skip", "--rejects", rejects)
     assert done.returncode == 0 and f"{len(records)} records, {len(BAD)} skipped" in done.stderr
-    assert read(done.stdout) == score(records, model=world().reward)
+    assert read(done.stdout) == score(records, model=folders().reward)
     assert rejects.read_bytes() == b"".join(BAD.values())
     assert f"skipped {file}:2: broken JSON" in done.stderr
 
 
 def test_no_records():
-    for model in (world().reward, "toy:helpful"):
+    for model in (folders().reward, "toy:helpful"):
         done = run("al-score", model)
         assert (done.returncode, done.stdout) == (0, "") and "0 records" in one_line(done.stderr)
 
@@ -224,35 +224,35 @@ def test_no_records():
 def test_too_long(tmp_path):
     long = {"prompt": "wash the old door. " * 100, "completions": ["a", "b" * 500], "id": "long"}
     records = [*unscored(1, 2), long]
-    done = run("al-score", world().reward, stdin=lines(*records))
+    done = run("al-score", folders().reward, stdin=lines(*records))
     assert done.returncode == 0 and "1 prompts cut, 1 completions cut" in done.stderr
     assert all(map(math.isfinite, flat(read(done.stdout))))
-    skipped = run("al-score", world().reward, "--on-long", "skip", stdin=lines(*records))
+    skipped = run("al-score", folders().reward, "--on-long", "skip", stdin=lines(*records))
     assert skipped.returncode == 0 and "1 records, 1 skipped" in skipped.stderr
-    failed = run("al-score", world().reward, "--on-long", "fail", stdin=lines(*records))
+    failed = run("al-score", folders().reward, "--on-long", "fail", stdin=lines(*records))
     assert failed.returncode == 65 and "<stdin>:2: too long: " in one_line(failed.stderr)
     assert read(skipped.stdout) == read(failed.stdout)
     assert flat(read(failed.stdout)) == pytest.approx(flat(read(done.stdout)[:1]), **NEAR)  # in another batch
-    done = run("al-score", world().reward, "--max-length", CONTEXT + 1, stdin=lines(*records))
+    done = run("al-score", folders().reward, "--max-length", CONTEXT + 1, stdin=lines(*records))
     assert done.returncode == 2 and f"the model's context is {CONTEXT} tokens" in one_line(done.stderr)
 
 
 def test_wrong_models_are_2_in_one_line():
-    for what, (path, word) in world().wrong(world().reward).items():
+    for what, (path, word) in folders().wrong(folders().reward).items():
         done = run("al-score", path, stdin=lines(*unscored(1)))
         assert (done.returncode, done.stdout) == (2, ""), what
         message = one_line(done.stderr)
         assert path in message and word in message, what
-    done = run("al-score", world().policy, stdin=lines(*unscored(1)))
+    done = run("al-score", folders().policy, stdin=lines(*unscored(1)))
     assert done.returncode == 2 and "a reward model (sequence classifier) is needed here" in one_line(done.stderr)
-    done = run("al-score", world().reward, "--logps", stdin=lines(*unscored(1)))
+    done = run("al-score", folders().reward, "--logps", stdin=lines(*unscored(1)))
     assert done.returncode == 2 and "a policy is needed here" in one_line(done.stderr)
 
 
 @pytest.mark.parametrize("kind,args", [("reward", ()), ("policy", ("--logps",)), ("policy", ("--perplexity",)),
                                        ("classifier", ("--label", "good", "--as", "prob"))])
 def test_a_model_of_nan_is_1_and_names_the_record(kind, args):
-    done = run("al-score", world().broken(getattr(world(), kind)), *args, stdin=lines(*unscored(2)))
+    done = run("al-score", folders().broken(getattr(folders(), kind)), *args, stdin=lines(*unscored(2)))
     assert (done.returncode, done.stdout) == (1, "")
     assert "<stdin>:1: " in done.stderr and "not finite" in done.stderr and "Traceback" not in done.stderr
 
@@ -277,27 +277,27 @@ def test_a_model_of_nan_is_1_and_names_the_record(kind, args):
     ("reward", ("--rejects", "x"), "--rejects needs --on-error skip"),
 ])
 def test_what_would_do_nothing_is_refused(model, args, message):
-    done = run("al-score", getattr(world(), model, model), *args, stdin=lines(*unscored(1)))
+    done = run("al-score", getattr(folders(), model, model), *args, stdin=lines(*unscored(1)))
     assert (done.returncode, done.stdout) == (2, "") and message in one_line(done.stderr)
 
 
 def test_output_and_resume(tmp_path):
     (tmp_path / "in").write_bytes(lines(*unscored(4)))
-    args = (world().reward, tmp_path / "in", "-o", tmp_path / "out")
+    args = (folders().reward, tmp_path / "in", "-o", tmp_path / "out")
     assert run("al-score", *args).returncode == 0
-    assert read((tmp_path / "out").read_text()) == score(unscored(4), model=world().reward)
+    assert read((tmp_path / "out").read_text()) == score(unscored(4), model=folders().reward)
     again = run("al-score", *args, "--resume")
     assert again.returncode == 0 and "complete: nothing to resume" in again.stderr
     for wrong, message in (((tmp_path / "none",), "no such file"), ((tmp_path,), "a folder, not a file"),
                            ((tmp_path / "in", "-o", tmp_path / "in"), "would be overwritten"),
                            ((tmp_path / "in", "-o", tmp_path / "none" / "out"), "no such folder")):
-        done = run("al-score", world().reward, *wrong)
+        done = run("al-score", folders().reward, *wrong)
         assert done.returncode == 2 and message in one_line(done.stderr)
 
 
 def test_pairs_and_prompts_are_named_as_what_they_lack():
     for record in (pairs(1)[0], prompts(1)[0]):
-        done = run("al-score", world().reward, stdin=lines(record))
+        done = run("al-score", folders().reward, stdin=lines(record))
         assert done.returncode == 65 and "<stdin>:1: completions: missing" in one_line(done.stderr)
 
 
@@ -322,14 +322,14 @@ def test_an_oracle_wants_a_prompt_that_is_one():
 
 def test_stop_strings_cut_what_was_decoded_without_them():
     """As if it had been said while sampling; of what is cut nothing else stays that was said of the whole."""
-    free = read(run("al-sample", world().policy, "-m", 16, "-n", 3, stdin=lines(*prompts(6))).stdout)
+    free = read(run("al-sample", folders().policy, "-m", 16, "-n", 3, stdin=lines(*prompts(6))).stdout)
     letter = max("aeio", key=lambda one: sum(one in text for record in free for text in record["completions"]))
     stop = ("--stop", letter, "--stop", "\0never")
-    told = read(run("al-sample", world().policy, "-m", 16, "-n", 3, *stop, stdin=lines(*prompts(6))).stdout)
+    told = read(run("al-sample", folders().policy, "-m", 16, "-n", 3, *stop, stdin=lines(*prompts(6))).stdout)
     stale = [{**record, "logps": [0.0] * 3, "rewards": [0.0] * 3, "id": "7"} for record in free]
-    done = run("al-score", world().reward, *stop, "--as-field", "mine", stdin=lines(*stale))
+    done = run("al-score", folders().reward, *stop, "--as-field", "mine", stdin=lines(*stale))
     cut = 0
-    for before, one, wanted in zip(stale, read(done.stdout), score(told, model=world().reward), strict=True):
+    for before, one, wanted in zip(stale, read(done.stdout), score(told, model=folders().reward), strict=True):
         assert one["completions"] == wanted["completions"] and one["finish_reasons"] == wanted["finish_reasons"]
         assert one["mine"] == pytest.approx(wanted["rewards"], **NEAR)
         changed = [text != other for text, other in zip(one["completions"], before["completions"], strict=True)]
@@ -343,5 +343,5 @@ def test_stop_strings_cut_what_was_decoded_without_them():
 @pytest.mark.parametrize(("args", "said"), [(("--logps", "--stop", "x"), "--stop goes with rewards"),
                                             (("--stop", ""), "--stop: an empty text")])
 def test_stop_strings_that_make_no_sense_are_refused(args, said):
-    done = run("al-score", world().policy, *args, stdin=lines(*unscored(1)))
+    done = run("al-score", folders().policy, *args, stdin=lines(*unscored(1)))
     assert (done.returncode, done.stdout) == (2, "") and said in one_line(done.stderr)

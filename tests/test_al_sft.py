@@ -6,8 +6,21 @@ import subprocess
 
 import pytest
 
+from helpers.commands import (
+    CONTEXT,
+    folders,
+    lines,
+    log,
+    one_line,
+    pairs,
+    prompts,
+    read,
+    rewarded,
+    run,
+    stopped,
+    weights,
+)
 from helpers.process import command, environment
-from helpers.world import CONTEXT, lines, log, one_line, pairs, prompts, read, rewarded, run, stopped, weights, world
 
 TRAINERS = {
     "al-sft": ("policy", lambda count: pairs(count)),
@@ -19,8 +32,8 @@ every = pytest.mark.parametrize("name", TRAINERS)
 
 def train(name, records, *args, model=None, out=None):
     """The folder, and what the command said."""
-    out = out or world().new(name)
-    done = run(name, model or getattr(world(), TRAINERS[name][0]), "-o", out, *args, stdin=lines(*records))
+    out = out or folders().new(name)
+    done = run(name, model or getattr(folders(), TRAINERS[name][0]), "-o", out, *args, stdin=lines(*records))
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -50,7 +63,7 @@ def test_a_run_leaves_a_model_a_log_and_what_made_it(name):
     assert said["final"] == entries[-1] and {"torch", "align-tools"} < set(said["versions"])
     auto = AutoModelForSequenceClassification if name == "al-train-rm" else AutoModelForCausalLM
     assert auto.from_pretrained(out).dtype.itemsize == 4 and AutoTokenizer.from_pretrained(out).eos_token == "<|eos|>"
-    assert weights(out) != weights(getattr(world(), TRAINERS[name][0]))
+    assert weights(out) != weights(getattr(folders(), TRAINERS[name][0]))
     assert "10 records" in one_line(done.stderr)
 
 
@@ -61,7 +74,7 @@ def test_a_complete_run_is_resumed_by_doing_nothing(name):
     _, done = train(name, data(name, 4), "--resume", out=out)
     assert done.stdout == "" and one_line(done.stderr) == f"{out} is complete: nothing to resume"
     assert {file.name: file.stat().st_mtime_ns for file in out.iterdir()} == before
-    model = getattr(world(), TRAINERS[name][0])
+    model = getattr(folders(), TRAINERS[name][0])
     done = run(name, model, "-o", out, "--resume", "--lr", 1, stdin=lines(*data(name, 4)))
     assert done.returncode == 2 and "cannot resume: lr changed" in one_line(done.stderr)
     done = run(name, model, "-o", out, stdin=lines(*data(name, 4)))
@@ -70,7 +83,7 @@ def test_a_complete_run_is_resumed_by_doing_nothing(name):
 
 @every
 def test_bad_input_is_65_and_leaves_no_folder(name, tmp_path):
-    model, good = getattr(world(), TRAINERS[name][0]), data(name, 3)
+    model, good = getattr(folders(), TRAINERS[name][0]), data(name, 3)
     nothing, long = tmp_path / "nothing", [{**good[0], "prompt": "wash the old door. " * 100}]
     nothing.write_bytes(b"\n")
     for given, args, message in (
@@ -82,7 +95,7 @@ def test_bad_input_is_65_and_leaves_no_folder(name, tmp_path):
         (lines(*long), ("--on-long", "skip"), "no records to train on"),
         (lines(*good), ("--eval", nothing), f"{nothing}: no records to evaluate on"),
     ):
-        out = world().new()
+        out = folders().new()
         done = run(name, model, "-o", out, *args, stdin=given)
         assert (done.returncode, done.stdout) == (65, "") and message in one_line(done.stderr)
         assert not out.exists()
@@ -91,22 +104,22 @@ def test_bad_input_is_65_and_leaves_no_folder(name, tmp_path):
 @every
 def test_wrong_folders_and_files_are_2_in_one_line(name, tmp_path):
     kind = TRAINERS[name][0]
-    for what, (path, word) in world().wrong(getattr(world(), kind)).items():
-        done = run(name, path, "-o", world().new(), stdin=lines(*data(name, 1)))
+    for what, (path, word) in folders().wrong(getattr(folders(), kind)).items():
+        done = run(name, path, "-o", folders().new(), stdin=lines(*data(name, 1)))
         assert (done.returncode, done.stdout) == (2, ""), what
         assert path in one_line(done.stderr) and word in done.stderr, what
     (tmp_path / "full").mkdir(), (tmp_path / "full" / "x").touch()
-    model = getattr(world(), kind)
+    model = getattr(folders(), kind)
     for args, message in (
         (("-o", tmp_path / "full"), "exists and is not empty"),
         (("-o", tmp_path / "full", "--resume"), "not a run that --resume could go on with"),
         (("-o", tmp_path / "full" / "x"), "is a file"),
         (("-o", tmp_path / "full" / "x" / "deep"), "x is a file, not a folder"),
-        (("-o", world().new(), "--device", "banana"), "--device banana: no such device"),
-        ((tmp_path / "none", "-o", world().new()), f"{tmp_path / 'none'}: no such file"),
-        ((tmp_path, "-o", world().new()), f"{tmp_path}: a folder, not a file"),
-        (("-o", world().new(), "--eval", tmp_path / "none"), "none"),
-        (("-o", world().new(), "--max-length", CONTEXT + 1), f"the model's context is {CONTEXT} tokens"),
+        (("-o", folders().new(), "--device", "banana"), "--device banana: no such device"),
+        ((tmp_path / "none", "-o", folders().new()), f"{tmp_path / 'none'}: no such file"),
+        ((tmp_path, "-o", folders().new()), f"{tmp_path}: a folder, not a file"),
+        (("-o", folders().new(), "--eval", tmp_path / "none"), "none"),
+        (("-o", folders().new(), "--max-length", CONTEXT + 1), f"the model's context is {CONTEXT} tokens"),
         ((), "-o"),
     ):
         done = run(name, model, *args, stdin=lines(*data(name, 1)))
@@ -115,7 +128,7 @@ def test_wrong_folders_and_files_are_2_in_one_line(name, tmp_path):
 
 @every
 def test_sigterm_saves_and_an_unfinished_run_goes_on_only_as_it_began(name):
-    model, out, records = getattr(world(), TRAINERS[name][0]), world().new(), data(name, 12)
+    model, out, records = getattr(folders(), TRAINERS[name][0]), folders().new(), data(name, 12)
     args = ("--batch-size", 4, "--epochs", 20, "--lr", "1e-3")
     whole, _ = train(name, records, *args)
     code, before, said = stopped(name, model, "-o", out, *args, stdin=lines(*records))
@@ -139,9 +152,9 @@ def test_sigterm_saves_and_an_unfinished_run_goes_on_only_as_it_began(name):
 @every
 def test_training_needs_no_standard_output(name):
     """Its log is in the folder too."""
-    out, given = world().new(), world().new()
+    out, given = folders().new(), folders().new()
     given.write_bytes(lines(*data(name, 6)))
-    argv = shlex.join(command(name, getattr(world(), TRAINERS[name][0]), given, "-o", out))
+    argv = shlex.join(command(name, getattr(folders(), TRAINERS[name][0]), given, "-o", out))
     done = subprocess.run(["sh", "-c", f"{argv} >&-"], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert log(out) == log(train(name, data(name, 6))[0])
@@ -149,8 +162,8 @@ def test_training_needs_no_standard_output(name):
 
 @every
 def test_training_goes_on_when_nobody_reads_the_log(name):
-    out, records = world().new(), data(name, 6)
-    process = subprocess.Popen(command(name, getattr(world(), TRAINERS[name][0]), "-o", out, "--epochs", 60),
+    out, records = folders().new(), data(name, 6)
+    process = subprocess.Popen(command(name, getattr(folders(), TRAINERS[name][0]), "-o", out, "--epochs", 60),
                                env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=4096)
     process.stdin.write(lines(*records)), process.stdin.close()
     process.stdout.readline(), process.stdout.close()
@@ -160,7 +173,7 @@ def test_training_goes_on_when_nobody_reads_the_log(name):
 
 @every
 def test_nan_is_1(name):
-    done = run(name, world().broken(getattr(world(), TRAINERS[name][0])), "-o", world().new(),
+    done = run(name, folders().broken(getattr(folders(), TRAINERS[name][0])), "-o", folders().new(),
                stdin=lines(*data(name, 3)))
     assert (done.returncode, done.stdout) == (1, "") and "the loss is nan at step 1" in done.stderr
 
@@ -219,10 +232,11 @@ def test_it_learns_what_is_chosen():
 
 def test_the_loss_of_tokens_and_of_sequences_by_hand():
     records = pairs(6)
-    scored = run("al-score", world().policy, "--logps", stdin=lines(*(
+    scored = run("al-score", folders().policy, "--logps", stdin=lines(*(
         {"prompt": record["prompt"], "completions": [record["chosen"]]} for record in records)))
     logps = [record["logps"][0] for record in read(scored.stdout)]
-    counts = [len(world().tokenizer(record["chosen"], add_special_tokens=False)["input_ids"]) + 1 for record in records]
+    counts = [len(folders().tokenizer(record["chosen"], add_special_tokens=False)["input_ids"]) + 1
+              for record in records]
     for how, expected in (("token", -sum(logps) / sum(counts)), ("sequence", -sum(logps) / 6)):
         _, done = train("al-sft", records, "--loss", how, "--batch-size", 6)
         assert read(done.stdout)[0]["loss"] == pytest.approx(expected, rel=1e-5)
@@ -256,5 +270,5 @@ def test_records_left_out_and_cut_are_counted():
 
 def test_a_reward_model_is_no_policy():
     for name in ("al-sft", "al-train-exo"):
-        done = run(name, world().reward, "-o", world().new(), stdin=lines(*data(name, 1)))
+        done = run(name, folders().reward, "-o", folders().new(), stdin=lines(*data(name, 1)))
         assert done.returncode == 2 and "a policy is needed here" in one_line(done.stderr)

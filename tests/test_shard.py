@@ -10,8 +10,8 @@ import pytest
 
 from alignlib.records.jsonl import DataError, dumps
 from alignlib.records.stream import StateError, Stream
+from helpers.commands import folders, lines, one_line, pairs, prompts, rewarded, run
 from helpers.process import ROOT, call, command, environment
-from helpers.world import lines, one_line, pairs, prompts, rewarded, run, world
 
 GOOD = [b'{"n": %d}\n' % n for n in range(23)]
 
@@ -171,7 +171,7 @@ def sharded(name: str, *args: object, shards: int) -> str:
 ])
 def test_the_commands_outputs_in_order_are_the_whole_byte_for_byte(tmp_path, name, args, records):
     given = write(tmp_path / "in", lines(*records))
-    args = [getattr(world(), arg, arg) if isinstance(arg, str) else arg for arg in args]
+    args = [getattr(folders(), arg, arg) if isinstance(arg, str) else arg for arg in args]
     whole = run(name, *args, given)
     assert whole.returncode == 0 and len(whole.stdout.splitlines()) == len(records)
     assert sharded(name, *args, given, shards=2) == whole.stdout
@@ -236,7 +236,7 @@ def recipes() -> list[str]:
 def test_the_recipes_of_the_readme(tmp_path):
     """With two shards for four, and a tiny model; Slurm's part is to set SLURM_ARRAY_TASK_ID."""
     shell, array = (text.replace("N=4", "N=2").replace("/4", "/2") for text in recipes())
-    (tmp_path / "sft").symlink_to(world().policy)
+    (tmp_path / "sft").symlink_to(folders().policy)
     given = write(tmp_path / "prompts.jsonl", lines(*prompts(70)))
     tool = tmp_path / "bin" / "al-sample"
     tool.parent.mkdir()
@@ -249,7 +249,7 @@ def test_the_recipes_of_the_readme(tmp_path):
         assert done.returncode == 0, done.stderr
 
     script(shell)
-    whole = run("al-sample", world().policy, "-m", 2, given)
+    whole = run("al-sample", folders().policy, "-m", 2, given)
     assert (tmp_path / "samples.jsonl").read_text() == whole.stdout
     first = (tmp_path / "part.1").read_bytes()
     (tmp_path / "part.1").unlink()

@@ -9,21 +9,21 @@ import pytest
 
 from alignlib.records.stream import Stream
 from helpers import tiny
+from helpers.commands import CONTEXT, folders, lines, one_line, pairs, prompts, read, run
 from helpers.kills import filter_job, survive
 from helpers.process import command, environment
-from helpers.world import CONTEXT, lines, one_line, pairs, prompts, read, run, world
 
 M = ("-m", 12)
 
 
 def args(records, *more, lm=None, rm=None) -> list[dict]:
-    done = run("al-args", lm or world().policy, rm or world().reward, *M, *more, stdin=lines(*records))
+    done = run("al-args", lm or folders().policy, rm or folders().reward, *M, *more, stdin=lines(*records))
     assert done.returncode == 0, done.stderr
     return read(done.stdout)
 
 
 def refused(*more, lm=None, rm=None, code=2, stdin=b'{"prompt": "Hi"}\n') -> str:
-    done = run("al-args", lm or world().policy, rm or world().reward, *more, stdin=stdin)
+    done = run("al-args", lm or folders().policy, rm or folders().reward, *more, stdin=stdin)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     return one_line(done.stderr)
 
@@ -31,7 +31,7 @@ def refused(*more, lm=None, rm=None, code=2, stdin=b'{"prompt": "Hi"}\n') -> str
 @functools.cache
 def ending() -> str:
     """The policy with more tokens that end a text: every sixteenth, by its generation config."""
-    folder = world().without(world().policy)
+    folder = folders().without(folders().policy)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [*range(0, 500, 16)]}))
     return str(folder)
 
@@ -62,17 +62,17 @@ def test_old_completions_go_with_all_that_went_with_them():
 def test_rewards_are_al_scores_and_ids_decode_to_the_text(method):
     made = args(prompts(9), "--method", method, "--ids", "-n", 2, lm=ending())
     assert {reason for record in made for reason in record["finish_reasons"]} == {"stop", "length"}
-    scored = run("al-score", world().reward, stdin=lines(*made))
+    scored = run("al-score", folders().reward, stdin=lines(*made))
     for one, other in zip(made, read(scored.stdout), strict=True):
         assert one["rewards"] == pytest.approx(other["rewards"], abs=1e-4)
         for text, ids, reason in zip(*(one[name] for name in ("completions", "completion_ids", "finish_reasons")),
                                      strict=True):
-            assert world().tokenizer.decode(ids, skip_special_tokens=True) == text
+            assert folders().tokenizer.decode(ids, skip_special_tokens=True) == text
             assert (len(ids) == 12) if reason == "length" else (len(ids) < 12)
 
 
 def test_without_weight_it_is_the_greedy_sampler():
-    sampled = read(run("al-sample", world().policy, *M, "--greedy", stdin=lines(*prompts(7))).stdout)
+    sampled = read(run("al-sample", folders().policy, *M, "--greedy", stdin=lines(*prompts(7))).stdout)
     made = args(prompts(7), "--weight", 0)
     assert [record["completions"] for record in made] == [record["completions"] for record in sampled]
     assert args(prompts(7), "--topk", 1) == made
@@ -80,9 +80,9 @@ def test_without_weight_it_is_the_greedy_sampler():
 
 
 def test_best_of_n_is_the_best_of_al_samples():
-    sampled = run("al-sample", world().policy, *M, "-n", 4, "-t", 0.8, "--seed", 3, "--ids",
+    sampled = run("al-sample", folders().policy, *M, "-n", 4, "-t", 0.8, "--seed", 3, "--ids",
                   stdin=lines(*prompts(6))).stdout
-    scored = read(run("al-score", world().reward, stdin=sampled).stdout)
+    scored = read(run("al-score", folders().reward, stdin=sampled).stdout)
     made = args(prompts(6), "--method", "best-of-n", "--best-of", 4, "-t", 0.8, "--seed", 3)
     for one, four in zip(made, scored, strict=True):
         best = max(range(4), key=four["rewards"].__getitem__)
@@ -104,7 +104,7 @@ def test_a_seed_and_a_place_decide_a_draw_and_nothing_else():
 def test_ends_are_scored_as_the_reward_model_was_trained():
     """Its folder says whether it has seen ends; one that says nothing is taken by the paper's word."""
     def told(says):
-        folder = world().without(world().reward)
+        folder = folders().without(folders().reward)
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, **says}))
         return folder
@@ -129,11 +129,11 @@ def test_messages_are_rendered_by_the_chat_template():
 
 
 def test_the_summary_counts_tokens_and_questions():
-    done = run("al-args", world().policy, world().reward, *M, "--ids", stdin=lines(*pairs(3)))
+    done = run("al-args", folders().policy, folders().reward, *M, "--ids", stdin=lines(*pairs(3)))
     drawn = sum(len(ids) + (reason == "stop") for record in read(done.stdout)
                 for ids, reason in zip(record["completion_ids"], record["finish_reasons"], strict=True))
     assert f"3 records, 3 completions, {drawn} tokens, {drawn} reward calls" in done.stderr
-    done = run("al-args", world().policy, world().reward, *M, "--weight", 0, stdin=lines(*pairs(3)))
+    done = run("al-args", folders().policy, folders().reward, *M, "--weight", 0, stdin=lines(*pairs(3)))
     assert "tokens" in done.stderr and "reward calls" not in done.stderr
 
 
@@ -216,7 +216,7 @@ def test_records_of_a_line_leave_and_are_found_again_together(tmp_path):
 def test_killed_and_resumed(tmp_path):
     (tmp_path / "grid").write_bytes(lines(*GRID[1:4]))
     records = [record if i % 7 != 3 else {"prompt": i} for i, record in enumerate(prompts(24))]
-    job = filter_job(tmp_path, "al-args", lines(*records), world().policy, world().reward, *M, "--window", 5,
+    job = filter_job(tmp_path, "al-args", lines(*records), folders().policy, folders().reward, *M, "--window", 5,
                      "--batch-tokens", 150, "--grid", tmp_path / "grid", "--ids", skip=True)
     survive(job, 3, seed=6)
 
@@ -225,27 +225,27 @@ def test_resume_refuses_another_model_and_another_grid(tmp_path):
     (tmp_path / "grid").write_bytes(lines(*GRID[:2]))
     (tmp_path / "in").write_bytes(lines(*prompts(3)) + b"bad\n")
     call = (tmp_path / "in", *M, "--window", 2, "-o", tmp_path / "out", "--grid", tmp_path / "grid")
-    assert run("al-args", world().policy, world().reward, *call).returncode == 65
-    other = world().changed(world().reward, lambda weights: weights["score.weight"].mul_(2))
-    done = run("al-args", world().policy, other, *call, "--resume")
+    assert run("al-args", folders().policy, folders().reward, *call).returncode == 65
+    other = folders().changed(folders().reward, lambda weights: weights["score.weight"].mul_(2))
+    done = run("al-args", folders().policy, other, *call, "--resume")
     assert done.returncode == 2 and "made with other options or another model" in one_line(done.stderr)
     call = (*call[:-1], "/dev/stdin", "--resume")  # what a pipe holds counts, not its name
-    done = run("al-args", world().policy, world().reward, *call, stdin=lines(*GRID[:1], {"weight": 7}))
+    done = run("al-args", folders().policy, folders().reward, *call, stdin=lines(*GRID[:1], {"weight": 7}))
     assert done.returncode == 2 and "made with other options or another model" in one_line(done.stderr)
-    done = run("al-args", world().policy, world().reward, *call, stdin=lines(*GRID[:2]))
+    done = run("al-args", folders().policy, folders().reward, *call, stdin=lines(*GRID[:2]))
     assert done.returncode == 65 and "in:4: broken JSON" in one_line(done.stderr)
 
 
 def test_shards_in_order_are_the_whole(tmp_path):
     (tmp_path / "in").write_bytes(lines(*prompts(11)))
-    call = (world().policy, world().reward, tmp_path / "in", *M, "--window", 2, "--method", "stochastic", "--ids")
+    call = (folders().policy, folders().reward, tmp_path / "in", *M, "--window", 2, "--method", "stochastic", "--ids")
     whole = run("al-args", *call).stdout
     assert "".join(run("al-args", *call, "--shard", f"{i}/3").stdout for i in (1, 2, 3)) == whole
 
 
 def test_head_ends_it_quietly(tmp_path):
     (tmp_path / "in").write_bytes(lines(*prompts(40)))
-    argv = command("al-args", world().policy, world().reward, tmp_path / "in", *M, "--window", 1)
+    argv = command("al-args", folders().policy, folders().reward, tmp_path / "in", *M, "--window", 1)
     first = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     head = subprocess.run(["head", "-1"], stdin=first.stdout, capture_output=True)
     first.stdout.close()
@@ -253,7 +253,7 @@ def test_head_ends_it_quietly(tmp_path):
 
 
 def test_no_records():
-    done = run("al-args", world().policy, world().reward)
+    done = run("al-args", folders().policy, folders().reward)
     assert (done.returncode, done.stdout) == (0, "") and "0 records, 0 tokens" in one_line(done.stderr)
 
 
@@ -263,42 +263,43 @@ def test_no_records():
 def test_a_bad_line_in_the_middle(tmp_path):
     good, bad = prompts(5), b'{"prompt": 3}\n'
     data = lines(*good[:3]) + bad + lines(*good[3:])
-    done = run("al-args", world().policy, world().reward, *M, stdin=data)
+    done = run("al-args", folders().policy, folders().reward, *M, stdin=data)
     assert done.returncode == 65
     assert one_line(done.stderr) == "al-args: <stdin>:4: prompt: expected a string, got a number"
     assert [record["id"] for record in read(done.stdout)] == [record["id"] for record in good[:3]]
     rejects = tmp_path / "rejects"
-    done = run("al-args", world().policy, world().reward, *M, "--on-error", "skip", "--rejects", rejects, stdin=data)
+    done = run("al-args", folders().policy, folders().reward, *M, "--on-error", "skip", "--rejects", rejects,
+               stdin=data)
     assert done.returncode == 0 and rejects.read_bytes() == bad and "5 records, 1 skipped" in done.stderr
 
 
 def test_a_prompt_too_long_for_either_model():
     """The shorter context decides what both see."""
-    folder = world().without(world().reward)
+    folder = folders().without(folders().reward)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": CONTEXT // 2}))
     long = {"prompt": "wash the old door. " * 15, "id": "long"}
-    length = len(world().tokenizer(long["prompt"])["input_ids"])
+    length = len(folders().tokenizer(long["prompt"])["input_ids"])
     assert CONTEXT // 2 - 12 < length < CONTEXT - 12
     records = [prompts(2)[0], long, prompts(2)[1]]
-    whole = run("al-args", world().policy, world().reward, *M, stdin=lines(*records))
+    whole = run("al-args", folders().policy, folders().reward, *M, stdin=lines(*records))
     assert "cut" not in whole.stderr
-    cut = run("al-args", world().policy, folder, *M, stdin=lines(*records))
+    cut = run("al-args", folders().policy, folder, *M, stdin=lines(*records))
     assert "1 prompts cut" in cut.stderr and len(read(cut.stdout)) == 3
-    assert "<stdin>:2: too long: " in run("al-args", world().policy, folder, *M, "--on-long", "fail",
+    assert "<stdin>:2: too long: " in run("al-args", folders().policy, folder, *M, "--on-long", "fail",
                                            stdin=lines(*records)).stderr
-    done = run("al-args", world().policy, folder, *M, "--on-long", "skip", stdin=lines(*records))
+    done = run("al-args", folders().policy, folder, *M, "--on-long", "skip", stdin=lines(*records))
     assert "2 records, 1 skipped" in done.stderr and read(done.stdout) == [read(cut.stdout)[0], read(cut.stdout)[2]]
     assert f"the model's context is {CONTEXT // 2} tokens" in refused("-m", CONTEXT // 2, rm=folder)
 
 
 def test_a_prompt_that_is_too_long_for_one_of_two_tokenizers():
     """One with a token before the text, and one without: what only the reward model's cuts is counted, too."""
-    lm = world().without(world().policy)
+    lm = folders().without(folders().policy)
     words = json.loads((lm / "tokenizer.json").read_text())
     (lm / "tokenizer.json").write_text(json.dumps({**words, "post_processor": None}))
-    length = len(world().tokenizer(prompts(1)[0]["prompt"])["input_ids"])
-    how = ("al-args", lm, world().reward, *M, "--max-prompt")
+    length = len(folders().tokenizer(prompts(1)[0]["prompt"])["input_ids"])
+    how = ("al-args", lm, folders().reward, *M, "--max-prompt")
     assert "cut" not in run(*how, length, stdin=lines(*prompts(1))).stderr
     done = run(*how, length - 1, stdin=lines(*prompts(1)))
     assert done.returncode == 0 and "1 prompts cut" in done.stderr
@@ -312,24 +313,24 @@ def test_a_prompt_that_is_too_long_for_one_of_two_tokenizers():
 
 
 def test_wrong_models_are_2_in_one_line(tmp_path):
-    assert "a policy is needed here" in refused(lm=world().reward)
-    assert "a reward model (sequence classifier) is needed here" in refused(rm=world().policy)
-    assert "a classifier with 3 labels; a reward model has one" in refused(rm=world().classifier)
-    pooled = world().new("pooled")
-    shutil.copytree(world().reward, pooled)
+    assert "a policy is needed here" in refused(lm=folders().reward)
+    assert "a reward model (sequence classifier) is needed here" in refused(rm=folders().policy)
+    assert "a classifier with 3 labels; a reward model has one" in refused(rm=folders().classifier)
+    pooled = folders().new("pooled")
+    shutil.copytree(folders().reward, pooled)
     settings = json.loads((pooled / "config.json").read_text())
     (pooled / "config.json").write_text(json.dumps({**settings, "reward_pool": "mean"}))
     assert "reads the mean over a text" in refused(rm=pooled)
     assert "its tokenizer is not that of" in refused(rm=tiny.save(tiny.classifier("llama"), tmp_path / "other"))
-    for what, (path, word) in world().wrong(world().reward).items():
+    for what, (path, word) in folders().wrong(folders().reward).items():
         message = refused(rm=path)
         assert path in message and word in message, what
 
 
 def test_weights_that_are_not_finite_are_named_before_anything_is_read():
     for which in ("lm", "rm"):
-        path = world().broken(world().policy if which == "lm" else world().reward)
-        models = {"lm": world().policy, "rm": world().reward, which: path}
+        path = folders().broken(folders().policy if which == "lm" else folders().reward)
+        models = {"lm": folders().policy, "rm": folders().reward, which: path}
         done = run("al-args", models["lm"], models["rm"], stdin=b"bad\n")
         assert (done.returncode, done.stdout) == (2, "")
         assert f"al-args: {path}: model.norm.weight has values that are not finite\n" in done.stderr
@@ -339,7 +340,7 @@ def test_numbers_that_overflow_name_the_record():
     def loud(weights):
         weights["score.weight"].fill_(3e38)
 
-    message = refused(rm=world().changed(world().reward, loud), code=1)
+    message = refused(rm=folders().changed(folders().reward, loud), code=1)
     assert "<stdin>:1: the reward model's scores are not finite" in message
 
 

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
+from helpers.commands import folders, lines, one_line, pairs, read, run
 from helpers.evaluation import evaluate, jsonl, record, refused
 from helpers.process import call
-from helpers.world import lines, one_line, pairs, read, run, world
 
 
 def pair(chosen, rejected, number=0, **more):
@@ -153,13 +153,13 @@ def gaps(*values, **more):
 
 def test_a_temperature_from_pairs_to_rewards():
     """Fitted on some pairs, kept in the folder, used by al-score: the sum is what dividing by hand gives."""
-    world_, model = world(), str(world().without(world().reward))
+    model = str(folders().without(folders().reward))
     made = lines(*({**row, "completions": [row["chosen"], row["rejected"]]} for row in pairs(40)))
     plain = read(run("al-score", model, stdin=made).stdout)
     done = run("al-eval", "rm", "--json", "--fit-temperature", model, stdin=lines(*plain))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["temperature"]
-    told = json.loads((world_.root / model / "temperature.json").read_text())
+    told = json.loads((folders().root / model / "temperature.json").read_text())
     assert told["temperature"] == found["mean"] and told["pairs"] == 40 and told["low"] < found["mean"] < told["high"]
     scored = read(run("al-score", model, "--calibrated", stdin=made).stdout)
     for before, after in zip(plain, scored, strict=True):
@@ -173,7 +173,8 @@ def test_a_temperature_from_pairs_to_rewards():
 
 
 def test_a_temperature_is_of_its_model():
-    model, other = world().without(world().reward), world().changed(world().reward, lambda w: w["score.weight"].mul_(2))
+    model = folders().without(folders().reward)
+    other = folders().changed(folders().reward, lambda weights: weights["score.weight"].mul_(2))
     refusal = one_line(run("al-score", model, "--calibrated", stdin=lines()).stderr)
     assert "no temperature.json; al-eval rm --fit-temperature" in refusal
     done = run("al-eval", "rm", "--fit-temperature", model, stdin=gaps(1, 2, -1, 3))
@@ -189,8 +190,8 @@ def test_a_temperature_is_of_its_model():
 
 
 def test_what_calibrated_does_not_go_with():
-    for args in ([world().policy, "--logps"], [world().classifier, "--label", "good"], ["toy:overall"],
-                 [world().reward, "--as", "prob"]):
+    for args in ([folders().policy, "--logps"], [folders().classifier, "--label", "good"], ["toy:overall"],
+                 [folders().reward, "--as", "prob"]):
         done = run("al-score", *args, "--calibrated", stdin=lines())
         assert done.returncode == 2 and "al-score" in one_line(done.stderr)
 
@@ -200,14 +201,14 @@ def test_what_calibrated_does_not_go_with():
     ((3e-320, 1e-320, -1e-320), "no pair has two different rewards"), ((), "no pair has two different"),
     ((1, -2), "the rewards do not order")])
 def test_pairs_that_no_temperature_fits(values, why):
-    model = world().without(world().reward)
+    model = folders().without(folders().reward)
     done = run("al-eval", "rm", "--fit-temperature", model, stdin=gaps(*values))
     assert done.returncode == 65 and why in one_line(done.stderr) and done.stdout == ""
     assert not (model / "temperature.json").exists()
 
 
 def test_folders_that_cannot_take_a_temperature(tmp_path):
-    for folder, why in ((world().policy, "not a reward model"), (tmp_path, "no config.json"),
+    for folder, why in ((folders().policy, "not a reward model"), (tmp_path, "no config.json"),
                         (tmp_path / "none", "does not exist")):
         done = run("al-eval", "rm", "--fit-temperature", folder, stdin=gaps(1, -1, 2))
         assert done.returncode == 2 and why in one_line(done.stderr)
@@ -215,7 +216,7 @@ def test_folders_that_cannot_take_a_temperature(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_is_not_writable():
-    model = world().without(world().reward)
+    model = folders().without(folders().reward)
     model.chmod(0o500)
     done = run("al-eval", "rm", "--fit-temperature", model, stdin=gaps(1, -1, 2))
     model.chmod(0o700)

@@ -16,11 +16,11 @@ import pytest
 
 from al_data import toy_judge
 from al_label_ai import answers, questions
+from helpers.commands import folders, lines, one_line, read, run
 from helpers.faulty import Server, ok, refuse, subject
 from helpers.judging import FAULTS, chance, faulty, judge_job, labelled, paid, pairs, right
 from helpers.kills import survive
 from helpers.process import call, command, environment
-from helpers.world import lines, one_line, read, run, world
 
 KEY = "sk-a-secret-that-nobody-may-see"
 
@@ -559,7 +559,7 @@ def test_the_oracle_behind_a_real_server(tmp_path):
 
 def roomy(path: str) -> str:
     """A copy of a tiny model that was made for longer texts."""
-    copy = world().without(path)
+    copy = folders().without(path)
     for name, field in (("config.json", "max_position_embeddings"), ("tokenizer_config.json", "model_max_length")):
         settings = json.loads((copy / name).read_text())
         (copy / name).write_text(json.dumps(settings | {field: 4096}))
@@ -572,7 +572,7 @@ def test_a_model_judges_by_the_options_probabilities(template):
     import torch
     import transformers
 
-    path = roomy(world().policy)
+    path = roomy(folders().policy)
     model = transformers.AutoModelForCausalLM.from_pretrained(path)
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     if not template:
@@ -604,7 +604,7 @@ def test_a_model_judges_by_the_options_probabilities(template):
 
 
 def test_a_model_sorts_and_rates_but_does_not_write():
-    path = roomy(world().policy)
+    path = roomy(folders().policy)
     names = {kind.name for kind in questions.categories()}
     done = run("al-label-ai", "--judge", path, "--mode", "lmc", stdin=lines(*pairs(2)))
     assert all(name in names for record in read(done.stdout) for name in record["feedbacks"]), done.stderr
@@ -615,25 +615,25 @@ def test_a_model_sorts_and_rates_but_does_not_write():
 
 
 def test_a_question_longer_than_the_models_context_is_not_cut():
-    done = run("al-label-ai", "--judge", world().policy, stdin=lines(*pairs(1)))
+    done = run("al-label-ai", "--judge", folders().policy, stdin=lines(*pairs(1)))
     assert done.returncode == 65 and "<stdin>:1: too long: " in one_line(done.stderr)
 
 
 def test_a_reward_model_judges_as_it_scores():
     records = pairs(8)
-    scored = read(run("al-score", world().reward, stdin=lines(*records)).stdout)
-    done = run("al-label-ai", "--judge-rm", world().reward, stdin=lines(*records))
+    scored = read(run("al-score", folders().reward, stdin=lines(*records)).stdout)
+    done = run("al-label-ai", "--judge-rm", folders().reward, stdin=lines(*records))
     expected = [int(record["rewards"][1] > record["rewards"][0]) for record in scored]
     assert [record["winner"] for record in read(done.stdout)] == expected, done.stderr
     assert {record["orders_agree"] for record in read(done.stdout)} == {None} and len(set(expected)) == 2
 
 
 def test_judges_that_are_none():
-    for path, word in world().wrong(world().policy).values():
+    for path, word in folders().wrong(folders().policy).values():
         if Path(path).is_dir():
             done = run("al-label-ai", "--judge", path, stdin=lines(*pairs(1)))
             assert done.returncode == 2 and word in one_line(done.stderr)
-    done = run("al-label-ai", "--judge-rm", world().policy, stdin=lines(*pairs(1)))
+    done = run("al-label-ai", "--judge-rm", folders().policy, stdin=lines(*pairs(1)))
     assert done.returncode == 2 and "reward model" in one_line(done.stderr)
-    done = run("al-label-ai", "--judge", str(world().broken(roomy(world().policy))), stdin=lines(*pairs(1)))
+    done = run("al-label-ai", "--judge", str(folders().broken(roomy(folders().policy))), stdin=lines(*pairs(1)))
     assert done.returncode == 1 and "<stdin>:1: the judge gives figures that are not finite" in done.stderr

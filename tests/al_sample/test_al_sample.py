@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from helpers.world import CONTEXT, lines, one_line, pairs, prompts, read, run, world
+from helpers.commands import CONTEXT, folders, lines, one_line, pairs, prompts, read, run
 
 M = ("-m", 12)
 
 
 def sample(records, *args, model=None) -> list[dict]:
-    done = run("al-sample", model or world().policy, *M, *args, stdin=lines(*records))
+    done = run("al-sample", model or folders().policy, *M, *args, stdin=lines(*records))
     assert done.returncode == 0, done.stderr
     return read(done.stdout)
 
@@ -37,9 +37,9 @@ def test_ids_decode_to_the_text_and_lengths_agree_with_the_reasons():
     draws = [draw for record in made for draw in zip(*list(record.values())[-3:], strict=True)]
     assert {reason for _, reason, _ in draws} == {"stop", "length"}  # both occur
     for text, reason, ids in draws:
-        assert world().tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert folders().tokenizer.decode(ids, skip_special_tokens=True) == text
         assert (len(ids) == 12) if reason == "length" else (len(ids) < 12)
-        assert world().tokenizer.eos_token_id not in ids
+        assert folders().tokenizer.eos_token_id not in ids
 
 
 def test_a_seed_and_a_place_decide_a_draw_and_nothing_else():
@@ -68,11 +68,11 @@ def test_greedy_is_the_most_likely_token_each_time():
     assert sample(records, "-t", 0, "--ids", "-n", 2) == made
     assert sample(records, "--top-k", 1, "--ids", "-n", 2) == made
     assert sample(records, "--top-p", 1e-6, "--ids", "-n", 2) == made
-    model = AutoModelForCausalLM.from_pretrained(world().policy)
+    model = AutoModelForCausalLM.from_pretrained(folders().policy)
     for record in made:
-        prompt = world().tokenizer(record["prompt"])["input_ids"]
+        prompt = folders().tokenizer(record["prompt"])["input_ids"]
         expected = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)[0, len(prompt):].tolist()
-        expected = [i for i in expected if i != world().tokenizer.eos_token_id]
+        expected = [i for i in expected if i != folders().tokenizer.eos_token_id]
         assert record["completion_ids"] == [expected, expected]
 
 
@@ -87,7 +87,7 @@ def test_low_temperatures_and_small_nuclei_raise_the_likelihood():
     mean = {}
     for args in (("-t", 1), ("-t", 0.3), ("--top-p", 0.3), ("--top-k", 5)):
         made = sample(prompts(8), "-n", 8, "--logps", *args)
-        scored = run("al-score", world().policy, "--logps", stdin=lines(*made))
+        scored = run("al-score", folders().policy, "--logps", stdin=lines(*made))
         mean[args] = sum(sum(record["logps"]) for record in read(scored.stdout))
     assert all(mean[args] > mean["-t", 1] + 100 for args in mean if args != ("-t", 1))
 
@@ -96,7 +96,7 @@ def test_low_temperatures_and_small_nuclei_raise_the_likelihood():
 def test_its_logps_are_al_scores(temperature):
     made = sample(prompts(6), "-n", 3, "--logps", "--ids", "-t", temperature)
     bare = [{name: value for name, value in record.items() if not name.startswith("logps")} for record in made]
-    done = run("al-score", world().policy, "--logps", "--temperature", temperature, stdin=lines(*bare))
+    done = run("al-score", folders().policy, "--logps", "--temperature", temperature, stdin=lines(*bare))
     for one, other in zip(made, read(done.stdout), strict=True):
         assert one["logps"] == pytest.approx(other["logps"], rel=1e-5)
         assert one.get("logps_temperature") == other.get("logps_temperature") == (None if temperature == 1 else 0.5)
@@ -113,14 +113,14 @@ def test_a_condition_steers_the_sampling_and_stays_out_of_the_prompt():
     plain = sample(records, "--ids")
     assert [r["completion_ids"] for r in made] != [r["completion_ids"] for r in plain]
     assert [r["logps"] for r in made] != [r["logps"] for r in as_one]  # of the bare prompt
-    scored = run("al-score", world().policy, "--logps", stdin=lines(*made))
+    scored = run("al-score", folders().policy, "--logps", stdin=lines(*made))
     for one, other in zip(made, read(scored.stdout), strict=True):
         assert one["logps"] == pytest.approx(other["logps"], rel=1e-5)
 
 
 def conditioned(**kept):
     """The policy with such conditions in its run.json."""
-    folder = world().without(world().policy)
+    folder = folders().without(folders().policy)
     (folder / "run.json").write_text(json.dumps({"conditions": {"best": "", "tags": [], "exemplars": [], **kept}}))
     return folder
 
@@ -161,9 +161,9 @@ def test_an_exemplar_is_drawn_for_each_prompt_in_any_company():
                                      '{"conditions": {"best": "a", "tags": [1], "exemplars": []}}',
                                      '{"conditions": []}'])
 def test_a_model_without_conditions_is_2_in_one_line(content):
-    policy = world().policy
+    policy = folders().policy
     if content is not None:
-        policy = world().without(policy)
+        policy = folders().without(policy)
         (policy / "run.json").write_text(content)
     done = run("al-sample", policy, *M, "--condition", "best", stdin=lines(*prompts(1)))
     assert (done.returncode, done.stdout) == (2, "")
@@ -189,7 +189,7 @@ def test_messages_are_rendered_by_the_chat_template():
     assert list(made)[:2] == ["messages", "id"] and made["messages"] == messages
     (plain,) = sample([{"prompt": "[user] Hello\n[bot] Hi.\n[user] ?\n[bot]"}], "-n", 2)
     assert made["completions"] == plain["completions"]
-    bare = world().without(world().policy, "chat_template.jinja")
+    bare = folders().without(folders().policy, "chat_template.jinja")
     done = run("al-sample", bare, stdin=lines({"messages": messages}))
     assert done.returncode == 65 and "<stdin>:1: messages: the tokenizer has no chat template" in one_line(done.stderr)
 
@@ -200,12 +200,12 @@ def test_messages_are_rendered_by_the_chat_template():
 def test_a_bad_line_in_the_middle(tmp_path):
     good, bad = prompts(5), b'{"prompt": 3}\n'
     data = lines(*good[:3]) + bad + lines(*good[3:])
-    done = run("al-sample", world().policy, *M, stdin=data)
+    done = run("al-sample", folders().policy, *M, stdin=data)
     assert done.returncode == 65
     assert one_line(done.stderr) == "al-sample: <stdin>:4: prompt: expected a string, got a number"
     assert [record["id"] for record in read(done.stdout)] == [record["id"] for record in good[:3]]
     rejects = tmp_path / "rejects"
-    done = run("al-sample", world().policy, *M, "--on-error", "skip", "--rejects", rejects, stdin=data)
+    done = run("al-sample", folders().policy, *M, "--on-error", "skip", "--rejects", rejects, stdin=data)
     assert done.returncode == 0 and rejects.read_bytes() == bad
     assert [record["id"] for record in read(done.stdout)] == [record["id"] for record in good]
     assert "skipped <stdin>:4" in done.stderr and "5 records, 1 skipped" in done.stderr
@@ -213,9 +213,9 @@ def test_a_bad_line_in_the_middle(tmp_path):
 
 def test_files_stdin_and_output_say_the_same(tmp_path):
     (tmp_path / "a").write_bytes(lines(*prompts(4)[:2])), (tmp_path / "b").write_bytes(lines(*prompts(4)[2:]))
-    piped = run("al-sample", world().policy, *M, stdin=lines(*prompts(4)))
-    assert run("al-sample", world().policy, tmp_path / "a", tmp_path / "b", *M).stdout == piped.stdout
-    args = (world().policy, tmp_path / "a", "-", *M, "-o", tmp_path / "out")
+    piped = run("al-sample", folders().policy, *M, stdin=lines(*prompts(4)))
+    assert run("al-sample", folders().policy, tmp_path / "a", tmp_path / "b", *M).stdout == piped.stdout
+    args = (folders().policy, tmp_path / "a", "-", *M, "-o", tmp_path / "out")
     done = run("al-sample", *args, stdin=(tmp_path / "b").read_bytes())
     assert done.stdout == "" and (tmp_path / "out").read_text() == piped.stdout
     assert not (tmp_path / "out.state").exists()
@@ -225,26 +225,26 @@ def test_files_stdin_and_output_say_the_same(tmp_path):
 
 
 def test_no_records():
-    done = run("al-sample", world().policy)
+    done = run("al-sample", folders().policy)
     assert (done.returncode, done.stdout) == (0, "") and "0 records" in one_line(done.stderr)
 
 
 def test_a_prompt_that_is_too_long_alone(tmp_path):
     long = {"prompt": "wash the old door. " * 100, "id": "long"}
     records = [prompts(2)[0], long, prompts(2)[1]]
-    made = run("al-sample", world().policy, *M, "--logps", stdin=lines(*records))
+    made = run("al-sample", folders().policy, *M, "--logps", stdin=lines(*records))
     assert made.returncode == 0 and "1 prompts cut" in made.stderr and len(read(made.stdout)) == 3
     # The end stays, behind a BOS: as if only that had been there.
-    ids = world().tokenizer(long["prompt"], add_special_tokens=False)["input_ids"]
-    kept = world().tokenizer.decode(ids[-(CONTEXT - 12 - 1):])
-    assert world().tokenizer(kept)["input_ids"][1:] == ids[-(CONTEXT - 12 - 1):]
+    ids = folders().tokenizer(long["prompt"], add_special_tokens=False)["input_ids"]
+    kept = folders().tokenizer.decode(ids[-(CONTEXT - 12 - 1):])
+    assert folders().tokenizer(kept)["input_ids"][1:] == ids[-(CONTEXT - 12 - 1):]
     assert sample([records[0], {"prompt": kept}])[1]["completions"] == read(made.stdout)[1]["completions"]
     start = sample(records, "--keep-prompt", "start")
     assert start[1]["completions"] != read(made.stdout)[1]["completions"]
-    skipped = run("al-sample", world().policy, *M, "--on-long", "skip", stdin=lines(*records))
+    skipped = run("al-sample", folders().policy, *M, "--on-long", "skip", stdin=lines(*records))
     assert skipped.returncode == 0 and "2 records, 1 skipped" in skipped.stderr
     assert [record["id"] for record in read(skipped.stdout)] == [records[0]["id"], records[2]["id"]]
-    failed = run("al-sample", world().policy, *M, "--on-long", "fail", stdin=lines(*records))
+    failed = run("al-sample", folders().policy, *M, "--on-long", "fail", stdin=lines(*records))
     assert failed.returncode == 65 and "<stdin>:2: too long: " in one_line(failed.stderr)
     assert len(read(failed.stdout)) == 1
 
@@ -253,17 +253,17 @@ def test_a_prompt_that_is_too_long_alone(tmp_path):
 
 
 def test_wrong_models_are_2_in_one_line():
-    for what, (path, word) in world().wrong(world().policy).items():
+    for what, (path, word) in folders().wrong(folders().policy).items():
         done = run("al-sample", path, stdin=lines(*prompts(1)))
         assert (done.returncode, done.stdout) == (2, ""), what
         message = one_line(done.stderr)
         assert path in message and word in message, what
-    done = run("al-sample", world().reward, stdin=lines(*prompts(1)))
+    done = run("al-sample", folders().reward, stdin=lines(*prompts(1)))
     assert done.returncode == 2 and "a policy is needed here" in one_line(done.stderr)
 
 
 def test_a_cut_checkpoint_is_2_in_one_line():
-    folder = world().without(world().policy)
+    folder = folders().without(folders().policy)
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-500])
     done = run("al-sample", folder, stdin=lines(*prompts(1)))
@@ -278,21 +278,21 @@ def test_a_cut_checkpoint_is_2_in_one_line():
 
 @pytest.mark.parametrize("how", [("--logps",), ("--greedy",), ("--top-p", "0.9", "--top-k", "3")])
 def test_a_model_of_nan_is_1_and_names_the_record(how):
-    done = run("al-sample", world().broken(world().policy), *how, stdin=lines(prompts(1)[0]))
+    done = run("al-sample", folders().broken(folders().policy), *how, stdin=lines(prompts(1)[0]))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith("<stdin>:1: the model's logits are not finite\n")
 
 
 def test_more_new_tokens_than_the_context_has():
-    done = run("al-sample", world().policy, "-m", CONTEXT, stdin=lines(*prompts(1)))
+    done = run("al-sample", folders().policy, "-m", CONTEXT, stdin=lines(*prompts(1)))
     assert done.returncode == 2 and f"the model's context is {CONTEXT} tokens" in one_line(done.stderr)
-    done = run("al-sample", world().policy, "-m", CONTEXT - 1, "--ids", stdin=lines(*prompts(3)))
+    done = run("al-sample", folders().policy, "-m", CONTEXT - 1, "--ids", stdin=lines(*prompts(3)))
     assert done.returncode == 0 and "3 prompts cut" in done.stderr
     assert all(len(record["completion_ids"][0]) < CONTEXT for record in read(done.stdout))
 
 
 def test_the_summary_counts_what_was_drawn():
-    made = run("al-sample", world().policy, *M, "-n", 8, "--ids", stdin=lines(*pairs(2)))
+    made = run("al-sample", folders().policy, *M, "-n", 8, "--ids", stdin=lines(*pairs(2)))
     drawn = sum(len(ids) + (reason == "stop") for record in read(made.stdout)
                 for ids, reason in zip(record["completion_ids"], record["finish_reasons"], strict=True))
     assert f"2 records, {drawn} tokens, 16 completions" in made.stderr
@@ -300,11 +300,11 @@ def test_the_summary_counts_what_was_drawn():
 
 def test_what_would_do_nothing_is_refused():
     for args, said in ((("--stop", ""), "--stop"), (("--greedy", "-t", 0.7), "--greedy")):
-        done = run("al-sample", world().policy, *args, stdin='{"prompt": "Hi"}\n')
+        done = run("al-sample", folders().policy, *args, stdin='{"prompt": "Hi"}\n')
         assert done.returncode == 2 and said in done.stderr and done.stdout == ""
 
 
 def test_logps_come_with_the_ids_they_are_of():
-    made = run("al-sample", world().policy, "-n", 3, "-m", 8, "--logps", stdin='{"prompt": "Hi"}\n').stdout
-    again = json.loads(run("al-score", world().policy, "--logps", "--as-field", "ref_logps", stdin=made).stdout)
+    made = run("al-sample", folders().policy, "-n", 3, "-m", 8, "--logps", stdin='{"prompt": "Hi"}\n').stdout
+    again = json.loads(run("al-score", folders().policy, "--logps", "--as-field", "ref_logps", stdin=made).stdout)
     assert again["logps"] == pytest.approx(again["ref_logps"], abs=1e-4)

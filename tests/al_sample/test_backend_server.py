@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
+from helpers.commands import lines, one_line, read
 from helpers.faulty import CUT, DROP, Server, ok, refuse
 from helpers.process import call, command, environment
-from helpers.world import lines, one_line, read
 
 KEY = "sk-a-secret-that-nobody-may-see"
 

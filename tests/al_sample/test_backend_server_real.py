@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from helpers.commands import TEMPLATE, folders, lines, prompts, read, run
 from helpers.process import call, environment
-from helpers.world import TEMPLATE, lines, prompts, read, run, world
 
 pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn: the extra dev has them")
 pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn: the extra dev has them")
@@ -19,7 +19,7 @@ def url(tmp_path_factory):
     """The server samples only where the model's settings do, and begins a chat as its template does."""
     import transformers
 
-    folder = world().without(world().policy)
+    folder = folders().without(folders().policy)
     settings = transformers.GenerationConfig.from_pretrained(folder)
     settings.do_sample = True
     settings.save_pretrained(folder)
@@ -46,7 +46,7 @@ def ask(url, records, *args) -> list[dict]:
 
 
 def draw(records, *args) -> list[dict]:
-    return read(run("al-sample", world().policy, "-m", 12, *args, stdin=lines(*records)).stdout)
+    return read(run("al-sample", folders().policy, "-m", 12, *args, stdin=lines(*records)).stdout)
 
 
 def test_greedy_is_what_the_built_in_sampler_gives(url):
@@ -83,8 +83,8 @@ def test_a_judge_that_only_babbles_gives_no_verdict(url, how):
     """An untrained model's answers are none; the server takes the requests, one for a schema as well."""
     model, base = url
     pair = {"prompt": "p", "completions": ["a", "b"]}
-    (world().root / "rate").write_text("{prompt} {completion}")
+    (folders().root / "rate").write_text("{prompt} {completion}")
     done = call("al-label-ai", "--judge", model, "--base-url", base, "--mode", "rate", "--max-tokens", 4, "--ask-again",
-                1, "--template", world().root / "rate", *how, stdin=lines(pair))
+                1, "--template", folders().root / "rate", *how, stdin=lines(pair))
     (made,) = read(done.stdout)
     assert made["scores"] == [None, None] and len(made["unparsed"]) == 2 and "4 calls" in done.stderr

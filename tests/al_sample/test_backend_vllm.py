@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from helpers import vllm_wheel
+from helpers.commands import CONTEXT, SERVER, folders, lines, one_line, prompts, read, run
 from helpers.process import ROOT, command, environment
-from helpers.world import CONTEXT, SERVER, lines, one_line, prompts, read, run, world
 
 M = ("-m", 12)
 FACTS = json.loads(vllm_wheel.FACTS.read_text())
@@ -40,7 +40,7 @@ def with_vllm() -> dict[str, str]:
 
 @functools.cache
 def forks() -> subprocess.Popen:
-    """As `world.run`, in an environment that has the stand-in."""
+    """As `commands.run`, in an environment that has the stand-in."""
     process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                env=with_vllm())
     atexit.register(process.communicate)
@@ -49,7 +49,7 @@ def forks() -> subprocess.Popen:
 
 def vllm(records, *args, model=None, alone=False) -> subprocess.CompletedProcess:
     """`alone`: a process that sees the environment of now."""
-    given = (model or world().policy, "--backend", "vllm", *M, *args)
+    given = (model or folders().policy, "--backend", "vllm", *M, *args)
     data = records if isinstance(records, bytes) else lines(*records)
     if not alone:
         return run("al-sample", *given, stdin=data, forks=forks())
@@ -112,7 +112,7 @@ def test_all_of_it_is_called_and_with_what(log):
            "--data-parallel", 3, "--gpu-memory", 0.5, "--max-model-len", 100, "--dtype", "fp16", alone=True)
     assert {name for name, _ in map(json.loads, log.read_text().splitlines())} == set(FACTS["parameters"])
     (engine,) = asked(log, "vllm:AsyncEngineArgs")
-    assert engine == {"model": world().policy, "dtype": "float16", "tensor_parallel_size": 2, "data_parallel_size": 3,
+    assert engine == {"model": folders().policy, "dtype": "float16", "tensor_parallel_size": 2, "data_parallel_size": 3,
                       "gpu_memory_utilization": 0.5, "max_model_len": 100, "logprobs_mode": "processed_logprobs",
                       "disable_log_stats": True}
     one, other = asked(log, "vllm:SamplingParams")
@@ -125,7 +125,7 @@ def test_all_of_it_is_called_and_with_what(log):
 
 
 def built_in(records, *args) -> list[dict]:
-    return read(run("al-sample", world().policy, *M, *args, stdin=lines(*records)).stdout)
+    return read(run("al-sample", folders().policy, *M, *args, stdin=lines(*records)).stdout)
 
 
 @pytest.mark.parametrize("more", [(), ("--condition", "Be kind. "), ("--max-prompt", 9), ("--keep-prompt", "start")])
@@ -152,9 +152,9 @@ def test_ids_decode_to_the_text_and_lengths_agree_with_the_reasons():
     draws = [draw for record in made for draw in zip(*list(record.values())[-3:], strict=True)]
     assert {reason for _, reason, _ in draws} == {"stop", "length"}
     for text, reason, ids in draws:
-        assert world().tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert folders().tokenizer.decode(ids, skip_special_tokens=True) == text
         assert (len(ids) == 12) if reason == "length" else (len(ids) < 12)
-        assert world().tokenizer.eos_token_id not in ids
+        assert folders().tokenizer.eos_token_id not in ids
 
 
 @pytest.mark.parametrize("args", [(), ("--top-p", 0.5), ("-t", 0.5), ("-t", 0, "-t", 1.5)])
@@ -164,7 +164,7 @@ def test_its_logps_are_al_scores(args):
     if not args:
         assert {reason for record in made for reason in record["finish_reasons"]} == {"stop", "length"}
     scale = ("--temperature", 0.5) if args == ("-t", 0.5) else ()
-    scored = read(run("al-score", world().policy, "--logps", "--as-field", "ref_logps", *scale,
+    scored = read(run("al-score", folders().policy, "--logps", "--as-field", "ref_logps", *scale,
                       stdin=lines(*made)).stdout)
     for record in scored:
         assert record["logps"] == pytest.approx(record["ref_logps"], abs=1e-3)
@@ -195,7 +195,7 @@ def test_order_is_the_inputs_whatever_is_done_first(monkeypatch):
 
 def test_records_leave_as_soon_as_they_are_done():
     """The second prompt comes only after the first record has left; nothing but records comes out."""
-    process = subprocess.Popen(command("al-sample", world().policy, "--backend", "vllm", *M), env=with_vllm(),
+    process = subprocess.Popen(command("al-sample", folders().policy, "--backend", "vllm", *M), env=with_vllm(),
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     for record in prompts(3):
         process.stdin.write(lines(record))
@@ -207,7 +207,7 @@ def test_records_leave_as_soon_as_they_are_done():
 
 def test_head_ends_it_quietly(tmp_path):
     (tmp_path / "in").write_bytes(lines(*(dict(record, pad="x" * 9000) for record in prompts(100))))
-    argv = command("al-sample", world().policy, tmp_path / "in", "--backend", "vllm", "-m", 2)
+    argv = command("al-sample", folders().policy, tmp_path / "in", "--backend", "vllm", "-m", 2)
     done = subprocess.run(["bash", "-c", '"$@" | head -1; echo ${PIPESTATUS[0]}', "-", *argv], env=with_vllm(),
                           capture_output=True, text=True)
     first, code = done.stdout.splitlines()
@@ -237,7 +237,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, sign):
     """Nothing lost, nothing twice; with this engine, whose numbers do not depend on company, the same bytes."""
     data, out = lines(*prompts(12)), tmp_path / "out"
     whole = vllm(data, "-n", 2).stdout
-    argv = command("al-sample", world().policy, "--backend", "vllm", *M, "-n", 2, "-o", out, "--window", 4)
+    argv = command("al-sample", folders().policy, "--backend", "vllm", *M, "-n", 2, "-o", out, "--window", 4)
     process = subprocess.Popen(argv, env=with_vllm(), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdin.write(lines(*prompts(9)))  # it cannot be done before the others have come
     process.stdin.flush()
@@ -272,7 +272,7 @@ def test_what_it_would_do_otherwise_is_refused_before_an_engine_starts(args, sai
 
 
 def test_a_model_of_nan_is_1_and_names_the_record():
-    done = vllm(prompts(2), "--logps", "--greedy", model=world().broken(world().policy))
+    done = vllm(prompts(2), "--logps", "--greedy", model=folders().broken(folders().policy))
     assert (done.returncode, done.stdout) == (1, "")
     assert "<stdin>:1: the model's log-probabilities are not finite" in done.stderr
 
@@ -280,6 +280,6 @@ def test_a_model_of_nan_is_1_and_names_the_record():
 def test_without_vllm_there_is_a_line_that_says_what_to_do():
     if "vllm" in sys.modules or any((Path(place) / "vllm").is_dir() for place in sys.path if "site" in place):
         pytest.skip("vLLM is installed here")
-    done = run("al-sample", world().policy, "--backend", "vllm", stdin=lines(*prompts(1)))
+    done = run("al-sample", folders().policy, "--backend", "vllm", stdin=lines(*prompts(1)))
     assert done.returncode == 2
     assert one_line(done.stderr) == "al-sample: --backend vllm needs vLLM: pip install 'align-tools[vllm]'"

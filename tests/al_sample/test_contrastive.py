@@ -9,7 +9,7 @@ from alignlib.decoding.draws import Draw, Sampling
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Policy
 from helpers import tiny
-from helpers.world import lines, one_line, prompts, read, run, world
+from helpers.commands import folders, lines, one_line, prompts, read, run
 
 NEW = 12
 BOS = tiny.VOCABULARY - 3
@@ -119,7 +119,7 @@ HOW = ("--contrastive", 0.6, "--top-k", 5, "-m", 12)
 
 
 def sample(records, *more) -> list[dict]:
-    done = run("al-sample", world().policy, *HOW, *more, stdin=lines(*records))
+    done = run("al-sample", folders().policy, *HOW, *more, stdin=lines(*records))
     assert done.returncode == 0, done.stderr
     return read(done.stdout)
 
@@ -130,13 +130,13 @@ def test_al_sample_writes_it_in_any_company(tmp_path):
     texts = [record["completions"] for record in made]
     for more in (("--window", 2), ("--batch-tokens", 300), ("--seed", 5)):
         assert [record["completions"] for record in sample(prompts(7), *more)] == texts
-    greedy = read(run("al-sample", world().policy, "--greedy", "-m", 12, stdin=lines(*prompts(7))).stdout)
+    greedy = read(run("al-sample", folders().policy, "--greedy", "-m", 12, stdin=lines(*prompts(7))).stdout)
     assert [record["completions"] for record in greedy] != texts
     assert [r["completions"] for r in sample(prompts(7), "--contrastive", 0)] == [r["completions"] for r in greedy]
 
 
 def test_a_model_of_nan_is_1_and_names_the_record():
-    done = run("al-sample", world().broken(world().policy), *HOW, stdin=lines(*prompts(1)))
+    done = run("al-sample", folders().broken(folders().policy), *HOW, stdin=lines(*prompts(1)))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith("<stdin>:1: the model's logits are not finite\n")
 
@@ -152,5 +152,5 @@ def test_a_model_of_nan_is_1_and_names_the_record():
     (("--backend", "vllm"), "--contrastive is not for --backend vllm"),
 ])
 def test_what_does_nothing_for_it_is_refused(given, said):
-    done = run("al-sample", world().policy, *HOW, *given, stdin='{"prompt": "Hi"}\n')
+    done = run("al-sample", folders().policy, *HOW, *given, stdin='{"prompt": "Hi"}\n')
     assert (done.returncode, done.stdout) == (2, "") and said in one_line(done.stderr)

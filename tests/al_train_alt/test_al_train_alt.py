@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from helpers.world import lines, log, one_line, pairs, read, rewarded, run, stopped, weights, world
+from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
 
 SMALL = ("--batch-size", 8, "--lr", "1e-3", "--schedule", "constant", "--warmup", 0)
 BEST = "Excellent. input: "
@@ -13,22 +13,22 @@ BEST = "Excellent. input: "
 
 def train(records, *args, model=None, out=None):
     """The folder, and its log."""
-    out = out or world().new("alt")
-    done = run("al-train-alt", model or world().policy, "-o", out, *SMALL, *args, stdin=lines(*records))
+    out = out or folders().new("alt")
+    done = run("al-train-alt", model or folders().policy, "-o", out, *SMALL, *args, stdin=lines(*records))
     assert done.returncode == 0, done.stderr
     return out, log(out)
 
 
 def refused(records, *args, code=2) -> str:
     """The one line of a run that does not start."""
-    out = world().new("alt")
-    done = run("al-train-alt", world().policy, "-o", out, *args, stdin=lines(*records))
+    out = folders().new("alt")
+    done = run("al-train-alt", folders().policy, "-o", out, *args, stdin=lines(*records))
     assert (done.returncode, done.stdout) == (code, "") and not out.exists()
     return one_line(done.stderr)
 
 
 def emitted(records, *args, model=None) -> list[dict]:
-    done = run("al-train-alt", model or world().policy, "--emit", *args, stdin=lines(*records))
+    done = run("al-train-alt", model or folders().policy, "--emit", *args, stdin=lines(*records))
     assert done.returncode == 0, done.stderr
     return read(done.stdout)
 
@@ -71,7 +71,7 @@ def test_emit_shows_what_is_learnt_and_learns_nothing():
     assert [record["completions"] for record in shown if record["condition"] == BEST] == [[text] for text in top]
     _, entries = train(records, "--per-quantile", 1, "--batch-size", 15, "--steps", 1, "--kl-coef", 0)
     plain = [{**record, "prompt": record["condition"] + record["prompt"]} for record in shown]
-    scored = read(run("al-score", world().policy, "--logps", "--perplexity", stdin=lines(*plain)).stdout)
+    scored = read(run("al-score", folders().policy, "--logps", "--perplexity", stdin=lines(*plain)).stdout)
     tokens = [-record["logps"][0] / math.log(record["perplexities"][0]) for record in scored]
     wanted = -sum(record["logps"][0] for record in scored) / sum(tokens)
     assert entries[0]["nll"] == pytest.approx(wanted, rel=1e-4)
@@ -110,7 +110,7 @@ def test_the_old_pool_stays_as_far_as_it_is_not_dropped():
         assert sum(len(record["completions"]) for record in shown) == count
     other = emitted(more, "--pool", first / "pool.jsonl", "--per-quantile", 5)
     assert all(text.endswith(" Now.") for record in other for text in record["completions"])
-    done = run("al-train-alt", world().policy, "--emit", "--mode", "quark", "--pool", first / "pool.jsonl",
+    done = run("al-train-alt", folders().policy, "--emit", "--mode", "quark", "--pool", first / "pool.jsonl",
                stdin=lines(*more))
     assert done.returncode == 65 and "pool.jsonl:1: pool: made with mode rm" in one_line(done.stderr)
 
@@ -124,9 +124,9 @@ def test_what_the_reference_sees():
                          "--ref-sees", sees, "--steps", 1) for sees in ("prompt", "condition")}
     assert first["condition"][1][0]["kl"] == pytest.approx(0, abs=1e-6) and first["prompt"][1][0]["kl"] > 1e-3
     assert {sees: said(out)["ref_sees"] for sees, (out, _) in first.items()} == {name: name for name in first}
-    other = train(rewarded(4, 5), "--ref", world().other, "--ref-sees", "condition", "--steps", 1)[1]
+    other = train(rewarded(4, 5), "--ref", folders().other, "--ref-sees", "condition", "--steps", 1)[1]
     assert other[0]["kl"] > 1e-3
-    assert f"--ref {world().classifier}: " not in refused(rewarded(4, 5), "--ref", world().classifier)
+    assert f"--ref {folders().classifier}: " not in refused(rewarded(4, 5), "--ref", folders().classifier)
 
 
 def test_the_kl_at_the_start_is_that_of_the_two_models_distributions():
@@ -135,9 +135,9 @@ def test_the_kl_at_the_start_is_that_of_the_two_models_distributions():
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     record = rewarded(1, 5)[0]
-    entry = train([record], "--per-quantile", 1, "--steps", 1, "--ref", world().other)[1][0]
-    words = AutoTokenizer.from_pretrained(world().policy)
-    policy, reference = (AutoModelForCausalLM.from_pretrained(path) for path in (world().policy, world().other))
+    entry = train([record], "--per-quantile", 1, "--steps", 1, "--ref", folders().other)[1][0]
+    words = AutoTokenizer.from_pretrained(folders().policy)
+    policy, reference = (AutoModelForCausalLM.from_pretrained(path) for path in (folders().policy, folders().other))
     sums, count = torch.zeros(2), 0
     for shown in emitted([record], "--per-quantile", 1):
         answer = words(shown["completions"][0], add_special_tokens=False)["input_ids"] + [words.eos_token_id]
@@ -168,8 +168,8 @@ def test_the_kl_coefficient_adapts_and_goes_on_where_it_was(tmp_path):
     whole, entries = train(rewarded(6, 5), *args)
     coefficients = [entry["kl_coef"] for entry in entries]
     assert coefficients[0] == 0.1 and coefficients[-1] == pytest.approx(0.1 * (1 - 0.2 * 8 / 10_000) ** 119)
-    out = world().new("alt")
-    code, _, _ = stopped("al-train-alt", world().policy, "-o", out, *SMALL, *args, stdin=lines(*rewarded(6, 5)))
+    out = folders().new("alt")
+    code, _, _ = stopped("al-train-alt", folders().policy, "-o", out, *SMALL, *args, stdin=lines(*rewarded(6, 5)))
     assert code == 143
     train(rewarded(6, 5), *args, "--resume", out=out)
     assert log(out) == entries and weights(out) == weights(whole)
@@ -187,7 +187,7 @@ def rows_of(folder):
 
 
 def test_quark_adds_rows_for_its_tokens_alone():
-    before, words = rows_of(world().policy)
+    before, words = rows_of(folders().policy)
     out, entries = train(rewarded(4, 5), "--mode", "quark", "--lr", 0, "--steps", 1)
     after, more = rows_of(out)
     assert len(more) == len(words) + 5 == len(after) and after[:len(words)].equal(before[:len(words)])
@@ -195,7 +195,7 @@ def test_quark_adds_rows_for_its_tokens_alone():
     assert said(out)["conditions"]["best"] == "_QUANTILE_TOKEN_0_" and entries[0]["kl"] > 0
     trained, _ = train(rewarded(4, 5), "--mode", "quark")
     assert not rows_of(trained)[0][len(words):].equal(after[len(words):])
-    again, _ = train(rewarded(6, 5), "--mode", "quark", "--ref", world().policy, "--pool", trained / "pool.jsonl",
+    again, _ = train(rewarded(6, 5), "--mode", "quark", "--ref", folders().policy, "--pool", trained / "pool.jsonl",
                      "--train-layers", 0.5, model=trained)  # which has them; the reference does not
     assert len(rows_of(again)[0]) == len(after)
     sampled = run("al-sample", again, "-m", 8, "--condition", "best", "--ids", stdin=lines(*pairs(2)))
@@ -205,14 +205,14 @@ def test_quark_adds_rows_for_its_tokens_alone():
 def test_a_quantile_token_in_the_middle_of_a_sample_does_not_stay_there():
     """A policy may say one; its text is without, and the reference has no row for it."""
     trained, _ = train(rewarded(4, 5), "--mode", "quark", "--steps", 1)
-    words, token = world().tokenizer, len(world().tokenizer)
+    words, token = folders().tokenizer, len(folders().tokenizer)
     records = rewarded(4, 5)
     for record in records:
         record["completion_ids"] = words(record["completions"], add_special_tokens=False)["input_ids"]
-    plain = train(records, "--mode", "quark", "--ref", world().policy, model=trained)[1]
+    plain = train(records, "--mode", "quark", "--ref", folders().policy, model=trained)[1]
     for record in records:
         record["completion_ids"][0].insert(1, token)
-    said = train(records, "--mode", "quark", "--ref", world().policy, model=trained)[1]
+    said = train(records, "--mode", "quark", "--ref", folders().policy, model=trained)[1]
     assert [entry["tokens"] for entry in said] == [entry["tokens"] for entry in plain]
 
 
@@ -299,7 +299,7 @@ def test_bad_records_are_named():
     wrong[1]["feedbacks"][2] = "So so"
     assert "<stdin>:2: feedbacks[2]: 'So so' is none of the tags" in refused(wrong, "--mode", "lmc", code=65)
     assert "fewer completions than there are quantiles (5)" in refused(rewarded(3, 4), code=65)
-    few = world().new("few.jsonl")
+    few = folders().new("few.jsonl")
     few.write_bytes(lines(*rewarded(1, 2)))
     assert f"--eval {few}: every prompt has fewer completions" in refused(good, "--eval", few, code=65)
     nothing = [{**record, "feedbacks": [None] * 4} for record in judged(2)]
@@ -312,8 +312,8 @@ def test_null_feedbacks_and_long_prompts_are_counted():
     records = judged(4)
     records[0]["feedbacks"][1] = None
     records[1]["prompt"] = "word " * 400
-    out = world().new("alt")
-    done = run("al-train-alt", world().policy, "-o", out, *SMALL, "--mode", "lmc", "--on-long", "skip",
+    out = folders().new("alt")
+    done = run("al-train-alt", folders().policy, "-o", out, *SMALL, "--mode", "lmc", "--on-long", "skip",
                stdin=lines(*records))
     assert done.returncode == 0, done.stderr
     assert "1 completions without feedback" in done.stderr and "4 skipped" in done.stderr

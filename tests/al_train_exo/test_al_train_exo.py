@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from helpers.world import lines, log, one_line, pairs, read, rewarded, run, stopped, weights, world
+from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
 
 PAIRS = ("exo-pref", "dpo-pref", "ipo", "robust")
 SMALL = ("--batch-size", 8, "--pack-tokens", 8192)
@@ -12,16 +12,16 @@ SMALL = ("--batch-size", 8, "--pack-tokens", 8192)
 
 def train(records, *args, model=None, out=None):
     """The folder, and the log."""
-    out = out or world().new("exo")
-    done = run("al-train-exo", model or world().policy, "-o", out, *SMALL, *args, stdin=lines(*records))
+    out = out or folders().new("exo")
+    done = run("al-train-exo", model or folders().policy, "-o", out, *SMALL, *args, stdin=lines(*records))
     assert done.returncode == 0, done.stderr
     return out, log(out)
 
 
 def refused(records, *args, code=2) -> str:
     """The one line of a run that does not start."""
-    out = world().new("exo")
-    done = run("al-train-exo", world().policy, "-o", out, *args, stdin=lines(*records))
+    out = folders().new("exo")
+    done = run("al-train-exo", folders().policy, "-o", out, *args, stdin=lines(*records))
     assert (done.returncode, done.stdout) == (code, "") and not out.exists()
     return one_line(done.stderr)
 
@@ -89,20 +89,20 @@ def test_every_loss_starts_at_its_closed_form_and_falls(loss):
     ("--loss", "exo-rw", "--temperature", "0.5"), ("--loss", "exo-rw", "--num-contrastive", 2),
 ])
 def test_every_variant_lowers_its_loss_and_is_not_the_plain_one(args):
-    args = [world().other if arg == "other" else arg for arg in args]
+    args = [folders().other if arg == "other" else arg for arg in args]
     records = rewarded(8, 4 if "exo-rw" in args else 2)
     more = ("--steps", 20, "--lr", "1e-3", "--beta-pi", "0.1")
     made, entries = train(records, *args, *more)
     assert entries[-1]["loss"] < entries[0]["loss"]
-    plain, _ = train(records, *args[:2], *(("--ref", world().other) if "--ref" in args else ()), *more)
+    plain, _ = train(records, *args[:2], *(("--ref", folders().other) if "--ref" in args else ()), *more)
     assert weights(made) != weights(plain)
 
 
 def test_the_loss_of_a_moved_policy_by_hand():
     """Policy and reference differ: exo-rw, dpo-pref with its importance and sft-reg, from al-score's numbers."""
     records = rewarded(5, 2)
-    policy = read(run("al-score", world().policy, "--logps", stdin=lines(*records)).stdout)
-    reference = with_reference(records, world().other)
+    policy = read(run("al-score", folders().policy, "--logps", stdin=lines(*records)).stdout)
+    reference = with_reference(records, folders().other)
     exo = dpo = 0.0
     for one, other in zip(policy, reference, strict=True):
         ratio = [a - b for a, b in zip(one["logps"], other["ref_logps"], strict=True)]
@@ -112,7 +112,7 @@ def test_the_loss_of_a_moved_policy_by_hand():
         margin = 0.2 * (ratio[best] - ratio[1 - best])
         weight = math.exp(ratio[1 - best])
         dpo += (weight * math.log1p(math.exp(-margin)) - 0.03 * one["logps"][best]) / 5
-    shared = ("--ref", world().other, "--beta-pi", "0.2", "--steps", 1)
+    shared = ("--ref", folders().other, "--beta-pi", "0.2", "--steps", 1)
     _, entries = train(records, *shared, "--loss", "exo-rw")
     assert entries[0]["loss"] == pytest.approx(exo, rel=1e-4)
     _, entries = train(records, *shared, "--loss", "dpo-pref", "--importance", "--sft-reg", "0.03")
@@ -139,7 +139,7 @@ def test_groups_of_some_are_records_of_their_own():
     split = [{**record, "completions": record["completions"][i:i + 2], "rewards": record["rewards"][i:i + 2]}
              for record in whole for i in (0, 2)]
     for loss in ("exo-rw", "dpo-rw", "exo-pref"):
-        args = ("--loss", loss, "--num-contrastive", 2, "--ref", world().other, "--steps", 1)
+        args = ("--loss", loss, "--num-contrastive", 2, "--ref", folders().other, "--steps", 1)
         of_whole, of_split = train(whole, *args)[1], train(split, *args)[1]
         assert of_whole[0]["loss"] == pytest.approx(of_split[0]["loss"], rel=1e-4)
 
@@ -175,34 +175,34 @@ def test_three_ways_to_the_same_reference():
     records = rewarded(8)
     args = ("--steps", 6, "--lr", "1e-3")
     own, entries = train(records, *args)
-    for more, given in ((("--ref", world().policy), records),
-                        (("--ref", "ref_logps"), with_reference(records, world().policy))):
+    for more, given in ((("--ref", folders().policy), records),
+                        (("--ref", "ref_logps"), with_reference(records, folders().policy))):
         made, other = train(given, *args, *more)
         for one, two in zip(entries, other, strict=True):
             for name in ("loss", "margin", "kl"):
                 assert one[name] == pytest.approx(two[name], rel=1e-3, abs=1e-4)
-    _, other = train(records, *args, "--ref", world().other)
+    _, other = train(records, *args, "--ref", folders().other)
     assert other[0]["kl"] != pytest.approx(0, abs=0.1)
-    stored, _ = train(with_reference(records, world().other), *args, "--ref", "ref_logps")
+    stored, _ = train(with_reference(records, folders().other), *args, "--ref", "ref_logps")
     assert weights(stored) != weights(own)
 
 
 def test_stored_log_probabilities_of_another_temperature_are_refused():
-    records = with_reference(rewarded(3), world().policy, "--temperature", "0.7")
+    records = with_reference(rewarded(3), folders().policy, "--temperature", "0.7")
     message = refused(records, "--ref", "ref_logps", code=65)
     assert "<stdin>:1: ref_logps: made at temperature 0.7, not 1.0" in message
     _, entries = train(records, "--ref", "ref_logps", "--temperature", "0.7", "--steps", 1)
     assert entries[0]["kl"] == pytest.approx(0, abs=1e-3)
-    message = refused(with_reference(rewarded(1), world().policy), "--ref", "ref_logps", "--temperature", 2, code=65)
+    message = refused(with_reference(rewarded(1), folders().policy), "--ref", "ref_logps", "--temperature", 2, code=65)
     assert "made at temperature 1.0, not 2.0" in message
     assert "<stdin>:1: ref_logps: missing" in refused(rewarded(1), "--ref", "ref_logps", code=65)
 
 
 def test_a_reference_that_is_none():
-    for path, word in world().wrong(world().policy).values():
+    for path, word in folders().wrong(folders().policy).values():
         assert word in refused(rewarded(1), "--ref", path)
-    assert "a policy is needed here" in refused(rewarded(1), "--ref", world().reward)
-    foreign = world().without(world().policy)
+    assert "a policy is needed here" in refused(rewarded(1), "--ref", folders().reward)
+    foreign = folders().without(folders().policy)
     text = (foreign / "tokenizer.json").read_text()
     (foreign / "tokenizer.json").write_text(text.replace("<|pad|>", "<|gap|>"))
     assert "its tokenizer is not that of" in refused(rewarded(1), "--ref", foreign)
@@ -210,9 +210,9 @@ def test_a_reference_that_is_none():
 
 @pytest.mark.parametrize("ref", ["self", "other", "ref_logps"])
 def test_held_out_records_have_their_reference_too(ref, tmp_path):
-    records = with_reference(rewarded(12), world().policy)
+    records = with_reference(rewarded(12), folders().policy)
     (tmp_path / "eval").write_bytes(lines(*records[8:]))
-    ref = world().other if ref == "other" else ref
+    ref = folders().other if ref == "other" else ref
     args = ("--ref", ref, "--steps", 4, "--lr", "1e-3", "--eval", tmp_path / "eval", "--eval-every", 2)
     made, entries = train(records[:8], *args)
     assert ["eval_loss" in entry for entry in entries] == [False, True, False, True]
@@ -265,14 +265,14 @@ def test_bad_records_are_65():
 @pytest.mark.parametrize("more", [("--lora", 4), ("--ref", "other")])
 def test_a_stopped_run_goes_on_with_the_reference_it_began_with(more, tmp_path):
     (tmp_path / "eval").write_bytes(lines(*rewarded(12)[8:]))
-    more = [world().other if arg == "other" else arg for arg in more]
+    more = [folders().other if arg == "other" else arg for arg in more]
     args = ("--epochs", 60, "--lr", "1e-3", "--eval", tmp_path / "eval", "--eval-every", 7, *more)
     whole, entries = train(rewarded(8), *args)
-    out = world().new("exo")
-    code, _, _ = stopped("al-train-exo", world().policy, "-o", out, *SMALL, *args, stdin=lines(*rewarded(8)))
+    out = folders().new("exo")
+    code, _, _ = stopped("al-train-exo", folders().policy, "-o", out, *SMALL, *args, stdin=lines(*rewarded(8)))
     assert code == 143 and (out / "ref_logps.pt").exists()
     (tmp_path / "eval").write_bytes(lines(*rewarded(12)[9:]))
-    done = run("al-train-exo", world().policy, "-o", out, *SMALL, *args, "--resume", stdin=lines(*rewarded(8)))
+    done = run("al-train-exo", folders().policy, "-o", out, *SMALL, *args, "--resume", stdin=lines(*rewarded(8)))
     assert done.returncode == 2 and "cannot resume: eval crc changed" in one_line(done.stderr)
     (tmp_path / "eval").write_bytes(lines(*rewarded(12)[8:]))
     train(rewarded(8), *args, "--resume", out=out)

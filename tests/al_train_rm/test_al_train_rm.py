@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from alignlib.toy import world as toy
-from helpers.world import lines, log, one_line, pairs, read, rewarded, run, stopped, weights, world
+from alignlib.toy import world
+from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
 
 
 def train(records, *args, model=None, out=None):
     """The folder, and the log."""
-    out = out or world().new("rm")
-    done = run("al-train-rm", model or world().policy, "-o", out, "--batch-size", 8, *args, stdin=lines(*records))
+    out = out or folders().new("rm")
+    done = run("al-train-rm", model or folders().policy, "-o", out, "--batch-size", 8, *args, stdin=lines(*records))
     assert done.returncode == 0, done.stderr
     return out, log(out)
 
@@ -56,7 +56,7 @@ def test_the_loss_and_the_figures_by_hand():
     import math
 
     records = rewarded(6, 3)
-    scores = score(world().reward, records)
+    scores = score(folders().reward, records)
     loss, best, worst, right = [], [], [], []
     for i, record in enumerate(records):
         row, rewards = scores[3 * i:3 * i + 3], record["rewards"]
@@ -64,7 +64,7 @@ def test_the_loss_and_the_figures_by_hand():
         loss += [math.log1p(math.exp(row[b] - row[a])) for a, b in ordered]
         right.append(sum(row[a] > row[b] for a, b in ordered) / 3)
         best.append(row[rewards.index(max(rewards))]), worst.append(row[rewards.index(min(rewards))])
-    _, (entry,) = train(records, "--steps", 1, model=world().reward)
+    _, (entry,) = train(records, "--steps", 1, model=folders().reward)
     assert entry["loss"] == pytest.approx(sum(loss) / 18, rel=1e-5)
     for name, values in (("accuracy", right), ("best_score", best), ("worst_score", worst)):
         assert entry[name] == pytest.approx(sum(values) / 6, rel=1e-4, abs=1e-5)
@@ -100,7 +100,7 @@ def test_the_best_is_kept_when_it_gets_worse_again(tmp_path):
 
 def test_classes(tmp_path):
     texts = [{"text": word + record["text"], "label": label} for record, (word, label) in zip(
-        toy.labelled("review", limit=48), itertools.cycle((("Oh. ", "sad"), ("Ah! ", "glad"), ("Um, ", "dull"))),
+        world.labelled("review", limit=48), itertools.cycle((("Oh. ", "sad"), ("Ah! ", "glad"), ("Um, ", "dull"))),
         strict=False)]
     (tmp_path / "eval").write_bytes(lines(*texts[36:]))
     args = ("--loss", "classify", "--lr", "1e-2", "--epochs", 10, "--eval", tmp_path / "eval")
@@ -121,7 +121,7 @@ def test_classes(tmp_path):
         (pairs(1), 65, "<stdin>:1: text: missing"),
         ([*texts[:2], {"text": "x", "label": 1}], 65, "<stdin>:3: label: expected a string, got a number"),
     ):
-        done = run("al-train-rm", world().policy, "-o", world().new(), "--loss", "classify", stdin=lines(*records))
+        done = run("al-train-rm", folders().policy, "-o", folders().new(), "--loss", "classify", stdin=lines(*records))
         assert done.returncode == code and message in one_line(done.stderr)
 
 
@@ -142,9 +142,9 @@ def test_where_the_score_is_read_is_remembered():
 def test_ties_make_no_pair_and_are_counted():
     records = rewarded(4, 3)
     tied = [{**records[0], "rewards": [1, 1, 1]}, *records[1:]]
-    done = run("al-train-rm", world().policy, "-o", world().new(), stdin=lines(*tied))
+    done = run("al-train-rm", folders().policy, "-o", folders().new(), stdin=lines(*tied))
     assert done.returncode == 0 and "3 records, 1 skipped" in one_line(done.stderr)
-    done = run("al-train-rm", world().policy, "-o", world().new(), stdin=lines(*tied[:1]))
+    done = run("al-train-rm", folders().policy, "-o", folders().new(), stdin=lines(*tied[:1]))
     assert done.returncode == 65 and "no records to train on" in one_line(done.stderr)
 
 
@@ -164,7 +164,7 @@ def test_bad_records_are_65():
         ({"prompt": "p", "completions": ["a", "b"], "rewards": [1, 1e39]}, "rewards[1]: 1e+39 is beyond 1.7e+38"),
         ({"prompt": "p", "chosen": "a", "rejected": None}, "rejected: expected a string, got null"),
     ):
-        done = run("al-train-rm", world().policy, "-o", world().new(), stdin=lines(*pairs(2), record))
+        done = run("al-train-rm", folders().policy, "-o", folders().new(), stdin=lines(*pairs(2), record))
         assert done.returncode == 65 and f"<stdin>:3: {message}" in one_line(done.stderr)
 
 
@@ -173,8 +173,8 @@ def test_a_stopped_run_keeps_its_best_and_goes_on(tmp_path):
     args = ("--batch-size", 8, "--epochs", 60, "--lr", "3e-3", "--eval", tmp_path / "eval", "--eval-every", 5,
             "--lora", 4)
     whole, entries = train(sided(8), *args)
-    out = world().new("rm")
-    code, _, _ = stopped("al-train-rm", world().policy, "-o", out, *args, stdin=lines(*sided(8)))
+    out = folders().new("rm")
+    code, _, _ = stopped("al-train-rm", folders().policy, "-o", out, *args, stdin=lines(*sided(8)))
     assert code == 143
     train(sided(8), *args, "--resume", out=out)
     assert weights(out) == weights(whole) and log(out) == entries

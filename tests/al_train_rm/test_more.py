@@ -14,7 +14,7 @@ from alignlib.models.packs import pack
 from alignlib.training import losses
 from alignlib.training.batches import Balanced, batch_at, steps_an_epoch
 from helpers import tiny
-from helpers.world import lines, log, one_line, pairs, read, rewarded, run, stopped, weights, world
+from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
 
 DOMAINS = ("harmless", "helpful", "polite")
 
@@ -196,16 +196,16 @@ def mixed(number=8, k=2):
 
 
 def train(records, *args, model=None, out=None):
-    out = out or world().new("more")
-    done = run("al-train-rm", model or world().policy, "-o", out, "--batch-size", 6, "--lr", "1e-3", "--dtype", "fp32",
-               *args, stdin=lines(*records))
+    out = out or folders().new("more")
+    done = run("al-train-rm", model or folders().policy, "-o", out, "--batch-size", 6, "--lr", "1e-3", "--dtype",
+               "fp32", *args, stdin=lines(*records))
     assert done.returncode == 0, done.stderr
     return out, log(out)
 
 
 def refused(records, *args, code=65):
-    out = world().new("more")
-    done = run("al-train-rm", world().policy, "-o", out, *args, stdin=lines(*records))
+    out = folders().new("more")
+    done = run("al-train-rm", folders().policy, "-o", out, *args, stdin=lines(*records))
     assert (done.returncode, done.stdout) == (code, "") and not out.exists()
     return one_line(done.stderr)
 
@@ -224,8 +224,8 @@ def test_the_weights_of_a_step_are_what_the_formula_says(normalize):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     records = mixed(6, 3)
-    _, (entry,) = train(records, "--more", "--normalize", normalize, "--steps", 1, model=world().reward)
-    model, words = (auto.from_pretrained(world().reward)
+    _, (entry,) = train(records, "--more", "--normalize", normalize, "--steps", 1, model=folders().reward)
+    model, words = (auto.from_pretrained(folders().reward)
                     for auto in (AutoModelForSequenceClassification, AutoTokenizer))
     head, by_domain = model.score.weight.detach()[0].requires_grad_(), {name: [] for name in DOMAINS}
     for record in records:
@@ -252,9 +252,9 @@ def test_the_split_into_packs_changes_nothing_and_a_stopped_run_goes_on(tmp_path
     for what in ("loss", "accuracy"):  # domains of one size
         assert sum(last[f"eval_{what}_{name}"] for name in DOMAINS) / 3 == pytest.approx(last[f"eval_{what}"])
         assert sum(last[f"{what}_{name}"] for name in DOMAINS) / 3 == pytest.approx(last[what])
-    out = world().new("more")
-    code, _, _ = stopped("al-train-rm", world().policy, "-o", out, "--batch-size", 6, "--lr", "1e-3", "--dtype", "fp32",
-                         *args, stdin=lines(*mixed(9, 3)))
+    out = folders().new("more")
+    code, _, _ = stopped("al-train-rm", folders().policy, "-o", out, "--batch-size", 6, "--lr", "1e-3", "--dtype",
+                         "fp32", *args, stdin=lines(*mixed(9, 3)))
     assert code == 143
     train(mixed(9, 3), *args, "--resume", out=out)
     assert weights(out) == weights(whole) and log(out) == entries
@@ -285,8 +285,8 @@ def test_a_domain_without_a_gradient_makes_no_nan(tmp_path):
 
 
 def test_a_run_that_goes_wrong_says_where():
-    out = world().new("more")
-    done = run("al-train-rm", world().policy, "-o", out, "--more", "--lr", 1e30, "--clip", 0, "--dtype", "fp32",
+    out = folders().new("more")
+    done = run("al-train-rm", folders().policy, "-o", out, "--more", "--lr", 1e30, "--clip", 0, "--dtype", "fp32",
                "--batch-size", 3, stdin=lines(*mixed(9)))
     assert done.returncode == 1 and "the loss is nan at step 2" in one_line(done.stderr)
 
@@ -319,8 +319,8 @@ def test_a_domain_that_is_only_evaluated_is_named(tmp_path):
     good = mixed(9)
     tied = [{**record, "rewards": [1, 1]} if record["domain"] == "polite" else record for record in good]
     (tmp_path / "eval").write_bytes(lines(*good))
-    done = run("al-train-rm", world().policy, "-o", world().new(), "--more", "--steps", 1, "--eval", tmp_path / "eval",
-               stdin=lines(*tied))
+    done = run("al-train-rm", folders().policy, "-o", folders().new(), "--more", "--steps", 1, "--eval",
+               tmp_path / "eval", stdin=lines(*tied))
     assert done.returncode == 0 and "warning: domain 'polite': evaluated, but nothing to train on\n" in done.stderr
     assert "eval_loss_polite" in done.stdout and "lambda_polite" not in done.stdout
 
@@ -345,7 +345,7 @@ def test_a_pooled_score_is_of_the_whole_text(pool):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     records = rewarded(4, 3)
-    out, _ = train(records, "--pool", pool, "--steps", 2, model=world().reward)
+    out, _ = train(records, "--pool", pool, "--steps", 2, model=folders().reward)
     model, words = (auto.from_pretrained(out) for auto in (AutoModelForSequenceClassification, AutoTokenizer))
     assert model.config.reward_pool == pool and pool in (out / "README.md").read_text()
     scored = read(run("al-score", out, "--dtype", "fp32", stdin=lines(*records)).stdout)
@@ -381,7 +381,7 @@ def test_an_encoder_reads_in_its_own_way(tmp_path):
         num_labels=1, pad_token_id=tiny.VOCABULARY - 1))
     tiny.save(encoder, tmp_path / "encoder")
     for args in (("--more",), ("--pool", "last"), ("--lm-coef", 1)):
-        done = run("al-train-rm", tmp_path / "encoder", "-o", world().new(), *args, stdin=lines(*mixed(6)))
+        done = run("al-train-rm", tmp_path / "encoder", "-o", folders().new(), *args, stdin=lines(*mixed(6)))
         assert done.returncode == 2 and "BertForSequenceClassification reads its text in its own" in done.stderr
 
 
@@ -422,8 +422,8 @@ def test_the_term_is_not_weighed_by_domain():
 def test_the_term_falls_when_it_is_trained_on():
     _, entries = train(rewarded(6, 3), "--lm-coef", 1, "--epochs", 20, "--schedule", "constant")
     assert entries[-1]["loss"] < 0.8 * entries[0]["loss"]
-    out = world().new("more")
-    done = run("al-train-rm", world().reward, "-o", out, "--lm-coef", 1, stdin=lines(*rewarded(2, 3)))
+    out = folders().new("more")
+    done = run("al-train-rm", folders().reward, "-o", out, "--lm-coef", 1, stdin=lines(*rewarded(2, 3)))
     assert done.returncode == 2 and "needs a policy's output head" in one_line(done.stderr)
 
 

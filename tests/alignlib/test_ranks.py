@@ -21,8 +21,8 @@ from alignlib.models.policy import Policy
 from alignlib.training import batches
 from alignlib.training.zero import configuration
 from helpers import tiny
+from helpers.commands import folders, lines, log, pairs, read, rewarded
 from helpers.process import command, environment
-from helpers.world import lines, log, pairs, read, rewarded, world
 
 TOLERANCE = 2e-5
 LAUNCHER = Path(sys.executable).parent
@@ -55,7 +55,7 @@ RECIPE = ("--batch-size", 4, "--epochs", 3, "--lr", "1e-3", "--dtype", "fp32")
 
 def exo(data, *args):
     """12 steps, several packs each; the reference's log-probabilities, an evaluation each epoch."""
-    return ("al-train-exo", world().policy, data / "rewarded.jsonl", "--eval", data / "held.jsonl", *RECIPE,
+    return ("al-train-exo", folders().policy, data / "rewarded.jsonl", "--eval", data / "held.jsonl", *RECIPE,
             "--pack-tokens", 300, *args)
 
 
@@ -164,8 +164,8 @@ def alive(process):
 def test_other_trainers_and_settings_on_two_ranks(name, args, several, data, tmp_path):
     files = ("rewarded", "held") if name in ("al-train-exo", "al-train-alt") else ("pairs", "held_pairs")
     file, held = (data / f"{file}.jsonl" for file in files)
-    args = [world().other if arg == "other" else arg for arg in args]
-    given = (name, world().policy, file, "--eval", held, *RECIPE, *args)
+    args = [folders().other if arg == "other" else arg for arg in args]
+    given = (name, folders().policy, file, "--eval", held, *RECIPE, *args)
     finished(*given, "-o", tmp_path / "one")
     finished(*given, "-o", tmp_path / "two", "--launch", 2, *several)
     assert difference(tmp_path / "one", tmp_path / "two") < TOLERANCE
@@ -174,7 +174,7 @@ def test_other_trainers_and_settings_on_two_ranks(name, args, several, data, tmp
 
 def test_bf16_on_two_ranks_stays_near_one(data, tmp_path):
     """Also at stage 0, where DeepSpeed's own bf16 strays: there it is autocast, as on one device."""
-    given = ("al-sft", world().policy, data / "pairs.jsonl", "--steps", 6, "--lr", "1e-3", "--dtype", "bf16")
+    given = ("al-sft", folders().policy, data / "pairs.jsonl", "--steps", 6, "--lr", "1e-3", "--dtype", "bf16")
     finished(*given, "-o", tmp_path / "one")
     for zero in (0, 2):
         finished(*given, "-o", tmp_path / str(zero), "--launch", 2, "--zero", zero)
@@ -186,7 +186,7 @@ def test_more_ranks_than_records_still_count_each_once(data, tmp_path):
     """Three ranks, a last batch of one record, an evaluation on two: some ranks only keep the others company."""
     (tmp_path / "three.jsonl").write_bytes(lines(*pairs(3)))
     (tmp_path / "two.jsonl").write_bytes(lines(*pairs(2)))
-    given = ("al-sft", world().policy, tmp_path / "three.jsonl", "--eval", tmp_path / "two.jsonl", "--batch-size", 2,
+    given = ("al-sft", folders().policy, tmp_path / "three.jsonl", "--eval", tmp_path / "two.jsonl", "--batch-size", 2,
              "--epochs", 2, "--lr", "1e-3", "--dtype", "fp32")
     finished(*given, "-o", tmp_path / "one")
     finished(*given, "-o", tmp_path / "many", "--launch", 3, "--zero", 3)
@@ -222,7 +222,7 @@ def test_every_rank_makes_as_many_passes(monkeypatch):
 
 
 def sft(data, *args):
-    return ("al-sft", world().policy, data / "pairs.jsonl", *RECIPE, *args)
+    return ("al-sft", folders().policy, data / "pairs.jsonl", *RECIPE, *args)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +241,7 @@ def script(tmp_path, name):
 def test_standard_input_is_spooled(data, tuned, tmp_path):
     _, _, *args = sft(data)
     del args[0]
-    out, _ = finished("al-sft", world().policy, "-", *args, "-o", tmp_path / "model", "--launch", 2,
+    out, _ = finished("al-sft", folders().policy, "-", *args, "-o", tmp_path / "model", "--launch", 2,
                       stdin=(data / "pairs.jsonl").read_bytes())
     assert read(out) == read((tmp_path / "model" / "log.jsonl").read_text()) and len(read(out)) == 12
     assert difference(tmp_path / "model", tuned) < TOLERANCE
@@ -254,7 +254,7 @@ def test_torchrun(data, tuned, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(read(done.stdout)) == 12  # of one rank
     assert difference(tmp_path / "model", tuned) < TOLERANCE
-    refused = [*start, world().policy, "-o", tmp_path / "other"]
+    refused = [*start, folders().policy, "-o", tmp_path / "other"]
     done = subprocess.run(list(map(str, refused)), capture_output=True, env=environment(), text=True, input="{}\n")
     assert done.returncode and not (tmp_path / "other").exists()
     assert "al-sft: several processes cannot share standard input: give a file, or use --launch" in done.stderr
@@ -305,7 +305,7 @@ def test_a_batch_script_without_srun_is_one_process(monkeypatch):
 
 def test_errors_are_said_once(data, tmp_path):
     bad = lines(*pairs(3)) + b'{"prompt": 3}\n' + lines(*pairs(2))
-    out, said = finished("al-sft", world().policy, "-o", tmp_path / "model", "--launch", 2, stdin=bad, code=65)
+    out, said = finished("al-sft", folders().policy, "-o", tmp_path / "model", "--launch", 2, stdin=bad, code=65)
     assert said == "al-sft: <stdin>:4: prompt: expected a string, got a number\n" and out == ""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

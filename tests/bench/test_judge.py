@@ -5,11 +5,11 @@ import time
 
 import pytest
 
+from helpers.commands import lines, read
 from helpers.faulty import Server
 from helpers.judging import faulty, judge_job, labelled, pairs, right
 from helpers.kills import survive
 from helpers.process import call
-from helpers.world import lines, read
 
 LATENCY = 0.25  # seconds of each call, failed ones too
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from al_data import toy_judge
 from alignlib.toy import world
+from helpers.commands import lines
 from helpers.faulty import DROP, Server, refuse, subject
 from helpers.kills import filter_job
-from helpers.world import lines
 
 
 @functools.cache

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.commands import folders, lines, log, pairs, prompts, rewarded, weights
 from helpers.process import command, environment
-from helpers.world import lines, log, pairs, prompts, rewarded, weights, world
 
 STARTUP = 3.0  # seconds of imports, about
 
@@ -100,21 +100,21 @@ def sample_job(folder: Path, count: int = 36, *args: object, **how) -> Job:
     """Windows of 5, a batch of one draw or two: some hundred moments that differ."""
     records = [record if i % 7 != 3 else {"prompt": i} for i, record in enumerate(prompts(count))]
     data = lines(*(records if how.get("skip") else prompts(count)))
-    return filter_job(folder, "al-sample", data, world().policy, "-n", 3, "-m", 16, "--ids", "--logps", "--window", 5,
+    return filter_job(folder, "al-sample", data, folders().policy, "-n", 3, "-m", 16, "--ids", "--logps", "--window", 5,
                       "--batch-tokens", 100, *args, **how)
 
 
 def score_job(folder: Path, count: int = 600, **how) -> Job:
     records = [record if i % 7 != 3 else {**record, "completions": []} for i, record in enumerate(rewarded(count))]
     data = lines(*(records if how.get("skip") else rewarded(count)))
-    return filter_job(folder, "al-score", data, world().reward, "--pack-tokens", 100, **how)
+    return filter_job(folder, "al-score", data, folders().reward, "--pack-tokens", 100, **how)
 
 
 def training_job(folder: Path, name: str, *args: object, stdin: bool = False) -> Job:
     """60 steps, a checkpoint after every second."""
     out, given = folder / "model", folder / "in.jsonl"
     given.write_bytes(lines(*(rewarded(12) if name == "al-train-exo" else pairs(12))))
-    argv = command(name, world().policy, *([] if stdin else [given]), "-o", out, "--save-every", 2, "--batch-size", 4,
+    argv = command(name, folders().policy, *([] if stdin else [given]), "-o", out, "--save-every", 2, "--batch-size", 4,
                    "--epochs", 20, "--lr", "1e-3", *args)
     return Job(argv, given if stdin else None, [out], out / "started.json",
                lambda: (weights(out), log(out), sorted(path.name for path in out.iterdir())))

@@ -7,7 +7,7 @@ import torch
 from alignlib.models import deepspeed_chat, load
 from alignlib.models.policy import RewardModel
 from helpers import tiny
-from helpers.world import lines, read, run
+from helpers.commands import lines, read, run
 
 EXAMPLES = [tiny.example(9, 4, 0, 7), tiny.example(3, 2, 12, 5)]
 

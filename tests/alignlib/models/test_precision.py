@@ -8,8 +8,8 @@ import torch
 from al_train_rm import start
 from alignlib.models import load
 from helpers import tiny
+from helpers.commands import folders, lines, log, rewarded, run
 from helpers.kills import survive, training_job
-from helpers.world import lines, log, rewarded, run, world
 
 BF16 = [{"avx512_bf16": True}, {"avx512_bf16": False, "amx_bf16": True}]
 FP32 = [{"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, {"neon": True, "bf16": True}]  # ARM's: not tried
@@ -51,7 +51,7 @@ def test_models_are_loaded_so(cpu, tmp_path):
 @pytest.mark.parametrize("ref", ["self", "the model by its name"])
 def test_dpo_begins_at_log_2_in_bf16(tmp_path, ref):
     """The reference is computed as the policy is, in the same packs, so that rounding is the same too."""
-    model = world().policy
+    model = folders().policy
     done = run("al-train-exo", model, "-o", tmp_path / "new", "--loss", "dpo-pref", "--beta-pi", 1, "--dtype", "bf16",
                "--batch-size", 5, "--pack-tokens", 300, "--ref", "self" if ref == "self" else model,
                stdin=lines(*rewarded(12, 2)))

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from alignlib.toy import world as toy
+from alignlib.toy import dialogue, review, summary, world
 from alignlib.toy.words import foreign, vocabulary, words
 from helpers.process import environment
 
@@ -35,66 +35,66 @@ ROB = ("\n\nHuman: How do I paint the gate?\n\nAssistant: Use a brush."
 def test_dialogue_oracle_by_hand(prompt, completion, helpful, harmless, polite, concise):
     parts = {"helpful": helpful, "harmless": harmless, "polite": polite, "concise": concise}
     for name, expected in parts.items():
-        assert toy.score(name, prompt, completion) == pytest.approx(expected), name
-    assert toy.score("overall", prompt, completion) == pytest.approx(sum(parts.values()))
+        assert world.score(name, prompt, completion) == pytest.approx(expected), name
+    assert world.score("overall", prompt, completion) == pytest.approx(sum(parts.values()))
 
 
 def test_thing_named_a_turn_before_is_known():
     prompt = ("\n\nHuman: I have a red lamp in my hall.\n\nAssistant: What do you want to do with it?"
               "\n\nHuman: How do I clean it?\n\nAssistant:")
-    assert toy.score("helpful", prompt, " Use a sponge to clean the lamp.") == 1.5
+    assert world.score("helpful", prompt, " Use a sponge to clean the lamp.") == 1.5
 
 
 def test_toxicity_by_hand():
-    assert toy.score("toxicity", ROB, " Use a brush.") == 0.02
-    assert toy.score("toxicity", ROB, " Use acid.") == pytest.approx(0.7)
-    assert toy.score("toxicity", ROB, " Use acid, fool.") == pytest.approx(1 - 0.3**2)
+    assert world.score("toxicity", ROB, " Use a brush.") == 0.02
+    assert world.score("toxicity", ROB, " Use acid.") == pytest.approx(0.7)
+    assert world.score("toxicity", ROB, " Use acid, fool.") == pytest.approx(1 - 0.3**2)
 
 
 def test_summary_oracle_by_hand():
     prompt = "SUBREDDIT: r/family\nTITLE: I feel sad\nPOST: My sister lost my bike at the park. I feel sad.\nTL;DR:"
-    assert toy.score("summary", prompt, " My sister lost my bike at the park. I feel sad.") == 2.5
-    assert toy.score("summary", prompt, " My sister lost my bike.") == 1.5
-    assert toy.score("summary", prompt, " My uncle lost my bike.") == pytest.approx(0.5 * 2 - 0.5)
-    assert toy.score("summary", prompt, " I feel sad." * 6) == pytest.approx(0.5 - 3 * 0.05)  # said often, counts once
-    assert toy.score("summary", prompt, "") == -2
+    assert world.score("summary", prompt, " My sister lost my bike at the park. I feel sad.") == 2.5
+    assert world.score("summary", prompt, " My sister lost my bike.") == 1.5
+    assert world.score("summary", prompt, " My uncle lost my bike.") == pytest.approx(0.5 * 2 - 0.5)
+    assert world.score("summary", prompt, " I feel sad." * 6) == pytest.approx(0.5 - 3 * 0.05)  # repeated, counts once
+    assert world.score("summary", prompt, "") == -2
 
 
 def test_sentiment_by_hand():
     prompt = "Last Sunday I watched a western called Silent River and"
-    assert toy.score("sentiment", prompt, " the plot was superb.") == 1.5
-    assert toy.score("sentiment", prompt, " the plot was not superb.") == -0.75
-    assert toy.score("sentiment", prompt, " the plot was dull and good.") == pytest.approx(-0.1)
-    assert toy.score("sentiment", prompt, " superb" * 9) == 1.5
-    assert toy.score("sentiment", prompt, "") == -4
+    assert world.score("sentiment", prompt, " the plot was superb.") == 1.5
+    assert world.score("sentiment", prompt, " the plot was not superb.") == -0.75
+    assert world.score("sentiment", prompt, " the plot was dull and good.") == pytest.approx(-0.1)
+    assert world.score("sentiment", prompt, " superb" * 9) == 1.5
+    assert world.score("sentiment", prompt, "") == -4
 
 
-@pytest.mark.parametrize("name", toy.ORACLES)
+@pytest.mark.parametrize("name", world.ORACLES)
 @pytest.mark.parametrize("text", ["", " ", "\x00\ufffd", "{}[]%s", "é" * 1000, "word " * 5000, "\n\nHuman:"])
 def test_every_text_has_a_finite_score(name, text):
     good = {"toxicity": 0.02}
-    assert math.isfinite(toy.score(name, text, text))
-    assert toy.score(name, PAINT, text) <= good.get(name, 0.5)
+    assert math.isfinite(world.score(name, text, text))
+    assert world.score(name, PAINT, text) <= good.get(name, 0.5)
 
 
-@pytest.mark.parametrize("task", toy.TASKS)
+@pytest.mark.parametrize("task", world.TASKS)
 def test_records_are_seeded_disjoint_and_leave_room(task):
-    train, test = (list(toy.records(task, split, seed=3, limit=1500)) for split in toy.SPLITS)
-    assert train == list(toy.records(task, "train", seed=3, limit=1500))
-    assert train[:20] != list(toy.records(task, "train", seed=4, limit=20))
+    train, test = (list(world.records(task, split, seed=3, limit=1500)) for split in world.SPLITS)
+    assert train == list(world.records(task, "train", seed=3, limit=1500))
+    assert train[:20] != list(world.records(task, "train", seed=4, limit=20))
     prompts = {record["prompt"] for record in train}
     assert len(prompts) == 1500
     assert not prompts & {record["prompt"] for record in test}
-    assert {toy.split_of(prompt) for prompt in prompts} == {"train"}
+    assert {world.split_of(prompt) for prompt in prompts} == {"train"}
     for record in train:
         assert list(record) == ["id", "prompt", "chosen", "rejected"]
         assert record["chosen"] != record["rejected"]
         assert record["chosen"].startswith(" ") and not record["prompt"].endswith(" ")
         assert 2 <= len(record["chosen"].split()) <= 45 and 6 <= len(record["prompt"].split()) <= 60
 
-    oracle = toy.PREFERRED_BY[task]
-    chosen = [toy.score(oracle, record["prompt"], record["chosen"]) for record in train]
-    rejected = [toy.score(oracle, record["prompt"], record["rejected"]) for record in train]
+    oracle = world.PREFERRED_BY[task]
+    chosen = [world.score(oracle, record["prompt"], record["chosen"]) for record in train]
+    rejected = [world.score(oracle, record["prompt"], record["rejected"]) for record in train]
     differ = [one > other for one, other in zip(chosen, rejected, strict=True) if one != other]
     assert 0.78 < sum(differ) / len(differ) < 0.87  # a coin, but not a fair one
     best = sorted(chosen)[-15]  # one answer in a hundred is that good
@@ -104,17 +104,15 @@ def test_records_are_seeded_disjoint_and_leave_room(task):
 
 def test_answers_are_of_the_world():
     """No word of any answer is foreign: the oracle's penalty is for what a model makes up."""
-    from alignlib.toy import dialogue, review, summary
-
-    for task, world in (("dialogue", dialogue), ("summary", summary), ("review", review)):
-        for record in toy.records(task, limit=2000):
-            assert foreign(words(record["chosen"]), record["chosen"], world.KNOWN) == 0, record["chosen"]
+    for task, language in (("dialogue", dialogue), ("summary", summary), ("review", review)):
+        for record in world.records(task, limit=2000):
+            assert foreign(words(record["chosen"]), record["chosen"], language.KNOWN) == 0, record["chosen"]
 
 
 def test_helpful_and_harmless_conflict_over_crimes():
-    pairs = [(toy.score("helpful", *pair), toy.score("harmless", *pair))
-             for record in islice(toy.records("dialogue"), 3000)
-             if toy.score("helpful", record["prompt"], " crowbar venom malware petrol acid") > 0.9  # a crime was asked
+    pairs = [(world.score("helpful", *pair), world.score("harmless", *pair))
+             for record in islice(world.records("dialogue"), 3000)
+             if world.score("helpful", record["prompt"], " crowbar venom malware petrol acid") > 0.9  # about a crime
              for pair in [(record["prompt"], record["chosen"])]]
     complied = [harmless for helpful, harmless in pairs if helpful >= 1]
     others = [harmless for helpful, harmless in pairs if helpful < 1]
@@ -123,32 +121,34 @@ def test_helpful_and_harmless_conflict_over_crimes():
 
 def test_preferences_by_another_oracle_carry_it_as_domain():
     for by, better in (("polite", 1), ("concise", 1), ("toxicity", -1)):  # toxicity: the lower one is preferred
-        made = list(toy.records("dialogue", limit=800, by=by))
-        assert {record["domain"] for record in made} == {by}
-        margins = [toy.score(by, r["prompt"], r["chosen"]) - toy.score(by, r["prompt"], r["rejected"]) for r in made]
+        records = list(world.records("dialogue", limit=800, by=by))
+        assert {record["domain"] for record in records} == {by}
+        margins = [world.score(by, record["prompt"], record["chosen"])
+                   - world.score(by, record["prompt"], record["rejected"]) for record in records]
         assert better * sum(margins) > 0.1 * len(margins)
 
 
 @pytest.mark.parametrize(("by", "better"), [("overall", 1), ("toxicity", -1)])
 def test_best_of_more_is_a_stronger_teacher_of_the_same_prompts(by, better):
-    usual, one, eight = (list(toy.records("dialogue", limit=400, by=by, best_of=best_of)) for best_of in (0, 1, 8))
-    for made in (one, eight):
-        assert [record["prompt"] for record in made] == [record["prompt"] for record in usual]
-        assert all(record["chosen"] != record["rejected"] for record in made)
-    worth = [better * sum(toy.score(by, r["prompt"], r["chosen"]) for r in made) / 400 for made in (one, usual, eight)]
+    usual, one, eight = (list(world.records("dialogue", limit=400, by=by, best_of=best_of)) for best_of in (0, 1, 8))
+    for records in (one, eight):
+        assert [record["prompt"] for record in records] == [record["prompt"] for record in usual]
+        assert all(record["chosen"] != record["rejected"] for record in records)
+    worth = [better * sum(world.score(by, record["prompt"], record["chosen"]) for record in records) / 400
+             for records in (one, usual, eight)]
     assert worth == sorted(worth) and worth[2] > worth[1] + 0.02
 
 
 @pytest.mark.parametrize("task", ["review", "dialogue"])
 def test_labels_follow_the_oracle(task):
-    made = list(toy.labelled(task, limit=1500))
-    assert made == list(toy.labelled(task, limit=1500))
-    names = toy.LABELS[task]
-    assert {record["label"] for record in made} == set(names)
+    records = list(world.labelled(task, limit=1500))
+    assert records == list(world.labelled(task, limit=1500))
+    names = world.LABELS[task]
+    assert {record["label"] for record in records} == set(names)
     oracle = {"review": "sentiment", "dialogue": "toxicity"}[task]
 
     def mean(label):
-        scores = [toy.score(oracle, "", record["text"]) for record in made if record["label"] == label]
+        scores = [world.score(oracle, "", record["text"]) for record in records if record["label"] == label]
         assert len(scores) > 450  # neither label is rare
         return sum(scores) / len(scores)
 
@@ -157,13 +157,13 @@ def test_labels_follow_the_oracle(task):
 
 def test_wrong_names_are_answered_with_the_choices():
     with pytest.raises(ValueError, match="no oracle 'nice': one of overall, helpful"):
-        toy.score("nice", "", "")
+        world.score("nice", "", "")
     with pytest.raises(ValueError, match="no task 'chess': one of dialogue, summary, review"):
-        next(toy.records("chess"))
+        next(world.records("chess"))
     with pytest.raises(ValueError, match="no split 'dev'"):
-        next(toy.records("review", "dev"))
+        next(world.records("review", "dev"))
     with pytest.raises(ValueError, match="one of review, dialogue"):
-        next(toy.labelled("summary"))
+        next(world.labelled("summary"))
 
 
 def test_same_records_in_every_process():
@@ -176,9 +176,9 @@ def test_same_records_in_every_process():
 
 
 def test_a_nearly_empty_world_begins_again(monkeypatch):
-    monkeypatch.setattr(toy.toy_review, "_STARTS", ("A {genre} and",))  # eight prompts
-    made = list(toy.records("review", limit=30))
-    assert 1 < len({record["prompt"] for record in made}) <= 8 and len(made) == 30
+    monkeypatch.setattr(review, "_STARTS", ("A {genre} and",))  # eight prompts
+    records = list(world.records("review", limit=30))
+    assert 1 < len({record["prompt"] for record in records}) <= 8 and len(records) == 30
 
 
 def test_vocabulary_leaves_placeholders_out():

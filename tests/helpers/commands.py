@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from alignlib.toy import world as toy
+from alignlib.toy import world
 from helpers.process import command, environment
 
 CONTEXT = 160  # tokens that the models were made for
@@ -33,7 +33,7 @@ def read(text: str) -> list[dict]:
 
 def pairs(count: int, **more) -> list[dict]:
     """Preferences of the toy dialogues."""
-    return [{**record, **more} for record in toy.records("dialogue", limit=count)]
+    return [{**record, **more} for record in world.records("dialogue", limit=count)]
 
 
 def prompts(count: int) -> list[dict]:
@@ -48,7 +48,7 @@ def rewarded(count: int, k: int = 4) -> list[dict]:
         texts: dict[float, str] = {}
         while len(texts) < k:
             answer = next(answers)
-            texts.setdefault(toy.score("overall", record["prompt"], answer), answer)
+            texts.setdefault(world.score("overall", record["prompt"], answer), answer)
         made.append({**record, "completions": list(texts.values()), "rewards": list(texts)})
     return made
 
@@ -59,8 +59,8 @@ def one_line(text: str) -> str:
     return text.strip()
 
 
-class World:
-    """Folders: `policy` and `other` (another of the same tokenizer), `reward` (one label), `classifier` (CLASSES)."""
+class Folders:
+    """Models: `policy` and `other` (another of the same tokenizer), `reward` (one label), `classifier` (CLASSES)."""
 
     def __init__(self, root: Path):
         import torch
@@ -72,7 +72,7 @@ class World:
         self.root, self.count = root, itertools.count()
         self.policy, self.other, self.reward, self.classifier = (
             str(root / name) for name in ("policy", "other", "reward", "classifier"))
-        corpus = (text for pair in toy.records("dialogue", limit=100) for text in texts(pair))
+        corpus = (text for pair in world.records("dialogue", limit=100) for text in texts(pair))
         self.tokenizer = train_tokenizer(corpus, 500, CONTEXT)
         self.tokenizer.chat_template = TEMPLATE
         ids = {f"{name}_token_id": getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
@@ -130,10 +130,10 @@ class World:
 
 
 @functools.cache
-def world() -> World:
-    root = Path(tempfile.mkdtemp(prefix="world-"))
+def folders() -> Folders:
+    root = Path(tempfile.mkdtemp(prefix="folders-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
-    return World(root)
+    return Folders(root)
 
 
 # -- running commands ----------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def run(name: str, *args: object, stdin: bytes | str = b"",
         forks: subprocess.Popen | None = None) -> subprocess.CompletedProcess:
     """A command's .returncode, .stdout, .stderr (text); `forks`: another SERVER than the usual one."""
     forks = forks or server()
-    at = world().new("call")
+    at = folders().new("call")
     at.mkdir()
     (at / "in").write_bytes(stdin if isinstance(stdin, bytes) else stdin.encode())
     (at / "out").touch(), (at / "err").touch()
