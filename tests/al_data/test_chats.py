@@ -6,7 +6,7 @@ import pytest
 
 from al_data.chats import alpaca_eval, numbered, sharegpt, teacher, ultrachat
 from al_data.row import convert, share
-from alignlib.records.dialogue import asked, instruction
+from alignlib.records.dialogue import dialogue_prompt, instruction
 from alignlib.records.jsonl import DataError, Skip
 
 
@@ -18,15 +18,15 @@ TWO = chat(("human", "Name a fruit."), ("gpt", "A pear.\n"), ("human", "Another?
 
 
 def test_the_prompt_of_a_dialogue():
-    assert asked("Hi") == "\n\nHuman: Hi\n\nAssistant:"
-    assert asked("a", "b", "c") == "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
-    assert instruction(asked("  Two\nlines ")) == "  Two\nlines "
+    assert dialogue_prompt("Hi") == "\n\nHuman: Hi\n\nAssistant:"
+    assert dialogue_prompt("a", "b", "c") == "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
+    assert instruction(dialogue_prompt("  Two\nlines ")) == "  Two\nlines "
     assert instruction("POST: x\nTL;DR:") == "POST: x\nTL;DR:"
 
 
 def test_sharegpt_gives_a_record_for_each_of_the_first_answers():
-    first = {"id": "c7", "prompt": asked("Name a fruit."), "chosen": " A pear."}
-    second = {"id": "c7-2", "prompt": asked("Name a fruit.", "A pear.", "Another?"), "chosen": " A plum."}
+    first = {"id": "c7", "prompt": dialogue_prompt("Name a fruit."), "chosen": " A pear."}
+    second = {"id": "c7-2", "prompt": dialogue_prompt("Name a fruit.", "A pear.", "Another?"), "chosen": " A plum."}
     assert sharegpt(TWO) == [first]
     assert sharegpt(TWO, turns=2) == sharegpt(TWO, turns=9) == [first, second]
 
@@ -34,7 +34,7 @@ def test_sharegpt_gives_a_record_for_each_of_the_first_answers():
 def test_a_dialogue_ends_where_it_is_torn():
     assert len(sharegpt(chat(("human", "a"), ("gpt", "b"), ("gpt", "c"), ("human", "d"), ("gpt", "e")), turns=3)) == 1
     assert len(sharegpt(chat(("human", "a"), ("gpt", "b"), ("human", " "), ("gpt", "c")), turns=3)) == 1
-    assert sharegpt(chat(("system", "Be short."), ("user", "a"), ("chatgpt", "b")))[0]["prompt"] == asked("a")
+    assert sharegpt(chat(("system", "Be short."), ("user", "a"), ("chatgpt", "b")))[0]["prompt"] == dialogue_prompt("a")
 
 
 @pytest.mark.parametrize("row, reason", [
@@ -56,7 +56,7 @@ def test_a_teacher_s_answer_joins_the_same_prompt():
 
 def test_both_forms_of_ultrachat():
     messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
-    made = [{"id": "u", "prompt": asked("Who?"), "chosen": " Me."}]
+    made = [{"id": "u", "prompt": dialogue_prompt("Who?"), "chosen": " Me."}]
     assert ultrachat({"prompt": "Who?", "prompt_id": "u", "messages": messages}) == made
     assert ultrachat({"id": "u", "data": ["Who?", "Me.", "Why?", "So."]}) == made
     assert len(ultrachat({"id": "u", "data": ["Who?", "Me.", "Why?", "So."]}, turns=2)) == 2
@@ -65,7 +65,7 @@ def test_both_forms_of_ultrachat():
 def test_alpaca_eval_s_outputs_are_answers_to_compare_with():
     row = {"instruction": "Add 1 and 1.", "output": "2\n", "generator": "gpt4", "dataset": "sums", "raw_x": "y"}
     assert alpaca_eval({"id": "alpaca-eval-0", **row}) == {
-        "id": "alpaca-eval-0", "prompt": asked("Add 1 and 1."), "completions": [" 2\n"],
+        "id": "alpaca-eval-0", "prompt": dialogue_prompt("Add 1 and 1."), "completions": [" 2\n"],
         "instruction": "Add 1 and 1.", "generator": "gpt4", "dataset": "sums"}
 
 

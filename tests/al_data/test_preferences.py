@@ -7,10 +7,10 @@ import pytest
 from al_data.preferences import oasst, plain, ranked, shp, stackexchange, trees, ultrafeedback, webgpt
 from al_data.row import convert
 from al_data.texts import rtp
-from alignlib.records.dialogue import asked
+from alignlib.records.dialogue import dialogue_prompt
 from alignlib.records.jsonl import DataError, Skip
 
-PAIR = {"prompt": asked("Why?"), "chosen": " Good.", "rejected": " Bad."}
+PAIR = {"prompt": dialogue_prompt("Why?"), "chosen": " Good.", "rejected": " Bad."}
 
 
 def test_the_best_and_the_worst_or_all():
@@ -104,7 +104,7 @@ def asked_of(rows, **given):
 
 def test_oasst_asks_at_every_branch():
     rows = [(f"f:{i}", row) for i, row in enumerate(TALK, 1)]
-    later = {"id": "q2", "prompt": asked("Why?", "Good.", "Really?"), "chosen": " Yes.", "rejected": " Um."}
+    later = {"id": "q2", "prompt": dialogue_prompt("Why?", "Good.", "Really?"), "chosen": " Yes.", "rejected": " Um."}
     assert asked_of(rows) == [{"id": "q", **PAIR}, later]
     assert asked_of(reversed(rows)) == [{"id": "q", **PAIR}, later]  # in any order
     assert asked_of(rows, every=True)[1]["rewards"] == [0, -1, -2]

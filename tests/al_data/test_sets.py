@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from alignlib.records.dialogue import asked
+from alignlib.records.dialogue import dialogue_prompt
 from helpers.process import call
 
 
@@ -45,7 +45,7 @@ def test_a_teacher_s_file_is_one_object(tmp_path):
     path = tmp_path / "gpt4_completions.json"
     path.write_text(json.dumps({"human 0 0": ["A pear."], "human 1 0": ["A plum."]}, indent=2))
     made = records(call("al-data", "sharegpt", "--teacher", "gpt4", "--from", path))
-    assert made == [{"prompt": asked(f"human {i} 0"), "chosen": f" {text}"} for i, text in ((0, "A pear."),
+    assert made == [{"prompt": dialogue_prompt(f"human {i} 0"), "chosen": f" {text}"} for i, text in ((0, "A pear."),
                                                                                         (1, "A plum."))]
     assert records(call("al-data", "sharegpt", "--teacher", "claude", "--from", "-", stdin=path.read_text())) == made
     done = call("al-data", "sharegpt", "--teacher", "gpt4", "--turns", 2, "--from", path)
@@ -73,7 +73,8 @@ def test_writing_prompts_as_published(tmp_path):
 def test_long_questions_are_counted():
     rows = [{"data": [text, "yes"]} for text in ("a" * 7999, "a" * 8000, "b " * 1999, "b " * 2000)]
     done = call("al-data", "ultrachat", "--from", "-", "--max-chars", 8000, "--max-words", 2000, stdin=lines(*rows))
-    assert [len(record["prompt"]) for record in records(done)] == [7999 + len(asked("")), 3997 + len(asked(""))]
+    around = len(dialogue_prompt(""))
+    assert [len(record["prompt"]) for record in records(done)] == [7999 + around, 3997 + around]
     assert "2 records, 2 dropped (a long question)" in done.stderr
 
 
@@ -128,7 +129,7 @@ def test_splits_of_two_kinds_lie_in_one_folder(tmp_path):
                                                                                 ("rejected", "Bad."))}
         (tmp_path / f"test_{kind}-00000.jsonl").write_text(lines({"prompt": "Why?", **sides}))
     made = records(call("al-data", "ultrafeedback", "--from", tmp_path, "--split", "test"))
-    assert made == [{"prompt": asked("Why?"), "chosen": " Good.", "rejected": " Bad."}]
+    assert made == [{"prompt": dialogue_prompt("Why?"), "chosen": " Good.", "rejected": " Bad."}]
 
 
 def test_every_set_names_a_bad_row():

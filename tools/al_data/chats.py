@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from al_data.row import Row, number, objects, own, string, unmarked
-from alignlib.records.dialogue import answer, asked
+from alignlib.records.dialogue import answer, dialogue_prompt
 from alignlib.records.jsonl import Skip, kind
 
 HUMAN, ASSISTANT = ("human", "user", "prompter"), ("gpt", "assistant", "chatgpt", "bard", "bing")
@@ -67,7 +67,7 @@ def dialogue(said: Iterable[tuple[str, str]], turns: int, name: object = None) -
         if len(texts) % 2:
             number = f"-{len(made) + 1}" if made else ""
             known = {"id": f"{name}{number}"} if isinstance(name, str) else {}
-            made.append({**known, "prompt": asked(*texts), "chosen": answer(text)})
+            made.append({**known, "prompt": dialogue_prompt(*texts), "chosen": answer(text)})
         texts.append(text.strip())
     if not made:
         raise Skip("no answer to a first question")
@@ -90,7 +90,7 @@ def alpaca_eval(row: dict) -> dict:
         return own(row, "prompt")
     kept = {name: value for name, value in row.items()
             if name not in ("output", "output_1", "output_2", "preference") and not name.startswith("raw")}
-    record = {name: row[name] for name in row if name == "id"} | {"prompt": asked(string(row, "instruction"))}
+    record = {name: row[name] for name in row if name == "id"} | {"prompt": dialogue_prompt(string(row, "instruction"))}
     if "output_1" not in row:
         return {**record, "completions": [answer_as_is(row, "output")], **kept}
     if row.get("preference") is None:

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 
 from al_data.row import Row, number, objects, own, string, unmarked
 from al_data.texts import tldr_prompt
-from alignlib.records.dialogue import answer, asked
+from alignlib.records.dialogue import answer, dialogue_prompt
 from alignlib.records.jsonl import DataError, Skip, kind
 
 
@@ -42,7 +42,7 @@ def ultrafeedback(row: dict, every: bool = False) -> dict:
     if "instruction" in row:
         rated = [(number(made, "overall_score"), string(made, "response")) for made in objects(row, "completions")]
         unmarked(string(row, "instruction"))
-        return ranked(asked(row["instruction"].strip()), rated, every)
+        return ranked(dialogue_prompt(row["instruction"].strip()), rated, every)
     prompt = string(row, "prompt")
     head = f"Human: {prompt}\n\nAssistant: "
     if isinstance(row.get("chosen"), list):
@@ -52,7 +52,7 @@ def ultrafeedback(row: dict, every: bool = False) -> dict:
     else:
         return own(row, "prompt", "chosen", "rejected")
     unmarked(prompt, *pair)
-    return ranked(asked(prompt.strip()), zip((1.0, 0.0), pair, strict=True), every, row.get("prompt_id"))
+    return ranked(dialogue_prompt(prompt.strip()), zip((1.0, 0.0), pair, strict=True), every, row.get("prompt_id"))
 
 
 def shp(row: dict, least: float = 2.0) -> dict:
@@ -69,7 +69,7 @@ def shp(row: dict, least: float = 2.0) -> dict:
         raise ValueError(f"labels: expected 0 or 1, got {label!r}")
     if high < least * low:
         raise Skip(f"scores' ratio under {least:g}")
-    return ranked(asked(string(row, "history").strip()), zip((label, 1 - label), texts, strict=True),
+    return ranked(dialogue_prompt(string(row, "history").strip()), zip((label, 1 - label), texts, strict=True),
                   name=row.get("post_id"))
 
 
@@ -81,7 +81,7 @@ def webgpt(row: dict, every: bool = False) -> dict:
     if not isinstance(question, dict):
         raise ValueError("question: expected an object")
     rated = [(number(row, f"score_{i}"), string(row, f"answer_{i}")) for i in (0, 1)]
-    return ranked(asked(string(question, "full_text").strip()), rated, every)
+    return ranked(dialogue_prompt(string(question, "full_text").strip()), rated, every)
 
 
 # ------------------------------------------------------------------------------ StackExchange
@@ -99,7 +99,7 @@ def stackexchange(row: dict, every: bool = False) -> dict:
     question = plain(string(row, "question"))
     if not question:
         raise Skip("no question")
-    return ranked(asked(question), rated, every, None if row.get("qid") is None else str(row["qid"]))
+    return ranked(dialogue_prompt(question), rated, every, None if row.get("qid") is None else str(row["qid"]))
 
 
 def plain(html: str) -> str:
@@ -188,7 +188,7 @@ def _questions(message: dict, before: list[str], every: bool) -> Iterator[dict]:
                  if reply.get("rank") is not None and not reply.get("deleted")]
         rated = list({text.strip(): (score, text) for score, text in rated if text.strip()}.values())
         if len({score for score, _ in rated}) > 1:
-            yield ranked(asked(*texts), rated, every, message.get("message_id"))
+            yield ranked(dialogue_prompt(*texts), rated, every, message.get("message_id"))
     for reply in replies:
         yield from _questions(reply, texts, every)
 

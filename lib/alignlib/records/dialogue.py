@@ -1,12 +1,12 @@
-"""A dialogue as one text: the prompt of what a human asked, what was asked of a prompt, an answer after it."""
+"""A dialogue as one text: turns -> prompt, the question in a prompt, an answer as a completion."""
 
 from __future__ import annotations
 
 
-def asked(*turns: str) -> str:
-    """The prompt of a dialogue in HH's form, human and assistant by turns, the human's last.
+def dialogue_prompt(*turns: str) -> str:
+    """The prompt of a dialogue in HH's form: human and assistant by turns, the human's last.
 
-    >>> asked("Hi", "Hello.", "Who?")
+    >>> dialogue_prompt("Hi", "Hello.", "Who?")
     "\\n\\nHuman: Hi\\n\\nAssistant: Hello.\\n\\nHuman: Who?\\n\\nAssistant:"
     """
     speakers = ("Human", "Assistant")
@@ -14,10 +14,10 @@ def asked(*turns: str) -> str:
 
 
 def instruction(prompt: str) -> str:
-    """What a human asked, of a prompt that is one question in HH's form; any other prompt as it is."""
+    """The human's words in a prompt that is one question in HH's form; any other prompt as it is."""
     first, end = "\n\nHuman: ", "\n\nAssistant:"
     text = prompt.removeprefix(first).removesuffix(end)
-    return text if asked(text) == prompt else prompt
+    return text if dialogue_prompt(text) == prompt else prompt
 
 
 def answer(text: str) -> str:
