@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import click
 
-from alignlib.cli import options
+from alignlib.cli import options, paths
 from alignlib.records import fields
 from alignlib.training import command
 
@@ -30,7 +30,7 @@ def main(model, files, recipe, loss):
     from alignlib.training.run_folder import Run
 
     summary = options.Summary()
-    run = Run(recipe, {"command": "al-sft", "model": model, "model_files": options.fingerprint(model), "loss": loss})
+    run = Run(recipe, {"command": "al-sft", "model": model, "model_files": paths.fingerprint(model), "loss": loss})
     if run.complete:
         return
     policy = load.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)

@@ -10,7 +10,7 @@ from functools import partial
 
 import click
 
-from alignlib.cli import options
+from alignlib.cli import options, paths
 from alignlib.records import fields
 from alignlib.training import command
 
@@ -49,7 +49,7 @@ def main(model, files, recipe, loss, **how):
     from alignlib.training.run_folder import Run
 
     summary = options.Summary()
-    asked = {"command": "al-train-exo", "model": model, "model_files": options.fingerprint(model), "loss": loss, **how}
+    asked = {"command": "al-train-exo", "model": model, "model_files": paths.fingerprint(model), "loss": loss, **how}
     run = Run(recipe, asked)
     if run.complete:
         return

@@ -218,7 +218,7 @@ def test_a_quantile_token_in_the_middle_of_a_sample_does_not_stay_there():
 
 def test_rows_that_a_wide_matrix_has_to_spare_are_used(tmp_path):
     """And the KL is over what the reference's tokenizer knows."""
-    import tiny
+    from helpers import tiny
 
     wide = tiny.save(tiny.causal("gpt2", vocab_size=tiny.VOCABULARY + 61), tmp_path / "wide")
     out, entries = train(rewarded(4, 5), "--mode", "quark", "--max-length", 200, model=wide)
@@ -228,8 +228,9 @@ def test_rows_that_a_wide_matrix_has_to_spare_are_used(tmp_path):
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "gpt2", "opt"])
 def test_the_lower_layers_stay_as_they_are(family, tmp_path):
     """Of four layers the topmost two train at .3, and what follows them; a head that is tied trains as the input."""
-    import tiny
     from safetensors.torch import load_file
+
+    from helpers import tiny
 
     layers = {"n_layer" if family == "gpt2" else "num_hidden_layers": 4}
     given = tiny.save(tiny.causal(family, **layers), tmp_path / "given")
@@ -279,7 +280,7 @@ def test_options_that_do_nothing_are_refused(args, said):
 
 
 def test_a_reference_with_other_words_is_refused(tmp_path):
-    import tiny
+    from helpers import tiny
 
     other = tiny.save(tiny.causal("llama"), tmp_path / "other")
     assert f"--ref {other}: its tokenizer is not that of the policy" in refused(rewarded(4, 5), "--ref", other)

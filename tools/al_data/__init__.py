@@ -13,7 +13,7 @@ import click
 
 from al_data import new_model, sets
 from al_data.write import sink_options, write
-from alignlib.cli import options
+from alignlib.cli import options, paths
 from alignlib.records.fields import check
 from alignlib.records.jsonl import DataError, read_all
 from alignlib.toy import world
@@ -94,7 +94,7 @@ def new_model_command(folder, files, size, vocab_size, context, seed) -> None:
         check(record, "prompt", "messages", "chosen", "rejected", "completions", "text")
         return list(new_model.texts(record))
 
-    options.must_exist(files)
+    paths.must_exist(files)
     corpus = []
     for line in read_all(files, prepare=texts):
         corpus += line.data

@@ -22,8 +22,8 @@ def command(*reads: str, may: tuple[str, ...] = ()) -> Callable:
         @functools.wraps(function)
         def body(files, output, **given):
             output = None if output == "-" else output
-            paths = tuple(file if isinstance(file, str) else file[1] for file in files)
-            options.keep_apart(paths, output, None)
+            names = tuple(file if isinstance(file, str) else file[1] for file in files)
+            paths.keep_apart(names, output)
             return function(files=files, output=output, **given)
 
         made = click.option("--json/--table", "as_json", default=None, show_default=False,

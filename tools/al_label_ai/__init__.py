@@ -85,9 +85,9 @@ def main(files, output, resume, on_error, rejects, shard, mode, together, ties, 
     summary = options.Summary()
     labels = load_labels("together" if together else mode, ties, judge_rm, folder, given)
     if folder:
-        judging = local_judge(folder, judge_rm, labels, given)
+        judging = load_local_judge(folder, judge_rm, labels, given)
     else:
-        judging = server_judge(judge, cache_file(files, output, rejects, dry_run, given), given)
+        judging = connect_server_judge(judge, cache_file(files, output, rejects, dry_run, given), given)
     others = partners(given["against"]) if given["against"] else None
 
     def prepare(record):
@@ -180,7 +180,7 @@ def load_labels(mode, ties, judge_rm, folder, given):
                           one_order=given["one_order"] or bool(judge_rm), sides=not judge_rm)
 
 
-def server_judge(model, cache, given):
+def connect_server_judge(model, cache, given):
     from al_label_ai import cache as judge_cache
     from al_label_ai import server_judge as judge
     from alignlib.server import client
@@ -201,7 +201,7 @@ def cache_file(files, output, rejects, dry_run, given):
     return None if dry_run and cache and not Path(cache).exists() else cache
 
 
-def local_judge(folder, judge_rm, labels, given):
+def load_local_judge(folder, judge_rm, labels, given):
     from al_label_ai import local_judge
 
     if judge_rm:

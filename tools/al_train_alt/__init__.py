@@ -11,7 +11,7 @@ import click
 
 from al_train_alt import pool
 from al_train_alt.objective import Conditional
-from alignlib.cli import options
+from alignlib.cli import options, paths
 from alignlib.records.jsonl import DataError, dumps, read_all
 from alignlib.training import command
 
@@ -80,8 +80,8 @@ def main(model, files, recipe, emit, old, train_layers, ref, **how):
     from alignlib.training import loop, zero
     from alignlib.training.run_folder import Run
 
-    asked = {"command": "al-train-alt", "model": model, "model_files": options.fingerprint(model), **how,
-             "ref": ref, "ref_files": options.fingerprint(ref or model), "train_layers": train_layers}
+    asked = {"command": "al-train-alt", "model": model, "model_files": paths.fingerprint(model), **how,
+             "ref": ref, "ref_files": paths.fingerprint(ref or model), "train_layers": train_layers}
     run = Run(recipe, asked)
     if run.complete:
         return
@@ -95,7 +95,7 @@ def main(model, files, recipe, emit, old, train_layers, ref, **how):
     if how["kl_coef"]:
         reference = load.load_policy(ref or model, recipe.device, recipe.dtype)
         must_share_words(policy, reference, ref or model, draw.names if new else ())
-        objective.refer(policy, reference, zero.asking(reference, recipe))
+        objective.refer(policy, reference, zero.engine_to_ask(reference, recipe))
     if train_layers < 1:
         layers.train_top(policy, train_layers, embeddings=bool(new))
     loop.start(policy, examples, recipe, run)

@@ -9,7 +9,7 @@ pipe  al-data hh | al-train-rm sft -o rm --eval test.jsonl > rm.log
 import click
 
 from al_train_rm.ranking import Classes, Ranking
-from alignlib.cli import options
+from alignlib.cli import options, paths
 from alignlib.training import command
 
 
@@ -52,7 +52,7 @@ def main(model, files, recipe, loss, rm_eos, pool, more, resample, **how):
     from alignlib.training.run_folder import Run
 
     summary = options.Summary()
-    asked = {"command": "al-train-rm", "model": model, "model_files": options.fingerprint(model), "loss": loss,
+    asked = {"command": "al-train-rm", "model": model, "model_files": paths.fingerprint(model), "loss": loss,
              "rm_eos": rm_eos, "pool": pool, "more": more, "resample": resample, **how}
     run = Run(recipe, asked)
     if run.complete:

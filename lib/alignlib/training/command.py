@@ -8,7 +8,8 @@ import click
 
 from alignlib import ranks
 from alignlib.cli.model_options import device_options, limit_options
-from alignlib.cli.options import Finite, Seed, must_exist, stack
+from alignlib.cli.options import Finite, Seed, stack
+from alignlib.cli.paths import must_exist
 from alignlib.training.recipe import Betas, Recipe
 
 # Training on several devices.

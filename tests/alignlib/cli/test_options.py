@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from alignlib.cli import exits, options
+from alignlib.cli import exits, options, paths
 from alignlib.records import fields
 from alignlib.records.jsonl import DataError
 from alignlib.records.stream import StateError
@@ -200,9 +200,9 @@ def test_closed_standard_streams_are_named():
 def test_a_fingerprint_sees_a_change_anywhere_in_the_weights(tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(bytes(1 << 20))
-    before = options.fingerprint(str(tmp_path))
+    before = paths.fingerprint(str(tmp_path))
     weights.write_bytes(bytes((1 << 20) - 1) + b"1")
-    assert options.fingerprint(str(tmp_path)) != before
+    assert paths.fingerprint(str(tmp_path)) != before
 
 
 def test_help_says_a_range_where_there_is_one(capfd):
