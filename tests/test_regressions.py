@@ -24,11 +24,10 @@ import math
 import pytest
 import torch
 
-import al_score
 from al_sft import Likelihood
 from al_sft import example as sft_example
 from al_train_rm.ranking import Ranking
-from alignlib.models import load
+from alignlib.models import load, scoring
 from alignlib.models.encoding import Encoder
 from alignlib.models.packs import plan
 from alignlib.models.policy import Policy, RewardModel
@@ -168,4 +167,4 @@ def test_14_no_record_is_left_out(tmp_path):
         gaps = [(reward.scores(reward.pack([example])) @ torch.tensor([1.0, -1.0])).item() for example in data]
     assert figures["accuracy"] == pytest.approx(sum(gap > 0 for gap in gaps) / 7)
     dealt = plan(data, range(7), 40)
-    assert sorted(i for one in dealt for i in one) == list(range(7)) and al_score.WINDOW > 7
+    assert sorted(i for one in dealt for i in one) == list(range(7)) and scoring.WINDOW > 7

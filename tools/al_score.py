@@ -13,8 +13,6 @@ import click
 from alignlib.cli import model_options, options
 from alignlib.records import fields
 
-WINDOW = 32  # records batched together
-
 
 @options.command(("prompt", "completions"), ("rewards", "rewards_temperature", "logps", "logps_temperature",
                                              "ref_logps", "ref_logps_temperature", "perplexities"),
@@ -127,39 +125,32 @@ class Oracle:
             yield {self.field: [self.ask(self.name, prompt, text) for text in completions]}
 
 
-class Packed:
-    """A model asked in packs, the prompt once for its completions."""
-
-    window = WINDOW
+class ModelScorer:
+    """A model asked in packs, the prompt once for its completions; `figures` are what it is asked for."""
 
     def __init__(self, model, limits, pack_tokens):
-        from alignlib.models import load
+        from alignlib.models import load, scoring
 
-        self.model, self.pack_tokens, self.tokens = model, pack_tokens, 0
+        self.model, self.window = model, scoring.WINDOW
+        self.packs = scoring.PackScorer(model, self.figures, pack_tokens)
         limits = {**limits, "keep": limits["keep_prompt"]}
         del limits["keep_prompt"]
         self.encoder = load.encoder(model, **limits)
         self.cut = self.encoder.cut
+
+    @property
+    def tokens(self):
+        return self.packs.tokens
 
     def prepare(self, record):
         return self.encoder.encode(record, record["completions"])
 
     def score(self, lines):
         """One {field: numbers} a line, in order."""
-        import torch
-
-        examples, found = [line.data[1] for line in lines], [{} for _ in lines]
-        for indices in self.model.plan(examples, range(len(examples)), self.pack_tokens):
-            batch = self.model.pack([examples[i] for i in indices])
-            self.tokens += batch.tokens
-            with torch.inference_mode():
-                for field, values in self.figures(batch).items():  # [E, K]
-                    for i, row in zip(indices, values.tolist(), strict=True):
-                        found[i][field] = row
-        return found
+        return self.packs.score([line.data[1] for line in lines])
 
 
-class Rewards(Packed):
+class Rewards(ModelScorer):
     """A reward model's score, divided by its temperature, or one class of a classifier."""
 
     def __init__(self, path, device, dtype, limits, pack_tokens, field, label, form, temperature):
@@ -189,7 +180,7 @@ class Rewards(Packed):
         return {self.field: values.view(batch.shape)}
 
 
-class LogProbabilities(Packed):
+class LogProbabilities(ModelScorer):
     """Sum log-probabilities and perplexities under a policy."""
 
     def __init__(self, path, device, dtype, limits, pack_tokens, field, temperature, perplexity):

@@ -4,28 +4,30 @@ Nothing is written and nothing parsed: of the options of a Form ("A", "B", "C"; 
 likely one after the question is the answer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
+from math import isfinite
 
 import click
-import torch
+from torch import Tensor
 
 from al_label_ai import answers as forms
 from al_label_ai.modes import Answer
 from al_label_ai.questions import Call
 from alignlib.models import load
 from alignlib.models.encoding import Example
-from alignlib.models.policy import Pack, Packed
+from alignlib.models.packs import Pack
+from alignlib.models.policy import Packed
+from alignlib.models.scoring import WINDOW, PackScorer
 from alignlib.records.jsonl import Line
 from alignlib.records.stream import Stream
-
-WINDOW = 32  # records batched together
 
 
 class Packs:
     """A model asked in packs, a window of records at a time."""
 
-    def __init__(self, model: Packed, pack_tokens: int):
-        self.model, self.pack_tokens, self.tokens = model, pack_tokens, 0
+    def __init__(self, model: Packed, figures: Callable[[Pack], Tensor], pack_tokens: int):
+        self.packs = PackScorer(model, lambda batch: {"figures": figures(batch)}, pack_tokens)
         # A question that is cut is another question.
         self.encoder = load.encoder(model, on_long="fail", max_length=min(model.context, 1 << 20))
 
@@ -35,34 +37,24 @@ class Packs:
 
     def answers(self, stream: Stream) -> Iterator[tuple[Line, list[Answer]]]:
         for lines in stream.windows(WINDOW):
-            calls = [(line, call, example) for line in lines for call, example in line.data[1]]
-            rows = self.rows([example for _, _, example in calls])
+            rows = iter(self.packs.score([example for line in lines for _, example in line.data[1]]))
             for line in lines:
-                mine = [(call, row) for (owner, call, _), row in zip(calls, rows, strict=True) if owner is line]
-                if not all(row.isfinite().all() for _, row in mine):
+                calls = [call for call, _ in line.data[1]]
+                figures = [row["figures"] for row in islice(rows, len(calls))]
+                if not all(isfinite(value) for row in figures for value in row):
                     raise FloatingPointError(f"{line.where}: the judge gives figures that are not finite")
-                yield line, [Answer(self.choose(call, row.tolist())) for call, row in mine]
-
-    def rows(self, examples: list[Example]) -> list[torch.Tensor]:
-        """What `figures` gives for each example, [K]."""
-        found: list[torch.Tensor] = [torch.empty(0)] * len(examples)
-        for indices in self.model.plan(examples, range(len(examples)), self.pack_tokens):
-            batch = self.model.pack([examples[i] for i in indices])
-            self.tokens += batch.tokens
-            with torch.inference_mode():
-                for i, row in zip(indices, self.figures(batch), strict=True):
-                    found[i] = row.cpu()
-        return found
+                yield line, [Answer(self.choose(call, row)) for call, row in zip(calls, figures, strict=True)]
 
     def counts(self) -> dict[str, int]:
-        return {"tokens": self.tokens}
+        return {"tokens": self.packs.tokens}
 
 
 class Local(Packs):
     """The policy at `path`; its chat template is used where it has one."""
 
     def __init__(self, path: str, device: str, dtype: str, pack_tokens: int):
-        super().__init__(load.load_policy(path, device, dtype), pack_tokens)
+        policy = load.load_policy(path, device, dtype)
+        super().__init__(policy, policy.logps, pack_tokens)
         self.chats = bool(self.encoder.tokenizer.chat_template)
 
     def example(self, call: Call) -> Example:
@@ -75,9 +67,6 @@ class Local(Packs):
         over = any(other != text and other.startswith(text) for text in options for other in options)
         return self.encoder.encode({**record, "finish_reasons": ["stop" if over else "length"] * len(options)}, options)
 
-    def figures(self, batch: Pack) -> torch.Tensor:
-        return self.model.logps(batch)
-
     def choose(self, call: Call, row: list[float]) -> dict:
         return call.form.read(call.form.options[row.index(max(row))])
 
@@ -86,16 +75,14 @@ class Reward(Packs):
     """The reward model at `path`, for pairs."""
 
     def __init__(self, path: str, device: str, dtype: str, pack_tokens: int):
-        super().__init__(load.load_reward(path, device, dtype), pack_tokens)
-        labels = self.model.core.config.id2label
+        model = load.load_reward(path, device, dtype)
+        super().__init__(model, model.scores, pack_tokens)
+        labels = model.core.config.id2label
         if len(labels) > 1:
             raise click.UsageError(f"{path}: a classifier of {', '.join(labels.values())}, no reward model")
 
     def example(self, call: Call) -> Example:
         return self.encoder.encode(call.record, list(call.texts))
-
-    def figures(self, batch: Pack) -> torch.Tensor:
-        return self.model.scores(batch)
 
     def choose(self, call: Call, row: list[float]) -> dict:
         first, second = row
