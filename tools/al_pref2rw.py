@@ -102,7 +102,7 @@ def preparer(to: str, ties: str) -> Callable[[dict], tuple[dict, dict]]:
 @click.option("--to", type=click.Choice(["rw", "chosen", "pref", "sft"]), default="rw",
               help="rw: chosen, rejected -> completions, rewards [1, 0]. chosen: chosen -> completions, to be scored. "
               "pref: completions, rewards -> the best as chosen, the worst as rejected. sft: the best as chosen.")
-@click.option("--ties", type=click.Choice(["fail", "skip"]), default="fail",
+@click.option("--ties", cls=options.Aside, aside="skip", type=click.Choice(["fail", "skip"]), default="fail",
               help="What --to pref does with a record whose rewards are all equal.")
 @options.filter_options
 def main(to: str, ties: str, **files_and_errors) -> None:

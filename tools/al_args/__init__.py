@@ -10,13 +10,11 @@ from contextlib import closing
 import click
 
 from al_args import settings
-from alignlib.cli import options
+from alignlib.cli import model_options, options
 from alignlib.records import fields
 
 OLD = {*fields.OF_COMPLETIONS, "condition"}  # goes with completions that a record had
 SETTINGS = tuple(settings.CHECKS)
-
-dtype = click.Choice(["auto", "fp32", "bf16", "fp16"])
 
 # What is looked for, and how; a grid's lines have the same names.
 search_options = options.stack(
@@ -46,7 +44,7 @@ search_options = options.stack(
 @options.filter_options
 @search_options
 @click.option("-n", "number", type=click.IntRange(min=1), default=1, help="Completions a prompt.")
-@click.option("-m", "--max-new-tokens", type=click.IntRange(min=1), default=128, help="A completion is cut there.")
+@model_options.max_new_tokens
 @click.option("--stop", multiple=True, help="A text that ends a completion and is left out of it; may be repeated.")
 @click.option("--score-end", type=click.Choice(["token", "text"]),
               help="How a candidate that ends the text is scored: as any token, or as the text that it ends.  "
@@ -54,19 +52,14 @@ search_options = options.stack(
 @click.option("--ids", is_flag=True, help="Also the completions' token ids.")
 @click.option("--time", "timed", is_flag=True, help="Also seconds: each completion's share of the clock.")
 @click.option("--seed", type=options.Seed(), default=0, help="Of the draws.")
-@click.option("--max-prompt", type=click.IntRange(min=1),
-              help="Tokens of a prompt.  [default: what the shorter context leaves]")
-@click.option("--keep-prompt", type=click.Choice(["end", "start"]), default="end",
-              help="Which end of a too long prompt stays.")
-@click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
-              help="What a too long prompt does; counted in the summary.")
+@model_options.prompt_options("what the shorter context leaves")
 @click.option("--window", type=click.IntRange(min=1), default=64, help="Records batched together.")
 @click.option("--batch-tokens", type=click.IntRange(min=1), default=16384,
               help="Tokens that a model holds at once; the --best-of texts of one completion stay together.")
 @click.option("--lm-device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU if there is one.")
 @click.option("--rm-device", default="auto", help="The same for the reward model.")
-@click.option("--lm-dtype", type=dtype, default="auto", help="As al-sample's --dtype.")
-@click.option("--rm-dtype", type=dtype, default="auto", help="The same for the reward model.")
+@click.option("--lm-dtype", type=model_options.DTYPE, default="auto", help="As al-sample's --dtype.")
+@click.option("--rm-dtype", type=model_options.DTYPE, default="auto", help="The same for the reward model.")
 def main(lm, rm, files, output, resume, on_error, rejects, shard, number, max_new_tokens, stop, ids, timed, seed, grid,
          **given):
     """Decode each prompt by the language model LM under the guidance of the reward model RM, of the same tokenizer.

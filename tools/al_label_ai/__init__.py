@@ -37,19 +37,23 @@ judge_options = options.stack(
     click.option("--max-tokens", type=click.IntRange(1, 10**9), default=1024, help="Of an answer, with its reasoning."),
     click.option("--parameters", metavar="JSON", default="{}",
                  help="More of the requests: {\"top_p\": 0.9}; null takes one out, temperature and max_tokens too."),
-    click.option("--concurrency", type=click.IntRange(min=1), default=16, help="Calls at a time."),
-    click.option("--timeout", type=options.Finite(0, min_open=True), default=300.0, help="Seconds a call."),
-    click.option("--retries", type=click.IntRange(min=0), default=5,
+    click.option("--concurrency", cls=options.Beside, type=click.IntRange(min=1), default=16, help="Calls at a time."),
+    click.option("--timeout", cls=options.Beside, type=options.Finite(0, min_open=True), default=300.0,
+                 help="Seconds a call."),
+    click.option("--retries", cls=options.Beside, type=click.IntRange(min=0), default=5,
                  help="Of a call that was refused in passing, dropped, late or answered with garbage."),
 )
 money_options = options.stack(
-    click.option("--cache", type=click.Path(dir_okay=False),
+    click.option("--cache", cls=options.Beside, type=click.Path(dir_okay=False),
                  help="A file of all answers, each paid for once.  [default: the output's, OUTPUT.cache]"),
-    click.option("--no-cache", is_flag=True, help="Keep no answers."),
+    click.option("--no-cache", cls=options.Beside, is_flag=True, help="Keep no answers."),
     click.option("--dry-run", is_flag=True, help="Make no call: print how many, their tokens, the price, the first."),
-    click.option("--price-in", type=options.Finite(min=0), default=0.0, help="Of a million tokens of questions."),
-    click.option("--price-out", type=options.Finite(min=0), default=0.0, help="Of a million tokens of answers."),
-    click.option("--budget", type=options.Finite(0, min_open=True), help="Stop before a run costs more than this."),
+    click.option("--price-in", cls=options.Beside, type=options.Finite(min=0), default=0.0,
+                 help="Of a million tokens of questions."),
+    click.option("--price-out", cls=options.Beside, type=options.Finite(min=0), default=0.0,
+                 help="Of a million tokens of answers."),
+    click.option("--budget", cls=options.Beside, type=options.Finite(0, min_open=True),
+                 help="Stop before a run costs more than this."),
 )
 
 
@@ -69,7 +73,7 @@ money_options = options.stack(
               help="pair: take the second completion from this file's record with the same prompt.")
 @click.option("--one-order", is_flag=True, help="pair: ask once, the sides drawn by --seed; else in both orders.")
 @click.option("--together", is_flag=True, help="rate: two in one answer, asked for as pair does, and their winner.")
-@click.option("--ties", type=click.Choice(["keep", "drop", "random"]), default="keep",
+@click.option("--ties", cls=options.Aside, aside="drop", type=click.Choice(["keep", "drop", "random"]), default="keep",
               help="pair: no winner leaves the record without chosen and rejected, leaves it out, or draws them.")
 @click.option("--seed", type=options.Seed(), default=0, help="Of --one-order and --ties random.")
 @judge_options

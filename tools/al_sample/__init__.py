@@ -41,9 +41,11 @@ backend_options = options.stack(
                  help="openai: the server.  [default: $OPENAI_BASE_URL, or OpenAI's]"),
     click.option("--api", type=click.Choice(["auto", "completions", "chat"]), default="auto",
                  help="openai: auto is chat for messages, completions for a prompt."),
-    click.option("--concurrency", type=click.IntRange(min=1), default=16, help="openai: calls at a time."),
-    click.option("--timeout", type=options.Finite(0, min_open=True), default=300.0, help="openai: seconds a call."),
-    click.option("--retries", type=click.IntRange(min=0), default=5,
+    click.option("--concurrency", cls=options.Beside, type=click.IntRange(min=1), default=16,
+                 help="openai: calls at a time."),
+    click.option("--timeout", cls=options.Beside, type=options.Finite(0, min_open=True), default=300.0,
+                 help="openai: seconds a call."),
+    click.option("--retries", cls=options.Beside, type=click.IntRange(min=0), default=5,
                  help="openai: of a call that was refused in passing, dropped, late or answered with garbage."),
 )
 
@@ -62,8 +64,7 @@ backend_options = options.stack(
 @click.option("--contrastive", type=options.Finite(0, 1), metavar="ALPHA",
               help="Contrastive search, which draws nothing: of --top-k candidates the one with the best (1 - ALPHA) * "
                    "probability - ALPHA * likeness to the text before it. Only hf.")
-@click.option("-m", "--max-new-tokens", type=click.IntRange(min=1), default=128,
-              help="A completion is cut there.")
+@model_options.max_new_tokens
 @click.option("--stop", multiple=True, help="A text that ends a completion and is left out of it; may be repeated.")
 @click.option("--condition", default=None, metavar="TEXT", help="To put before each prompt, for sampling only; of "
               "al-train-alt's models also best, tag:N (1 is the best), or exemplars: one a prompt, drawn.")
@@ -72,12 +73,7 @@ backend_options = options.stack(
 @click.option("--ids", is_flag=True, help="Also the completions' token ids. Not openai.")
 @click.option("--time", "timed", is_flag=True, help="Also seconds: each completion's share of its batch's. Only hf.")
 @click.option("--seed", type=options.Seed(), default=0, help="Of the draws.")
-@click.option("--max-prompt", type=click.IntRange(min=1),
-              help="Tokens of a prompt. Not openai.  [default: what the context leaves]")
-@click.option("--keep-prompt", type=click.Choice(["end", "start"]), default="end",
-              help="Which end of a too long prompt stays. Not openai.")
-@click.option("--on-long", type=click.Choice(["truncate", "skip", "fail"]), default="truncate",
-              help="What a too long prompt does; counted in the summary. Not openai.")
+@model_options.prompt_options("what the context leaves", note=" Not openai.")
 @model_options.device_options
 @backend_options
 def main(model, files, output, resume, on_error, rejects, shard, number, temperatures, greedy, stop, condition, logps,

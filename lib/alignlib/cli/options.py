@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
@@ -121,17 +122,36 @@ def stack(*decorators: Callable) -> Callable:
     return decorate
 
 
-files = click.argument("files", nargs=-1, type=click.Path(allow_dash=True))
+class Files(click.Argument):
+    """The input: a resumed run knows it by its bytes, whatever the names."""
 
-output_option = click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write here, not to stdout.")
+
+class Beside(click.Option):
+    """An option that changes nothing in a record: a run may be resumed with another value."""
+
+
+class Aside(click.Option):
+    """An option that may leave records out: with the value `aside` it puts them where --rejects says."""
+
+    def __init__(self, *names: Any, aside: str, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.aside = aside
+
+
+files = click.argument("files", cls=Files, nargs=-1, type=click.Path(allow_dash=True))
+
+output_option = click.option("-o", "--output", cls=Beside, type=click.Path(dir_okay=False),
+                             help="Write here, not to stdout.")
 
 # For commands that read and write records; the body passes them on to `open_stream`.
 filter_options = stack(
     files,
     output_option,
-    click.option("--resume", is_flag=True, help="Go on with a killed run that wrote to the same -o FILE."),
-    click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", help="What a bad line does."),
-    click.option("--rejects", type=click.Path(dir_okay=False), help="Where --on-error skip puts bad lines."),
+    click.option("--resume", cls=Beside, is_flag=True, help="Go on with a killed run that wrote to the same -o FILE."),
+    click.option("--on-error", cls=Aside, aside="skip", type=click.Choice(["fail", "skip"]), default="fail",
+                 help="What a bad line does."),
+    click.option("--rejects", cls=Beside, type=click.Path(dir_okay=False),
+                 help="Where --on-error skip puts bad lines."),
     click.option("--shard", type=Shard(),
                  help="Take the I-th of N blocks of the FILES; the outputs, one after the other, are the whole."),
 )
@@ -146,8 +166,7 @@ def open_stream(
     output = None if output == "-" else output
     if resume and not output:
         raise click.UsageError("--resume needs -o FILE")
-    asked = click.get_current_context().params
-    if rejects and not {"skip", "drop"} & {on_error, asked.get("on_long"), asked.get("ties")}:
+    if rejects and not puts_aside():
         raise click.UsageError("--rejects needs --on-error skip")
     must_exist(files)
     keep_apart(files, output, rejects)
@@ -160,11 +179,17 @@ def open_stream(
     return stream
 
 
+def puts_aside() -> bool:
+    """Whether any option has the value that puts records aside."""
+    context = click.get_current_context()
+    return any(context.params[parameter.name] == parameter.aside
+               for parameter in context.command.params if isinstance(parameter, Aside) and parameter.name)
+
+
 def run_key(model: str | tuple[str, ...] | None) -> str:
     """A hash of the command's options, but for those that change nothing in a record, and of its models."""
     context = click.get_current_context()
-    beside = ("files", "output", "resume", "rejects", "concurrency", "timeout", "retries", "cache", "no_cache",
-              "price_in", "price_out", "budget")
+    beside = {parameter.name for parameter in context.command.params if isinstance(parameter, Files | Beside)}
     options = {name: value for name, value in context.params.items() if name not in beside}
     files = tuple(map(fingerprint, model)) if isinstance(model, tuple) else fingerprint(model) if model else None
     text = repr((context.command.name, __version__, sorted(options.items()), files))

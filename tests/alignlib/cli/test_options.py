@@ -81,6 +81,7 @@ def key_of(*args: str) -> str:
 
     @options.command(reads=("prompt",), name="al-test")
     @options.click.option("--heat", default=1.0)
+    @options.click.option("--at-once", cls=options.Beside, default=1)
     @options.click.option("--model")
     @options.filter_options
     def main(heat, model, **rest):
@@ -95,6 +96,51 @@ def key_of(*args: str) -> str:
 def test_a_runs_key_holds_its_options_and_not_its_files():
     assert key_of() == key_of("a.jsonl", "-o", "out", "--resume", "--rejects", "bad") == key_of("--heat", "1")
     assert len({key_of(), key_of("--heat", "2"), key_of("--on-error", "skip")}) == 3
+
+
+def test_a_runs_key_holds_no_option_that_changes_nothing_in_a_record():
+    assert key_of("--at-once", "2") == key_of()
+
+
+@pytest.mark.parametrize("args", [["--on-error", "skip"], ["--equals", "drop"], ["--equals=drop", "--on-error=skip"]])
+def test_rejects_goes_with_an_option_that_puts_records_aside(args, capfd, tmp_path):
+    """Whichever it is: the option itself says that it does, and with what value."""
+    @options.command(reads=("prompt",), name="al-test")
+    @options.click.option("--equals", cls=options.Aside, aside="drop", default="keep")
+    @options.click.option("--bare", default="drop")
+    @options.filter_options
+    def main(equals, bare, **filters):
+        with options.open_stream(**filters):
+            pass
+
+    data, rejects = tmp_path / "a.jsonl", tmp_path / "rejects.jsonl"
+    data.write_text("")
+    common = [str(data), "--rejects", str(rejects)]
+    assert outcome(capfd, lambda: main.main(common, "al-test")) == (2, "al-test: --rejects needs --on-error skip\n")
+    assert outcome(capfd, lambda: main.main([*common, *args], "al-test")) == (0, "")
+
+
+def test_a_resumed_run_may_change_what_changes_no_record_and_nothing_else(capfd, tmp_path):
+    data, output = tmp_path / "a.jsonl", tmp_path / "out.jsonl"
+    data.write_text('{"id": "1"}\n{"id": "2"}\n')
+
+    @options.command(reads=("id",), name="al-test")
+    @options.click.option("--heat", default=1.0)
+    @options.click.option("--at-once", cls=options.Beside, default=1)
+    @options.filter_options
+    def main(heat, at_once, **filters):
+        with options.open_stream(**filters) as stream:
+            for (line,) in stream.windows(1):
+                if at_once == 1 and line.index:
+                    raise RuntimeError("killed")
+                stream.write(line, line.record)
+
+    args = [str(data), "-o", str(output)]
+    assert outcome(capfd, lambda: main.main(args, "al-test")) == (1, "al-test: RuntimeError: killed\n")
+    code, message = outcome(capfd, lambda: main.main([*args, "--resume", "--at-once=2", "--heat=2"], "al-test"))
+    assert code == 2 and "made with other options" in message
+    assert outcome(capfd, lambda: main.main([*args, "--resume", "--at-once=2"], "al-test")) == (0, "")
+    assert output.read_bytes() == data.read_bytes().replace(b": ", b":")
 
 
 def test_a_runs_key_changes_with_the_model(tmp_path):
