@@ -46,7 +46,7 @@ def policy_of(folder):
 def test_1_a_prompt_that_fills_the_context_leaves_a_loss(tmp_path):
     """Through the model's own encoder: completions stay, the loss is a number above 0, and the cut is counted."""
     policy = policy_of(tmp_path / "policy")
-    encoder = load.encoder(policy)
+    encoder = load.encoder_for(policy)
     made = sft_example(encoder, {"prompt": LONG, "chosen": " Yes"})
     assert made.length == tiny.CONTEXT and encoder.cut == {"prompts_cut": 1, "completions_cut": 0}
     loss, _ = Likelihood("token")(policy, policy.pack([made]))
@@ -61,7 +61,7 @@ def test_2_end_of_sequence_is_learnt_where_it_is_the_padding():
     """Its probability rises in training with pad = eos, rows of unequal length, in plain and in shared rows."""
     words = tiny.tokenizer(pad=tiny.EOS)
     policy = Policy(tiny.causal("llama"), words)
-    encoder = load.encoder(policy)
+    encoder = load.encoder_for(policy)
     batch = policy.pack([sft_example(encoder, {"prompt": "Q", "chosen": text}) for text in (" a", " longer one")])
     assert batch.targets.tolist().count(words.eos_token_id) == 2
     ends = batch.targets == words.eos_token_id
@@ -126,8 +126,8 @@ def test_12_a_score_is_read_at_the_last_token_whatever_the_batch():
     """pad = eos; alone or beside longer ones, through al-score's own packs: the same score, and of the right token."""
     words = tiny.tokenizer(pad=tiny.EOS)
     reward = RewardModel(tiny.classifier("gpt2"), words)
-    load.without_dropout(reward.core)
-    encoder = load.encoder(reward)
+    load.remove_dropout(reward.core)
+    encoder = load.encoder_for(reward)
     record = {"prompt": "Q: the", "finish_reasons": ["stop", "stop", "length"]}
     texts = [" a", " a much longer answer, which pads the others", ""]
     assert encoder.encode(record, texts).completions[2] == []  # and no end-of-sequence anywhere

@@ -70,12 +70,12 @@ def main(model, files, output, resume, on_error, rejects, shard, logps, perplexi
     else:
         temperature = temperature_of(model) if calibrated else 1
         scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form, temperature)
-    from alignlib.decoding.draws import ended
+    from alignlib.decoding.draws import cut_at_stops
 
     def prepare(record):
         """The record, its completions cut where they stop, and what the scorer makes of it."""
         fields.require_completions(record)
-        record = ended(record, stop) if stop else record
+        record = cut_at_stops(record, stop) if stop else record
         return record, scorer.prepare(record)
 
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
@@ -135,7 +135,7 @@ class ModelScorer:
         self.packs = scoring.PackScorer(model, self.figures, pack_tokens)
         limits = {**limits, "keep": limits["keep_prompt"]}
         del limits["keep_prompt"]
-        self.encoder = load.encoder(model, **limits)
+        self.encoder = load.encoder_for(model, **limits)
         self.cut = self.encoder.cut
 
     @property

@@ -34,7 +34,7 @@ def main(model, files, recipe, loss):
     if run.complete:
         return
     policy = load.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
-    encoder = load.encoder(policy, **recipe.limits)
+    encoder = load.encoder_for(policy, **recipe.limits)
     examples, held_out = loop.read(files, lambda record: example(encoder, record), run)
     loop.fit(policy, examples, Likelihood(loss), recipe, run, held_out=held_out)
     summary.count(records=len(examples), skipped=run.skipped, **encoder.cut, tokens=run.tokens)

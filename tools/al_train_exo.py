@@ -60,7 +60,7 @@ def main(model, files, recipe, loss, **how):
         reference = load.load_policy(ref, recipe.device, recipe.dtype, train=True)
     if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise click.UsageError(f"--ref {ref}: its tokenizer is not that of {model}")
-    encoder = load.encoder(policy, **recipe.limits)
+    encoder = load.encoder_for(policy, **recipe.limits)
     objective = Contrast(loss, **how)
     examples, held_out = loop.read(files, lambda record: objective.example(encoder, record), run)
     if ref == "self":

@@ -274,7 +274,7 @@ def original(fixtures):
 
     def make(new: int) -> Pair:
         """It goes on after an end, which to its reward model is a token like any other."""
-        made = Pair(policy, reward, load.encoder(policy), Sampling(new), batch_tokens=4096, ends_are_tokens=True,
+        made = Pair(policy, reward, load.encoder_for(policy), Sampling(new), batch_tokens=4096, ends_are_tokens=True,
                     reads_eos=False)
         made.ends = set()
 
@@ -364,7 +364,7 @@ def test_whatever_is_read_kept_forgotten_and_copied(family, kind):
                 texts[2] = texts[slots[0]]
             if chance.random() < 0.3 and texts[1]:  # another text that begins alike
                 texts[1] = [*texts[1][:chance.randint(0, len(texts[1]))], *tokens(1, 3)]
-                made.ask([(1, made.missing(1, texts[1]), [])])
+                made.ask([(1, made.rewind(1, texts[1]), [])])
             assert made.read == texts
 
 
@@ -386,7 +386,7 @@ def test_a_model_that_cannot_branch_is_given_copies(capsys, many_ends):
 
 def test_a_model_that_gives_other_numbers_is_given_copies(capsys, monkeypatch):
     """Positions off by one, say."""
-    made, part = Policy(tiny.causal("gpt2"), tiny.tokenizer()), tree.part
+    made, part = Policy(tiny.causal("gpt2"), tiny.tokenizer()), tree.build_part
 
     def wrong(*args):
         found = part(*args)
@@ -394,7 +394,7 @@ def test_a_model_that_gives_other_numbers_is_given_copies(capsys, monkeypatch):
         return found
 
     monkeypatch.setattr(tree, "part", wrong)
-    assert tree.kind_of(made) is tree.Copies
+    assert tree.texts_type(made) is tree.Copies
     assert "candidates on a shared cache differ by" in capsys.readouterr().err
     assert made.core.config._attn_implementation != tree.NAME
 
@@ -409,7 +409,7 @@ def test_an_attention_that_is_more_than_attention_gives_copies(config, said, cap
                         "num_attention_heads": 4}.items():
         setattr(config, name, value)
     made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    assert tree.kind_of(Policy(made, tiny.tokenizer())) is tree.Copies
+    assert tree.texts_type(Policy(made, tiny.tokenizer())) is tree.Copies
     assert f"candidates on a shared cache fail ({said})" in capsys.readouterr().err
 
 
@@ -418,7 +418,7 @@ def test_a_model_that_cannot_be_copied_either_is_refused():
     mamba = transformers.MambaForCausalLM(transformers.MambaConfig(
         vocab_size=tiny.VOCABULARY, hidden_size=32, num_hidden_layers=2)).eval()
     with pytest.raises(click.UsageError, match="a MambaForCausalLM cannot be asked about a text that goes on: copies"):
-        tree.kind_of(Policy(mamba, tiny.tokenizer()))
+        tree.texts_type(Policy(mamba, tiny.tokenizer()))
 
 
 # -- numbers that are none --------------------------------------------------------------------------------------

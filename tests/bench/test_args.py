@@ -55,7 +55,7 @@ def load(folder: Path, laid: bool) -> Pair:
         model.core.config.max_position_embeddings = 1024
         if laid:
             lay_out(model.core)
-    made = Pair(policy, reward, models.encoder(policy), Sampling(NEW), batch_tokens=1 << 20, ends_are_tokens=True,
+    made = Pair(policy, reward, models.encoder_for(policy), Sampling(NEW), batch_tokens=1 << 20, ends_are_tokens=True,
                 reads_eos=False)
     made.finished = endless
     return made
@@ -71,7 +71,7 @@ def endless(draw: sampler.Draw, token: int) -> bool:
 def plain(pair: Pair, prompts: list[list[int]]) -> list[list[int]]:
     """(a) The language model alone, all prompts at once."""
     draws = [sampler.Draw(i, 0, prompt, 0.0) for i, prompt in enumerate(prompts)]
-    sampler.generate(pair.policy, models.encoder(pair.policy), draws, Sampling(NEW))
+    sampler.generate(pair.policy, models.encoder_for(pair.policy), draws, Sampling(NEW))
     return [draw.ids for draw in draws]
 
 

@@ -28,7 +28,7 @@ LLAMA = {"vocab_size": 32000, "hidden_size": 2048, "num_hidden_layers": 22, "int
 PASS = 8192  # tokens of a pass, --pack-tokens of the trainers
 STEP = 4 * PASS  # tokens of the data in a step
 WARM, ROUNDS = 3, 8
-WAYS = {"flat": (True, True), "dense": (True, False), "padded": (False, False)}  # Packed.shared and .flat
+WAYS = {"flat": (True, True), "dense": (True, False), "padded": (False, False)}  # Model.shared and .flat
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # floating-point operations a second in bf16, without sparsity
 PADDED_AIM, TRL_AIM, MFU_AIM, SLACK = 3.0, 1.35, 0.40, 0.9  # the first at K = 8, the second at K = 2
 

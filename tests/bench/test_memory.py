@@ -17,7 +17,7 @@ from pathlib import Path
 import torch, transformers
 from al_train_exo import Contrast
 from alignlib import losses
-from alignlib.packed import Policy
+from alignlib.models.policy import Policy
 from alignlib.tokens import Example
 
 vocabulary, way = int(sys.argv[1]), sys.argv[2]

@@ -28,7 +28,7 @@ def test_weighing_domains_costs_little(hidden, layers, millions, tmp_path):
         intermediate_size=hidden * 21 // 8, max_position_embeddings=512, pad_token_id=1)
     torch.manual_seed(0)
     core = transformers.LlamaForSequenceClassification(config)
-    load.without_dropout(core)
+    load.remove_dropout(core)
     reward = load.RewardModel(core, tiny.tokenizer(), train=True)
     domain = [i % DOMAINS for i in range(4 * BATCH)]
     examples = [tiny.example(PROMPT, COMPLETION, COMPLETION, seed=i, rewards=[1.0, 0.0], domain=[number] * 2)

@@ -34,7 +34,7 @@ def prompts(count: int, length: int) -> list[list[int]]:
 
 def ours(policy: load.Policy, rows: list[tuple[int, int, list[int]]]) -> Callable[[], int]:
     """`rows` are (record, number, prompt): the prompt of a record is computed once."""
-    encoder = load.encoder(policy)
+    encoder = load.encoder_for(policy)
     return lambda: sampler.generate(policy, encoder, [sampler.Draw(*row, temperature=1.0) for row in rows],
                                    sampler.Sampling(NEW))
 

@@ -33,7 +33,7 @@ def start(made, family):
         model = tiny.causal(family)
     else:
         model = AutoModelForCausalLM.from_pretrained(made.start("given"), attn_implementation="sdpa")
-    load.without_dropout(model)
+    load.remove_dropout(model)
     return model
 
 

@@ -77,7 +77,8 @@ def main(lm, rm, files, output, resume, on_error, rejects, shard, number, max_ne
     from al_args.decoder import Guide
     from alignlib.decoding.draws import Sampling
 
-    guide = Guide(lm, rm, Sampling(max_new_tokens, stop=stop, seed=seed, plan=(1.0,) * number), searches, **given)
+    how = Sampling(max_new_tokens, stop=stop, seed=seed, temperatures=(1.0,) * number)
+    guide = Guide(lm, rm, how, searches, **given)
 
     def finish(line, setting, draws):
         record = {name: value for name, value in line.record.items() if name not in OLD}

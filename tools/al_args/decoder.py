@@ -9,9 +9,9 @@ from al_args import best_segments, token_by_token
 from al_args.fast_linear import lay_out
 from al_args.settings import Search
 from al_args.token_by_token import Guided, Pair
-from alignlib.decoding.draws import Sampling, limits, prompt_ids
+from alignlib.decoding.draws import Sampling, encoder_limits, prompt_ids
 from alignlib.models import load
-from alignlib.models.policy import Packed
+from alignlib.models.policy import Model
 from alignlib.records.jsonl import Line
 from alignlib.records.stream import Stream
 
@@ -26,13 +26,13 @@ class Guide:
                  lm_dtype: str, rm_dtype: str, score_end: str | None, window: int, batch_tokens: int, **prompts):
         self.how, self.searches, self.window = how, searches, window
         for option, device in (("--lm-device", lm_device), ("--rm-device", rm_device)):
-            load.device_of(device, option)
+            load.device_for(device, option)
         policy, reward = load.load_policy(lm, lm_device, lm_dtype), load.load_reward(rm, rm_device, rm_dtype)
         fit_together(policy, lm, reward, rm)
         # Of both, so that neither sees more of a prompt than the other.
-        room = limits(min(policy.context, reward.context), how, **prompts)
-        self.encoder = load.encoder(policy, **room)
-        self.asker = load.encoder(reward, **room)
+        room = encoder_limits(min(policy.context, reward.context), how, **prompts)
+        self.encoder = load.encoder_for(policy, **room)
+        self.asker = load.encoder_for(reward, **room)
         said = getattr(reward.core.config, "reads_eos", None)  # al-train-rm says it, others' reward models say nothing
         self.pair = Pair(policy, reward, self.encoder, how, batch_tokens=batch_tokens, reads_eos=bool(said),
                          ends_are_tokens=score_end == "token" if score_end else said is not False)
@@ -72,14 +72,14 @@ class Guide:
         def draw(number: int) -> Guided:
             return Guided(line.index, number, read, search.temperature, where=line.where, asked=asked)
 
-        number = len(self.how.plan)
+        number = len(self.how.temperatures)
         return [draw(0)] * number if search.method == "greedy" else [draw(i) for i in range(number)]
 
     def counts(self) -> dict[str, int]:
         return {"tokens": self.pair.tokens, "reward_calls": self.pair.asked, "prompts_cut": self.cut}
 
 
-def fit_together(policy: Packed, lm: str, reward: Packed, rm: str) -> None:
+def fit_together(policy: Model, lm: str, reward: Model, rm: str) -> None:
     """Raises UsageError for a reward model that cannot guide the policy, and for numbers that are none."""
     labels = reward.core.config.num_labels
     if labels != 1:

@@ -58,7 +58,7 @@ class Pair:
         self.closing = [policy.tokenizer.eos_token_id] if reads_eos else []
         # Either model may have been made for more tokens than the tokenizer has.
         self.vocabulary = min(policy.core.config.vocab_size, reward.core.config.vocab_size)
-        self.kinds = tree.kind_of(policy), tree.kind_of(reward)
+        self.kinds = tree.texts_type(policy), tree.texts_type(reward)
         self.finished: Callable[[Draw, int], bool] = finisher(policy, encoder, how)
         self.tokens = self.asked = 0  # drawn; rows in which the reward model was asked for candidates
 
@@ -76,14 +76,14 @@ class Pair:
         self.lm.begin({slot: row.draw.prompt for slot, row in rows.items()})
         self.rm.begin({slot: row.text for slot, row in rows.items()})
         for slot, row in rows.items():
-            self.rm.missing(slot, row.text)  # what the slot's last row has read is forgotten
+            self.rm.rewind(slot, row.text)  # what the slot's last row has read is forgotten
 
     def row(self, draw: Guided) -> Row:
         return Row(draw, uniforms(self.how.seed, draw.record, draw.number, self.how.max_new_tokens), list(draw.asked))
 
     def logits(self, rows: dict[int, Row]) -> Tensor:
         """Of each row's next token: [R, vocabulary], float32."""
-        asked = [(slot, self.lm.missing(slot, row.draw.prompt + row.draw.ids), []) for slot, row in rows.items()]
+        asked = [(slot, self.lm.rewind(slot, row.draw.prompt + row.draw.ids), []) for slot, row in rows.items()]
         ends = torch.tensor([len(text) for _, text, _ in asked], device=self.lm.device).cumsum(0) - 1
         return self.policy.logits(self.lm.ask(asked)[ends])[:, :self.vocabulary].float()
 
@@ -102,13 +102,13 @@ class Pair:
 
     def settle(self, rows: dict[int, Row]) -> None:
         """Give the rows' draws their rewards: of what they have become, if they are done."""
-        late: list[tree.Asked] = []
+        late: list[tree.Reading] = []
         for slot, row in rows.items():
             text = self.final(row.draw) if row.draw.reason else row.draw.asked + row.draw.ids
             if text == row.text == self.rm.read[slot] and not math.isnan(row.reward):
                 row.draw.reward = row.reward
             else:
-                late.append((slot, self.rm.missing(slot, text), []))
+                late.append((slot, self.rm.rewind(slot, text), []))
         if late:
             ends = torch.tensor([len(text) for _, text, _ in late], device=self.rm.device).cumsum(0) - 1
             scores = self.scores(self.rm.ask(late)[ends], [rows[slot] for slot, _, _ in late])

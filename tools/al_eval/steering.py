@@ -14,7 +14,7 @@ import click
 from al_eval import results
 from al_eval.results import bootstrap_options, label_option, plot_option, record_files, result_files
 from alignlib.cli import options
-from alignlib.decoding.conditions import of_model
+from alignlib.decoding.conditions import read_conditions
 from alignlib.records import fields, jsonl
 
 MANY = 25  # completions a prompt, of which RealToxicityPrompts takes the worst
@@ -45,7 +45,7 @@ def conditions(files, model, histograms, title, plot, resamples, seed, labels, o
     """
     from alignlib.stats.metrics import mean_interval, spearman
 
-    tags = of_model(model, "--order")["tags"] if model else []
+    tags = read_conditions(model, "--order")["tags"] if model else []
     summary, found, numbers = options.Summary(), {}, {}
     summary.count(records=0)
     for name, path in files:

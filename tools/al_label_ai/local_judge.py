@@ -17,7 +17,7 @@ from al_label_ai.questions import Call
 from alignlib.models import load
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack
-from alignlib.models.policy import Packed
+from alignlib.models.policy import Model
 from alignlib.models.scoring import WINDOW, PackScorer
 from alignlib.records.jsonl import Line
 from alignlib.records.stream import Stream
@@ -26,10 +26,10 @@ from alignlib.records.stream import Stream
 class Packs:
     """A model asked in packs, a window of records at a time."""
 
-    def __init__(self, model: Packed, figures: Callable[[Pack], Tensor], pack_tokens: int):
+    def __init__(self, model: Model, figures: Callable[[Pack], Tensor], pack_tokens: int):
         self.packs = PackScorer(model, lambda batch: {"figures": figures(batch)}, pack_tokens)
         # A question that is cut is another question.
-        self.encoder = load.encoder(model, on_long="fail", max_length=min(model.context, 1 << 20))
+        self.encoder = load.encoder_for(model, on_long="fail", max_length=min(model.context, 1 << 20))
 
     def prepare(self, calls: list[Call]) -> list[tuple[Call, Example]]:
         """Raises ValueError for a call that is longer than the model's context."""

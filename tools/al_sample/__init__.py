@@ -91,7 +91,7 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
         must_be_contrastive(number, greedy, logps, given["top_k"])
     summary = options.Summary()
     plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
-    chosen = None if condition is None else conditions.asked(condition, model, given["seed"])
+    chosen = None if condition is None else conditions.condition_for(condition, model, given["seed"])
     given |= {"condition": chosen, "logps": logps, "window": window or WINDOWS[backend]}
     sampler = load(backend, model, plan, stop, given)
 
@@ -106,10 +106,10 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
         if timed:
             record["seconds"] = [draw.seconds for draw in draws]
         if chosen:
-            record["condition"] = chosen.of(record)
+            record["condition"] = chosen.text_for(record)
         if logps:
             record["logps"] = sampler.logps(record, draws)
-            record |= {"logps_temperature": sampler.how.scale} if sampler.how.scale != 1 else {}
+            record |= {"logps_temperature": sampler.how.logps_temperature} if sampler.how.logps_temperature != 1 else {}
         return record
 
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=sampler.prepare,

@@ -8,7 +8,7 @@ import torch
 from al_sample import contrastive
 from alignlib.decoding import sampler
 from alignlib.decoding.conditions import Condition
-from alignlib.decoding.draws import Draw, Sampling, limits, prompt_ids
+from alignlib.decoding.draws import Draw, Sampling, encoder_limits, prompt_ids
 from alignlib.models import load
 from alignlib.models.policy import Policy
 from alignlib.records.jsonl import Line
@@ -22,10 +22,10 @@ class Sampler:
                  batch_tokens: int, device: str, dtype: str, **prompts):
         self.how, self.condition, self.window, self.batch_tokens = how, condition, window, batch_tokens
         self.policy: Policy = load.load_policy(model, device, dtype)
-        room = limits(self.policy.context, how, **prompts)
-        self.encoder = load.encoder(self.policy, **room)
+        room = encoder_limits(self.policy.context, how, **prompts)
+        self.encoder = load.encoder_for(self.policy, **room)
         # Log-probabilities are of the bare prompt, which is cut as the one sampled from was, and counted there.
-        self.bare = load.encoder(self.policy, **{**room, "on_long": "truncate"}) if logps else None
+        self.bare = load.encoder_for(self.policy, **{**room, "on_long": "truncate"}) if logps else None
         self.search = None if how.contrastive is None else contrastive.Contrastive(self.policy, self.encoder, how)
         self.tokens = 0
 
@@ -35,7 +35,7 @@ class Sampler:
     def draws(self, stream: Stream) -> Iterator[tuple[Line, list[Draw]]]:
         for lines in stream.windows(self.window):
             rows = {line.index: [Draw(line.index, i, line.data, t, where=line.where)
-                                 for i, t in enumerate(self.how.plan)] for line in lines}
+                                 for i, t in enumerate(self.how.temperatures)] for line in lines}
             waiting = list(lines)
             every = [draw for row in rows.values() for draw in row]
             new = self.how.max_new_tokens + (self.search.topk if self.search else 0)
@@ -57,7 +57,7 @@ class Sampler:
         """As al-score computes them."""
         example = self.bare.encode(record, record["completions"])
         with torch.inference_mode():
-            return self.policy.logps(self.policy.pack([example]), self.how.scale)[0].tolist()
+            return self.policy.logps(self.policy.pack([example]), self.how.logps_temperature)[0].tolist()
 
     def counts(self) -> dict[str, int]:
         return {"tokens": self.tokens, **self.encoder.cut}

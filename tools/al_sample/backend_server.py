@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from alignlib.decoding.conditions import Condition
-from alignlib.decoding.draws import Draw, Sampling, seed_of, stop_place
+from alignlib.decoding.draws import Draw, Sampling, seed_for, stop_place
 from alignlib.records import fields
 from alignlib.records.jsonl import Line
 from alignlib.records.stream import Stream
@@ -23,7 +23,7 @@ class Sampler:
                  window: int):
         self.model, self.how, self.server, self.condition, self.api = model, how, server, condition, api
         self.window = window
-        self.most = max(how.plan.count(temperature) for temperature in how.plan)  # completions a call
+        self.most = max(how.temperatures.count(temperature) for temperature in how.temperatures)  # completions a call
         self.used = {"prompt_tokens": 0, "tokens": 0}
 
     def prepare(self, record: dict) -> tuple[str, dict]:
@@ -31,7 +31,7 @@ class Sampler:
         fields.require(record, "prompt")
         if "messages" in record and self.api == "completions":
             raise ValueError("messages: --api completions takes a prompt")
-        condition = self.condition.of(record) if self.condition else ""
+        condition = self.condition.text_for(record) if self.condition else ""
         if "messages" in record and condition:
             raise ValueError("messages: a condition goes before a plain prompt only")
         if "messages" in record:
@@ -58,7 +58,7 @@ class Sampler:
     async def sample(self, line: Line) -> list[Draw]:
         """All the completions of a record; those of one temperature together."""
         groups: dict[float, list[Draw]] = {}
-        draws = [Draw(line.index, i, [], t, where=line.where) for i, t in enumerate(self.how.plan)]
+        draws = [Draw(line.index, i, [], t, where=line.where) for i, t in enumerate(self.how.temperatures)]
         for draw in draws:
             groups.setdefault(draw.temperature, []).append(draw)
         await asyncio.gather(*(self.fill(*line.data, group) for group in groups.values()))
@@ -80,7 +80,7 @@ class Sampler:
             draws = draws[len(choices):]
 
     def request(self, about: dict, first: Draw, count: int) -> dict:
-        seed = seed_of(self.how.seed, first.record, first.number, SEED_BITS)
+        seed = seed_for(self.how.seed, first.record, first.number, SEED_BITS)
         request = {"model": self.model, **about, "max_tokens": self.how.max_new_tokens, "seed": seed,
                    "temperature": first.temperature}
         # What is the default goes unsaid: some servers refuse whatever they do not know.

@@ -21,9 +21,9 @@ import click
 
 from alignlib.cli.exits import Terminated
 from alignlib.decoding.conditions import Condition
-from alignlib.decoding.draws import Draw, Sampling, cut, limits, prompt_ids, seed_of
+from alignlib.decoding.draws import Draw, Sampling, encoder_limits, finish_text, prompt_ids, seed_for
 from alignlib.models import load
-from alignlib.models.policy import context_of
+from alignlib.models.policy import context_length
 from alignlib.records.jsonl import Line
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
@@ -44,18 +44,18 @@ class Sampler:
             raise click.UsageError("--backend vllm needs vLLM: pip install 'align-tools[vllm]'")
         if load.adapter_base(model):
             raise click.UsageError(f"{model}: an adapter; --backend vllm needs a whole model")
-        config, tokenizer = load.config_of(model), load.load_tokenizer(model)
+        config, tokenizer = load.load_config(model), load.load_tokenizer(model)
         if load.is_classifier(model):
             raise click.UsageError(f"{model}: a reward model (sequence classifier); a policy is needed here")
-        context = min(context_of(config), max_model_len or sys.maxsize)
-        self.encoder = load.encoder_of(config, tokenizer, **limits(context, how, **prompts))
+        context = min(context_length(config), max_model_len or sys.maxsize)
+        self.encoder = load.build_encoder(config, tokenizer, **encoder_limits(context, how, **prompts))
         self.how, self.condition, self.with_logps, self.window = how, condition, logps, window
         self.tokens = 0
         chosen = {"max_model_len": max_model_len, "gpu_memory_utilization": gpu_memory}
         self.engine = start(
             model=model, dtype=DTYPES[dtype], tensor_parallel_size=tensor_parallel, data_parallel_size=data_parallel,
-            logprobs_mode="raw_logprobs" if how.scale == 1 else "processed_logprobs", disable_log_stats=True,
-            **{name: value for name, value in chosen.items() if value})
+            logprobs_mode="raw_logprobs" if how.logps_temperature == 1 else "processed_logprobs",
+            disable_log_stats=True, **{name: value for name, value in chosen.items() if value})
 
     def prepare(self, record: dict) -> list[int]:
         return prompt_ids(self.encoder, record, self.condition)
@@ -70,7 +70,7 @@ class Sampler:
         stream.finish()
 
     async def sample(self, line: Line) -> list[Draw]:
-        draws = [Draw(line.index, i, line.data, t, where=line.where) for i, t in enumerate(self.how.plan)]
+        draws = [Draw(line.index, i, line.data, t, where=line.where) for i, t in enumerate(self.how.temperatures)]
         await asyncio.gather(*map(self.fill, draws))
         return draws
 
@@ -86,7 +86,7 @@ class Sampler:
         self.tokens += len(draw.ids)
         if made.finish_reason == "stop" and not isinstance(made.stop_reason, str):
             draw.ids.pop()  # the token that ended it; a string that did is cut off below
-        cut(draw, self.encoder, self.how.stop)
+        finish_text(draw, self.encoder, self.how.stop)
         if self.with_logps:
             if not math.isfinite(made.cumulative_logprob):
                 raise FloatingPointError("the model's log-probabilities are not finite")
@@ -99,7 +99,7 @@ class Sampler:
         how = self.how
         return SamplingParams(
             temperature=draw.temperature, top_p=how.top_p, top_k=how.top_k, max_tokens=how.max_new_tokens,
-            seed=seed_of(how.seed, draw.record, draw.number, SEED_BITS), stop=list(how.stop),
+            seed=seed_for(how.seed, draw.record, draw.number, SEED_BITS), stop=list(how.stop),
             detokenize=bool(how.stop), logprobs=0 if self.with_logps else None,
             output_kind=RequestOutputKind.FINAL_ONLY)
 
@@ -115,13 +115,13 @@ class Sampler:
 
 def must_do(how: Sampling, condition: Condition | None, logps: bool) -> None:
     """Refuse what the engine would do otherwise than it is said, or not at all. Raises UsageError."""
-    for temperature in how.plan:
+    for temperature in how.temperatures:
         if temperature and not COOLEST <= temperature <= WARMEST:
             raise click.UsageError(f"--temperature {temperature:g}: vLLM takes 0, or {COOLEST:g} to {WARMEST:g}")
     if logps and (condition is not None or how.stop):
         option = "--stop" if how.stop else "--condition"
         raise click.UsageError(f"--logps with {option}: vLLM's are of what it drew; pipe to al-score --logps")
-    if logps and how.scale != 1 and (how.top_k or how.top_p < 1):
+    if logps and how.logps_temperature != 1 and (how.top_k or how.top_p < 1):
         raise click.UsageError("--logps: vLLM's at a temperature are cut by top-p and top-k; pipe to al-score --logps")
 
 

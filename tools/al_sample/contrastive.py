@@ -22,7 +22,7 @@ class Contrastive:
     """The search in batches; nothing is drawn, so that a completion is its prompt's alone."""
 
     def __init__(self, policy: Policy, encoder: Encoder, how: Sampling):
-        self.policy, self.how, self.kind = policy, how, branches.kind_of(policy)
+        self.policy, self.how, self.kind = policy, how, branches.texts_type(policy)
         self.topk = min(how.top_k, policy.core.config.vocab_size)
         self.finished = finisher(policy, encoder, how)
 

@@ -88,7 +88,7 @@ def main(model, files, recipe, emit, old, train_layers, ref, **how):
     made, held_out = gathered(files, old, draw, run)
     policy = load.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
     new = layers.add_tokens(policy, draw.names, recipe.seed) if how["mode"] == "quark" else None
-    objective = Conditional(load.encoder(policy, **recipe.limits), how, recipe.batch_size, new)
+    objective = Conditional(load.encoder_for(policy, **recipe.limits), how, recipe.batch_size, new)
     examples, tests = objective.examples(made, run), objective.examples(held_out, run) if held_out else []
     if not examples:
         raise DataError(f"no records to train on ({run.skipped} were left out)")
@@ -115,7 +115,7 @@ def drawing(how, recipe, model):
         if not words:
             from alignlib.models import encoding, load
 
-            words.append(encoding.continuation(load.load_tokenizer(model)))
+            words.append(encoding.continuation_tokenizer(load.load_tokenizer(model)))
         return len(words[0].encode(text, add_special_tokens=False).ids)
 
     mode = how["mode"]

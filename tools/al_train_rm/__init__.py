@@ -58,8 +58,8 @@ def main(model, files, recipe, loss, rm_eos, pool, more, resample, **how):
     if run.complete:
         return
     start = run.start(model)
-    config, tokenizer = load.config_of(start), load.load_tokenizer(start)
-    encoder = load.encoder_of(config, tokenizer, eos=rm_eos, **recipe.limits)
+    config, tokenizer = load.load_config(start), load.load_tokenizer(start)
+    encoder = load.build_encoder(config, tokenizer, eos=rm_eos, **recipe.limits)
     ranking = {name: how[name] for name in ("margin", "soft", "lm_coef")}
     if more:
         from al_train_rm.more import More

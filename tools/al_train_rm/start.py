@@ -5,9 +5,9 @@ import torch
 import transformers
 from torch.nn import functional
 
-from alignlib.models.load import config_of, dtype_of, is_classifier, load, load_policy, load_tokenizer
+from alignlib.models.load import dtype_for, is_classifier, load, load_config, load_policy, load_tokenizer
 from alignlib.models.logps import Head
-from alignlib.models.policy import Packed, RewardModel, dealt_out, shaped, whole
+from alignlib.models.policy import Model, RewardModel, gather_weights, is_sharded, scale_and_cap
 
 
 def new_reward(path: str, labels: list[str] | None, device: str = "auto", dtype: str = "auto",
@@ -16,7 +16,7 @@ def new_reward(path: str, labels: list[str] | None, device: str = "auto", dtype:
 
     A policy's new head starts small (deviation 1 / sqrt(H + 1), as in Stiennon et al. 2020), drawn from `seed`.
     """
-    config = config_of(path)
+    config = load_config(path)
     settings = {"num_labels": len(labels or [""])}
     if labels:
         settings |= {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
@@ -24,15 +24,15 @@ def new_reward(path: str, labels: list[str] | None, device: str = "auto", dtype:
     torch.manual_seed(seed)
     model = load(transformers.AutoModelForSequenceClassification, path, device, torch.float32, fresh, **settings)
     if fresh:
-        with whole([model.score.weight], change=True):
+        with gather_weights([model.score.weight], change=True):
             torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
     tokenizer = load_tokenizer(path)
     model.config.pad_token_id = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
-    wanted = dtype_of(dtype, model.device, config)
+    wanted = dtype_for(dtype, model.device, config)
     return RewardModel(model, tokenizer, autocast=wanted if wanted != torch.float32 else None, train=True)
 
 
-def output_head(path: str, model: Packed) -> Head:
+def output_head(path: str, model: Model) -> Head:
     """The head with which the policy at `path` says words, over another model's hidden states.
 
     Tied to the embeddings, it is `model`'s embeddings; of its own, it stays as it is. Raises UsageError for no policy.
@@ -40,9 +40,9 @@ def output_head(path: str, model: Packed) -> Head:
     config = model.core.config
     if is_classifier(path):
         raise click.UsageError(f"{path}: a reward model or classifier; --lm-coef needs a policy's output head")
-    if dealt_out(model.model):
+    if is_sharded(model.model):
         raise click.UsageError("--lm-coef does not go with --zero 3")
     if config.get_text_config().tie_word_embeddings:
-        return lambda hidden: shaped(functional.linear(hidden, model.core.get_input_embeddings().weight), config)
+        return lambda hidden: scale_and_cap(functional.linear(hidden, model.core.get_input_embeddings().weight), config)
     head = load_policy(path, str(model.device), "fp32").core.get_output_embeddings().requires_grad_(False)
-    return lambda hidden: shaped(head(hidden), config)
+    return lambda hidden: scale_and_cap(head(hidden), config)

@@ -21,21 +21,21 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.masking_utils import sdpa_mask
 
 from alignlib.models.attention import causal_strips
-from alignlib.models.policy import Packed, apart
+from alignlib.models.policy import Model, relative_error
 
 NAME = "branches"
-Asked = tuple[int, list[int], list[int]]  # slot, tokens to read after what it has read, branches after those
+Reading = tuple[int, list[int], list[int]]  # slot, tokens to read after what it has read, branches after those
 
 
 class Texts:
     """What each of a model's slots has read, and what was asked about the branches last."""
 
-    def __init__(self, model: Packed, slots: int):
+    def __init__(self, model: Model, slots: int):
         self.model, self.device, self.dtype = model, model.device, model.core.dtype  # asked for anew they take time
         self.read: list[list[int]] = [[] for _ in range(slots)]
         self.branches: dict[int, list[int]] = {}
 
-    def ask(self, asked: Sequence[Asked]) -> Tensor:
+    def ask(self, asked: Sequence[Reading]) -> Tensor:
         """Read on, and look at branches: last hidden states of all those tokens, slot by slot, [N, H]."""
         hidden = self._ask(asked)
         for slot, text, branches in asked:
@@ -49,9 +49,9 @@ class Texts:
         for slot, pick in picks:
             self.read[slot].append(self.branches[slot][pick])
 
-    def missing(self, slot: int, text: list[int]) -> list[int]:
+    def rewind(self, slot: int, text: list[int]) -> list[int]:
         """What the slot must read to have read `text`, at least its last token; it forgets what `text` does not say."""
-        have = common(self.read[slot], text)
+        have = common_length(self.read[slot], text)
         if have == len(text) or have < len(self.read[slot]):
             have = self._crop(slot, min(have, len(text) - 1))
             self.read[slot] = text[:have]
@@ -60,7 +60,7 @@ class Texts:
     def copy(self, source: int, target: int) -> None:
         """Have `target` read what `source` has read."""
         if source != target:
-            self._copy(source, target, common(self.read[source], self.read[target]))
+            self._copy(source, target, common_length(self.read[source], self.read[target]))
             self.read[target] = list(self.read[source])
 
     def begin(self, texts: dict[int, list[int]]) -> None:
@@ -70,7 +70,7 @@ class Texts:
             slots.setdefault(tuple(text), []).append(slot)
         shared = {same[0]: same[1:] for text, same in slots.items() if len(same) > 1 and len(text) > 1}
         if shared:
-            self.ask([(first, self.missing(first, texts[first][:-1]), []) for first in shared])
+            self.ask([(first, self.rewind(first, texts[first][:-1]), []) for first in shared])
         for first, others in shared.items():
             for other in others:
                 self.copy(first, other)
@@ -82,13 +82,13 @@ class Tree(Texts):
     room: tokens of the longest text that a slot will hold, and its branches; where that is too little it grows, once.
     """
 
-    def __init__(self, model: Packed, slots: int, room: int):
+    def __init__(self, model: Model, slots: int, room: int):
         super().__init__(model, slots)
         self.room, self.parts = room, []
         self.store: Tensor | None = None
         model.core.set_attn_implementation(NAME)
 
-    def _ask(self, asked: Sequence[Asked]) -> Tensor:
+    def _ask(self, asked: Sequence[Reading]) -> Tensor:
         starts = [len(self.read[slot]) for slot, _, _ in asked]
         shapes = {(len(text), len(branches)) for _, text, branches in asked}
         slots = [slot for slot, _, _ in asked]
@@ -96,7 +96,7 @@ class Tree(Texts):
             groups = [(asked, starts)]
         else:
             groups = [([one], [start]) for one, start in zip(asked, starts, strict=True)]
-        self.parts = [part(rows, starts, self.dtype, self.device) for rows, starts in groups]
+        self.parts = [build_part(rows, starts, self.dtype, self.device) for rows, starts in groups]
         self._grow(max(part.width for part in self.parts))
         tokens = [token for _, text, branches in asked for token in (*text, *branches)]
         ids = torch.tensor([tokens], device=self.device)
@@ -174,7 +174,7 @@ class Part:
         return out.reshape(heads, self.rows * self.count, size)
 
 
-def part(asked: Sequence[Asked], starts: list[int], dtype: torch.dtype, device: torch.device) -> Part:
+def build_part(asked: Sequence[Reading], starts: list[int], dtype: torch.dtype, device: torch.device) -> Part:
     """The Part of rows that read and look at as many tokens each.
 
     Token r of a row, its text before its branches, sees what was read before, the text up to itself, and itself.
@@ -197,21 +197,21 @@ def part(asked: Sequence[Asked], starts: list[int], dtype: torch.dtype, device: 
 class Copies(Texts):
     """The same for any causal model: a cache for every slot, and copies of it for its branches."""
 
-    def __init__(self, model: Packed, slots: int, room: int):
+    def __init__(self, model: Model, slots: int, room: int):
         super().__init__(model, slots)
         self.caches: list[DynamicCache | None] = [None] * slots
-        self.tried: dict[int, DynamicCache] = {}
+        self.branch_caches: dict[int, DynamicCache] = {}
 
-    def _ask(self, asked: Sequence[Asked]) -> Tensor:
+    def _ask(self, asked: Sequence[Reading]) -> Tensor:
         hidden = []
         for slot, text, branches in asked:
             if text:
                 self.caches[slot] = self.caches[slot] or DynamicCache(config=self.model.core.config)
                 hidden.append(self._forward([text], self.caches[slot])[0])
             if branches:
-                self.tried[slot] = copy.deepcopy(self.caches[slot])
-                self.tried[slot].batch_repeat_interleave(len(branches))
-                hidden.append(self._forward([[token] for token in branches], self.tried[slot])[:, 0])
+                self.branch_caches[slot] = copy.deepcopy(self.caches[slot])
+                self.branch_caches[slot].batch_repeat_interleave(len(branches))
+                hidden.append(self._forward([[token] for token in branches], self.branch_caches[slot])[:, 0])
         return torch.cat(hidden)
 
     def _forward(self, rows: list[list[int]], cache: DynamicCache) -> Tensor:
@@ -220,7 +220,7 @@ class Copies(Texts):
 
     def _keep(self, picks: Sequence[tuple[int, int]]) -> None:
         for slot, pick in picks:
-            self.caches[slot] = self.tried.pop(slot)
+            self.caches[slot] = self.branch_caches.pop(slot)
             self.caches[slot].batch_select_indices(torch.tensor([pick], device=self.device))
 
     def _crop(self, slot: int, length: int) -> int:
@@ -241,7 +241,7 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask
     return branches.attend(module.layer_idx, query, key, value, settings.get("scaling")), None
 
 
-def common(one: list[int], other: list[int]) -> int:
+def common_length(one: list[int], other: list[int]) -> int:
     """How many tokens two texts begin with alike."""
     shorter = min(len(one), len(other))
     if one[:shorter] == other[:shorter]:
@@ -250,17 +250,17 @@ def common(one: list[int], other: list[int]) -> int:
 
 
 @torch.inference_mode()
-def kind_of(model: Packed) -> type[Tree] | type[Copies]:
-    """Tree, where it gives this model's numbers; else Copies, with a warning. Asked once, on load.
+def texts_type(model: Model) -> type[Tree] | type[Copies]:
+    """Tree, where it gives this model's numbers; else Copies, with a warning. Tried once, on load.
 
     Raises UsageError for a model with which copies do not give them either.
     """
     before = model.core.config._attn_implementation
-    wrong = tried(Tree, model)
+    wrong = find_fault(Tree, model)
     if not wrong:
         return Tree
     model.core.set_attn_implementation(before)
-    if failed := tried(Copies, model):
+    if failed := find_fault(Copies, model):
         raise click.UsageError(f"{model.core.name_or_path}: a {type(model.core).__name__} cannot be asked about a text "
                                f"that goes on: copies of its cache {failed}")
     print(f"warning: {type(model.core).__name__}: candidates on a shared cache {wrong}; using copies of it",
@@ -268,7 +268,7 @@ def kind_of(model: Packed) -> type[Tree] | type[Copies]:
     return Copies
 
 
-def tried(kind: type[Tree] | type[Copies], model: Packed) -> str:
+def find_fault(kind: type[Tree] | type[Copies], model: Model) -> str:
     """How its states are not those of whole texts, "" if they are.
 
     Slots of unlike and of like needs, a branch that is not the first, text and branches in one pass.
@@ -289,7 +289,7 @@ def tried(kind: type[Tree] | type[Copies], model: Packed) -> str:
         hidden = made.ask([(slot, [more], branches) for slot in (0, 1)])
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as failure:
         return f"fail ({str(failure).strip().splitlines()[0]})"
-    error = apart(hidden[[1, 2, 3, 5, 6, 7]], plain)  # 0 and 4 are of `more`
+    error = relative_error(hidden[[1, 2, 3, 5, 6, 7]], plain)  # 0 and 4 are of `more`
     near = error <= (0.1 if model.core.dtype in (torch.bfloat16, torch.float16) else 1e-3)
     return "" if near else f"differ by {error:.1e} of their length"
 

@@ -23,7 +23,7 @@ class Condition:
     texts: tuple[str, ...]
     seed: int = 0
 
-    def of(self, record: dict) -> str:
+    def text_for(self, record: dict) -> str:
         if len(self.texts) == 1:
             return self.texts[0]
         name = repr((self.seed, record.get("messages", record.get("prompt"))))
@@ -31,14 +31,14 @@ class Condition:
         return self.texts[int.from_bytes(digest) % len(self.texts)]
 
 
-def asked(said: str, model: str, seed: int) -> Condition:
+def condition_for(said: str, model: str, seed: int) -> Condition:
     """The Condition that --condition says. Raises UsageError where the model keeps none of that name."""
     tag = re.fullmatch("tag:([0-9]+)", said)
     if re.fullmatch(r"tag:\S*", said) and tag is None:
         raise click.UsageError(f"--condition {said}: expected the tag's number, tag:1 is the best")
     if tag is None and said not in ("best", "exemplars"):
         return Condition((said,))
-    kept = of_model(model, f"--condition {said}")
+    kept = read_conditions(model, f"--condition {said}")
     if said == "best":
         return Condition((kept["best"],))
     if said == "exemplars":
@@ -52,7 +52,7 @@ def asked(said: str, model: str, seed: int) -> Condition:
     return Condition((kept["tags"][int(tag[1]) - 1],))
 
 
-def of_model(model: str, option: str) -> dict:
+def read_conditions(model: str, option: str) -> dict:
     """The `conditions` of MODEL/run.json, which an option asks for. Raises UsageError."""
     file = Path(model) / "run.json"
     try:

@@ -20,7 +20,7 @@ from alignlib.records import fields
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw; `plan` holds one temperature a completion. Temperature 0 is greedy; top_k 0, top_p 1 keep all.
+    """How to draw; `temperatures` holds one a completion. Temperature 0 is greedy; top_k 0, top_p 1 keep all.
 
     contrastive: the share of unlikeness in contrastive search, which draws nothing (contrastive.py); None: another way.
     """
@@ -30,13 +30,13 @@ class Sampling:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int = 0
-    plan: tuple[float, ...] = (1.0,)
+    temperatures: tuple[float, ...] = (1.0,)
     contrastive: float | None = None
 
     @property
-    def scale(self) -> float:
+    def logps_temperature(self) -> float:
         """The temperature of the log-probabilities: that of the draws; 1 where there are several, or it is 0."""
-        return self.plan[0] if len(set(self.plan)) == 1 and self.plan[0] > 0 else 1.0
+        return self.temperatures[0] if len(set(self.temperatures)) == 1 and self.temperatures[0] > 0 else 1.0
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Draw:
     seconds: float = 0.0  # its share of the clock: a step's or a batch's time is divided among its rows
 
 
-def limits(context: int, how: Sampling, max_prompt: int | None, keep_prompt: str, on_long: str) -> dict:
+def encoder_limits(context: int, how: Sampling, max_prompt: int | None, keep_prompt: str, on_long: str) -> dict:
     """The arguments of an Encoder that leaves room for new tokens in `context`. Raises UsageError where none is."""
     if how.max_new_tokens >= context:
         raise click.UsageError(f"--max-new-tokens {how.max_new_tokens}: the model's context is {context} tokens")
@@ -67,7 +67,7 @@ def limits(context: int, how: Sampling, max_prompt: int | None, keep_prompt: str
 def prompt_ids(encoder: Encoder, record: dict, condition: Condition | None) -> list[int]:
     """The ids to sample from. Raises ValueError."""
     fields.require(record, "prompt")
-    return encoder.fit(encoder.begin(record, condition.of(record) if condition else "")).prompt
+    return encoder.fit(encoder.begin(record, condition.text_for(record) if condition else "")).prompt
 
 
 def stop_place(text: str, stop: tuple[str, ...]) -> int | None:
@@ -75,7 +75,7 @@ def stop_place(text: str, stop: tuple[str, ...]) -> int | None:
     return min((at for end in stop if (at := text.find(end)) >= 0), default=None)
 
 
-def ended(record: dict, stop: tuple[str, ...]) -> dict:
+def cut_at_stops(record: dict, stop: tuple[str, ...]) -> dict:
     """The record as if its completions had been sampled with these stop strings.
 
     Where that takes something from one of them, what was said of the whole ones goes: ids, log-probabilities, scores.
@@ -92,7 +92,7 @@ def ended(record: dict, stop: tuple[str, ...]) -> dict:
     return kept
 
 
-def cut(draw: Draw, encoder: Encoder, stop: tuple[str, ...]) -> None:
+def finish_text(draw: Draw, encoder: Encoder, stop: tuple[str, ...]) -> None:
     """Fill in the text of a done draw; at a stop string it ends, and its ids are those of what is left."""
     draw.text = encoder.decode(draw.ids)
     if (place := stop_place(draw.text, stop)) is not None:
@@ -100,7 +100,7 @@ def cut(draw: Draw, encoder: Encoder, stop: tuple[str, ...]) -> None:
         draw.ids = encoder.completion(draw.text, finished=False)
 
 
-def seed_of(seed: int, record: int, completion: int, bits: int) -> int:
+def seed_for(seed: int, record: int, completion: int, bits: int) -> int:
     """A seed of so many bits that is this completion's own, in any company."""
     digest = hashlib.blake2b(f"{seed} {record} {completion}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 64 - bits

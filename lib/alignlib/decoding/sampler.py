@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from alignlib.decoding.draws import Draw, Sampling, cut
+from alignlib.decoding.draws import Draw, Sampling, finish_text
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Policy
 
@@ -189,7 +189,7 @@ def finisher(policy: Policy, encoder: Encoder, how: Sampling) -> Callable[[Draw,
             elif len(draw.ids) == how.max_new_tokens:
                 draw.reason = "length"
         if draw.reason:
-            cut(draw, encoder, how.stop)
+            finish_text(draw, encoder, how.stop)
         return bool(draw.reason)
 
     return finished

@@ -16,7 +16,7 @@ BODIES = ("rwtransformer.", "rwtranrsformer.")
 CONSTANTS = (".attn.bias", ".attention.bias", ".masked_bias", ".rotary_emb.inv_freq")
 
 
-def weights(path: str) -> dict[str, Tensor]:
+def read_weights(path: str) -> dict[str, Tensor]:
     """The checkpoint's tensors, mapped rather than read, without running any code of it; {} where there is no file.
 
     Raises UsageError for a file that is no checkpoint.
@@ -30,8 +30,8 @@ def weights(path: str) -> dict[str, Tensor]:
         raise click.UsageError(f"{file}: not a checkpoint that can be read safely ({type(error).__name__})") from error
 
 
-def is_one(path: str) -> bool:
-    return HEAD in weights(path)
+def holds_reward_model(path: str) -> bool:
+    return HEAD in read_weights(path)
 
 
 def load(path: str, dtype: torch.dtype) -> nn.Module:
@@ -39,7 +39,7 @@ def load(path: str, dtype: torch.dtype) -> nn.Module:
     config = transformers.AutoConfig.from_pretrained(path, num_labels=1)
     model = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
     state = {}
-    for name, weight in weights(path).items():
+    for name, weight in read_weights(path).items():
         body = next((body for body in BODIES if name.startswith(body)), "")
         state["score.weight" if name == HEAD else f"{model.base_model_prefix}.{name.removeprefix(body)}"] = weight
     missing, unexpected = model.load_state_dict(state, strict=False)

@@ -35,7 +35,7 @@ class TooLong(ValueError):
     """A record longer than the limits, where --on-long is fail."""
 
 
-def continuation(tokenizer):
+def continuation_tokenizer(tokenizer):
     """A `tokenizers.Tokenizer` that encodes and decodes text in the middle of a text.
 
     SentencePiece-like tokenizers put a word-start mark before a text and take it off when they decode;
@@ -77,7 +77,7 @@ class Encoder:
 
     def __init__(self, tokenizer, *, max_length: int, max_prompt: int | None = None,
                  max_completion: int | None = None, keep: str = "end", on_long: str = "truncate", eos: bool = True):
-        self.tokenizer, self.inner = tokenizer, continuation(tokenizer)
+        self.tokenizer, self.inner = tokenizer, continuation_tokenizer(tokenizer)
         self.max_length, self.max_prompt = max_length, max_prompt or max_length
         self.max_completion = max_completion
         self.keep, self.on_long = keep, on_long

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alignlib import hub, ranks
 from alignlib.models.encoding import Encoder
-from alignlib.models.policy import Packed, Policy, RewardModel, context_of, dealt_out, whole
+from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate imports deepspeed, which else warns that it guesses
@@ -24,7 +24,7 @@ DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropou
             "embd_pdrop", "attn_pdrop", "classifier_dropout", "summary_first_dropout")
 
 
-def device_of(name: str, option: str = "--device") -> torch.device:
+def device_for(name: str, option: str = "--device") -> torch.device:
     """ "auto" is the GPU where there is one. Raises UsageError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,7 +41,7 @@ def device_of(name: str, option: str = "--device") -> torch.device:
     return device
 
 
-def dtype_of(name: str, device: torch.device, config=None) -> torch.dtype:
+def dtype_for(name: str, device: torch.device, config=None) -> torch.dtype:
     """ "auto" is bf16 on a GPU, and on a CPU that has units for it where the model is WIDE; fp32 elsewhere."""
     if name == "auto":
         wide = getattr(config and config.get_text_config(), "hidden_size", 0) >= WIDE
@@ -58,7 +58,7 @@ def has_bf16() -> bool:
 # -- loading -----------------------------------------------------------------------------------------------
 
 
-def config_of(path: str):
+def load_config(path: str):
     """The model's configuration. Raises UsageError for what is no model."""
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise click.UsageError(f"{path}: not a model folder (it has no config.json)")
@@ -77,8 +77,8 @@ def is_classifier(path: str) -> bool:
     """Whether the folder holds a sequence classifier (a reward model), a DeepSpeed-Chat one included."""
     from alignlib.models import deepspeed_chat
 
-    names = config_of(path).architectures or []
-    return any("Classification" in name for name in names) or deepspeed_chat.is_one(path)
+    names = load_config(path).architectures or []
+    return any("Classification" in name for name in names) or deepspeed_chat.holds_reward_model(path)
 
 
 def load_tokenizer(path: str):
@@ -107,14 +107,14 @@ def load(auto: type, path: str, device: str, dtype: torch.dtype, fresh: tuple[st
     if info["mismatched_keys"]:
         key, found, wanted = min(info["mismatched_keys"])
         raise click.UsageError(f"{path}: {key} is {list(found)}, the configuration wants {list(wanted)}")
-    without_dropout(model)
+    remove_dropout(model)
     # Mapped from a file, weights begin at any byte, and sums round by it: a resumed run would stray in the last bit.
-    for weight in () if dealt_out(model) else model.parameters():
+    for weight in () if is_sharded(model) else model.parameters():
         weight.data = weight.data.clone()
-    return (model if dealt_out(model) else model.to(device_of(device))).eval()
+    return (model if is_sharded(model) else model.to(device_for(device))).eval()
 
 
-def without_dropout(model: nn.Module) -> None:
+def remove_dropout(model: nn.Module) -> None:
     """Training sees the numbers that scoring saw: a policy that is its own reference starts at log 2."""
     for module in model.modules():
         for name in DROPOUTS:
@@ -130,13 +130,13 @@ def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: 
     train = True keeps float32 weights and computes in `dtype` (autocast).
     """
     base = adapter_base(path) or path
-    config = config_of(base)
+    config = load_config(base)
     if is_classifier(base):
         raise click.UsageError(f"{path}: a reward model (sequence classifier); a policy is needed here")
     names = config.architectures or ["ForCausalLM"]
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         raise click.UsageError(f"{path}: not a causal language model but a {names[0]}")
-    wanted = dtype_of(dtype, device_of(device), config)
+    wanted = dtype_for(dtype, device_for(device), config)
     model = load(transformers.AutoModelForCausalLM, base, device, torch.float32 if train else wanted)
     if base != path:
         import peft
@@ -162,23 +162,23 @@ def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardM
 
     if not is_classifier(path):
         raise click.UsageError(f"{path}: a policy or a bare model; a reward model (sequence classifier) is needed here")
-    wanted = dtype_of(dtype, device_of(device), config_of(path))
-    if deepspeed_chat.is_one(path):
-        model = deepspeed_chat.load(path, wanted).to(device_of(device)).eval()
+    wanted = dtype_for(dtype, device_for(device), load_config(path))
+    if deepspeed_chat.holds_reward_model(path):
+        model = deepspeed_chat.load(path, wanted).to(device_for(device)).eval()
     else:
         model = load(transformers.AutoModelForSequenceClassification, path, device, wanted)
     return RewardModel(model, load_tokenizer(path))
 
 
-def encoder(model: Packed, **limits) -> Encoder:
+def encoder_for(model: Model, **limits) -> Encoder:
     """The model's own Encoder: at most its context; a reward model's says itself whether it reads end-of-sequence."""
     eos = isinstance(model, Policy) or getattr(model.core.config, "reads_eos", False)
-    return encoder_of(model.core.config, model.tokenizer, eos=eos, **limits)
+    return build_encoder(model.core.config, model.tokenizer, eos=eos, **limits)
 
 
-def encoder_of(config, tokenizer, *, max_length: int | None = None, **limits) -> Encoder:
+def build_encoder(config, tokenizer, *, max_length: int | None = None, **limits) -> Encoder:
     """An Encoder for a model of this configuration. Raises UsageError for what it was not made for."""
-    longest, known = context_of(config), getattr(config.get_text_config(), "vocab_size", None)
+    longest, known = context_length(config), getattr(config.get_text_config(), "vocab_size", None)
     if known and tokenizer.vocab_size > known:  # added tokens may be there for others only
         raise click.UsageError(f"{config.name_or_path}: a tokenizer of {tokenizer.vocab_size} tokens, "
                                f"a model of {known}")
@@ -195,7 +195,7 @@ def encoder_of(config, tokenizer, *, max_length: int | None = None, **limits) ->
 # -- saving ------------------------------------------------------------------------------------------------
 
 
-def save(model: Packed, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+def save(model: Model, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
     """A Hugging Face folder that loads with from_pretrained, of the model's own weights or others of the same names."""
     model.core.save_pretrained(folder, state_dict=weights or merged_weights(model))
     model.tokenizer.save_pretrained(folder)
@@ -203,17 +203,17 @@ def save(model: Packed, folder: Path, weights: dict[str, Tensor] | None = None) 
         file.chmod((folder / "config.json").stat().st_mode)
 
 
-def merged_weights(model: Packed) -> dict[str, Tensor]:
+def merged_weights(model: Model) -> dict[str, Tensor]:
     """The plain model's weights, adapters added in; the model itself stays as it is.
 
     Of a model dealt out over ranks every rank must ask; the first alone gets weights, the others None for each.
     """
     weights = {name.replace(".base_layer.", ".").replace(".modules_to_save.default.", "."): weight
-               for name, weight in gathered(model.core).items()
+               for name, weight in full_state_dict(model.core).items()
                if ".lora_" not in name and ".original_module." not in name}
     for name, module in model.core.named_modules():
         if hasattr(module, "get_delta_weight"):
-            with whole(module.parameters()):
+            with gather_weights(module.parameters()):
                 for adapter in module.active_adapters:
                     plain = weights[f"{name}.weight"]
                     if plain is not None:
@@ -221,13 +221,13 @@ def merged_weights(model: Packed) -> dict[str, Tensor]:
     return weights
 
 
-def gathered(model: nn.Module) -> dict[str, Tensor | None]:
+def full_state_dict(model: nn.Module) -> dict[str, Tensor | None]:
     """The state dict; of a model dealt out, gathered a module at a time into the first rank's memory."""
     weights = dict(model.state_dict())
     kept: dict[int, Tensor | None] = {}  # weights that are tied stay one
-    for prefix, module in model.named_modules() if dealt_out(model) else ():
+    for prefix, module in model.named_modules() if is_sharded(model) else ():
         own = dict(module.named_parameters(prefix, recurse=False))
-        with whole(own.values()):
+        with gather_weights(own.values()):
             for name, weight in own.items():
                 if id(weight) not in kept:
                     kept[id(weight)] = weight.detach().cpu().clone() if ranks.first() else None

@@ -23,19 +23,19 @@ def token_logps(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, te
     """
 
     def chunk(part: Tensor, wanted: Tensor) -> Tensor:
-        logits = _exact(head(part))  # [n, vocabulary]
+        logits = full_precision(head(part))  # [n, vocabulary]
         if temperature != 1:  # every step over them all is a copy
             logits = logits / temperature
         return -F.cross_entropy(logits, wanted, reduction="none")
 
-    return _in_chunks(chunk, vocabulary, hidden, targets)
+    return in_chunks(chunk, vocabulary, hidden, targets)
 
 
-def _exact(logits: Tensor) -> Tensor:
+def full_precision(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _in_chunks(chunk: Callable[..., Tensor], vocabulary: int, *rows: Tensor) -> Tensor:
+def in_chunks(chunk: Callable[..., Tensor], vocabulary: int, *rows: Tensor) -> Tensor:
     """`chunk` of a few of the rows [N, ...] at a time, so that few logits exist at once; made again going back."""
     size = max(1, (CHUNK if rows[0].device.type == "cpu" else GPU_CHUNK) // vocabulary)
     if len(rows[0]) <= size:

@@ -15,7 +15,7 @@ from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack, pack, plan
 
 
-class Packed:
+class Model:
     """A transformer under a head, asked through Packs; `train`: gradients will be asked for.
 
     `shared` is False where it cannot share prompts, `flat` is True where its packs are one row, for flex_attention.
@@ -26,10 +26,10 @@ class Packed:
         # Under an adapter the layers carry it themselves: the plain model is asked.
         self.core = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.shared, self.flat = True, False
-        if not dealt_out(model):
-            self.settle()
+        if not is_sharded(model):
+            self.choose_packing()
 
-    def settle(self) -> None:
+    def choose_packing(self) -> None:
         """Try out how the model can be asked; for one that ZeRO 3 has dealt out, once its engine is there."""
         self.shared = all(ranks.gather(shares_prompts(self)))  # ranks deal out packs of one kind
         self.flat = self.shared and self.device.type == "cuda" and all(ranks.gather(packs_flat(self)))
@@ -42,9 +42,9 @@ class Packed:
 
     @property
     def context(self) -> int:
-        return context_of(self.core.config)
+        return context_length(self.core.config)
 
-    def checkpoint(self) -> None:
+    def checkpoint_activations(self) -> None:
         """Keep little of a forward pass, and make the rest again in the backward one."""
         new = hasattr(self.core, "activation_checkpointing_enable")  # transformers 5.17 has the old name only
         enable = self.core.activation_checkpointing_enable if new else self.core.gradient_checkpointing_enable
@@ -68,19 +68,19 @@ class Packed:
         return out.last_hidden_state.flatten(0, 1)
 
 
-class Policy(Packed):
+class Policy(Model):
     """A causal language model: log-probabilities of completions."""
 
-    def settle(self) -> None:
+    def choose_packing(self) -> None:
         """Raises UsageError for a model whose logits we would not get right."""
         if not knows_head(self):
             raise click.UsageError(f"{self.core.name_or_path}: a {type(self.core).__name__} does more behind its head "
                                    "than is known here")
-        super().settle()
+        super().choose_packing()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, H] -> [N, vocabulary], with the caps and scales some families put after their head."""
-        return shaped(self.core.get_output_embeddings()(hidden), self.core.config)
+        return scale_and_cap(self.core.get_output_embeddings()(hidden), self.core.config)
 
     def token_logps(self, batch: Pack, temperature: float = 1.0) -> Tensor:
         """Log-probability of every completion token, float32: [N]."""
@@ -93,7 +93,7 @@ class Policy(Packed):
         return batch.sums(self.token_logps(batch, temperature))
 
 
-class RewardModel(Packed):
+class RewardModel(Model):
     """A sequence classifier, read at each completion's last token, or at the mean or maximum over its text.
 
     `reward_pool` in the configuration ("last" | "mean" | "max") says which.
@@ -130,7 +130,7 @@ class RewardModel(Packed):
         return self.logits(batch).view(batch.shape)
 
 
-def shaped(logits: Tensor, config) -> Tensor:
+def scale_and_cap(logits: Tensor, config) -> Tensor:
     """What some families do to logits after their head: scales and caps."""
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     logits = logits if scale == 1 else logits * scale
@@ -138,12 +138,12 @@ def shaped(logits: Tensor, config) -> Tensor:
     return cap * (logits / cap).tanh() if cap else logits
 
 
-def dealt_out(model: nn.Module) -> bool:
+def is_sharded(model: nn.Module) -> bool:
     """Whether ZeRO 3 keeps the weights in parts on several devices, to be gathered as they are used."""
     return any(hasattr(weight, "ds_id") for weight in model.parameters())
 
 
-def whole(weights: Iterable[nn.Parameter], *, change: bool = False) -> AbstractContextManager:
+def gather_weights(weights: Iterable[nn.Parameter], *, change: bool = False) -> AbstractContextManager:
     """In its body the weights are whole on every rank; with `change`, what rank 0 does to them is kept."""
     weights = [weight for weight in weights if hasattr(weight, "ds_id")]
     if not weights:
@@ -153,7 +153,7 @@ def whole(weights: Iterable[nn.Parameter], *, change: bool = False) -> AbstractC
     return deepspeed.zero.GatheredParameters(weights, modifier_rank=0 if change else None)
 
 
-def shares_prompts(model: Packed) -> bool:
+def shares_prompts(model: Model) -> bool:
     """Whether a row of one prompt and two completions gives what two rows give; asked once, on load.
 
     Where it does not, the model's rows are padded plain ones, and a warning says why.
@@ -168,7 +168,7 @@ def shares_prompts(model: Packed) -> bool:
         plain = torch.cat([model.hidden(row)[-len(part):] for row, part in zip(rows, (one, two), strict=True)])
         try:
             packed = model.hidden(pack([example], device=model.device))[len(prompt):]
-            error = apart(packed, plain)
+            error = relative_error(packed, plain)
             reason = f"differ by {error:.1e} of their length"
         except (TypeError, ValueError, RuntimeError, IndexError) as failure:
             error, reason = float("inf"), f"fail ({failure})"
@@ -178,7 +178,7 @@ def shares_prompts(model: Packed) -> bool:
     return False
 
 
-def packs_flat(model: Packed) -> bool:
+def packs_flat(model: Model) -> bool:
     """Whether flex_attention gives for groups in one flat row what plain rows give; asked once, on load.
 
     Of a model to train, also on the way back. Where it does, the model attends so from now on; where not, its packs
@@ -192,7 +192,7 @@ def packs_flat(model: Packed) -> bool:
     exact = model.autocast is None and model.core.dtype == torch.float32
     try:
         pairs = zip(states(model, groups, flat=True), states(model, groups, flat=False), strict=True)
-        error = max(apart(found, wanted) for found, wanted in pairs)
+        error = max(relative_error(found, wanted) for found, wanted in pairs)
         reason = f"differs by {error:.1e} of its states' or gradients' length"
     except (TypeError, ValueError, RuntimeError, IndexError) as failure:
         error, reason = float("inf"), f"fails ({str(failure).strip().splitlines()[0]})"
@@ -203,9 +203,9 @@ def packs_flat(model: Packed) -> bool:
     return False
 
 
-def states(model: Packed, groups: list[Example], *, flat: bool) -> list[Tensor]:
+def states(model: Model, groups: list[Example], *, flat: bool) -> list[Tensor]:
     """The hidden states that predict completions, [N, H]; of a model to train, a gradient that went through it all."""
-    back = model.train and not dealt_out(model.model)
+    back = model.train and not is_sharded(model.model)
     batch = pack(groups, shared=flat, flat=flat, device=model.device)
     with model.precision(), torch.set_grad_enabled(back):
         found = model.hidden(batch)[batch.sources]
@@ -215,7 +215,7 @@ def states(model: Packed, groups: list[Example], *, flat: bool) -> list[Tensor]:
     return [found.detach(), *torch.autograd.grad(found.float().tanh().sum(), first)]
 
 
-def apart(found: Tensor, wanted: Tensor) -> float:
+def relative_error(found: Tensor, wanted: Tensor) -> float:
     """How far vectors are from what they should be, in lengths of those; the worst of all, [..., H]."""
     return ((found - wanted).float().norm(dim=-1) / wanted.float().norm(dim=-1)).max().item()
 
@@ -231,7 +231,7 @@ def knows_head(policy: Policy) -> bool:
     return torch.allclose(policy.logits(hidden).float(), own, rtol=0.02, atol=0.02 * own.std().item())
 
 
-def context_of(config) -> int:
+def context_length(config) -> int:
     """The longest text the model was made for, in tokens; a pack's mask knows no sliding window."""
     limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
     return min(filter(None, limits), default=sys.maxsize)

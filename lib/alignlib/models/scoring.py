@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack
-from alignlib.models.policy import Packed
+from alignlib.models.policy import Model
 
 # Records whose packs are made together. Sums of floats depend on the batch they are made in: a window is cut by record
 # number, and a resumed run recomputes the whole of the one it was killed in.
@@ -27,7 +27,7 @@ class PackScorer:
     tokens       that the model has read so far, without padding
     """
 
-    def __init__(self, model: Packed, measure: Callable[[Pack], Mapping[str, Tensor]], pack_tokens: int):
+    def __init__(self, model: Model, measure: Callable[[Pack], Mapping[str, Tensor]], pack_tokens: int):
         self.model, self.measure, self.pack_tokens, self.tokens = model, measure, pack_tokens, 0
 
     def score(self, examples: Sequence[Example]) -> list[dict[str, list[float]]]:

@@ -12,7 +12,7 @@ import torch
 from alignlib import ranks
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack
-from alignlib.models.policy import Packed
+from alignlib.models.policy import Model
 from alignlib.training.recipe import Recipe
 
 
@@ -74,7 +74,7 @@ def batch_at(step: int, order: Order, recipe: Recipe) -> list[int]:
     return order.draw(generator)[place * recipe.batch_size:(place + 1) * recipe.batch_size]
 
 
-def packs_of(indices: Sequence[int], model: Packed, examples: Sequence[Example],
+def packs_of(indices: Sequence[int], model: Model, examples: Sequence[Example],
              recipe: Recipe) -> Iterator[tuple[Pack, bool, bool]]:
     """This rank's packs of the examples `indices`, each of which goes to one rank; all ranks get equally many packs.
 

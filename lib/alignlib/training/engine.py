@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import get_scheduler
 
 from alignlib.models import load
-from alignlib.models.policy import Packed
+from alignlib.models.policy import Model
 from alignlib.training.adapters import adapters
 from alignlib.training.recipe import Recipe
 
@@ -18,7 +18,7 @@ from alignlib.training.recipe import Recipe
 class Engine(Protocol):
     """What a trainer asks for, on every rank alike."""
 
-    model: Packed
+    model: Model
 
     def ask(self, work: Callable[[], Any]) -> Any:
         """Make a forward pass: what `work` returns."""
@@ -48,7 +48,7 @@ class Single:
     `total` is the number of steps of the whole run, which the schedule needs.
     """
 
-    def __init__(self, model: Packed, recipe: Recipe, total: int):
+    def __init__(self, model: Model, recipe: Recipe, total: int):
         self.model, self.clip = model, recipe.clip
         self.trained = [weight for weight in model.model.parameters() if weight.requires_grad]
         self.optimizer = optimizer_of(self.trained, recipe)
@@ -97,7 +97,7 @@ class Single:
 class Asking:
     """A model that is only asked."""
 
-    def __init__(self, model: Packed):
+    def __init__(self, model: Model):
         self.model = model
 
     def ask(self, work: Callable[[], Any]) -> Any:

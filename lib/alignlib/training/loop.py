@@ -13,7 +13,7 @@ from torch import Tensor
 from alignlib import ranks
 from alignlib.cli import exits, options
 from alignlib.models.encoding import Example
-from alignlib.models.policy import Packed
+from alignlib.models.policy import Model
 from alignlib.records import jsonl
 from alignlib.training import engine, zero
 from alignlib.training.adapters import adapt
@@ -53,7 +53,7 @@ def gather(files: Sequence[str], prepare: Callable[[dict], Example], run: Run) -
 # -- the loop ------------------------------------------------------------------------------------------------
 
 
-def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe, run: Run,
+def fit(model: Model, examples: Sequence[Example], objective: Objective, recipe: Recipe, run: Run,
         *, held_out: Sequence[Example] = (), best: str | None = None, order: Order | None = None) -> dict:
     """Train `model` on `examples`, save it in the run's folder, return the final figures.
 
@@ -74,7 +74,7 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     entry = run.last_entry(state["step"])
     stop = on_sigterm()
     if recipe.gradient_checkpointing:
-        model.checkpoint()
+        model.checkpoint_activations()
     model.model.train()
     for step in options.progress(range(state["step"], total), initial=state["step"], total=total, unit="step"):
         started = time.monotonic()
@@ -106,7 +106,7 @@ def fit(model: Packed, examples: Sequence[Example], objective: Objective, recipe
     return entry
 
 
-def start(model: Packed, order: Sized, recipe: Recipe, run: Run) -> None:
+def start(model: Model, order: Sized, recipe: Recipe, run: Run) -> None:
     """Begin the run: its folder, the adapters of --lora, its engine. Only the first call does anything."""
     if run.engine is None:
         run.begin()
@@ -114,7 +114,7 @@ def start(model: Packed, order: Sized, recipe: Recipe, run: Run) -> None:
         run.engine = zero.engine_for(model, recipe, steps_in(order, recipe), run.checkpoint)
 
 
-def train_step(indices: Sequence[int], model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe,
+def train_step(indices: Sequence[int], model: Model, examples: Sequence[Example], objective: Objective, recipe: Recipe,
                place: engine.Engine) -> dict[str, float | None]:
     """One step of the optimizer on a global batch; the loss is normalised by the batch's size, however it is split."""
     size = sum(objective.size(examples[i]) for i in indices) or 1  # cut, empty completions leave nothing to learn
@@ -142,7 +142,7 @@ def must_be_finite(entry: dict) -> None:
 
 
 @torch.no_grad()
-def evaluate(model: Packed, examples: Sequence[Example], objective: Objective, recipe: Recipe,
+def evaluate(model: Model, examples: Sequence[Example], objective: Objective, recipe: Recipe,
              place: engine.Engine | engine.Asking) -> dict[str, float]:
     """The objective's loss and figures over all examples, each counted once."""
     size = sum(map(objective.size, examples))

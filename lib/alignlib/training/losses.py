@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignlib.models.logps import Head, _exact, _in_chunks
+from alignlib.models.logps import Head, full_precision, in_chunks
 
 
 def conditional(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, *, kl_coef: float = 0.0,
@@ -29,7 +29,7 @@ def conditional(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, *,
     """
 
     def chunk(part: Tensor, wanted: Tensor, *other: Tensor) -> Tensor:
-        logits = _exact(head(part))  # [n, vocabulary]
+        logits = full_precision(head(part))  # [n, vocabulary]
         likely = logits.log_softmax(-1)
         nll = -likely.gather(1, wanted[:, None])[:, 0]
         with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_coef != 0):
@@ -37,13 +37,13 @@ def conditional(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, *,
         kl = torch.zeros_like(nll)
         if reference:
             with torch.no_grad():
-                told = _exact(reference[0](*other))[:, :known].log_softmax(-1)
+                told = full_precision(reference[0](*other))[:, :known].log_softmax(-1)
             plain = likely if known in (None, vocabulary) else logits[:, :known].log_softmax(-1)
             kl = (told.exp() * (told - plain)).sum(-1)
         loss = nll + kl_coef * kl - entropy_coef * entropy
         return torch.stack([loss, nll.detach(), kl.detach(), entropy.detach()], 1)
 
-    found = _in_chunks(chunk, vocabulary, hidden, targets, *([reference[1]] if reference else []))
+    found = in_chunks(chunk, vocabulary, hidden, targets, *([reference[1]] if reference else []))
     return found[:, 0], found[:, 1:].detach()
 
 

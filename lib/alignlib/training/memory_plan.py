@@ -26,7 +26,7 @@ from alignlib.cli import tables
 from alignlib.models import load
 from alignlib.models.encoding import Example
 from alignlib.models.packs import ROW_TOKENS
-from alignlib.models.policy import Packed, Policy, RewardModel
+from alignlib.models.policy import Model, Policy, RewardModel
 from alignlib.training import adapters, zero
 from alignlib.training.recipe import Recipe
 
@@ -39,7 +39,7 @@ CARDS = (24, 48, 80, 141)  # GB; a tenth is left to CUDA, NCCL and gaps between 
 CHOICES = ((None, "none"), (0, "none"), (1, "none"), (2, "none"), (2, "optimizer"), (3, "none"), (3, "optimizer"),
            (3, "all"))
 DEVICES = (1, 2, 4, 8, 16, 32, 64)
-Adapt = Callable[[Packed], None]
+Adapt = Callable[[Model], None]
 
 # -- what stays ----------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class Live(TorchDispatchMode):
         self.now -= size
 
 
-def blueprint(config, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) -> Packed:
+def blueprint(config, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) -> Model:
     """The model as training would have it, on the meta device: without numbers, and without memory."""
     policy = not any("Classification" in name for name in config.architectures or ())
     auto = transformers.AutoModelForCausalLM if policy else transformers.AutoModelForSequenceClassification
@@ -172,7 +172,7 @@ def blueprint(config, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) 
         model = auto.from_config(config, dtype=torch.float32)
         if model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(NAME)
-        load.without_dropout(model)
+        load.remove_dropout(model)
         made = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
         adapters.adapt(made, recipe)
         if adapt:
@@ -180,7 +180,7 @@ def blueprint(config, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) 
     if narrow:
         made.model.to(autocast)
     if recipe.gradient_checkpointing:
-        made.checkpoint()
+        made.checkpoint_activations()
     made.model.train()
     return made
 
@@ -243,7 +243,7 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, ad
     --dtype auto is what it is on a GPU. Raises UsageError.
     """
     recipe = replace(recipe, dtype="bf16" if recipe.dtype == "auto" else recipe.dtype)
-    config = load.config_of(load.adapter_base(path) or path)
+    config = load.load_config(load.adapter_base(path) or path)
 
     @cache
     def passing(tokens: int, checkpointing: bool, narrow: bool) -> tuple[Weights, float]:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack
-from alignlib.models.policy import Packed
+from alignlib.models.policy import Model
 
 
 class Objective(Protocol):
@@ -15,7 +15,7 @@ class Objective(Protocol):
     def size(self, example: Example) -> float:
         """What the example adds to the global batch's denominator: 1, its tokens, its groups."""
 
-    def __call__(self, model: Packed, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, model: Model, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss SUMMED over the batch, and figures to log, each summed over the batch's examples.
 
         A figure that is summed over what `size` counts, as the loss is, is named in the attribute `sized`.

@@ -12,7 +12,7 @@ from alignlib import ranks
 from alignlib.cli import options
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack
-from alignlib.models.policy import Packed
+from alignlib.models.policy import Model
 from alignlib.training import zero
 from alignlib.training.batches import Shuffled, batch_at, packs_of, steps_an_epoch, steps_in
 from alignlib.training.recipe import Recipe
@@ -20,7 +20,7 @@ from alignlib.training.run_folder import Run
 
 
 @torch.no_grad()
-def reference(model: Packed, examples: Sequence[Example], recipe: Recipe, run: Run,
+def reference(model: Model, examples: Sequence[Example], recipe: Recipe, run: Run,
               logps: Callable[[Pack], Tensor], held_out: Sequence[Example] = ()) -> None:
     """Set `ref_logps` in the examples' values: `logps` of the packs that training and evaluation will see first.
 

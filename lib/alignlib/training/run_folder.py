@@ -16,7 +16,7 @@ import transformers
 from alignlib import __version__, ranks
 from alignlib.cli import exits, options
 from alignlib.models import load
-from alignlib.models.policy import Packed
+from alignlib.models.policy import Model
 from alignlib.training.engine import Engine
 from alignlib.training.recipe import Recipe
 
@@ -116,7 +116,7 @@ class Run:
         except BrokenPipeError:
             exits.quiet_pipe()
 
-    def save(self, model: Packed, step: int, **more) -> None:
+    def save(self, model: Model, step: int, **more) -> None:
         """A checkpoint, written beside and renamed; then older ones go, or lose what only --resume needs."""
         beside, done = self.folder / ".checkpoint", self.folder / f"checkpoint-{step}"
         weights = self.engine.weights()
@@ -146,7 +146,7 @@ class Run:
             (self.folder / f".{name}").write_bytes(content)
             os.replace(self.folder / f".{name}", self.folder / name)
 
-    def finish(self, model: Packed, final: dict, weights: dict | None) -> None:
+    def finish(self, model: Model, final: dict, weights: dict | None) -> None:
         """The model with these weights into DIR itself, run.json last."""
         if not ranks.first():
             return

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from alignlib import ranks
 from alignlib.models import load
-from alignlib.models.policy import Packed, dealt_out
+from alignlib.models.policy import Model, is_sharded
 from alignlib.training import engine
 from alignlib.training.engine import Asking, Engine, Single
 from alignlib.training.recipe import Recipe
@@ -38,7 +38,7 @@ class Asked(nn.Module):
 class Sharded:
     """The same under DeepSpeed, on every rank; gradients are summed over ranks."""
 
-    def __init__(self, model: Packed, recipe: Recipe, total: int, checkpoint: Path | None = None, *,
+    def __init__(self, model: Model, recipe: Recipe, total: int, checkpoint: Path | None = None, *,
                  train: bool = True):
         deepspeed = imported()
         self.model, self.config, self.clip = model, configuration(recipe), recipe.clip
@@ -60,7 +60,7 @@ class Sharded:
         self.engine, *_ = deepspeed.initialize(model=Asked(model.model), optimizer=optimizer, lr_scheduler=schedule,
                                                model_parameters=self.trained, config=self.config)
         if self.stage == 3:
-            self.ask(model.settle)
+            self.ask(model.choose_packing)
 
     def ask(self, work: Callable[[], Any]) -> Any:
         return self.engine(work)
@@ -128,7 +128,7 @@ def distributed(recipe: Recipe) -> Iterator[None]:
     if not wants_deepspeed(recipe):
         yield
         return
-    device = load.device_of(recipe.device)
+    device = load.device_for(recipe.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     ranks.connect(device.type)
@@ -169,7 +169,7 @@ def configuration(recipe: Recipe) -> dict:
     stage = theirs.get("zero_optimization", {}).get("stage", stage)
     if recipe.offload != "none" and stage < (3 if recipe.offload == "all" else 1):
         raise click.UsageError(f"--offload {recipe.offload} needs --zero {3 if recipe.offload == 'all' else 1} or more")
-    wanted = load.dtype_of(recipe.dtype, load.device_of(recipe.device))
+    wanted = load.dtype_for(recipe.dtype, load.device_for(recipe.device))
     zero = {"stage": stage}
     if recipe.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
@@ -185,7 +185,7 @@ def configuration(recipe: Recipe) -> dict:
         "fp16": {"enabled": wanted == torch.float16},
         "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False,
     }
-    if ours["fp16"]["enabled"] and load.device_of(recipe.device).type == "cpu":
+    if ours["fp16"]["enabled"] and load.device_for(recipe.device).type == "cpu":
         raise click.UsageError("--dtype fp16: DeepSpeed has none on CPUs; bf16 it has")
     return merged(ours, theirs)
 
@@ -224,16 +224,16 @@ def merged(ours: dict, theirs: dict) -> dict:
     return result
 
 
-def engine_for(model: Packed, recipe: Recipe, total: int, checkpoint: Path | None = None) -> Engine:
+def engine_for(model: Model, recipe: Recipe, total: int, checkpoint: Path | None = None) -> Engine:
     """The engine that the recipe asks for; `checkpoint` is what it will be told to load."""
     if not wants_deepspeed(recipe):
         return Single(model, recipe, total)
     return Sharded(model, recipe, total, checkpoint)
 
 
-def engine_to_ask(model: Packed, recipe: Recipe) -> Asking | Engine:
+def engine_to_ask(model: Model, recipe: Recipe) -> Asking | Engine:
     """The engine of a model that does not train; what ZeRO 3 has dealt out must be gathered as it is asked."""
-    if not dealt_out(model.model):
+    if not is_sharded(model.model):
         return Asking(model)
     return Sharded(model, recipe, 0, train=False)
 

@@ -94,7 +94,7 @@ def test_long_packs_are_plain_rows(calls, family, shape):
 def test_gradient_checkpointing(calls, family):
     """The strips of each layer are computed again on the way back, and say the same."""
     plain, policy = pair(family)
-    load.without_dropout(policy.core)
+    load.remove_dropout(policy.core)
     policy.core.train().gradient_checkpointing_enable({"use_reentrant": False})
     example = tiny.example(*SHAPES[1])
     wanted, found = plain_logps(plain, example), policy.logps(policy.pack([example]))[0]
@@ -109,7 +109,7 @@ def test_greedy_completions_of_long_ragged_prompts_are_transformers_own(calls, f
     plain, policy = pair(family)
     prompts = [tiny.example(long).prompt for long in (330, 301, 40)]
     batch = [Draw(number, 0, prompt, 0.0) for number, prompt in enumerate(prompts)]
-    generate(policy, load.encoder(policy), batch, Sampling(max_new_tokens=8))
+    generate(policy, load.encoder_for(policy), batch, Sampling(max_new_tokens=8))
     assert (74, 330) in calls and (330, 330) not in calls
     for draw, prompt in zip(batch, prompts, strict=True):
         own = plain.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=8)[0, len(prompt):].tolist()

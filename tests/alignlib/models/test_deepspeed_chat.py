@@ -77,4 +77,4 @@ def test_what_does_not_fit_is_named(change, named, tmp_path):
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"garbage")
     with pytest.raises(click.UsageError, match="pytorch_model.bin: not a checkpoint"):
-        deepspeed_chat.weights(str(tmp_path))
+        deepspeed_chat.read_weights(str(tmp_path))

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers import models as token_models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from alignlib.models.encoding import Encoder, Example, TooLong, continuation
+from alignlib.models.encoding import Encoder, Example, TooLong, continuation_tokenizer
 from alignlib.records.jsonl import Skip
 from helpers import tiny
 
@@ -310,7 +310,8 @@ def sentence_piece(style):
 @pytest.mark.parametrize("style", ["prepend", "first", "always"])
 def test_a_completion_gets_no_word_start_mark(style):
     words = sentence_piece(style)
-    inner, made = continuation(words), Encoder(words, max_length=40).encode({"prompt": "Q: hi A:"}, [" Yes", "No", ""])
+    inner = continuation_tokenizer(words)
+    made = Encoder(words, max_length=40).encode({"prompt": "Q: hi A:"}, [" Yes", "No", ""])
     tokens = [words.convert_ids_to_tokens(row) for row in (made.prompt, *made.completions)]
     assert tokens[0][:2] == ["<s>", "▁"] and tokens[0][2] == "Q"  # the prompt does begin a text
     assert tokens[1:] == [["▁Yes", "</s>"], ["N", "o", "</s>"], ["</s>"]]

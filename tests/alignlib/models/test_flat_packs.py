@@ -213,7 +213,7 @@ def test_gradients_are_those_of_plain_rows(with_gradients, family, checkpointing
     monkeypatch.setattr(logps, "CHUNK", 7 * tiny.VOCABULARY)
     policy, plain = flat(tiny.causal(family).double()), tiny.causal(family).double()
     if checkpointing:
-        load.without_dropout(policy.core)
+        load.remove_dropout(policy.core)
         policy.core.train().gradient_checkpointing_enable({"use_reentrant": False})
     examples = [tiny.example(*lengths) for lengths in GROUPS[4]]
     weights = torch.linspace(-1, 2, 12, dtype=torch.float64).view(3, 4)

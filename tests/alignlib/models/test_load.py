@@ -85,8 +85,8 @@ def test_packed_rewards_are_those_of_the_classifiers_own_rows(family):
 @pytest.mark.parametrize("name", ["banana", "cuda:x", "cuda:99", "meta", ""])
 def test_a_device_that_is_not_there_is_refused(name):
     with pytest.raises(click.UsageError, match=f"--device {name}: "):
-        load.device_of(name)
-    assert load.device_of("cpu").type == "cpu"
+        load.device_for(name)
+    assert load.device_for("cpu").type == "cpu"
 
 
 def test_numbers_do_not_depend_on_the_batch():
@@ -135,8 +135,8 @@ def test_models_that_can_share_are_silent(capsys):
 
 
 def test_a_sliding_window_limits_the_length():
-    assert load.context_of(tiny.config("mistral", sliding_window=64)) == 64
-    assert load.context_of(tiny.config("mistral", sliding_window=None)) == tiny.CONTEXT
+    assert load.context_length(tiny.config("mistral", sliding_window=64)) == 64
+    assert load.context_length(tiny.config("mistral", sliding_window=None)) == tiny.CONTEXT
 
 
 # -- the full logits never exist --------------------------------------------------------------------------------
@@ -145,9 +145,9 @@ def test_a_sliding_window_limits_the_length():
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused():
     """Added ones excepted: many a model has never had its tokenizer's padding."""
     size = tiny.tokenizer().vocab_size
-    load.encoder_of(tiny.config("llama", vocab_size=size), tiny.tokenizer())
+    load.build_encoder(tiny.config("llama", vocab_size=size), tiny.tokenizer())
     with pytest.raises(click.UsageError, match=f"a tokenizer of {size} tokens, a model of {size - 1}"):
-        load.encoder_of(tiny.config("llama", vocab_size=size - 1), tiny.tokenizer())
+        load.build_encoder(tiny.config("llama", vocab_size=size - 1), tiny.tokenizer())
 
 
 def test_the_head_sees_completion_positions_in_chunks_only(monkeypatch):
@@ -300,7 +300,7 @@ def test_encoders_are_asked_as_they_were_trained(tmp_path):
     torch.manual_seed(0)
     folder = tiny.save(transformers.BertForSequenceClassification(config).eval(), tmp_path / "bert", words)
     reward = load.load_reward(folder, "cpu", "fp32")
-    encoder = load.encoder(reward)
+    encoder = load.encoder_for(reward)
     assert encoder.max_length == 14  # the tokenizer's limit, under the 16 positions of the model
     record, texts = {"prompt": "a good", "finish_reasons": ["length", "stop", "stop"]}, [" film", " bad bad film a", ""]
     with torch.no_grad():

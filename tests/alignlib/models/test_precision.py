@@ -26,13 +26,13 @@ def test_auto(cpu, monkeypatch, units):
     cpu(units)
     narrow, wide = (tiny.config("llama", hidden_size=size) for size in (load.WIDE - 8, load.WIDE))
     here, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    assert load.dtype_of("auto", here, wide) == (torch.bfloat16 if units in BF16 else torch.float32)
-    assert load.dtype_of("auto", here, narrow) == load.dtype_of("auto", here) == torch.float32
-    assert {load.dtype_of("auto", gpu, config) for config in (narrow, wide, None)} == {torch.bfloat16}
+    assert load.dtype_for("auto", here, wide) == (torch.bfloat16 if units in BF16 else torch.float32)
+    assert load.dtype_for("auto", here, narrow) == load.dtype_for("auto", here) == torch.float32
+    assert {load.dtype_for("auto", gpu, config) for config in (narrow, wide, None)} == {torch.bfloat16}
     for name, dtype in load.DTYPES.items():
-        assert load.dtype_of(name, here, wide) == load.dtype_of(name, gpu, narrow) == dtype
+        assert load.dtype_for(name, here, wide) == load.dtype_for(name, gpu, narrow) == dtype
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert load.dtype_of("auto", here, wide) == torch.float32
+    assert load.dtype_for("auto", here, wide) == torch.float32
 
 
 def test_models_are_loaded_so(cpu, tmp_path):

@@ -51,7 +51,7 @@ def test_the_split_of_a_batch_does_not_change_its_step(per, tmp_path):
     found = []
     for pack_tokens in (1, 60, 4096):
         model = tiny.causal("gpt2").double()
-        load.without_dropout(model)
+        load.remove_dropout(model)
         policy, made = fit(tmp_path / str(pack_tokens), model=Policy(model, tiny.tokenizer()), steps=3, lr=1e-3,
                            objective=Likelihood(per), pack_tokens=pack_tokens, batch_size=5)
         found.append((policy.core.state_dict(), [entry["loss"] for entry in log(made.folder)]))

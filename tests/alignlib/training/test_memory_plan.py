@@ -162,10 +162,10 @@ def test_bf16_on_one_device_copies_the_weights():
 def real(family, checkpointing, autocast=None):
     """A policy to train, whose gradients of weights go as they come, as the plan counts them elsewhere."""
     model = tiny.causal(family)
-    load.without_dropout(model)
+    load.remove_dropout(model)
     policy = Policy(model, tiny.tokenizer(), autocast=autocast, train=True)
     if checkpointing:
-        policy.checkpoint()
+        policy.checkpoint_activations()
     policy.core.train()
     for weight in policy.core.parameters():
         weight.register_post_accumulate_grad_hook(memory_plan.forget)
