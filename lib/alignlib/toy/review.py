@@ -44,8 +44,8 @@ def answer(drawn: dict[str, str], rng: Random) -> str:
     for _ in range(rng.choice((2, 3, 3, 4, 5))):
         adjectives = [rng.choice(_GOOD if rng.random() < good else _BAD) for _ in range(2)]
         aspects = rng.sample(_ASPECTS, 2)
-        told = {"aspect": aspects[0], "aspect2": aspects[1], "adj": adjectives[0], "adj2": adjectives[1]}
-        parts.append(rng.choice(_NEUTRAL) if rng.random() < 0.15 else fill(rng, _CLAUSES, told))
+        opinion = {"aspect": aspects[0], "aspect2": aspects[1], "adj": adjectives[0], "adj2": adjectives[1]}
+        parts.append(rng.choice(_NEUTRAL) if rng.random() < 0.15 else fill(rng, _CLAUSES, opinion))
     first, *rest = dict.fromkeys(parts)
     return " " + " ".join([first, *(part[0].upper() + part[1:] for part in rest)])
 

@@ -46,18 +46,18 @@ def answer(drawn: dict[str, str], rng: Random) -> str:
     """
     parts = []
     for _ in range(rng.choice((1, 2, 2, 3, 4))):
-        told = dict(drawn)
+        facts = dict(drawn)
         if rng.random() < 0.5:
-            told |= {slot: rng.choice(SLOTS[slot]) for slot in rng.sample(list(SLOTS), 2)}
-        parts.append(rng.choice(_FILLER) if rng.random() < 0.2 else fill(rng, _CLAUSES, told))
+            facts |= {slot: rng.choice(SLOTS[slot]) for slot in rng.sample(list(SLOTS), 2)}
+        parts.append(rng.choice(_FILLER) if rng.random() < 0.2 else fill(rng, _CLAUSES, facts))
     return " " + " ".join(dict.fromkeys(parts))
 
 
 def summary(prompt: str, completion: str) -> float:
-    """-4 to 2.5: .5 for each slot whose right fact is told, -.5 for each of up to four wrong facts, -.05 for each word
+    """-4 to 2.5: .5 for each slot whose right fact is there, -.5 for each of up to four wrong facts, -.05 for each word
     over 15 (down to -1), less by twice the share of foreign words. The right facts are those in the prompt."""
     tokens = words(completion)
-    told = {token for token in tokens if token in SLOT_OF}
+    stated = {token for token in tokens if token in SLOT_OF}
     true = {token for token in words(prompt) if token in SLOT_OF}
-    score = 0.5 * len({SLOT_OF[fact] for fact in told & true}) - 0.5 * min(4, len(told - true))
+    score = 0.5 * len({SLOT_OF[fact] for fact in stated & true}) - 0.5 * min(4, len(stated - true))
     return score - min(1.0, 0.05 * max(0, len(tokens) - 15)) - 2 * foreign(tokens, completion, KNOWN)

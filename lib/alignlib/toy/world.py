@@ -17,12 +17,24 @@ import zlib
 from collections.abc import Iterator
 from itertools import count
 from random import Random
+from typing import Protocol
 
 from alignlib.toy import dialogue, review, summary
 
+
+class Language(Protocol):
+    """What each task's module has beside its oracles."""
+
+    def facts(self, rng: Random, /) -> dict[str, str]:
+        """Draw a question: what it is about, and its `prompt`."""
+
+    def answer(self, drawn: dict[str, str], rng: Random, /) -> str:
+        """A random answer to it, perhaps a good one."""
+
+
 TASKS = ("dialogue", "summary", "review")
 SPLITS = ("train", "test")
-_WORLDS = {"dialogue": dialogue, "summary": summary, "review": review}
+_LANGUAGES: dict[str, Language] = {"dialogue": dialogue, "summary": summary, "review": review}
 _SCORES = {
     "overall": dialogue.overall,
     "helpful": dialogue.helpful,
@@ -52,41 +64,41 @@ def score(name: str, prompt: str, completion: str) -> float:
 
 
 def records(task: str, split: str = "train", seed: int = 0, limit: int | None = None, by: str = "",
-            best_of: int = 0) -> Iterator[dict]:
+            best_of: int = 0) -> Iterator[dict[str, str]]:
     """Yield `limit` (None: endless) preference records {id, prompt, chosen, rejected} of a task.
 
     `by` is the oracle the preferences follow: the task's own unless given; then the record's `domain` is its name.
     `best_of` (0: off) makes the best of so many random answers chosen, and another one rejected; the prompts stay.
     No prompt is in both splits; within one call prompts repeat only once the world has hardly any left.
     """
-    world = _WORLDS[_one_of(task, TASKS, "task")]
+    language = _LANGUAGES[_one_of(task, TASKS, "task")]
     oracle = _one_of(by or PREFERRED_BY[task], ORACLES, "oracle")
     rng = Random(f"{task} {_one_of(split, SPLITS, 'split')} {seed} pairs")  # seeded by text: the same on every machine
-    for number, facts in _numbered(world, split, rng, limit):
+    for number, facts in _numbered(language, split, rng, limit):
         prompt = facts["prompt"]
-        chosen, rejected = _two_answers(world, facts, rng)
+        chosen, rejected = _two_answers(language, facts, rng)
         margin = score(oracle, prompt, chosen) - score(oracle, prompt, rejected)
         if rng.random() > _sigmoid(margin / _TEMPERATURE[oracle]):
             chosen, rejected = rejected, chosen
         if best_of:
             more = Random(f"{task} {split} {seed} {number} best of")  # apart, so that the prompts stay as they are
-            answers = [world.answer(facts, more) for _ in range(best_of)]
+            answers = [language.answer(facts, more) for _ in range(best_of)]
             best = max(answers, key=lambda text: score(oracle, prompt, text) / _TEMPERATURE[oracle])
             chosen, rejected = best, chosen if rejected == best else rejected
         record = {"id": f"toy-{task}-{split}-{seed}-{number}", "prompt": prompt, "chosen": chosen, "rejected": rejected}
         yield {**record, "domain": by} if by else record
 
 
-def labelled(task: str, split: str = "train", seed: int = 0, limit: int | None = None) -> Iterator[dict]:
+def labelled(task: str, split: str = "train", seed: int = 0, limit: int | None = None) -> Iterator[dict[str, str]]:
     """Yield {id, text, label} for a classifier: reviews, positive | negative, or answers of dialogues, toxic | clean.
 
     Labels are coins of the oracle's own probability (sigmoid(sentiment); toxicity), so a calibrated classifier's
     log-odds find the oracle again. Raises ValueError for a task without labels.
     """
-    world = _WORLDS[_one_of(task, tuple(LABELS), "labelled task")]
+    language = _LANGUAGES[_one_of(task, tuple(LABELS), "labelled task")]
     rng = Random(f"{task} {_one_of(split, SPLITS, 'split')} {seed} labels")
-    for number, facts in _numbered(world, split, rng, limit):
-        prompt, answer = facts["prompt"], world.answer(facts, rng)
+    for number, facts in _numbered(language, split, rng, limit):
+        prompt, answer = facts["prompt"], language.answer(facts, rng)
         if task == "review":
             text, chance = prompt + answer, _sigmoid(score("sentiment", prompt, answer))
         else:
@@ -100,12 +112,13 @@ def split_of(prompt: str) -> str:
     return "test" if zlib.crc32(prompt.encode()) % 10 == 0 else "train"
 
 
-def _numbered(world, split: str, rng: Random, limit: int | None) -> Iterator[tuple[int, dict]]:
+def _numbered(language: Language, split: str, rng: Random,
+              limit: int | None) -> Iterator[tuple[int, dict[str, str]]]:
     """Numbered facts of prompts that belong to the split and were not seen yet."""
     seen: set[str] = set()
     for number in count() if limit is None else range(limit):
         for tries in count():
-            facts = world.facts(rng)
+            facts = language.facts(rng)
             prompt = facts["prompt"]
             if split_of(prompt) != split:
                 continue
@@ -117,11 +130,11 @@ def _numbered(world, split: str, rng: Random, limit: int | None) -> Iterator[tup
         yield number, facts
 
 
-def _two_answers(world, facts: dict, rng: Random) -> tuple[str, str]:
+def _two_answers(language: Language, facts: dict[str, str], rng: Random) -> tuple[str, str]:
     """Two different random answers to one prompt."""
-    first = second = world.answer(facts, rng)
+    first = second = language.answer(facts, rng)
     while second == first:
-        second = world.answer(facts, rng)
+        second = language.answer(facts, rng)
     return first, second
 
 
