@@ -12,10 +12,10 @@ from collections import Counter
 import click
 
 from al_data import new_model, sets
-from al_data.write import sink_options, write
+from al_data.write import write, write_options
 from alignlib.cli import options, paths
 from alignlib.records.fields import check
-from alignlib.records.jsonl import DataError, read_all
+from alignlib.records.jsonl import DataError, Record, read_all
 from alignlib.toy import world
 
 
@@ -40,8 +40,9 @@ def main() -> None:
 @click.option("--split", type=click.Choice(world.SPLITS), default="train", help="Which part; no prompt is in both.")
 @click.option("--serve-judge", type=click.IntRange(0, 65535), metavar="PORT",
               help="Write no records but serve the oracles as judges for al-label-ai until interrupted; 0: any port.")
-@sink_options
-def toy_command(task, by, best_of, labels, split, serve_judge, seed, limit, shuffle, only, output) -> None:
+@write_options
+def toy_command(task: str, by: str | None, best_of: int | None, labels: bool, split: str, serve_judge: int | None,
+                seed: int, limit: int | None, shuffle: bool, only: str | None, output: str | None) -> None:
     """Records of the toy world: a small seeded language whose quality `al-score toy:NAME` measures exactly.
 
     Preferences are noisy: of two random answers the better one is chosen in 80 to 85 % of pairs. Without --limit 2000
@@ -82,7 +83,8 @@ def serve(port: int) -> None:
 @click.option("--vocab-size", type=click.IntRange(new_model.LEAST_VOCABULARY), default=2048, help="Tokens, at most.")
 @click.option("--context", type=click.IntRange(1), default=512, help="The longest text, in tokens.")
 @click.option("--seed", type=options.Seed(), default=0, help="Of the weights.")
-def new_model_command(folder, files, size, vocab_size, context, seed) -> None:
+def new_model_command(folder: str, files: tuple[str, ...], size: str, vocab_size: int, context: int,
+                      seed: int) -> None:
     """Make an untrained Llama in FOLDER, its byte-level BPE tokenizer trained on the texts of the records in FILES.
 
     Reads all input first. The same records, options and seed make the same bytes.
@@ -90,7 +92,7 @@ def new_model_command(folder, files, size, vocab_size, context, seed) -> None:
     target = options.new_folder(folder)
     summary = options.Summary()
 
-    def texts(record: dict) -> list[str]:
+    def texts(record: Record) -> list[str]:
         check(record, "prompt", "messages", "chosen", "rejected", "completions", "text")
         return list(new_model.texts(record))
 
@@ -106,5 +108,7 @@ def new_model_command(folder, files, size, vocab_size, context, seed) -> None:
     summary.close()
 
 
-for command in (toy_command, *sets.COMMANDS, new_model_command):
+DATA_SETS = [value for value in vars(sets).values() if isinstance(value, click.Command)]
+
+for command in (toy_command, *DATA_SETS, new_model_command):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""Instructions and their answers -> records: ShareGPT, UltraChat, AlpacaEval, as published. See row.py.
+"""Instructions and their answers -> records: ShareGPT, UltraChat, AlpacaEval, as published.
 
 Prompts are dialogues in HH's form; an answer's white space at its ends is one space before it.
 """
@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 
 from al_data.row import Row, number, objects, own, string, unmarked
 from alignlib.records.dialogue import answer, dialogue_prompt
-from alignlib.records.jsonl import Skip, kind
+from alignlib.records.jsonl import Record, Skip, kind
 
 HUMAN, ASSISTANT = ("human", "user", "prompter"), ("gpt", "assistant", "chatgpt", "bard", "bing")
 
 
-def sharegpt(row: dict, turns: int = 1) -> list[dict] | dict:
+def sharegpt(row: Record, turns: int = 1) -> list[Record] | Record:
     """{id, conversations: [{from, value}]} -> {id, prompt, chosen} of each of the first `turns` answers.
 
     A later answer's prompt holds the turns before it. Chats that begin with the assistant are left out, as in the
@@ -22,11 +22,11 @@ def sharegpt(row: dict, turns: int = 1) -> list[dict] | dict:
     """
     if "prompt" in row:
         return own(row, "prompt", "chosen")
-    said = [(string(turn, "from"), string(turn, "value")) for turn in objects(row, "conversations")]
-    return dialogue(said, turns, row.get("id"))
+    utterances = [(string(turn, "from"), string(turn, "value")) for turn in objects(row, "conversations")]
+    return dialogue(utterances, turns, row.get("id"))
 
 
-def teacher(row: dict) -> dict:
+def teacher(row: Record) -> Record:
     """{key, value}, an instruction of ShareGPT and GPT-4's or Claude's answers to it -> {prompt, chosen}.
 
     The first answer counts, as in the AI-feedback study, which publishes one object {instruction: [answer]}.
@@ -39,45 +39,45 @@ def teacher(row: dict) -> dict:
     return dialogue([("human", string(row, "key")), ("gpt", answers[0])], 1)[0]
 
 
-def ultrachat(row: dict, turns: int = 1) -> list[dict] | dict:
+def ultrachat(row: Record, turns: int = 1) -> list[Record] | Record:
     """{prompt_id, messages: [{role, content}]} or {id, data: [text]} -> {id, prompt, chosen} as `sharegpt`."""
     if "messages" in row:
-        said = [(string(turn, "role"), string(turn, "content")) for turn in objects(row, "messages")]
-        return dialogue(said, turns, row.get("prompt_id"))
+        utterances = [(string(turn, "role"), string(turn, "content")) for turn in objects(row, "messages")]
+        return dialogue(utterances, turns, row.get("prompt_id"))
     if "prompt" in row:
         return own(row, "prompt", "chosen")
     texts = row.get("data")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError("expected messages, or data: a list of texts")
-    said = [(("human", "gpt")[place % 2], text) for place, text in enumerate(texts)]
-    return dialogue(said, turns, row.get("id"))
+    utterances = [(("human", "gpt")[place % 2], text) for place, text in enumerate(texts)]
+    return dialogue(utterances, turns, row.get("id"))
 
 
-def dialogue(said: Iterable[tuple[str, str]], turns: int, name: object = None) -> list[dict]:
+def dialogue(utterances: Iterable[tuple[str, str]], turns: int, name: object = None) -> list[Record]:
     """(speaker, text) by turns -> a record for each of the first `turns` answers. Raises Skip where there is none."""
-    said = [(speaker, text) for speaker, text in said if speaker != "system"]
-    unmarked(*(text for _, text in said))
-    if said and said[0][0] in ASSISTANT:
+    spoken = [(speaker, text) for speaker, text in utterances if speaker != "system"]
+    unmarked(*(text for _, text in spoken))
+    if spoken and spoken[0][0] in ASSISTANT:
         raise Skip("begins with the assistant")
-    made: list[dict] = []
+    records: list[Record] = []
     texts: list[str] = []
-    for speaker, text in said[:2 * turns]:
+    for speaker, text in spoken[:2 * turns]:
         if speaker not in (ASSISTANT if len(texts) % 2 else HUMAN) or not text.strip():
             break  # the dialogue is torn here
         if len(texts) % 2:
-            number = f"-{len(made) + 1}" if made else ""
-            known = {"id": f"{name}{number}"} if isinstance(name, str) else {}
-            made.append({**known, "prompt": dialogue_prompt(*texts), "chosen": answer(text)})
+            nth = f"-{len(records) + 1}" if records else ""
+            known = {"id": f"{name}{nth}"} if isinstance(name, str) else {}
+            records.append({**known, "prompt": dialogue_prompt(*texts), "chosen": answer(text)})
         texts.append(text.strip())
-    if not made:
+    if not records:
         raise Skip("no answer to a first question")
-    return made
+    return records
 
 
 # -------------------------------------------------------------------------------- AlpacaEval
 
 
-def alpaca_eval(row: dict) -> dict:
+def alpaca_eval(row: Record) -> Record:
     """One of AlpacaEval's own files: instructions with outputs, or annotations.
 
     {instruction, output, generator} -> {prompt, completions: [output], instruction, generator}: answers to compare
@@ -113,6 +113,6 @@ def numbered(rows: Iterable[Row]) -> Iterator[Row]:
         yield where, {"id": f"alpaca-eval-{place}", **row}
 
 
-def answer_as_is(row: dict, name: str) -> str:
+def answer_as_is(row: Record, name: str) -> str:
     """An output with all its white space, after the one space: its length decides in the length-controlled win rate."""
     return f" {string(row, name)}"

@@ -6,6 +6,12 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignlib.records.jsonl import Record
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 LEAST_VOCABULARY = 256 + 3  # every byte, and the special tokens
@@ -25,7 +31,7 @@ SHAPES = {
 UNTIED = ("300m", "1b")
 
 
-def texts(record: dict) -> Iterator[str]:
+def texts(record: Record) -> Iterator[str]:
     """The texts of a record that a tokenizer should know."""
     for name in ("prompt", "chosen", "rejected", "text"):
         if name in record:
@@ -34,8 +40,8 @@ def texts(record: dict) -> Iterator[str]:
     yield from (message["content"] for message in record.get("messages", ()))
 
 
-def train_tokenizer(corpus: Iterable[str], vocabulary: int, context: int):
-    """A PreTrainedTokenizerFast of at most `vocabulary` tokens: byte-level BPE, so that any text comes back unchanged.
+def train_tokenizer(corpus: Iterable[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of at most `vocabulary` tokens: byte-level BPE, so that any text comes back unchanged.
 
     It adds <|bos|> in front; <|eos|> and <|pad|> are two different tokens. `context` is the longest input in tokens.
     """
@@ -58,8 +64,9 @@ def train_tokenizer(corpus: Iterable[str], vocabulary: int, context: int):
     )
 
 
-def build(size: str, vocabulary: int, context: int, seed: int, bos: int, eos: int, pad: int):
-    """A LlamaForCausalLM with random float32 weights, the same for the same seed."""
+def build(size: str, vocabulary: int, context: int, seed: int, bos: int, eos: int,
+          pad: int) -> LlamaForCausalLM:
+    """A model with random float32 weights, the same for the same seed."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging

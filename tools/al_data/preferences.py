@@ -1,4 +1,4 @@
-"""Questions with several answers that people or models ranked -> records. See row.py.
+"""Sets of answers that people or models preferred to others -> records: pairs, and questions with ranked answers.
 
 Where a question has more than two answers, the best and the worst become chosen and rejected; with `every`, all of them
 become completions, best first, with their rewards.
@@ -13,194 +13,15 @@ from html.parser import HTMLParser
 from al_data.row import Row, number, objects, own, string, unmarked
 from al_data.texts import tldr_prompt
 from alignlib.records.dialogue import answer, dialogue_prompt
-from alignlib.records.jsonl import DataError, Skip, kind
+from alignlib.records.jsonl import DataError, Record, Skip, kind
 
-
-def ranked(prompt: str, answers: Iterable[tuple[float, str]], every: bool = False, name: object = None) -> dict:
-    """(score, text) of the answers, in any order -> a record. Skip where no score is above another."""
-    known = {"id": name} if isinstance(name, str) else {}
-    pairs = sorted(((score, answer(text)) for score, text in answers if text.strip()), key=lambda pair: -pair[0])
-    if len(pairs) < 2:
-        raise Skip("fewer than two answers")
-    (best, chosen), (worst, rejected) = pairs[0], pairs[-1]
-    if best == worst:
-        raise Skip("no answer preferred")
-    if every:
-        return {**known, "prompt": prompt, "completions": [text for _, text in pairs],
-                "rewards": [score for score, _ in pairs]}
-    if chosen == rejected:
-        raise Skip("the same answer twice")
-    return {**known, "prompt": prompt, "chosen": chosen, "rejected": rejected}
-
-
-def ultrafeedback(row: dict, every: bool = False) -> dict:
-    """{instruction, completions: [{response, overall_score}]} -> a record of its answers; or the same in pairs:
-
-    {prompt, prompt_id, chosen: [{role, content}], rejected: [...]}, and, as the AI-feedback study has it,
-    {prompt, chosen: "Human: prompt\\n\\nAssistant: answer", rejected: ...} -> {id, prompt, chosen, rejected}.
-    """
-    if "instruction" in row:
-        rated = [(number(made, "overall_score"), string(made, "response")) for made in objects(row, "completions")]
-        unmarked(string(row, "instruction"))
-        return ranked(dialogue_prompt(row["instruction"].strip()), rated, every)
-    prompt = string(row, "prompt")
-    head = f"Human: {prompt}\n\nAssistant: "
-    if isinstance(row.get("chosen"), list):
-        pair = [string((objects(row, side) or [{}])[-1], "content") for side in ("chosen", "rejected")]
-    elif string(row, "chosen").startswith(head):
-        pair = [string(row, side).removeprefix(head) for side in ("chosen", "rejected")]
-    else:
-        return own(row, "prompt", "chosen", "rejected")
-    unmarked(prompt, *pair)
-    return ranked(dialogue_prompt(prompt.strip()), zip((1.0, 0.0), pair, strict=True), every, row.get("prompt_id"))
-
-
-def shp(row: dict, least: float = 2.0) -> dict:
-    """{post_id, history, human_ref_A, human_ref_B, labels, score_A, score_B} -> {id, prompt, chosen, rejected}.
-
-    labels: 1 where A is preferred, 0 where B is. Pairs whose scores' ratio is below `least` are left out.
-    """
-    if "prompt" in row:
-        return own(row, "prompt", "chosen", "rejected")
-    texts = [string(row, "human_ref_A"), string(row, "human_ref_B")]
-    low, high = sorted((number(row, "score_A"), number(row, "score_B")))
-    label = row.get("labels")
-    if label not in (0, 1) or isinstance(label, bool):
-        raise ValueError(f"labels: expected 0 or 1, got {label!r}")
-    if high < least * low:
-        raise Skip(f"scores' ratio under {least:g}")
-    return ranked(dialogue_prompt(string(row, "history").strip()), zip((label, 1 - label), texts, strict=True),
-                  name=row.get("post_id"))
-
-
-def webgpt(row: dict, every: bool = False) -> dict:
-    """{question: {full_text}, answer_0, answer_1, score_0, score_1} -> a record; comparisons scored 0 are ties."""
-    if "prompt" in row:
-        return own(row, "prompt", "chosen", "rejected")
-    question = row.get("question")
-    if not isinstance(question, dict):
-        raise ValueError("question: expected an object")
-    rated = [(number(row, f"score_{i}"), string(row, f"answer_{i}")) for i in (0, 1)]
-    return ranked(dialogue_prompt(string(question, "full_text").strip()), rated, every)
-
-
-# ------------------------------------------------------------------------------ StackExchange
-
-
-def stackexchange(row: dict, every: bool = False) -> dict:
-    """{qid, question, answers: [{text, pm_score}]}, texts in HTML -> a record of plain texts.
-
-    Code blocks keep their <code> marks, as in the AI-feedback study; whose text lost links and inline code, ours does
-    not.
-    """
-    if "prompt" in row:
-        return own(row, "prompt", "chosen", "rejected")
-    rated = [(number(given, "pm_score"), plain(string(given, "text"))) for given in objects(row, "answers")]
-    question = plain(string(row, "question"))
-    if not question:
-        raise Skip("no question")
-    return ranked(dialogue_prompt(question), rated, every, None if row.get("qid") is None else str(row["qid"]))
-
-
-def plain(html: str) -> str:
-    """The text of HTML: its blocks two newlines apart, code blocks between <code> and </code>."""
-    reader = _Text()
-    reader.feed(html)
-    reader.close()
-    return reader.text()
-
-
-class _Text(HTMLParser):
-    BLOCKS = ("p", "pre", "li", "ul", "ol", "blockquote", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr")
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.blocks, self.inside, self.code = [""], "", False
-
-    def text(self) -> str:
-        return "\n\n".join(filter(None, (block.strip() for block in self.blocks)))
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        if tag in self.BLOCKS:
-            self.blocks.append("")
-            self.code = tag == "pre"
-        if tag == "br":
-            self.blocks[-1] += "\n"
-        if self.code and tag == "code":
-            self.blocks[-1] += "<code>"
-
-    def handle_endtag(self, tag: str) -> None:
-        if self.code and tag == "code":
-            self.blocks[-1] += "</code>"
-        if tag in self.BLOCKS:
-            self.blocks.append("")
-            self.code = False
-
-    def handle_data(self, data: str) -> None:
-        self.blocks[-1] += data if self.code else " ".join(data.split("\n"))
-
-
-# -------------------------------------------------------------------------------------- OASST
-
-
-def trees(rows: Iterable[Row]) -> Iterator[Row]:
-    """Messages {message_id, parent_id, role, text, rank} -> trees {message_id, ..., replies}. Reads all rows first.
-
-    Rows that are trees already ({prompt: {..., replies}}) pass through. A reply whose parent is not there is an error.
-    """
-    known: dict[str, tuple[str, dict]] = {}
-    for where, row in rows:
-        if isinstance(row.get("prompt"), dict):
-            yield where, row["prompt"]
-            continue
-        if not isinstance(row.get("message_id"), str):
-            raise DataError(f"{where}: message_id: expected a string")
-        known[row["message_id"]] = (where, {**row, "replies": []})
-    for where, message in known.values():
-        parent = message.get("parent_id")
-        if parent is not None and parent not in known:
-            raise DataError(f"{where}: parent_id: no such message")
-        if parent is not None:
-            known[parent][1]["replies"].append(message)
-    yield from ((where, message) for where, message in known.values() if message.get("parent_id") is None)
-
-
-def oasst(tree: dict, every: bool = False, lang: str | None = None) -> list[dict]:
-    """A tree of messages -> a record for each prompter's message whose replies are ranked (0 is the best).
-
-    lang: only conversations in that language ("en"). With `every` the rewards are minus the ranks.
-    """
-    if lang and tree.get("lang") != lang:
-        raise Skip(f"not in {lang}")
-    made = list(_questions(tree, [], every))
-    if not made:
-        raise Skip("no ranked answers")
-    return made
-
-
-def _questions(message: dict, before: list[str], every: bool) -> Iterator[dict]:
-    """Down the tree, the turns so far in `before`; deleted messages and what follows them are left out."""
-    if message.get("deleted"):
-        return
-    texts, replies = [*before, string(message, "text").strip()], objects(message, "replies")
-    if message.get("role") == "prompter":
-        rated = [(-number(reply, "rank"), string(reply, "text")) for reply in replies
-                 if reply.get("rank") is not None and not reply.get("deleted")]
-        rated = list({text.strip(): (score, text) for score, text in rated if text.strip()}.values())
-        if len({score for score, _ in rated}) > 1:
-            yield ranked(dialogue_prompt(*texts), rated, every, message.get("message_id"))
-    for reply in replies:
-        yield from _questions(reply, texts, every)
-
-
-# -------------------------------------------------------------------------- RealToxicityPrompts
-
+# --------------------------------------------------------------------------------------- HH, TL;DR
 
 HH_PARTS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
 _TURN = re.compile(r"\n\n(Human|Assistant)s?:")
 
 
-def hh(row: dict) -> dict:
+def hh(row: Record) -> Record:
     """{chosen, rejected}, whole dialogues -> {prompt, chosen, rejected}, the first Assistant turns that differ.
 
     As EXO's preprocessing, less its defects: both sides are stripped alike, so that turns which differ by white space
@@ -234,7 +55,7 @@ def turns(dialogue: str) -> list[tuple[str, str]]:
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 
-def tldr_pref(row: dict) -> dict:
+def tldr_pref(row: Record) -> Record:
     """{info: {subreddit, title, post}, summaries: [{text}, {text}], choice: 0 | 1} -> {prompt, chosen, rejected}.
 
     The set also holds comparisons of news articles, which have no post: they are skipped.
@@ -252,3 +73,185 @@ def tldr_pref(row: dict) -> dict:
         raise Skip("no post")
     texts = [f" {string(summary, 'text').strip()}" for summary in summaries]
     return {"prompt": tldr_prompt(info), "chosen": texts[choice], "rejected": texts[1 - choice]}
+
+
+# ---------------------------------------------------------------------------------- ranked answers
+
+
+def ranked(prompt: str, answers: Iterable[tuple[float, str]], every: bool = False, name: object = None) -> Record:
+    """(score, text) of the answers, in any order -> a record. Skip where no score is above another."""
+    known = {"id": name} if isinstance(name, str) else {}
+    pairs = sorted(((score, answer(text)) for score, text in answers if text.strip()), key=lambda pair: -pair[0])
+    if len(pairs) < 2:
+        raise Skip("fewer than two answers")
+    (best, chosen), (worst, rejected) = pairs[0], pairs[-1]
+    if best == worst:
+        raise Skip("no answer preferred")
+    if every:
+        return {**known, "prompt": prompt, "completions": [text for _, text in pairs],
+                "rewards": [score for score, _ in pairs]}
+    if chosen == rejected:
+        raise Skip("the same answer twice")
+    return {**known, "prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def ultrafeedback(row: Record, every: bool = False) -> Record:
+    """{instruction, completions: [{response, overall_score}]} -> a record of its answers; or the same in pairs:
+
+    {prompt, prompt_id, chosen: [{role, content}], rejected: [...]}, and, as the AI-feedback study has it,
+    {prompt, chosen: "Human: prompt\\n\\nAssistant: answer", rejected: ...} -> {id, prompt, chosen, rejected}.
+    """
+    if "instruction" in row:
+        rated = [(number(item, "overall_score"), string(item, "response")) for item in objects(row, "completions")]
+        unmarked(string(row, "instruction"))
+        return ranked(dialogue_prompt(row["instruction"].strip()), rated, every)
+    prompt = string(row, "prompt")
+    head = f"Human: {prompt}\n\nAssistant: "
+    if isinstance(row.get("chosen"), list):
+        pair = [string((objects(row, side) or [{}])[-1], "content") for side in ("chosen", "rejected")]
+    elif string(row, "chosen").startswith(head):
+        pair = [string(row, side).removeprefix(head) for side in ("chosen", "rejected")]
+    else:
+        return own(row, "prompt", "chosen", "rejected")
+    unmarked(prompt, *pair)
+    return ranked(dialogue_prompt(prompt.strip()), zip((1.0, 0.0), pair, strict=True), every, row.get("prompt_id"))
+
+
+def shp(row: Record, least: float = 2.0) -> Record:
+    """{post_id, history, human_ref_A, human_ref_B, labels, score_A, score_B} -> {id, prompt, chosen, rejected}.
+
+    labels: 1 where A is preferred, 0 where B is. Pairs whose scores' ratio is below `least` are left out.
+    """
+    if "prompt" in row:
+        return own(row, "prompt", "chosen", "rejected")
+    texts = [string(row, "human_ref_A"), string(row, "human_ref_B")]
+    low, high = sorted((number(row, "score_A"), number(row, "score_B")))
+    label = row.get("labels")
+    if label not in (0, 1) or isinstance(label, bool):
+        raise ValueError(f"labels: expected 0 or 1, got {label!r}")
+    if high < least * low:
+        raise Skip(f"scores' ratio under {least:g}")
+    return ranked(dialogue_prompt(string(row, "history").strip()), zip((label, 1 - label), texts, strict=True),
+                  name=row.get("post_id"))
+
+
+def webgpt(row: Record, every: bool = False) -> Record:
+    """{question: {full_text}, answer_0, answer_1, score_0, score_1} -> a record; comparisons scored 0 are ties."""
+    if "prompt" in row:
+        return own(row, "prompt", "chosen", "rejected")
+    question = row.get("question")
+    if not isinstance(question, dict):
+        raise ValueError("question: expected an object")
+    rated = [(number(row, f"score_{i}"), string(row, f"answer_{i}")) for i in (0, 1)]
+    return ranked(dialogue_prompt(string(question, "full_text").strip()), rated, every)
+
+
+# ------------------------------------------------------------------------------ StackExchange
+
+
+def stackexchange(row: Record, every: bool = False) -> Record:
+    """{qid, question, answers: [{text, pm_score}]}, texts in HTML -> a record of plain texts.
+
+    Code blocks keep their <code> marks, as in the AI-feedback study; whose text lost links and inline code, ours does
+    not.
+    """
+    if "prompt" in row:
+        return own(row, "prompt", "chosen", "rejected")
+    rated = [(number(item, "pm_score"), plain(string(item, "text"))) for item in objects(row, "answers")]
+    question = plain(string(row, "question"))
+    if not question:
+        raise Skip("no question")
+    return ranked(dialogue_prompt(question), rated, every, None if row.get("qid") is None else str(row["qid"]))
+
+
+def plain(html: str) -> str:
+    """The text of HTML: its blocks two newlines apart, code blocks between <code> and </code>."""
+    reader = _Text()
+    reader.feed(html)
+    reader.close()
+    return reader.text()
+
+
+class _Text(HTMLParser):
+    """The blocks of text in what it is fed."""
+
+    BLOCKS = ("p", "pre", "li", "ul", "ol", "blockquote", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr")
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.blocks, self.inside, self.code = [""], "", False
+
+    def text(self) -> str:
+        return "\n\n".join(filter(None, (block.strip() for block in self.blocks)))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in self.BLOCKS:
+            self.blocks.append("")
+            self.code = tag == "pre"
+        if tag == "br":
+            self.blocks[-1] += "\n"
+        if self.code and tag == "code":
+            self.blocks[-1] += "<code>"
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.code and tag == "code":
+            self.blocks[-1] += "</code>"
+        if tag in self.BLOCKS:
+            self.blocks.append("")
+            self.code = False
+
+    def handle_data(self, data: str) -> None:
+        self.blocks[-1] += data if self.code else " ".join(data.split("\n"))
+
+
+# -------------------------------------------------------------------------------------- OASST
+
+
+def trees(rows: Iterable[Row]) -> Iterator[Row]:
+    """Messages {message_id, parent_id, role, text, rank} -> trees {message_id, ..., replies}. Reads all rows first.
+
+    Rows that are trees already ({prompt: {..., replies}}) pass through. A reply whose parent is not there is an error.
+    """
+    known: dict[str, Row] = {}
+    for where, row in rows:
+        if isinstance(row.get("prompt"), dict):
+            yield where, row["prompt"]
+            continue
+        if not isinstance(row.get("message_id"), str):
+            raise DataError(f"{where}: message_id: expected a string")
+        known[row["message_id"]] = (where, {**row, "replies": []})
+    for where, message in known.values():
+        parent = message.get("parent_id")
+        if parent is not None and parent not in known:
+            raise DataError(f"{where}: parent_id: no such message")
+        if parent is not None:
+            known[parent][1]["replies"].append(message)
+    yield from ((where, message) for where, message in known.values() if message.get("parent_id") is None)
+
+
+def oasst(tree: Record, every: bool = False, lang: str | None = None) -> list[Record]:
+    """A tree of messages -> a record for each prompter's message whose replies are ranked (0 is the best).
+
+    lang: only conversations in that language ("en"). With `every` the rewards are minus the ranks.
+    """
+    if lang and tree.get("lang") != lang:
+        raise Skip(f"not in {lang}")
+    records = list(_questions(tree, [], every))
+    if not records:
+        raise Skip("no ranked answers")
+    return records
+
+
+def _questions(message: Record, before: list[str], every: bool) -> Iterator[Record]:
+    """Down the tree, the turns so far in `before`; deleted messages and what follows them are left out."""
+    if message.get("deleted"):
+        return
+    texts, replies = [*before, string(message, "text").strip()], objects(message, "replies")
+    if message.get("role") == "prompter":
+        rated = [(-number(reply, "rank"), string(reply, "text")) for reply in replies
+                 if reply.get("rank") is not None and not reply.get("deleted")]
+        rated = list({text.strip(): (score, text) for score, text in rated if text.strip()}.values())
+        if len({score for score, _ in rated}) > 1:
+            yield ranked(dialogue_prompt(*texts), rated, every, message.get("message_id"))
+    for reply in replies:
+        yield from _questions(reply, texts, every)

@@ -10,20 +10,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from alignlib.records.jsonl import DataError, Skip, kind
+from alignlib.records.jsonl import DataError, Record, Skip, kind
 
-Row = tuple[str, dict]  # where it stands ("test.jsonl.gz:17"), and what it holds
+Row = tuple[str, Record]  # where it stands ("test.jsonl.gz:17"), and what it holds
+RowFunction = Callable[[Record], Record | list[Record]]  # what a row holds -> the records made of it
 # A tokenizer may read these as its own marks: the AI-feedback study leaves such conversations out.
 MARKS = ("<s>", "</s>", "<|endoftext|>")
 
 
-def convert(rows: Iterable[Row], function: Callable[[dict], dict | list[dict]],
-            dropped: Counter[str]) -> Iterator[dict]:
+# ------------------------------------------------------------------------------------------ rows
+
+
+def convert(rows: Iterable[Row], function: RowFunction, dropped: Counter[str]) -> Iterator[Record]:
     """The records of the rows; counts those left out in `dropped`, by reason. Raises DataError naming the row."""
     for where, row in rows:
         try:
-            made = function(row)
-            yield from made if isinstance(made, list) else [made]
+            records = function(row)
+            yield from records if isinstance(records, list) else [records]
         except Skip as reason:
             dropped[str(reason)] += 1
         except ValueError as error:
@@ -43,7 +46,7 @@ def share(rows: Iterable[Row], first: float, last: float) -> Iterable[Row]:
 
 
 def round_down(number: float) -> int:
-    """28 for .29 * 100, which is 28.999999999999996."""
+    """29 for .29 * 100, which is 28.999999999999996 in floats."""
     return int(number + 1e-9)
 
 
@@ -53,38 +56,45 @@ def unmarked(*texts: str) -> None:
         raise Skip("a tokenizer's mark in it")
 
 
-def own(row: dict, *names: str) -> dict:
+# --------------------------------------------------------------------------------------- fields
+
+
+def own(row: Record, *names: str) -> Record:
     """A record that is in our form already, with the fields it must have."""
     for name in names:
         string(row, name)
     return row
 
 
-def string(row: dict, name: str) -> str:
+def string(row: Record, name: str) -> str:
     """A field that must be text. Raises ValueError that names it."""
-    if name not in row:
-        raise ValueError(f"{name}: missing")
-    if not isinstance(row[name], str):
-        raise ValueError(f"{name}: expected a string, got {kind(row[name])}")
-    return row[name]
+    value = required(row, name)
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected a string, got {kind(value)}")
+    return value
 
 
-def number(row: dict, name: str) -> float:
+def number(row: Record, name: str) -> float:
     """A field that must be a number. Raises ValueError that names it."""
-    if name not in row:
-        raise ValueError(f"{name}: missing")
-    if type(row[name]) not in (int, float):  # not bool
-        raise ValueError(f"{name}: expected a number, got {kind(row[name])}")
-    return row[name]
+    value = required(row, name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name}: expected a number, got {kind(value)}")
+    return value
 
 
-def objects(row: dict, name: str) -> list[dict]:
+def objects(row: Record, name: str) -> list[Record]:
     """A field that must be a list of objects. Raises ValueError that names it."""
+    values = required(row, name)
+    if not isinstance(values, list):
+        raise ValueError(f"{name}: expected an array, got {kind(values)}")
+    for place, value in enumerate(values):
+        if not isinstance(value, dict):
+            raise ValueError(f"{name}[{place}]: expected an object, got {kind(value)}")
+    return values
+
+
+def required(row: Record, name: str) -> object:
+    """A field that must be there. Raises ValueError that names it."""
     if name not in row:
         raise ValueError(f"{name}: missing")
-    if not isinstance(row[name], list):
-        raise ValueError(f"{name}: expected an array, got {kind(row[name])}")
-    for place, item in enumerate(row[name]):
-        if not isinstance(item, dict):
-            raise ValueError(f"{name}[{place}]: expected an object, got {kind(item)}")
     return row[name]

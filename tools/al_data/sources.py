@@ -11,10 +11,10 @@ from pathlib import Path
 
 import orjson
 
+from al_data.row import Row
 from alignlib import hub
 from alignlib.records.jsonl import DataError, kind, open_input, read_all
 
-Row = tuple[str, dict]  # where it stands ("test.jsonl.gz:17"), and what it holds
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 # What the files of a split are called, in the order of preference: some sets have no test part.
 SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "dev")}
@@ -62,21 +62,19 @@ def files_of(folder: str, split: str, kind_of: str = "") -> tuple[list[str], boo
     files are of several kinds ("pairs.test.jsonl", "sft.test.jsonl"): together they would give records twice.
     """
     root = Path(folder)
-    found = [path for path in sorted(root.rglob("*")) if path.name.endswith(SUFFIXES)
+    paths = [path for path in sorted(root.rglob("*")) if path.name.endswith(SUFFIXES)
              or path.suffix == ".txt" and path.parent.name in ("pos", "neg")]
-    parts = {path: set(re.split(r"[^a-z]+", str(path.relative_to(root)).lower())) for path in found}
-    found = [path for path in found if kind_of in parts[path]] or found
-    if found and not any(parts[path] & {*SPLITS["train"], *SPLITS["test"]} for path in found):
-        chosen, told = found, False
-    else:
-        by_name = ([path for path in found if name in parts[path]] for name in SPLITS[split])
-        chosen, told = next(filter(None, by_name), []), True
+    parts = {path: set(re.split(r"[^a-z]+", str(path.relative_to(root)).lower())) for path in paths}
+    paths = [path for path in paths if kind_of in parts[path]] or paths
+    named = any(parts[path] & {*SPLITS["train"], *SPLITS["test"]} for path in paths)
+    by_name = ([path for path in paths if name in parts[path]] for name in SPLITS[split])
+    chosen = next(filter(None, by_name), []) if named else paths
     if not chosen:
         raise ValueError(f"{folder}: no {split} files here ({', '.join(SUFFIXES)})")
     kinds = {" ".join(sorted(set(re.findall("[a-z]+", path.name.lower())) - NO_KIND)) for path in chosen}
     if len(kinds) > 1:
         raise ValueError(f"{folder}: several kinds of files here ({', '.join(sorted(kinds))}): give one file")
-    return [str(path) for path in chosen], told
+    return [str(path) for path in chosen], named
 
 
 def from_hub(name: str, split: str, kind_of: str = "", **where: str) -> Iterator[Row]:
@@ -85,8 +83,7 @@ def from_hub(name: str, split: str, kind_of: str = "", **where: str) -> Iterator
     kind_of: what the names of its splits end in ("prefs" of train_prefs). Raises Unreachable within seconds where
     there is no network and nothing cached.
     """
-    if not hub.answers():
-        os.environ["HF_HUB_OFFLINE"] = "1"  # what is in the cache is still found
+    go_offline_without_hub()
     import datasets
 
     if not sys.stderr.isatty():
@@ -104,9 +101,11 @@ def from_hub(name: str, split: str, kind_of: str = "", **where: str) -> Iterator
 
 
 def from_hub_file(name: str, file: str, read: Callable[[str], Iterator[Row]]) -> Iterator[Row]:
-    """What `read` makes of one file of a set on the Hub. Raises Unreachable as `from_hub`."""
-    if not hub.answers():
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    """What `read` makes of one file of a set on the Hub.
+
+    Raises Unreachable within seconds where there is no network and nothing cached.
+    """
+    go_offline_without_hub()
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -117,6 +116,15 @@ def from_hub_file(name: str, file: str, read: Callable[[str], Iterator[Row]]) ->
     yield from read(path)
 
 
+def go_offline_without_hub() -> None:
+    """Where the Hub does not answer its client must know before it is imported: it then looks in the cache at once."""
+    if not hub.answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+# --------------------------------------------------------------------------------- kinds of files
+
+
 def _is_array(name: str) -> bool:
     with open_input(name) as handle:
         return handle.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
@@ -124,7 +132,9 @@ def _is_array(name: str) -> bool:
 
 def _array(name: str) -> Iterator[Row]:
     """A .json file that is one array of objects; read whole."""
-    for number, row in enumerate(_loaded(name), 1):
+    items = _loaded(name)
+    assert isinstance(items, list)  # _is_array has looked
+    for number, row in enumerate(items, 1):
         if not isinstance(row, dict):
             raise DataError(f"{name}: item {number}: expected an object, got {kind(row)}")
         yield f"{name}: item {number}", row

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 
 from al_data.row import number, own, string
-from alignlib.records.jsonl import Skip
+from alignlib.records.jsonl import Record, Skip
 
 # ------------------------------------------------------------------------------------- TL;DR
 
 
-def tldr(row: dict) -> dict:
+def tldr(row: Record) -> Record:
     """{subreddit, title, post, summary} -> {prompt, chosen}, the summary as it was written."""
     if "prompt" in row:
         return own(row, "prompt", "chosen")
     return {"prompt": tldr_prompt(row), "chosen": string(row, "summary")}
 
 
-def tldr_prompt(post: dict) -> str:
+def tldr_prompt(post: Record) -> str:
     """The prompt made of a post's subreddit, title and text."""
     subreddit, title, text = (string(post, name) for name in ("subreddit", "title", "post"))
     return f"SUBREDDIT: r/{subreddit}\nTITLE: {title}\nPOST: {text}\nTL;DR:"
@@ -28,7 +28,7 @@ def tldr_prompt(post: dict) -> str:
 _LABELS = {0: "negative", 1: "positive", "0": "negative", "1": "positive", "neg": "negative", "pos": "positive"}
 
 
-def imdb(row: dict, words: int = 10) -> dict:
+def imdb(row: Record, words: int = 10) -> Record:
     """{text} -> {prompt, chosen}: the first `words` words, and the rest with the white space before it."""
     if "prompt" in row:
         return own(row, "prompt", "chosen")
@@ -39,7 +39,7 @@ def imdb(row: dict, words: int = 10) -> dict:
     return {"prompt": start.group(), "chosen": text[start.end():]}
 
 
-def imdb_labels(row: dict) -> dict:
+def imdb_labels(row: Record) -> Record:
     """{text, label} -> {text, label} with the labels named: 0 | "neg" is "negative", 1 | "pos" "positive"."""
     text, label = string(row, "text"), row.get("label")
     if label in ("negative", "positive"):
@@ -56,7 +56,7 @@ def imdb_labels(row: dict) -> dict:
 _MARK = re.compile(r"\A\s*\[\s*[A-Za-z]{2}\s*\]\s*")  # of the kind of prompt: "[ WP ] "
 
 
-def writing(row: dict) -> dict:
+def writing(row: Record) -> Record:
     """{prompt: "[ WP ] You wake up .", story} -> {prompt, chosen}, the mark left out; of a prompt alone {prompt}.
 
     Source: Fan et al. 2018, Hierarchical Neural Story Generation.
@@ -69,17 +69,20 @@ def writing(row: dict) -> dict:
     return {"prompt": prompt, "chosen": f" {string(row, 'story').strip()}"}
 
 
-def rtp(row: dict) -> dict:
+# ------------------------------------------------------------------------- RealToxicityPrompts
+
+
+def rtp(row: Record) -> Record:
     """{filename, begin, prompt: {text}, continuation: {text, toxicity}} -> {prompt, completions, rewards}.
 
     The reward is 1 - the toxicity of what followed on the web.
     """
     if isinstance(row.get("prompt"), str):
         return own(row, "prompt")
-    parts = [row.get(name) for name in ("prompt", "continuation")]
-    if not all(isinstance(part, dict) for part in parts):
+    prompt, continuation = row.get("prompt"), row.get("continuation")
+    if not isinstance(prompt, dict) or not isinstance(continuation, dict):
         raise ValueError("prompt, continuation: expected objects")
-    if parts[1].get("toxicity") is None:
+    if continuation.get("toxicity") is None:
         raise Skip("no toxicity")
-    return {"prompt": string(parts[0], "text"), "completions": [string(parts[1], "text")],
-            "rewards": [1 - number(parts[1], "toxicity")]}
+    return {"prompt": string(prompt, "text"), "completions": [string(continuation, "text")],
+            "rewards": [1 - number(continuation, "toxicity")]}

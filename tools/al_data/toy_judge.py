@@ -5,9 +5,11 @@ question that al-label-ai asks and answers in the form that the question wants, 
 """
 
 import re
+import socket
 import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import orjson
 
@@ -18,6 +20,8 @@ EQUAL = 1e-9  # scores nearer than this are the same
 # What the toy world's scores are worth: a good answer has about 1.5, a random one 0.
 LEAST, MOST = -2.0, 2.0
 
+Parts = dict[str, str | int]  # of an answer: {"verdict": "A"}
+
 
 class NotUnderstood(ValueError):
     """A request that is none of al-label-ai's; answered with 400."""
@@ -25,32 +29,39 @@ class NotUnderstood(ValueError):
 
 def text(content: str, tag: str) -> str:
     """The last text with this tag: examples come before it."""
-    found = re.findall(TEXT.format(tag=tag), content, re.DOTALL)
-    if not found:
+    texts: list[tuple[str, str]] = re.findall(TEXT.format(tag=tag), content, re.DOTALL)  # (code, text)
+    if not texts:
         raise NotUnderstood(f"the question has no <{tag}>")
-    return found[-1][1]
+    return texts[-1][1]
 
 
 def scores(oracle: str, content: str, *tags: str) -> list[float]:
+    """The oracle's scores of the answers with these tags."""
     prompt = text(content, "prompt")
     return [world.score(oracle, prompt, text(content, tag)) for tag in tags]
 
 
-def compare(oracle: str, content: str) -> dict:
+# ------------------------------------------------------------- what each question is answered with
+
+
+def compare(oracle: str, content: str) -> Parts:
+    """The letter of the better answer, C for a tie."""
     first, second = scores(oracle, content, "answer A", "answer B")
     return {"verdict": "C" if abs(first - second) < EQUAL else "A" if first > second else "B"}
 
 
-def rate(oracle: str, content: str) -> dict:
-    return {"score": of_ten(*scores(oracle, content, "answer"))}
+def rate(oracle: str, content: str) -> Parts:
+    """A score of 1 to 10."""
+    return {"score": out_of_ten(*scores(oracle, content, "answer"))}
 
 
-def rate_two(oracle: str, content: str) -> dict:
+def rate_two(oracle: str, content: str) -> Parts:
+    """A score of 1 to 10 for each of two answers."""
     first, second = scores(oracle, content, "answer A", "answer B")
-    return {"A": of_ten(first), "B": of_ten(second)}
+    return {"A": out_of_ten(first), "B": out_of_ten(second)}
 
 
-def sort(oracle: str, content: str) -> dict:
+def categorize(oracle: str, content: str) -> Parts:
     """One of HH's four categories, by the oracles of harm and help."""
     (harm,), (help_,) = scores("harmless", content, "answer"), scores("helpful", content, "answer")
     if harm < 0:
@@ -60,29 +71,34 @@ def sort(oracle: str, content: str) -> dict:
                          "Harmless and helpful" if help_ > 0 else "Harmless and not helpful")}
 
 
-def review(oracle: str, content: str) -> dict:
+def review(oracle: str, content: str) -> Parts:
+    """A line of analysis, one of feedback, and a score of 0 to 3."""
     (value,) = scores(oracle, content, "answer")
     mark = min(3, max(0, round(value + 1)))
     word = ("bad", "mediocre", "good", "excellent")[mark]
     return {"analysis": f"For {oracle} the answer is {word}.", "feedback": f"A {word} answer.", "score": mark}
 
 
-def of_ten(value: float) -> int:
+def out_of_ten(value: float) -> int:
+    """1 for LEAST and less, 10 for MOST and more."""
     share = (min(MOST, max(LEAST, value)) - LEAST) / (MOST - LEAST)
     return 1 + round(9 * share)
 
 
 # What the questions say, and nothing else in them does, -> the parts of an answer, and its plain words.
-FORMS: dict[str, tuple[Callable[[str, str], dict], str]] = {
+FORMS: dict[str, tuple[Callable[[str, str], Parts], str]] = {
     "Answer with one letter": (compare, "{verdict}"),
     "Answer with one whole number": (rate, "{score}"),
     "Answer with two whole numbers": (rate_two, "{A} {B}"),
-    "Answer with the name of one category": (sort, "{category}"),
+    "Answer with the name of one category": (categorize, "{category}"),
     "Review the answer in three lines": (review, "Analysis: {analysis}\nFeedback: {feedback}\nScore: {score}"),
 }
 
 
-def answer(request: dict) -> dict:
+# -------------------------------------------------------------------------------------- the server
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
     """The body that answers a chat request. Raises NotUnderstood."""
     oracle, messages = request.get("model"), request.get("messages")
     if oracle not in world.ORACLES:
@@ -98,14 +114,16 @@ def answer(request: dict) -> dict:
         raise NotUnderstood("the question asks for no form of answer that is known here")
     judge, plain = form
     parts = judge(oracle, content)
-    said = orjson.dumps(parts).decode() if "Write the answer as a JSON object" in outside else plain.format(**parts)
-    used = {"prompt_tokens": len(content.split()), "completion_tokens": len(said.split())}
+    reply = orjson.dumps(parts).decode() if "Write the answer as a JSON object" in outside else plain.format(**parts)
+    used = {"prompt_tokens": len(content.split()), "completion_tokens": len(reply.split())}
     return {"id": "toy", "object": "chat.completion", "created": 0, "model": oracle,
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}],
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply}}],
             "usage": {**used, "total_tokens": sum(used.values())}}
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Answers POST /v1/chat/completions, on connections that are kept."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # head and body are two writes
 
@@ -122,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError as problem:  # what was sent is no JSON, or NotUnderstood
             self.reply(400, error(str(problem)))
 
-    def reply(self, status: int, body: dict) -> None:
+    def reply(self, status: int, body: dict[str, Any]) -> None:
         data = orjson.dumps(body)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -134,7 +152,8 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing on stderr for each call."""
 
 
-def error(message: str) -> dict:
+def error(message: str) -> dict[str, Any]:
+    """The body that OpenAI's servers send with an error's status."""
     return {"error": {"message": message, "type": "invalid_request_error", "code": None}}
 
 
@@ -144,10 +163,10 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024  # callers that connect at once; those over it are turned away
 
-    def __init__(self, port: int):
+    def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", port), Handler)
 
-    def handle_error(self, *who: object) -> None:
-        """Called with an exception in hand. That a caller has gone, killed or content, is none to be told."""
+    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
+        """Called while an exception is handled. That a caller has gone, killed or content, is not worth a word."""
         if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(*who)
+            super().handle_error(request, client_address)

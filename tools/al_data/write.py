@@ -9,7 +9,7 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -18,28 +18,24 @@ from typing import BinaryIO
 import click
 
 from alignlib.cli import options
-from alignlib.records.jsonl import DataError, Skip, dumps
+from alignlib.records.jsonl import DataError, Record, Skip, dumps
 
 ONLY = {"prompts": ("prompt",), "sft": ("prompt", "chosen"), "pref": ("prompt", "chosen", "rejected"),
         "judge": ("prompt", "completions", "human_winner")}
 KEPT = ("id", "domain")  # stay with --only, where a record has them
 
 
-def sink_options(function: Callable) -> Callable:
-    """--limit, --shuffle, --seed, --only, -o."""
-    for option in (
-        options.output_option,
-        click.option("--only", type=click.Choice(list(ONLY)), help="Keep only these fields (and id, domain). judge: "
-                     "chosen and rejected as two completions, sides drawn at random, and human_winner."),
-        click.option("--seed", type=options.Seed(), default=0, help="Of the shuffle, the sides; of toy's draws."),
-        click.option("--shuffle", is_flag=True, help="In random order. Reads all input first."),
-        click.option("--limit", type=click.IntRange(0), help="At most this many records."),
-    ):
-        function = option(function)
-    return function
+write_options = options.stack(
+    click.option("--limit", type=click.IntRange(0), help="At most this many records."),
+    click.option("--shuffle", is_flag=True, help="In random order. Reads all input first."),
+    click.option("--seed", type=options.Seed(), default=0, help="Of the shuffle, the sides; of toy's draws."),
+    click.option("--only", type=click.Choice(list(ONLY)), help="Keep only these fields (and id, domain). judge: "
+                 "chosen and rejected as two completions, sides drawn at random, and human_winner."),
+    options.output_option,
+)
 
 
-def write(records: Iterable[dict], dropped: Counter[str], seed: int, limit: int | None, shuffle: bool,
+def write(records: Iterable[Record], dropped: Counter[str], seed: int, limit: int | None, shuffle: bool,
           only: str | None, output: str | None) -> None:
     """Write the records as asked, and say how many there were and how many of them were left out, by reason."""
     summary = options.Summary()
@@ -48,8 +44,8 @@ def write(records: Iterable[dict], dropped: Counter[str], seed: int, limit: int 
         records = list(records)
         random.Random(seed).shuffle(records)
     if only:
-        records = narrowed(records, only, random.Random(f"{seed} sides"), dropped)
-    with opened(output) as handle:
+        records = narrow_all(records, only, random.Random(f"{seed} sides"), dropped)
+    with open_output(output) as handle:
         for record in islice(records, limit):
             handle.write(dumps(record))
             handle.flush()  # the next command of the pipe starts at once
@@ -58,18 +54,18 @@ def write(records: Iterable[dict], dropped: Counter[str], seed: int, limit: int 
     summary.close()
 
 
-def narrowed(records: Iterable[dict], only: str, sides: random.Random, dropped: Counter[str]) -> Iterator[dict]:
+def narrow_all(records: Iterable[Record], only: str, sides: random.Random, dropped: Counter[str]) -> Iterator[Record]:
     """The records with the fields that `--only` keeps; those without a preference are counted in `dropped`."""
     for record in records:
         try:
             if only == "judge":
-                record = unlabelled(record, sides)
+                record = hide_preference(record, sides)
             yield narrow(record, only)
         except Skip as reason:
             dropped[str(reason)] += 1
 
 
-def narrow(record: dict, only: str) -> dict:
+def narrow(record: Record, only: str) -> Record:
     """The fields that `--only` keeps. Raises DataError where one is missing, Skip where a tie has none to prefer."""
     for name in ONLY[only]:
         if name not in record:
@@ -79,7 +75,7 @@ def narrow(record: dict, only: str) -> dict:
     return {name: value for name, value in record.items() if name in (*ONLY[only], *KEPT)}
 
 
-def unlabelled(record: dict, sides: random.Random) -> dict:
+def hide_preference(record: Record, sides: random.Random) -> Record:
     """chosen and rejected as `completions` in random order, for a judge who must not know; `human_winner` says it."""
     if "chosen" not in record or "rejected" not in record:
         return record
@@ -89,9 +85,9 @@ def unlabelled(record: dict, sides: random.Random) -> dict:
 
 
 @contextmanager
-def opened(output: str | None) -> Iterator[BinaryIO]:
+def open_output(output: str | None) -> Iterator[BinaryIO]:
     """Standard output, or a file that gets its name once it is whole, so that Make never takes a torn one for done."""
-    if output in (None, "-"):
+    if output is None or output == "-":
         yield sys.stdout.buffer
     elif os.path.exists(output) and not os.path.isfile(output):  # a device or a pipe
         with open(output, "wb") as handle:

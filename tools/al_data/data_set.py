@@ -1,0 +1,130 @@
+"""What a public data set is here: a place on the Hub, a function of its rows, and the command of al-data for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from al_data.row import Row, RowFunction, convert, share
+from al_data.sources import Unreachable, files_of, from_file, from_hub, from_hub_file
+from al_data.write import write, write_options
+from alignlib.cli import options
+from alignlib.records.dialogue import instruction
+from alignlib.records.jsonl import Record
+from alignlib.toy import world
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where a set is on the Hub."""
+
+    name: str
+    file: str = ""  # the one file that is the set
+    read: Callable[[str], Iterator[Row]] = from_file  # how its files are read, local ones too
+    kind_of: str = ""  # what the names of its splits end in: "prefs" of train_prefs
+    one_part: bool = False  # it has no test part: split by a hash
+    where: Mapping[str, str] = field(default_factory=dict)  # for datasets.load_dataset
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Whose rows become records, and how."""
+
+    records: RowFunction  # those of a row
+    hub: Hub
+    domain: str | None = None  # unless a record has its own, or --domain names it
+    gather: Callable[[Iterable[Row]], Iterable[Row]] = iter  # puts rows together before anything else
+
+
+def data_set(name: str, *own_options: Callable[..., Any], writes: tuple[str, ...],
+             reads: tuple[str, ...] = ()) -> Callable[[Callable[..., DataSet]], click.Command]:
+    """A command of al-data: the function takes the options of its own and returns the set; its docstring is --help.
+
+    writes, reads: the records' fields, for --schema.
+    """
+
+    def decorate(function: Callable[..., DataSet]) -> click.Command:
+        body = options.stack(*own_options, source_options)(partial(write_set, function))
+        return options.command(reads, writes, name=name, help=function.__doc__)(body)
+
+    return decorate
+
+
+def source_options(function: Callable[..., None]) -> Callable[..., None]:
+    """What every set takes: which of the rows, and what is done with the records."""
+    path = click.Path(exists=True, allow_dash=True)
+    where = "A file (.jsonl, .jsonl.gz, .json, .csv, .parquet; - is stdin), or a folder of such; else the Hub."
+    which = "Which part. A file, or a folder that names none, is split 90 to 10 by a hash of the prompt."
+    return options.stack(
+        write_options,
+        click.option("--from", "source", type=path, help=where),
+        click.option("--split", type=click.Choice(world.SPLITS), show_default="train; of a file all", help=which),
+        click.option("--fraction", type=options.Finite(0, 1), default=1, help="The set up to this share of it."),
+        click.option("--skip-fraction", type=options.Finite(0, 1), default=0, help="Leave out this share of the set, "
+                     "from its start: what --fraction takes."),
+        click.option("--max-chars", type=click.IntRange(1), help="Leave out questions of so many characters or more "
+                     "(the AI-feedback study: 8000, and 2000 words)."),
+        click.option("--max-words", type=click.IntRange(1), help="Leave out questions of so many words or more."),
+        click.option("--domain", help="Name the records' domain so.  [default: as MORE calls it]"),
+    )(function)
+
+
+def write_set(function: Callable[..., DataSet], *, source: str | None, split: str | None, fraction: float,
+              skip_fraction: float, max_chars: int | None, max_words: int | None, domain: str | None, seed: int,
+              limit: int | None, shuffle: bool, only: str | None, output: str | None, **own_options: Any) -> None:
+    """Write the records of the set that `function` makes of its own options."""
+    chosen = function(**own_options)
+    if skip_fraction > fraction:
+        raise click.UsageError(f"--skip-fraction {skip_fraction:g} leaves nothing of --fraction {fraction:g}")
+    dropped: Counter[str] = Counter()
+    rows, hashed = rows_of(chosen.hub, source, split)
+    records = convert(share(chosen.gather(rows), skip_fraction, fraction), chosen.records, dropped)
+    if hashed:
+        records = (record for record in records
+                   if world.split_of(record["prompt" if "prompt" in record else "text"]) == split)
+    if max_chars or max_words:
+        records = short(records, max_chars, max_words, dropped)
+    if domain or chosen.domain:
+        records = (with_domain(record, domain, chosen.domain) for record in records)
+    try:
+        write(records, dropped, seed, limit, shuffle, only, output)
+    except Unreachable as error:
+        raise click.ClickException(f"cannot reach the Hub for {error}, and it is not in the cache: "
+                                   "download it elsewhere and give its files with --from PATH") from error
+
+
+def rows_of(hub: Hub, source: str | None, split: str | None) -> tuple[Iterator[Row], bool]:
+    """The rows to read, and whether they are still to be split by a hash."""
+    if source is None and hub.file:
+        return from_hub_file(hub.name, hub.file, hub.read), split is not None
+    if source is None:
+        part = "train" if hub.one_part else split or "train"
+        return from_hub(hub.name, part, hub.kind_of, **hub.where), hub.one_part and split is not None
+    if not Path(source).is_dir():
+        return hub.read(source), split is not None
+    try:
+        files, named = files_of(source, split or "train", hub.kind_of)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return (row for file in files for row in hub.read(file)), not named and split is not None
+
+
+def short(records: Iterable[Record], chars: int | None, words: int | None, dropped: Counter[str]) -> Iterator[Record]:
+    """The records whose question is shorter than both limits; the others are counted."""
+    for record in records:
+        text = instruction(record.get("prompt", ""))
+        if chars and len(text) >= chars or words and len(text.split()) >= words:
+            dropped["a long question"] += 1
+        else:
+            yield record
+
+
+def with_domain(record: Record, domain: str | None, usual: str | None) -> Record:
+    """The record with its domain: as --domain names it, else its own, else the set's usual one."""
+    return {**record, "domain": domain or record.get("domain") or usual}
