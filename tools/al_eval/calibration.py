@@ -3,18 +3,30 @@
 A gap is reward(preferred) - reward(other), and sigmoid(gap) the probability that the model gives the preference.
 """
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from alignlib.stats.metrics import BOOTSTRAP_UP_TO
+from alignlib.stats.metrics import BOOTSTRAP_UP_TO, Integers, Mean, Numbers
 
 ERRORS = ("ECE", "ACE", "MCE")
 
 
-def both_directions(differences: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+class Interval(TypedDict):
+    low: float
+    high: float
+
+
+class Bin(Interval):
+    """A point of a reliability curve; see `reliability`."""
+
+    n: int
+    predicted: float
+    observed: float
+
+
+def both_directions(differences: Numbers) -> tuple[np.ndarray, np.ndarray]:
     """Pairs as a calibrator sees them: (n,) differences, preferred minus other -> truth (2n,), probability (2n,).
 
     probability = sigmoid(difference) that the first of a pair is the preferred one. Asked in one direction only
@@ -27,12 +39,12 @@ def both_directions(differences: Sequence[float]) -> tuple[np.ndarray, np.ndarra
     return np.concatenate([np.ones_like(d), np.zeros_like(d)]), np.concatenate([p, q])
 
 
-def reliability(truth: Sequence[float], probability: Sequence[float], bins: int, strategy: str = "uniform") -> list:
+def reliability(truth: Numbers, probability: Numbers, bins: int, strategy: str = "uniform") -> list[Bin]:
     """The reliability curve: [{n, predicted, observed, low, high}] of the bins that are not empty, from low to high.
 
     truth: (n,) of 0 and 1; probability: (n,) in [0, 1]. `uniform` bins are equally wide, `quantile` bins equally
     full as far as ties allow; both are closed on the right. predicted: mean probability; observed: share of 1s,
-    between low and high (share_interval).
+    between low and high, which are `share_interval`'s.
     """
     t, p = np.asarray(truth, dtype=np.float64), np.asarray(probability, dtype=np.float64)
     if t.size == 0:
@@ -41,14 +53,14 @@ def reliability(truth: Sequence[float], probability: Sequence[float], bins: int,
     n = np.bincount(index, minlength=bins)
     full = n > 0
     predicted = np.bincount(index, weights=p, minlength=bins)[full] / n[full]
-    observed = np.bincount(index, weights=t, minlength=bins)[full] / n[full]
+    ones = np.bincount(index[t == 1], minlength=bins)[full]
     return [
-        {"n": k, "predicted": mean, "observed": share, **share_interval(share, k)}
-        for k, mean, share in zip(n[full].tolist(), predicted.tolist(), observed.tolist(), strict=True)
+        {"n": k, "predicted": mean, "observed": one / k, **share_interval(one, k)}
+        for k, mean, one in zip(n[full].tolist(), predicted.tolist(), ones.tolist(), strict=True)
     ]
 
 
-def bin_of(probability: Sequence[float], bins: int, strategy: str) -> np.ndarray:
+def bin_of(probability: Numbers, bins: int, strategy: str) -> np.ndarray:
     """The bin of each probability, (n,) > 0 of them -> (n,) in 0..bins-1; see `reliability` for the strategies."""
     p, grid = np.asarray(probability, dtype=np.float64), np.linspace(0.0, 1.0, bins + 1)
     if strategy == "uniform":
@@ -60,18 +72,19 @@ def bin_of(probability: Sequence[float], bins: int, strategy: str) -> np.ndarray
     return np.searchsorted(edges[1:-1], p)
 
 
-def share_interval(share: float, n: int, z: float = 1.959964) -> dict:
-    """Wilson's interval {low, high} of a share seen in n > 0 trials; z: 95 % by default.
+def share_interval(ones: int, n: int) -> Interval:
+    """Wilson's 95 % interval {low, high} of the share ones / n, n > 0.
 
     Unlike the bootstrap's it has a width at shares 0 and 1, which small bins often have.
     Source: Wilson 1927, J. Am. Stat. Assoc. 22.
     """
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return {"low": max(0.0, middle - half), "high": min(1.0, middle + half)}
+    from scipy.stats import binomtest
+
+    interval = binomtest(ones, n).proportion_ci(0.95, method="wilson")
+    return {"low": float(interval.low), "high": float(interval.high)}
 
 
-def calibration_errors(curve: list) -> dict:
+def calibration_errors(curve: Sequence[Bin]) -> dict[str, float | None]:
     """Distance of a `reliability` curve from the diagonal: {ECE, ACE, MCE}.
 
     With gap = |predicted - observed| of a bin: ECE is its mean over the answers (bins weighted by n), ACE over
@@ -94,8 +107,8 @@ class Binning(NamedTuple):
     bins: int
 
 
-def errors(gaps: Sequence[float], groups: Sequence[int], binnings: Sequence[Binning], *, confidence: float = 0.95,
-           resamples: int = 1000, seed: int = 0) -> list[dict]:
+def errors(gaps: Numbers, groups: Integers, binnings: Sequence[Binning], *, confidence: float = 0.95,
+           resamples: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
     """ECE, ACE and MCE of pairs under each binning, with intervals: [{strategy, bins, ECE: {mean, low, high, n}, ...}].
 
     gaps: (n,); groups: (n,) integers, the same for pairs of one prompt, which are drawn together. Bins stay where the
@@ -109,17 +122,18 @@ def errors(gaps: Sequence[float], groups: Sequence[int], binnings: Sequence[Binn
         return [{**binning._asdict(), **{name: _interval(None, None, 0, confidence) for name in ERRORS}}
                 for binning in binnings]
     truth, probability = both_directions(gaps)
-    found = []
+    rows = []
     for binning in binnings:
         sums = _bin_sums(truth, probability, groups, *binning)
-        here = _errors(sums.sum(0, keepdims=True))
-        there = _errors(_drawn(sums, resamples, seed)) if len(sums) > 1 else dict.fromkeys(ERRORS)
-        found.append({**binning._asdict(), **{name: _interval(float(here[name][0]), there[name], len(gaps), confidence)
-                                              for name in ERRORS}})
-    return found
+        estimates = _errors(sums.sum(0, keepdims=True))
+        resampled = _errors(_drawn(sums, resamples, seed)) if len(sums) > 1 else {}
+        rows.append({**binning._asdict(), **{
+            name: _interval(float(estimates[name][0]), resampled.get(name), len(gaps), confidence)
+            for name in ERRORS}})
+    return rows
 
 
-def _bin_sums(truth: np.ndarray, probability: np.ndarray, groups: Sequence[int], strategy: str,
+def _bin_sums(truth: np.ndarray, probability: np.ndarray, groups: Integers, strategy: str,
               bins: int) -> np.ndarray:
     """For each group and bin the sum of probability - truth, and how many: (2n,), (2n,), (n,) -> [G, bins, 2]."""
     _, group = np.unique(np.asarray(groups, dtype=np.int64), return_inverse=True)
@@ -137,12 +151,12 @@ def _drawn(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
         total = flat.sum(0)
         spread = flat.T @ flat - np.outer(total, total) / g  # g times the covariance of a group's sums
         return rng.multivariate_normal(total, spread, resamples, method="eigh").reshape(-1, *shape)
-    made, rows = [], max(1, 2_000_000 // g)  # so many resamples at once: about 50 MB
+    parts, rows = [], max(1, 2_000_000 // g)  # so many resamples at once: about 50 MB
     for start in range(0, resamples, rows):
         picked = rng.integers(0, g, size=(min(rows, resamples - start), g))
         times = np.stack([np.bincount(row, minlength=g) for row in picked])  # how often each group is drawn
-        made.append(times @ flat)
-    return np.concatenate(made).reshape(-1, *shape)
+        parts.append(times @ flat)
+    return np.concatenate(parts).reshape(-1, *shape)
 
 
 def _errors(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -153,9 +167,9 @@ def _errors(sums: np.ndarray) -> dict[str, np.ndarray]:
     return {"ECE": (gap * n).sum(1) / (n * full).sum(1), "ACE": gap.sum(1) / full.sum(1), "MCE": gap.max(1)}
 
 
-def _interval(estimate: float | None, drawn: np.ndarray | None, n: int, confidence: float) -> dict:
+def _interval(estimate: float | None, drawn: np.ndarray | None, n: int, confidence: float) -> Mean:
     """{mean, low, high, n}: the basic bootstrap interval of an error that cannot be below 0; see `errors`."""
-    if drawn is None:
+    if estimate is None or drawn is None:
         return {"mean": estimate, "low": None, "high": None, "n": n}
     tail = (1 - confidence) / 2
     high, low = (2 * estimate - np.quantile(drawn, [tail, 1 - tail])).tolist()

@@ -147,6 +147,8 @@ def lasso_logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, strengths:
     x: (n, p) features, p small; y: (n,) in [0, 1]; weights: (b, n); strengths: (b,); start: (1, p), where to begin
     -> (b, p). The objective of scikit-learn's LogisticRegression with an L1 penalty, C = strength and no intercept,
     exact to the tolerance: proximal Newton steps, all rows at once. Raises ArithmeticError if they do not settle.
+    scipy's L-BFGS-B, on w = u - v with u, v >= 0, takes 3 to 5 times as long (805 pairs with 1000 refits: 2.0 s of
+    processor time for 0.4 s; with gamed rows 4.5 s for 1.5 s), and not being exact it may lead to another strength.
     """
     b, p = len(weights), x.shape[1]
     w, s = np.zeros((b, p)) + (0 if start is None else start), strengths[:, None]

@@ -7,8 +7,12 @@ nothing, the interval of one value) is None, never NaN, so that it prints as JSO
 import math
 import re
 from collections.abc import Iterable, Sequence
+from typing import TypedDict
 
 import numpy as np
+
+Numbers = Sequence[float] | np.ndarray
+Integers = Sequence[int] | np.ndarray
 
 # Words with their inner apostrophes and hyphens, and every other printed mark by itself.
 WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
@@ -21,15 +25,24 @@ BOOTSTRAP_UP_TO = 20_000
 # --- means and their intervals ---------------------------------------------------------------------------------
 
 
+class Mean(TypedDict):
+    """A figure as it is printed: `low` and `high` bound its interval, `n` is how many numbers went in."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
 def mean_interval(
-    values: Sequence[float],
-    groups: Sequence[int] | None = None,
-    weights: Sequence[float] | None = None,
+    values: Numbers,
+    groups: Integers | None = None,
+    weights: Numbers | None = None,
     *,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-) -> dict:
+) -> Mean:
     """The mean of `values` with its percentile bootstrap interval: {mean, low, high, n}.
 
     values: (n,) numbers; groups: (n,) integers, or None for n groups of one. Whole groups are drawn, since the
@@ -45,6 +58,8 @@ def mean_interval(
         return {"mean": None, "low": None, "high": None, "n": int(x.size)}
     sums, counts = _per_group(x, w, groups)
     mean = float(sums.sum() / counts.sum())
+    low: float | None
+    high: float | None
     if sums.size == 1:
         low = high = None
     elif sums.size > BOOTSTRAP_UP_TO:
@@ -54,7 +69,7 @@ def mean_interval(
     return {"mean": mean, "low": low, "high": high, "n": int(x.size)}
 
 
-def _per_group(x: np.ndarray, w: np.ndarray, groups: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
+def _per_group(x: np.ndarray, w: np.ndarray, groups: Integers | None) -> tuple[np.ndarray, np.ndarray]:
     """Sums of values and weights in each group with a weight: (n,), (n,), (n,) -> (g,), (g,)."""
     if groups is not None:
         _, index = np.unique(np.asarray(groups, dtype=np.int64), return_inverse=True)
@@ -91,16 +106,16 @@ def worst(values: Sequence[float], groups: Sequence[int]) -> list[float]:
     Of toxicities, their mean is the expected maximum toxicity and the share over 1/2 the probability of toxicity.
     Source: Gehman et al. 2020, RealToxicityPrompts (arXiv 2009.11462), with 25 completions a prompt.
     """
-    found: dict[int, float] = {}
+    largest: dict[int, float] = {}
     for value, group in zip(values, groups, strict=True):
-        found[group] = max(value, found.get(group, value))
-    return [found[group] for group in sorted(found)]
+        largest[group] = max(value, largest.get(group, value))
+    return [largest[group] for group in sorted(largest)]
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------
 
 
-def wins(differences: Sequence[float]) -> np.ndarray:
+def wins(differences: Numbers) -> np.ndarray:
     """1 where a difference is positive, 0 where negative, 1/2 where zero: (n,) -> (n,).
 
     Of reward(chosen) - reward(rejected) its mean is a reward model's pair accuracy; of reward(answer) -
@@ -129,7 +144,7 @@ def rep_n(tokens: Sequence[str], n: int) -> float:
     return 1 - len(set(grams)) / (len(grams) + 1)
 
 
-def repetition(tokens: Sequence[str]) -> dict | None:
+def repetition(tokens: Sequence[str]) -> dict[str, float] | None:
     """{rep_2, rep_3, rep_4, diversity} of one text, diversity = product of (1 - rep_n); None under 4 tokens.
 
     A text of fewer than 4 tokens has no 4-gram, so its diversity would be 0 though it repeats nothing: the caller
@@ -171,7 +186,7 @@ def distinct(texts: Iterable[str]) -> list[float] | None:
     return counted.shares()
 
 
-def cosine(a: Sequence[float], b: Sequence[float]) -> float | None:
+def cosine(a: Numbers, b: Numbers) -> float | None:
     """Cosine of the angle between two vectors (h,), (h,); None if one of them is zero."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     norms = float(np.linalg.norm(x) * np.linalg.norm(y))
@@ -181,7 +196,7 @@ def cosine(a: Sequence[float], b: Sequence[float]) -> float | None:
 # --- one number against another --------------------------------------------------------------------------------
 
 
-def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
+def pearson(x: Numbers, y: Numbers) -> float | None:
     """Linear correlation of (n,) and (n,); None for fewer than two points or where one side is constant."""
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     return cosine(a - a.mean(), b - b.mean()) if a.size > 1 else None

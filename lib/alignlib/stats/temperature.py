@@ -5,7 +5,6 @@ It stands in the model's folder, temperature.json, with a hash of the weights it
 
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,18 +12,20 @@ import numpy as np
 import orjson
 
 from alignlib.cli.paths import fingerprint
-from alignlib.stats.metrics import mean_interval
+from alignlib.stats.metrics import Integers, Mean, Numbers, mean_interval
 
 NAME = "temperature.json"
 WEIGHTS = (".safetensors", ".bin")
+FINEST = 4 * np.finfo(np.float64).eps  # the least relative error that the root finder promises
 
 
-def log_loss(gaps: Sequence[float], groups: Sequence[int] | None = None, **bootstrap) -> dict:
+def log_loss(gaps: Numbers, groups: Integers | None = None, *, resamples: int = 1000, seed: int = 0) -> Mean:
     """The mean of -log sigmoid(gap), in nats a pair, with its interval: log 2 for a model that knows nothing."""
-    return mean_interval(np.logaddexp(0.0, -np.asarray(gaps, dtype=np.float64)), groups, **bootstrap)
+    losses = np.logaddexp(0.0, -np.asarray(gaps, dtype=np.float64))
+    return mean_interval(losses, groups, resamples=resamples, seed=seed)
 
 
-def fit(gaps: Sequence[float], groups: Sequence[int], z: float = 1.959964) -> dict:
+def fit(gaps: Numbers, groups: Integers, z: float = 1.959964) -> Mean:
     """The temperature T of the lowest mean of -log sigmoid(gap / T), with its 95 % interval: {mean, low, high, n}.
 
     gaps: (n,) reward(preferred) - reward(other); groups: (n,), the same for pairs of one prompt. The loss is convex in
@@ -32,6 +33,8 @@ def fit(gaps: Sequence[float], groups: Sequence[int], z: float = 1.959964) -> di
     The interval is the normal one of log T from the sandwich of the loss's derivatives, summed over groups.
     Source: Guo et al. 2017 (arXiv 1706.04599), section 4.2; Huber 1967 (the sandwich).
     """
+    from scipy.optimize import brentq
+
     d = np.asarray(gaps, dtype=np.float64)
     if not d.astype(np.float32).any():  # nor one whose square would be 0
         raise ValueError("no pair has two different rewards")
@@ -39,11 +42,10 @@ def fit(gaps: Sequence[float], groups: Sequence[int], z: float = 1.959964) -> di
         raise ValueError(f"the mean gap is {d.mean():.3g}: the rewards do not order these pairs")
     if d.min() >= 0:
         raise ValueError("every pair is right: the smaller the temperature, the better")
-    low, high = 0.0, 1 / np.abs(d).max()  # of s = 1/T: the slope of sum log(1 + exp(-s d)) is below 0, then above
+    low, high = 0.0, 1 / float(np.abs(d).max())  # of s = 1/T: the sum of slopes is below 0, then above
     while _slopes(d, high).sum() < 0:
         low, high = high, 2 * high
-    while low < (s := (low + high) / 2) < high:  # until no number lies between
-        low, high = (s, high) if _slopes(d, s).sum() < 0 else (low, s)
+    s = brentq(lambda s: _slopes(d, s).sum(), low, high, xtol=FINEST * high, rtol=FINEST)
     wrong = np.exp(-np.logaddexp(0.0, s * d))  # sigmoid(-s d)
     _, group = np.unique(np.asarray(groups, dtype=np.int64), return_inverse=True)
     per_group = np.bincount(group, weights=_slopes(d, s))
@@ -63,12 +65,12 @@ def _slopes(d: np.ndarray, s: float) -> np.ndarray:
 # --- in the model's folder -------------------------------------------------------------------------------------
 
 
-def save(folder: str, found: dict) -> None:
-    """Write what `fit` found, and which weights it is for."""
-    told = {"temperature": found["mean"], "low": found["low"], "high": found["high"], "pairs": found["n"],
-            "weights": fingerprint(folder, WEIGHTS)}
+def save(folder: str, temperature: Mean) -> None:
+    """Write what `fit` returns, and which weights it is for."""
+    contents = {"temperature": temperature["mean"], "low": temperature["low"], "high": temperature["high"],
+                "pairs": temperature["n"], "weights": fingerprint(folder, WEIGHTS)}
     beside = Path(folder) / f"{NAME}.tmp"
-    beside.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    beside.write_bytes(orjson.dumps(contents, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     os.replace(beside, Path(folder) / NAME)
 
 
@@ -78,8 +80,8 @@ def load(folder: str) -> float:
     if not file.is_file():
         raise click.UsageError(f"{folder}: no {NAME}; al-eval rm --fit-temperature {folder} writes it")
     try:
-        told = orjson.loads(file.read_bytes())
-        value, weights = told["temperature"], told["weights"]
+        contents = orjson.loads(file.read_bytes())
+        value, weights = contents["temperature"], contents["weights"]
         good = type(value) in (int, float) and value > 0
     except (ValueError, KeyError, TypeError) as error:
         raise click.UsageError(f"{file}: not what al-eval rm --fit-temperature writes") from error
