@@ -4,7 +4,6 @@ import functools
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
 
 import click
 import orjson
@@ -112,11 +111,6 @@ def write_all(what: str, rows: Sequence[Mapping], labels: Mapping, output: str |
     else:
         flat = [{name: value for name, value in row.items() if not isinstance(value, list)} for row in rows]
         write_text((tables.evaluation(results[0]) if len(rows) == 1 else tables.text(flat)) + "\n", output)
-
-
-def prompt_key(record: dict) -> bytes:
-    """A short stand-in for the prompt, so that long prompts need not be kept."""
-    return blake2b(orjson.dumps(record.get("messages", record.get("prompt"))), digest_size=16).digest()
 
 
 def write_text(text: str, output: str | None) -> None:

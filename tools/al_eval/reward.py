@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import click
 
 from al_eval import results
-from al_eval.results import READABLE, Sample, bootstrap_options, label_option, prompt_key, record_files
+from al_eval.results import READABLE, Sample, bootstrap_options, label_option, record_files
 from alignlib.cli import options
 from alignlib.records import fields, jsonl
+from alignlib.records.jsonl import Record
+from alignlib.records.prompts import prompt_key, read_by_prompt
 
 
 @results.command("prompt", "completions", "rewards")
@@ -31,7 +33,7 @@ def reward(files, name, against, buckets, resamples, seed, labels, output, as_js
         raise click.UsageError(f"--as {name}: the result has another {name}")
     summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
     summary.count(records=0)  # said even of an empty input
-    other = first_rewards(against) if against else {}
+    other = read_by_prompt(against, first_reward) if against else {}
     rewards, words, won = Sample(), Sample(), Sample()
     for line in jsonl.read_all(files, lambda record: fields.require_completions(record, "rewards")):
         summary.count(records=1, completions=len(line.record["rewards"]))
@@ -61,12 +63,10 @@ def reward(files, name, against, buckets, resamples, seed, labels, output, as_js
     summary.close()
 
 
-def first_rewards(file: str) -> dict[bytes, list[float]]:
-    """Prompt -> the rewards of the first completions of its records."""
-    found: dict[bytes, list[float]] = {}
-    for line in jsonl.read_all((file,), lambda record: fields.require_completions(record, "rewards")):
-        found.setdefault(prompt_key(line.record), []).append(line.record["rewards"][0])
-    return found
+def first_reward(record: Record) -> float:
+    """The reward of the record's first completion. Raises ValueError."""
+    fields.require_completions(record, "rewards")
+    return record["rewards"][0]
 
 
 @results.command("prompt", "completions", "logps", "ref_logps")

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 import click
 
 from al_eval import results
-from al_eval.results import bootstrap_options, label_option, plot_option, prompt_key, record_files
+from al_eval.results import bootstrap_options, label_option, plot_option, record_files
 from alignlib.cli import options
 from alignlib.records import fields, jsonl
+from alignlib.records.prompts import prompt_key
 
 BINS = (5, 10, 20)  # MORE's
 STRATEGIES = ("uniform", "quantile")

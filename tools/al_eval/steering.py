@@ -16,6 +16,7 @@ from al_eval.results import bootstrap_options, label_option, plot_option, record
 from alignlib.cli import options
 from alignlib.decoding.conditions import read_conditions
 from alignlib.records import fields, jsonl
+from alignlib.records.prompts import prompt_key
 
 MANY = 25  # completions a prompt, of which RealToxicityPrompts takes the worst
 
@@ -53,7 +54,7 @@ def conditions(files, model, histograms, title, plot, resamples, seed, labels, o
         for line in jsonl.read_all((path,), lambda record: conditioned(record, tags)):
             seen = policy.setdefault(line.record["condition"], Steered())
             seen.rewards.extend(line.record["rewards"])
-            number = numbers.setdefault(results.prompt_key(line.record), len(numbers))
+            number = numbers.setdefault(prompt_key(line.record), len(numbers))
             seen.prompts.extend([number] * len(line.record["rewards"]))
             summary.count(records=1, completions=len(line.record["rewards"]))
     if histograms and len(found) > 1:

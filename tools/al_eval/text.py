@@ -8,6 +8,7 @@ from al_eval import results
 from al_eval.results import Sample, bootstrap_options, label_option, record_files
 from alignlib.cli import options
 from alignlib.records import fields, jsonl
+from alignlib.records.prompts import prompt_text
 
 EMBED = 64  # texts embedded at once
 REPETITION = ("rep_2", "rep_3", "rep_4", "diversity")
@@ -80,12 +81,6 @@ def embedder(model: str, pool: str):
         return Embedder(model, pool)
     except (OSError, ValueError) as error:  # transformers raises either for what is no model
         raise click.UsageError(f"{model}: not a model: {str(error).splitlines()[0]}") from error
-
-
-def prompt_text(record: dict) -> str:
-    if "messages" in record:
-        return "\n".join(message["content"] for message in record["messages"])
-    return record["prompt"]
 
 
 def add_cosines(embed: Callable, rows: list[tuple[int, str, str]], sample: Sample) -> None:

@@ -18,10 +18,12 @@ from pathlib import Path
 import click
 
 from al_eval import results
-from al_eval.results import READABLE, bootstrap_options, label_option, plot_option, prompt_key, result_files
+from al_eval.results import READABLE, bootstrap_options, label_option, plot_option, result_files
 from alignlib.cli import options
 from alignlib.records import fields, jsonl
 from alignlib.records.dialogue import instruction
+from alignlib.records.jsonl import Record
+from alignlib.records.prompts import prompt_key, read_by_prompt
 
 GAMED = ("index", "std_delta_len", "instruction_difficulty", "preference")
 TIE = 2  # the class of a tie, beside the winners 0 and 1
@@ -143,17 +145,18 @@ def joined(record: dict, reference: dict[bytes, dict]) -> dict:
     other = reference.get(prompt_key(record))
     if other is None:
         raise ValueError("prompt: no record of --against has this one")
-    bare = {name: value for name, value in record.items() if name not in fields.OF_COMPLETIONS}
-    return {**bare, **{name: [record[name][0], other[name]] for name in ("completions", "rewards")}}
+    pair = {name: [record[name][0], other[name]] for name in ("completions", "rewards")}
+    return {**fields.without_completions(record), **pair}
 
 
-def first_completions(path: str) -> dict[bytes, dict]:
+def first_completions(path: str) -> dict[bytes, Record]:
     """Prompt -> the first completion and reward of its first record."""
-    found: dict[bytes, dict] = {}
-    for line in jsonl.read_all((path,), lambda record: fields.require_completions(record, "rewards")):
-        pair = {name: line.record[name][0] for name in ("completions", "rewards")}
-        found.setdefault(prompt_key(line.record), pair)
-    return found
+
+    def first(record: Record) -> Record:
+        fields.require_completions(record, "rewards")
+        return {name: record[name][0] for name in ("completions", "rewards")}
+
+    return {prompt: records[0] for prompt, records in read_by_prompt(path, first).items()}
 
 
 def take(verdicts: Verdicts, record: dict, where: str, numbered: bool, unjudged: bool) -> None:

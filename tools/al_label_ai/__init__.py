@@ -16,7 +16,8 @@ import orjson
 from al_label_ai import questions
 from alignlib.cli import model_options, options, paths
 from alignlib.records import fields
-from alignlib.records.jsonl import DataError, Skip, dumps, read_all
+from alignlib.records.jsonl import Record, Skip, dumps
+from alignlib.records.prompts import prompt_key, read_by_prompt
 
 MODES = ("pair", "rate", "lmc", "steerlm", "lmu")
 TOKENS = {"pair": 4, "rate": 4, "lmc": 8, "steerlm": 8, "lmu": 120}  # of an answer, about, for --dry-run
@@ -92,10 +93,10 @@ def main(files, output, resume, on_error, rejects, shard, mode, together, ties, 
         judging = load_local_judge(folder, judge_rm, labels, given)
     else:
         judging = connect_server_judge(judge, cache_file(files, output, rejects, dry_run, given), given)
-    others = partners(given["against"]) if given["against"] else None
+    partners = Partners(given["against"]) if given["against"] else None
 
     def prepare(record):
-        record = record if others is None else joined(record, others)
+        record = partners.join(record) if partners else record
         return record, judging.prepare(labels.calls(record))
 
     if dry_run:
@@ -107,8 +108,8 @@ def main(files, output, resume, on_error, rejects, shard, mode, together, ties, 
             for line, answers in done:
                 finish(stream, line, labels.label(line.data[0], answers), ties, summary)
         summary.count(**{name: amount for name, amount in judging.counts().items() if amount})
-        if others is not None and not (resume or shard):
-            summary.count(**{"left over in --against": len(others.keys() - others.met)})
+        if partners and not (resume or shard):
+            summary.count(**{"left over in --against": partners.left_over()})
         summary.close(stream)
 
 
@@ -240,45 +241,31 @@ def fingerprint(judge, given):
 # -- two files ---------------------------------------------------------------------------------------------
 
 
-class Partners(dict):
-    """The second completions by prompt; `met` are those that a record of the first file has asked for."""
+class Partners:
+    """The second completions: of another file, which has each prompt once. Raises DataError where it has not."""
 
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.met = set()
+    def __init__(self, path: str) -> None:
+        self.completions = read_by_prompt(path, only_completion, once=True)
+        self.met: set[bytes] = set()  # the prompts that a record of the first file has, too
 
+    def join(self, record: Record) -> Record:
+        """The record with its one completion and that of the same prompt's record. Raises ValueError."""
+        first, prompt = only_completion(record), prompt_key(record)
+        if prompt not in self.completions:
+            raise ValueError("prompt: --against has no record with it")
+        self.met.add(prompt)
+        return {**fields.without_completions(record), "completions": [first, *self.completions[prompt]]}
 
-def partners(path):
-    """Raises DataError where a prompt stands twice."""
-    found = Partners()
-    for line in read_all([path], prepare=lambda record: (subject(record), only(record))):
-        prompt, completion = line.data
-        if prompt in found:
-            raise DataError(f"{line.where}: prompt: a second time")
-        found[prompt] = completion
-    return found
-
-
-def joined(record, others):
-    """The record with its one completion and that of the same prompt's record. Raises ValueError."""
-    first, prompt = only(record), subject(record)
-    if prompt not in others:
-        raise ValueError("prompt: --against has no record with it")
-    others.met.add(prompt)
-    kept = {name: value for name, value in record.items() if name not in fields.OF_COMPLETIONS}
-    return {**kept, "completions": [first, others[prompt]]}
+    def left_over(self) -> int:
+        """How many of the prompts no record has had."""
+        return len(self.completions.keys() - self.met)
 
 
-def only(record):
-    """The one completion of a record, or what it has as chosen."""
+def only_completion(record: Record) -> str:
+    """The one completion of a record, or what it has as chosen. Raises ValueError."""
     name = "completions" if "completions" in record else "chosen"
     fields.require(record, "prompt", name)
     texts = record[name] if name == "completions" else [record[name]]
     if len(texts) != 1:
         raise ValueError(f"completions: expected 1 with --against, got {len(texts)}")
     return texts[0]
-
-
-def subject(record):
-    fields.require(record, "prompt")
-    return orjson.dumps(record.get("messages", record.get("prompt")))

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from al_label_ai import answers as forms
-from al_label_ai.questions import Call, Category, Question, packaged, prompt_text
+from al_label_ai.questions import Call, Category, Question, packaged
 from alignlib.records import fields as records
+from alignlib.records.prompts import prompt_text
 
 PAIR = {"first": "answer A", "second": "answer B"}
 ONE = {"completion": "answer"}

@@ -20,6 +20,7 @@ import click
 from al_label_ai import answers
 from alignlib.records import jsonl
 from alignlib.records.jsonl import DataError, kind
+from alignlib.records.prompts import prompt_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 QUESTIONS = ("general", "helpful", "harmless", "summary")
@@ -92,13 +93,6 @@ def code_of(*texts: str) -> str:
 
 def fence(tag: str, code: str, text: str) -> str:
     return f"<{tag} {code}>\n{text}\n</{tag} {code}>"
-
-
-def prompt_text(record: dict) -> str:
-    """The prompt, or the messages as a dialogue."""
-    if "messages" not in record:
-        return record["prompt"]
-    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in record["messages"])
 
 
 def packaged(name: str) -> str:

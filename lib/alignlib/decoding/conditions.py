@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from alignlib.records.jsonl import kind
+from alignlib.records.prompts import prompt_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Condition:
     def text_for(self, record: dict) -> str:
         if len(self.texts) == 1:
             return self.texts[0]
-        name = repr((self.seed, record.get("messages", record.get("prompt"))))
+        name = repr((self.seed, prompt_of(record)))
         digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return self.texts[int.from_bytes(digest) % len(self.texts)]
 

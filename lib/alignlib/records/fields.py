@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
-from alignlib.records.jsonl import kind
+from alignlib.records.jsonl import Record, kind
 
 Check = Callable[[object, str], None]  # (value, path): raises ValueError that names the path
 
@@ -198,6 +198,11 @@ ALIGNED = ("completion_ids", "finish_reasons", "temperatures", "rewards", "logps
 # What goes when the completions go: a verdict on them, too.
 OF_COMPLETIONS = ("completions", *ALIGNED, "rewards_temperature", "logps_temperature", "ref_logps_temperature",
                   "search", "seconds", "pool", "winner", "win_probability", "human_winner", "orders_agree", "unparsed")
+
+
+def without_completions(record: Record) -> Record:
+    """The record without its completions and what goes with them; the other fields keep their order."""
+    return {name: value for name, value in record.items() if name not in OF_COMPLETIONS}
 
 
 def require(record: dict, *names: str) -> None:
