@@ -190,9 +190,9 @@ def connect_server_judge(model, cache, given):
     from al_label_ai import server_judge as judge
     from alignlib.server import client
 
-    asked = client.Server(given["base_url"], **{name: given[name] for name in ("concurrency", "timeout", "retries")})
+    server = client.Client(given["base_url"], **{name: given[name] for name in ("concurrency", "timeout", "retries")})
     prices = judge.Prices(given["price_in"], given["price_out"], given["budget"] or float("inf"))
-    return judge.Remote(model, asked, cache=cache and judge_cache.Cache(cache), parameters=parameters(given),
+    return judge.Remote(model, server, cache=cache and judge_cache.Cache(cache), parameters=parameters(given),
                         structured=given["structured"], again=given["ask_again"], prices=prices,
                         window=16 * given["concurrency"])
 

@@ -1,6 +1,6 @@
 """A judge behind an OpenAI-compatible server: every answer is kept as it comes, and none is paid for twice.
 
-    judge = Remote("gpt-x", Server(None, concurrency=16, timeout=300, retries=5), cache=Cache("judge.cache"), ...)
+    judge = Remote("gpt-x", Client(None, concurrency=16, timeout=300, retries=5), cache=Cache("judge.cache"), ...)
     for line, answers in judge.answers(stream): ...        # line.data: (record, what `prepare` made of its Calls)
 
 A judge of whatever kind (local_judge.py has two more) has `prepare(calls)`, `answers(stream)`, `counts()`.
@@ -18,7 +18,7 @@ from al_label_ai.questions import Call, packaged
 from alignlib.records.jsonl import Line
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
-from alignlib.server.client import Failure, Server, choice, usage
+from alignlib.server.client import Client, Failure, choice, usage
 
 BYTES_A_TOKEN = 4  # where nobody has counted
 REFUSALS = (400, 422)
@@ -45,9 +45,9 @@ class Remote:
     window      records in hand
     """
 
-    def __init__(self, model: str, server: Server, *, cache: Cache | None, parameters: dict, structured: bool,
+    def __init__(self, model: str, client: Client, *, cache: Cache | None, parameters: dict, structured: bool,
                  again: int, prices: Prices, window: int):
-        self.model, self.server, self.cache, self.prices = model, server, cache, prices
+        self.model, self.client, self.cache, self.prices = model, client, cache, prices
         self.parameters, self.structured, self.again, self.window = parameters, structured, again, window
         self.pending: dict[str, asyncio.Future[Said]] = {}  # the calls in hand
         self.stopped: Failure | None = None  # why no more calls are made
@@ -55,7 +55,7 @@ class Remote:
         # Is it known whether the server takes a schema, what a call costs? The call that finds out holds the lock.
         self.taken, self.priced, self.probing = not structured, prices.budget == float("inf"), asyncio.Lock()
         self.hits, self.used = 0, {"prompt_tokens": 0, "tokens": 0}
-        server.allow = self.allow
+        client.allow = self.allow
 
     def prepare(self, calls: list[Call]) -> list[Call]:
         return calls
@@ -89,7 +89,7 @@ class Remote:
     def stop(self, error: Failure, line: Line) -> None:
         """Begin no more calls: those under way are paid for, and still go into the cache."""
         if not self.stopped:
-            self.stopped, self.server.retries = Failure(f"{line.where}: {error.message}", everything=True), 0
+            self.stopped, self.client.retries = Failure(f"{line.where}: {error.message}", everything=True), 0
 
     async def judge(self, line: Line) -> list[Answer]:
         _, calls = line.data
@@ -153,7 +153,7 @@ class Remote:
 
     async def call(self, messages: list[dict], form: Form | None) -> Said:
         request = self.request(messages, form)
-        said = await self.server.ask("chat", wire(request), lambda body: answered(body, messages))
+        said = await self.client.ask("chat", wire(request), lambda body: answered(body, messages))
         if self.cache:
             self.cache.put(key_of(request), self.model, said)
         price = self.prices.of(said.prompt_tokens, said.tokens)
@@ -174,18 +174,18 @@ class Remote:
         if self.stopped:
             raise Failure("stopped", everything=True)
         price = max(self.dearest, self.prices.of(estimate(request["messages"]), 0))
-        if self.spent + (self.server.flying + 1) * price > self.prices.budget:
+        if self.spent + (self.client.flying + 1) * price > self.prices.budget:
             raise Failure(f"the budget of {self.prices.budget:g} is spent: a call is about {price:.3g}",
                           everything=True)
 
     async def close(self) -> None:
-        await self.server.close()
+        await self.client.close()
         if self.cache:
             self.cache.close()
 
     def counts(self) -> dict[str, float]:
         money = {"spent": round(self.spent, 6)} if self.prices.prompt or self.prices.answer else {}
-        return {**self.used, **self.server.counts, "cache_hits": self.hits, **money}
+        return {**self.used, **self.client.counts, "cache_hits": self.hits, **money}
 
     # -- beforehand --------------------------------------------------------------------------------------
 

@@ -167,5 +167,5 @@ def load(backend, model, plan, stop, given):
     from al_sample import backend_server
     from alignlib.server import client
 
-    asked = client.Server(given["base_url"], **take("concurrency", "timeout", "retries"))
-    return backend_server.Sampler(model, how, asked, **take("condition", "window", "api"))
+    server = client.Client(given["base_url"], **take("concurrency", "timeout", "retries"))
+    return backend_server.Sampler(model, how, server, **take("condition", "window", "api"))

@@ -10,7 +10,7 @@ from alignlib.records import fields
 from alignlib.records.jsonl import Line
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
-from alignlib.server.client import Failure, Server, choice, usage
+from alignlib.server.client import Client, Failure, choice, usage
 
 SEED_BITS = 31  # servers keep seeds in integers of different sizes
 REFUSALS = (400, 422)
@@ -19,9 +19,9 @@ REFUSALS = (400, 422)
 class Sampler:
     """Draws from a server's `model`. How often a prompt is asked for all its completions is the server's to say."""
 
-    def __init__(self, model: str, how: Sampling, server: Server, *, condition: Condition | None, api: str,
+    def __init__(self, model: str, how: Sampling, client: Client, *, condition: Condition | None, api: str,
                  window: int):
-        self.model, self.how, self.server, self.condition, self.api = model, how, server, condition, api
+        self.model, self.how, self.client, self.condition, self.api = model, how, client, condition, api
         self.window = window
         self.most = max(how.temperatures.count(temperature) for temperature in how.temperatures)  # completions a call
         self.used = {"prompt_tokens": 0, "tokens": 0}
@@ -42,7 +42,7 @@ class Sampler:
         return "completions", {"prompt": prompt}
 
     def draws(self, stream: Stream) -> Iterator[tuple[Line, list[Draw]]]:
-        with closing(in_order(stream.ahead(), self.sample, self.window, self.server.close)) as done:
+        with closing(in_order(stream.ahead(), self.sample, self.window, self.client.close)) as done:
             for line, future in done:
                 try:
                     draws = future.result()
@@ -69,7 +69,7 @@ class Sampler:
         while draws:
             asked = min(len(draws), self.most)
             try:
-                choices = await self.server.ask(api, self.request(about, draws[0], asked), self.read)
+                choices = await self.client.ask(api, self.request(about, draws[0], asked), self.read)
             except Failure as error:
                 if asked == 1 or error.status not in REFUSALS:
                     raise
@@ -109,5 +109,5 @@ class Sampler:
         return (text, reason) if place is None else (text[:place], "stop")
 
     def counts(self) -> dict[str, int]:
-        return {**self.used, **self.server.counts}
+        return {**self.used, **self.client.counts}
 

@@ -3,30 +3,30 @@
 import asyncio
 import queue
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]], ahead: int,
-             close: Callable[[], Awaitable[None]] | None = None) -> Iterator[tuple[Item, "Future[Result]"]]:
+def in_order(items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, Result]], ahead: int,
+             close: Callable[[], Coroutine[Any, Any, None]] | None = None) -> Iterator[tuple[Item, "Future[Result]"]]:
     """Each item with the done future of `work(item)`, in the items' order.
 
     At most `ahead` items are in hand: read, and not yet taken by the caller. Items are read in a thread of their own,
     since reading may wait for whoever writes them, and worked on in the event loop of another; where reading raises,
     what was read before still comes first. `close` is awaited in that loop at the end, however it comes.
     """
-    read: queue.SimpleQueue = queue.SimpleQueue()  # (item, future); last None, or the error that ended the reading
+    # (item, future); last None, or the error that ended the reading
+    read: queue.SimpleQueue[tuple[Item, Future[Result]] | BaseException | None] = queue.SimpleQueue()
     places = threading.Semaphore(ahead)
     loop = _Loop(close)
 
     def reader() -> None:
-        source = iter(items)
         try:
-            while places.acquire() and (item := next(source, loop)) is not loop:
+            for _, item in zip(iter(places.acquire, False), items, strict=False):  # a place first, then the item
                 if (future := loop.submit(work, item)) is None:
                     return  # nobody waits any more
                 read.put((item, future))
@@ -50,14 +50,14 @@ def in_order(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]], a
 class _Loop:
     """An event loop in a thread of its own."""
 
-    def __init__(self, close: Callable[[], Awaitable[None]] | None):
+    def __init__(self, close: Callable[[], Coroutine[Any, Any, None]] | None):
         self.close, self.lock, self.ended = close, threading.Lock(), False
-        started: Future = Future()
+        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._run(started)), daemon=True)
         self.thread.start()
         self.loop, self.stop = started.result()
 
-    async def _run(self, started: Future) -> None:
+    async def _run(self, started: "Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]") -> None:
         stop = asyncio.Event()
         started.set_result((asyncio.get_running_loop(), stop))
         await stop.wait()
@@ -68,7 +68,7 @@ class _Loop:
         if self.close:
             await self.close()
 
-    def submit(self, work: Callable[[Item], Awaitable[Result]], item: Item) -> "Future[Result] | None":
+    def submit(self, work: Callable[[Item], Coroutine[Any, Any, Result]], item: Item) -> "Future[Result] | None":
         """Start `work(item)`; None, with nothing started, after the end."""
         with self.lock:
             return None if self.ended else asyncio.run_coroutine_threadsafe(work(item), self.loop)

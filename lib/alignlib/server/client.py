@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server, asked many things at a time: retries, time limits, and no word of the key.
+"""A client of OpenAI-compatible servers, many calls at a time: retries, time limits, and no word of the key.
 
-    server = Server("http://localhost:8000/v1", concurrency=16, timeout=300, retries=5)
-    text = await server.ask("chat", {"model": "m", "messages": [...]}, read)     # read: dict -> str, or ValueError
+    client = Client("http://localhost:8000/v1", concurrency=16, timeout=300, retries=5)
+    text = await client.ask("chat", {"model": "m", "messages": [...]}, read)     # read: dict -> str, or ValueError
 """
 
 import asyncio
@@ -12,16 +12,16 @@ import math
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
 import openai
 import orjson
 
-from alignlib.records.jsonl import kind
+from alignlib.records.jsonl import Record, kind
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds before another try; doubles from the one to the other
 PATIENCE = 600.0  # seconds: who is told to come back later than that gives up
@@ -30,7 +30,7 @@ PASSING = (408, 409, 425, 429)  # and 500 and above: worth another try
 BUSY = (429, 503, 529)
 SECRET = 8  # characters: a shorter "key" is a placeholder that local servers want, and may be part of any word
 
-Answer = TypeVar("Answer")
+Reading = TypeVar("Reading")
 
 
 class Failure(click.ClickException):
@@ -52,8 +52,8 @@ def must_be_address(url: str, name: str) -> None:
         raise click.UsageError(f"{name} {url}: expected http://... or https://...")
 
 
-class Server:
-    """What is to be asked, and how. The key comes from OPENAI_API_KEY; without one, none is sent.
+class Client:
+    """Asks one server. The key comes from OPENAI_API_KEY; without one, none is sent.
 
     base_url     None: OPENAI_BASE_URL, or OpenAI's own
     concurrency  calls at a time; one that waits because the server is busy keeps its place, so that a server which
@@ -70,28 +70,28 @@ class Server:
             must_be_address(base_url, "--base-url")
         elif "OPENAI_BASE_URL" in os.environ:
             must_be_address(os.environ["OPENAI_BASE_URL"], "OPENAI_BASE_URL")
-        # The client's own retries know nothing of garbage: all are made here, so that none is made twice over.
-        self.client = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=timeout)
-        self.headers = {} if self.key else {"Authorization": openai.omit}
+        # The library's own retries know nothing of garbage: all are made here, so that none is made twice over.
+        self.openai = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=timeout)
+        self.headers: dict[str, Any] = {} if self.key else {"Authorization": openai.omit}
         self.timeout, self.retries, self.places = timeout, retries, Places(concurrency)
         self.counts = {"calls": 0, "retried": 0}
         self.flying, self.ages = 0, itertools.count()  # calls under way; the order in which they were asked for
-        self.allow: Callable[[dict], None] = lambda request: None  # asked before every try; raises Failure for none
+        self.allow: Callable[[Record], None] = lambda request: None  # asked before every try; raises Failure for none
 
-    async def ask(self, api: str, request: dict, read: Callable[[dict], Answer]) -> Answer:
+    async def ask(self, api: str, request: Record, read: Callable[[Record], Reading]) -> Reading:
         """What `read` makes of the answer to a request to the API, "chat" or "completions". Raises Failure.
 
         `read` raises ValueError for an answer that is not what it should be; the call is made again.
         """
-        endpoint = self.client.chat.completions if api == "chat" else self.client.completions
+        endpoint: Any = self.openai.chat.completions if api == "chat" else self.openai.completions
         age = next(self.ages)
         for tries in itertools.count():
-            async with self.places.of(age):
+            async with self.places.hold(age):
                 self.allow(request)
                 self.counts["calls"] += 1
                 self.flying += 1
                 try:
-                    async with asyncio.timeout(self.timeout):  # the client's own starts anew with each byte
+                    async with asyncio.timeout(self.timeout):  # the library's own starts anew with each byte
                         reply = await endpoint.with_raw_response.create(**request, extra_headers=self.headers)
                     return read(_json(reply.content))
                 except (openai.APIError, TimeoutError, ValueError) as error:
@@ -106,9 +106,8 @@ class Server:
             if problem.status not in BUSY:
                 await asyncio.sleep(wait)
         # Outside the handler: what the server said there may quote the key, and a traceback would show it.
-        if tries and wait is not None:
-            problem.message += f" ({tries + 1} tries)"
-        raise problem
+        tried = f" ({tries + 1} tries)" if tries and wait is not None else ""
+        raise Failure(f"{problem.message}{tried}", problem.status, problem.everything)
 
     def weigh(self, error: Exception, tries: int) -> tuple[Failure, float | None]:
         """The error as a Failure without the key, and the seconds to wait before another try; None: there is none."""
@@ -124,19 +123,19 @@ class Server:
 
     def weigh_status(self, error: openai.APIStatusError, wait: float) -> tuple[Failure, float | None]:
         status, spent = error.status_code, error.code == "insufficient_quota"
-        problem = Failure(self.clean(f"the server says {status}: {_said(error)}"), status,
+        problem = Failure(self.clean(f"the server says {status}: {_server_words(error)}"), status,
                           everything=spent or status in ABOUT_ALL)
         if spent or not (status in PASSING or status >= 500):
             return problem, None
-        told = _retry_after(error.response.headers)
-        return problem, None if told is not None and told > PATIENCE else max(told or 0.0, wait)
+        requested = _retry_after(error.response.headers)
+        return problem, None if requested is not None and requested > PATIENCE else max(requested or 0.0, wait)
 
     def clean(self, text: str) -> str:
         """One line without the key."""
         return " ".join((text.replace(self.key, "***") if len(self.key) >= SECRET else text).split())[:500]
 
     async def close(self) -> None:
-        await self.client.close()
+        await self.openai.close()
 
 
 class Places:
@@ -146,10 +145,11 @@ class Places:
     """
 
     def __init__(self, count: int):
-        self.free, self.waiting = count, []  # a heap of (age, future)
+        self.free = count
+        self.waiting: list[tuple[int, asyncio.Future[None]]] = []  # a heap of (age, place)
 
     @asynccontextmanager
-    async def of(self, age: int) -> AsyncIterator[None]:
+    async def hold(self, age: int) -> AsyncIterator[None]:
         await self.take(age)
         try:
             yield
@@ -178,7 +178,7 @@ class Places:
         self.free += 1
 
 
-def choice(body: dict, number: int = 0) -> tuple[str, str]:
+def choice(body: Record, number: int = 0) -> tuple[str, str]:
     """The text and the finish reason, "stop" or "length", of one choice of an answer, of either API.
 
     Raises ValueError for garbage, and Failure for an answer that is no completion.
@@ -186,16 +186,16 @@ def choice(body: dict, number: int = 0) -> tuple[str, str]:
     choices, path = body.get("choices"), f"choices[{number}]"
     if not isinstance(choices, list) or not choices:
         raise ValueError(f"choices: expected a list of some, got {kind(choices)}")
-    found = choices[number]
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected an object, got {kind(found)}")
-    reason = found.get("finish_reason")
+    entry = choices[number]
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: expected an object, got {kind(entry)}")
+    reason = entry.get("finish_reason")
     if reason not in ("stop", "length"):
         if isinstance(reason, str):  # content_filter, tool_calls: an answer, but no completion
             raise Failure(f"{path}.finish_reason: {reason[:80]}")
         raise ValueError(f"{path}.finish_reason: expected a string, got {kind(reason)}")
-    message = found.get("message")
-    text = message.get("content") if isinstance(message, dict) else found.get("text")
+    message = entry.get("message")
+    text = message.get("content") if isinstance(message, dict) else entry.get("text")
     if text is None and reason == "length" and isinstance(message, dict):
         text = ""  # all tokens went into reasoning
     if not isinstance(text, str):
@@ -203,14 +203,15 @@ def choice(body: dict, number: int = 0) -> tuple[str, str]:
     return text, reason
 
 
-def usage(body: dict) -> tuple[int | None, int | None]:
+def usage(body: Record) -> tuple[int | None, int | None]:
     """The tokens of the prompt and of the answer, None where the server does not say."""
-    said = body.get("usage") if isinstance(body.get("usage"), dict) else {}
-    counts = (said.get(name) for name in ("prompt_tokens", "completion_tokens"))
-    return tuple(count if type(count) is int else None for count in counts)
+    figures = body.get("usage")
+    counts = figures if isinstance(figures, dict) else {}
+    prompt_tokens, tokens = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    return prompt_tokens if type(prompt_tokens) is int else None, tokens if type(tokens) is int else None
 
 
-def _json(content: bytes) -> dict:
+def _json(content: bytes) -> Record:
     try:
         body = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -220,18 +221,18 @@ def _json(content: bytes) -> dict:
     return body
 
 
-def _said(error: openai.APIStatusError) -> str:
+def _server_words(error: openai.APIStatusError) -> str:
     """The server's own words, out of the usual places."""
     body = error.body if isinstance(error.body, dict) else {"message": error.body or error.response.reason_phrase}
     return str(body.get("message") or body.get("detail") or body)
 
 
-def _retry_after(headers) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait for, as a number or until a date; None where it does not say."""
-    said = headers.get("retry-after", "")
+    text = headers.get("retry-after", "")
     try:
-        seconds = float(headers["retry-after-ms"]) / 1000 if "retry-after-ms" in headers else float(said)
+        seconds = float(headers["retry-after-ms"]) / 1000 if "retry-after-ms" in headers else float(text)
     except ValueError:
-        date = email.utils.parsedate_tz(said)
+        date = email.utils.parsedate_tz(text)
         return email.utils.mktime_tz(date) - time.time() if date else None
     return None if math.isnan(seconds) else seconds

@@ -10,7 +10,7 @@ def test_the_oldest_goes_first_however_late_it_comes():
         places, order = Places(2), []
 
         async def call(age: int) -> None:
-            async with places.of(age):
+            async with places.hold(age):
                 order.append(age)
                 await asyncio.sleep(0)
 
@@ -47,7 +47,7 @@ def test_a_call_that_fails_gives_its_place_back():
     async def fail() -> int:
         places = Places(1)
         try:
-            async with places.of(0):
+            async with places.hold(0):
                 raise ValueError
         except ValueError:
             return places.free
