@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from al_data.chats import alpaca_eval, numbered, sharegpt, teacher, ultrachat
-from al_data.row import convert, share
-from alignlib.records.dialogue import dialogue_prompt, instruction
+from al_data.row import convert
+from alignlib.records.dialogue import dialogue_prompt
 from alignlib.records.jsonl import DataError, Skip
 
 
@@ -15,13 +15,6 @@ def chat(*turns, name="c7"):
 
 
 TWO = chat(("human", "Name a fruit."), ("gpt", "A pear.\n"), ("human", "Another?"), ("gpt", "A plum."))
-
-
-def test_the_prompt_of_a_dialogue():
-    assert dialogue_prompt("Hi") == "\n\nHuman: Hi\n\nAssistant:"
-    assert dialogue_prompt("a", "b", "c") == "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
-    assert instruction(dialogue_prompt("  Two\nlines ")) == "  Two\nlines "
-    assert instruction("POST: x\nTL;DR:") == "POST: x\nTL;DR:"
 
 
 def test_sharegpt_gives_a_record_for_each_of_the_first_answers():
@@ -56,9 +49,9 @@ def test_a_teacher_s_answer_joins_the_same_prompt():
 
 def test_both_forms_of_ultrachat():
     messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
-    made = [{"id": "u", "prompt": dialogue_prompt("Who?"), "chosen": " Me."}]
-    assert ultrachat({"prompt": "Who?", "prompt_id": "u", "messages": messages}) == made
-    assert ultrachat({"id": "u", "data": ["Who?", "Me.", "Why?", "So."]}) == made
+    records = [{"id": "u", "prompt": dialogue_prompt("Who?"), "chosen": " Me."}]
+    assert ultrachat({"prompt": "Who?", "prompt_id": "u", "messages": messages}) == records
+    assert ultrachat({"id": "u", "data": ["Who?", "Me.", "Why?", "So."]}) == records
     assert len(ultrachat({"id": "u", "data": ["Who?", "Me.", "Why?", "So."]}, turns=2)) == 2
 
 
@@ -76,12 +69,12 @@ ANNOTATED = {"instruction": "q", "output_1": "ref", "generator_1": "base", "outp
     (1, 1, None), (2.0, 0, None), (1.5, None, None), (0, None, None), (1.75, 0, 0.75), (1.25, 1, 0.25),
 ])
 def test_annotations_are_preferences(preference, winner, probability):
-    made = alpaca_eval({**ANNOTATED, "preference": preference})
-    assert made["completions"] == [" mine", " ref"] and made["winner"] == winner
-    assert made.get("win_probability") == probability and made["generator_2"] == "m"
-    pair = None if winner is None else [made["completions"][winner], made["completions"][1 - winner]]
-    assert pair == (None if winner is None else [made["chosen"], made["rejected"]])
-    assert ("chosen" in made) == (winner is not None)
+    record = alpaca_eval({**ANNOTATED, "preference": preference})
+    assert record["completions"] == [" mine", " ref"] and record["winner"] == winner
+    assert record.get("win_probability") == probability and record["generator_2"] == "m"
+    pair = None if winner is None else [record["completions"][winner], record["completions"][1 - winner]]
+    assert pair == (None if winner is None else [record["chosen"], record["rejected"]])
+    assert ("chosen" in record) == (winner is not None)
 
 
 def test_an_annotation_that_failed_is_no_tie():
@@ -107,9 +100,3 @@ def test_rows_of_another_form_are_named(function, row, message):
 def test_alpaca_eval_numbers_its_rows_before_any_is_dropped():
     rows = [("f:1", {**ANNOTATED, "preference": None}), ("f:2", {**ANNOTATED, "preference": 2})]
     assert [record["id"] for record in convert(numbered(rows), alpaca_eval, Counter())] == ["alpaca-eval-1"]
-
-
-@pytest.mark.parametrize("first, last, taken", [(0, 0.29, range(29)), (0.29, 1, range(29, 100)), (0, 1, range(100)),
-                                                (0.1, 0.1, range(0)), (0, 0.005, range(0))])
-def test_shares_meet_without_a_gap(first, last, taken):
-    assert list(share(range(100), first, last)) == list(taken)

@@ -1,5 +1,6 @@
 """Commands as real processes, from this checkout."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,3 +26,9 @@ def call(name: str, *args: object, stdin: bytes | str = b"", **settings) -> subp
     done = subprocess.run(command(name, *args), input=data, capture_output=True, env=environment(), **settings)
     done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
     return done
+
+
+def succeeded(done: subprocess.CompletedProcess) -> list[dict]:
+    """The records that a command wrote, which must have succeeded."""
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
