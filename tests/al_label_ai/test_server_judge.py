@@ -278,16 +278,6 @@ def test_the_oracle_judges_as_it_scores():
             assert made["winner"] == (None if one == two else int(two > one)) and made["orders_agree"] is True
 
 
-@pytest.mark.parametrize(("request_", "words"), [
-    ({"model": "gpt", "messages": []}, "no model 'gpt'"), ({"model": "overall"}, "messages"),
-    ({"model": "overall", "messages": [{"role": "user", "content": "Hi"}]}, "no form of answer"),
-    ({"model": "overall", "messages": [{"role": "user", "content": "Answer with one letter"}]}, "no <prompt>"),
-])
-def test_what_the_oracle_is_not_asked(request_, words):
-    with pytest.raises(toy_judge.NotUnderstood, match=words):
-        toy_judge.answer(request_)
-
-
 # -- the cache -----------------------------------------------------------------------------------------------------
 
 
