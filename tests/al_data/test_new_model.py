@@ -24,11 +24,11 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(corpus):
-    made = corpus.parent / "model"
-    done = call("al-data", "new-model", made, corpus, "--size", "1m")
+    model = corpus.parent / "model"
+    done = call("al-data", "new-model", model, corpus, "--size", "1m")
     assert done.returncode == 0 and done.stdout == "", done.stderr
     assert "300 records" in done.stderr and len(done.stderr.splitlines()) == 1
-    return made
+    return model
 
 
 def bytes_of(folder):

@@ -17,8 +17,8 @@ def test_tldr_fixtures(fixtures):
 
 def test_imdb_keeps_the_text():
     text = "one two\tthree\n\nfour  five"
-    made = imdb({"text": text, "label": 1}, words=3)
-    assert made == {"prompt": "one two\tthree", "chosen": "\n\nfour  five"}
+    record = imdb({"text": text, "label": 1}, words=3)
+    assert record == {"prompt": "one two\tthree", "chosen": "\n\nfour  five"}
     with pytest.raises(Skip, match="not longer than the prompt"):
         imdb({"text": text}, words=5)
     assert imdb({"text": text}, words=4)["chosen"] == "  five"

@@ -1,1 +1,1 @@
-"""What tests share: tiny models, the toy world, processes, faulty servers, kills."""
+"""What tests share: tiny models, commands, processes, faulty servers, kills."""

@@ -117,7 +117,7 @@ def from_hub_file(name: str, file: str, read: Callable[[str], Iterator[Row]]) ->
 
 
 def go_offline_without_hub() -> None:
-    """Where the Hub does not answer its client must know before it is imported: it then looks in the cache at once."""
+    """Tell the Hub's client, before it is imported, that there is no network: what is in the cache is still found."""
     if not hub.answers():
         os.environ["HF_HUB_OFFLINE"] = "1"
 
