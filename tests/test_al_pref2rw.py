@@ -298,11 +298,17 @@ def test_killed_at_random_and_resumed_gives_the_same_bytes(tmp_path):
 def test_killed_while_it_waits_for_a_slow_pipe(tmp_path):
     data = kill_input(60).splitlines(keepends=True)
     settings = ("--to", "pref", "--on-error", "skip", "-o", tmp_path / "out", "--rejects", tmp_path / "bad")
+
+    def written() -> int:
+        paths = (tmp_path / "out", tmp_path / "bad")
+        return sum(len(path.read_bytes().splitlines()) for path in paths if path.exists())
+
     for sent in (1, 9, 10, 31, 59):
         with start(*settings, "--resume", stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             process.stdin.write(b"".join(data[:sent]))
             process.stdin.flush()
-            time.sleep(0.2)  # where the kill falls does not matter
+            while process.poll() is None and written() < sent:  # what has been sent is out: it waits for more
+                time.sleep(0.005)
             process.kill()
     refused = call("al-pref2rw", *settings, stdin=b"".join(data))
     assert refused.returncode == 2 and "an unfinished run is here" in refused.stderr

@@ -30,10 +30,10 @@ def test_sigterm(tmp_path):
 
 
 def test_control_c(tmp_path):
-    for job in (score_job(tmp_path, 200, skip=True), training_job(tmp_path, "al-train-exo")):
+    for job in (score_job(tmp_path, 200, skip=True, stdin=True), training_job(tmp_path, "al-train-exo")):
         expected = job.finish()
         job.clear()
-        process = job.start()
+        process = job.start_stuck()
         job.wait_until_begun(process)
         process.send_signal(signal.SIGINT)
         said = process.communicate()[1].decode()

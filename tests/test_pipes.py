@@ -15,7 +15,7 @@ def shell(script: str, **commands: list[str]) -> subprocess.CompletedProcess:
     """Run a script of bash in which {name} stands for a command."""
     filled = script.format(**{name: shlex.join(argv) for name, argv in commands.items()})
     return subprocess.run(["bash", "-o", "pipefail", "-c", filled], env=environment(), capture_output=True, text=True,
-                          cwd=folders().root, timeout=300)
+                          cwd=folders().root)
 
 
 def test_from_prompts_to_an_aligned_policy(tmp_path):

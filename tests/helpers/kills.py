@@ -34,6 +34,17 @@ class Job:
             return subprocess.Popen([*self.argv, *more], env=environment(), stdin=source, stdout=subprocess.DEVNULL,
                                     stderr=subprocess.PIPE)
 
+    def start_stuck(self) -> subprocess.Popen:
+        """Start it so that it cannot end: of an input that it reads from a pipe half comes, and nobody reads its log,
+        which is more than the pipe holds."""
+        process = subprocess.Popen(self.argv, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, pipesize=4096)
+        if self.stdin:
+            data = self.stdin.read_bytes()
+            process.stdin.write(data[:len(data) // 2])
+            process.stdin.flush()
+        return process
+
     def clear(self) -> None:
         for path in self.made:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
