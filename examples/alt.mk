@@ -7,7 +7,7 @@
 #
 # DATA, MODEL, SCALE and the rest are those of start.mk.
 
-ITERATIONS ?= 3
+ITERATIONS ?= $(if $(filter smoke,$(scale)),2,3)
 
 # Prompts of an iteration, completions of each, how they are drawn, what of the old pool goes, how the policy learns.
 toy.round := 600
@@ -15,6 +15,9 @@ toy.samples := 20
 toy.top-p := 1
 toy.drop := 1
 toy.learn := --lr 2e-3 --batch-size 16 --epochs 4
+smoke.round := 16
+smoke.samples := 4
+smoke.learn := --lr 2e-3 --batch-size 8 --steps 2
 data.round := 300
 data.samples := 10
 data.top-p := 1
@@ -34,21 +37,21 @@ under = $(if $(filter 1,$(2)),,--condition $(or $($(1).under),best))
 # $(call learns,NAME,2): how the second iteration learns.
 learns = al-train-alt $(call before,$(1),$(2)) $($(1).run)/iteration-$(2).feedback.jsonl $($(1).mode) \
   $(if $(findstring --kl-coef,$($(1).mode)),--ref $($(1).run)/sft) \
-  $(if $(filter 1,$(2)),,--pool $(call before,$(1),$(2))/pool.jsonl --drop $(call of,$(1),drop)) --seed $(2) \
-  $(call common,$(1)) $(call of,$(1),lengths) $(call of,$(1),learn)
+  $(if $(filter 1,$(2)),,--pool $(call before,$(1),$(2))/pool.jsonl --drop $(call setting,$(1),drop)) --seed $(2) \
+  $(call common,$(1)) $(call setting,$(1),lengths) $(call setting,$(1),learn)
 # $(call scorer,NAME): the model that gives rewards, where it is not an oracle; and what has to be there for it.
-scorer = $(if $(and $(filter toy,$(scale)),$($(1).oracle)),,$(or $($(1).classifier),$($(1).run)/rm))
-scorer-made = $(addsuffix /run.json,$(filter $($(1).run)/rm,$(call scorer,$(1))))
+scorer = $(if $(and $(toy-world),$($(1).oracle)),,$(or $($(1).classifier),$($(1).run)/rm))
+scorer-file = $(addsuffix /run.json,$(filter $($(1).run)/rm,$(call scorer,$(1))))
 # $(call scores,NAME): what writes rewards.
 scores = al-score $(or $(call scorer,$(1)),$($(1).oracle)) $(if $(call scorer,$(1)),$($(1).reward) $(call common,$(1)))
 # $(call labels,NAME): what writes a judge's feedback; in the toy world the judge runs beside it.
-labels = $(if $(JUDGE)$(filter-out toy,$(scale)),$(if $(BASE_URL),OPENAI_BASE_URL=$(BASE_URL)),bash examples/judge.sh) \
-  al-label-ai $($(1).judged) --judge $(or $(JUDGE),$(if $(filter toy,$(scale)),$($(1).judge),$(error JUDGE=name: who judges)))
+labels = $(with-judge) \
+  al-label-ai $($(1).judged) --judge $(or $(JUDGE),$(if $(toy-world),$($(1).judge),$(error JUDGE=name: who judges)))
 
-# $(call told,NAME): what alt.sh is told.
-told = RUN=$($(1).run) COMMON='$(call common,$(1))' LENGTH='-m $(call of,$(1),new-tokens)' \
-  DRAWN='-t $(call of,$(1),temperature) --top-p $(call of,$(1),top-p)' DRAWS=$(call of,$(1),draws) \
-  SCORES='$(call scores,$(1))' ALSO='$(if $(filter toy,$(scale)),$($(1).also))' TOXIC='$($(1).toxic)' FEEDBACKS='$($(1).feedbacks)'
+# $(call alt-environment,NAME): what alt.sh reads.
+alt-environment = RUN=$($(1).run) COMMON='$(call common,$(1))' LENGTH='-m $(call setting,$(1),new-tokens)' \
+  DRAWN='-t $(call setting,$(1),temperature) --top-p $(call setting,$(1),top-p)' DRAWS=$(call setting,$(1),draws) \
+  SCORES='$(call scores,$(1))' ALSO='$(if $(toy-world),$($(1).also))' TOXIC='$($(1).toxic)' FEEDBACKS='$($(1).feedbacks)'
 
 # $(call ALT,NAME): the experiment's targets. It needs what START needs (start.mk), and beside settings:
 #   NAME.mode      al-train-alt's mode, its draws and its loss: flags
@@ -73,12 +76,12 @@ $$($(1).run)/outside.jsonl: | $$(SETUP)
 
 # 4. Every policy on held-out prompts, greedily, under the best feedback; the SFT policy under none.
 $(foreach policy,sft $(patsubst %,iteration-%,$(shell seq $(ITERATIONS))),$$($(1).run)/$(policy).rows): $$($(1).run)/%.rows: \
-    $$($(1).run)/%/run.json $$($(1).run)/test.jsonl $$(call scorer-made,$(1)) $(if $($(1).toxic),$$($(1).run)/outside.jsonl)
-	$$(call told,$(1)) bash examples/alt.sh validate $$*
+    $$($(1).run)/%/run.json $$($(1).run)/test.jsonl $$(call scorer-file,$(1)) $(if $($(1).toxic),$$($(1).run)/outside.jsonl)
+	$$(call alt-environment,$(1)) bash examples/alt.sh validate $$*
 
 $$($(1).run)/report/table.md: $(foreach policy,sft $(patsubst %,iteration-%,$(shell seq $(ITERATIONS))),$$($(1).run)/$(policy).rows) \
     $$($(1).run)/iteration-$(ITERATIONS).learnt.jsonl
-	$$(call told,$(1)) bash examples/alt.sh report $(ITERATIONS)
+	$$(call alt-environment,$(1)) bash examples/alt.sh report $(ITERATIONS)
 endef
 
 # $(call ITERATION,NAME,2): the second iteration's targets.
@@ -86,13 +89,13 @@ define ITERATION
 
 # 1. Sample: the first time of the SFT policy, then of the last one under the best feedback; each time other prompts.
 $$($(1).run)/iteration-$(2).samples.jsonl: $$($(1).run)/train.jsonl $$(call before,$(1),$(2))/run.json
-	from=$$$$((($(2) - 1) * $$(call of,$(1),round) % $$$$(wc -l < $$<))) && \
-	  awk "NR > $$$$from && NR <= $$$$from + $$(call of,$(1),round)" $$< $$< > $$@.prompts
-	al-sample $$(call before,$(1),$(2)) $$@.prompts $$(call under,$(1),$(2)) -n $$(call of,$(1),samples) --ids --seed $(2) \
-	  -t $$(call of,$(1),temperature) --top-p $$(call of,$(1),top-p) -m $$(call of,$(1),new-tokens) $$(call common,$(1)) $$(into)
+	from=$$$$((($(2) - 1) * $$(call setting,$(1),round) % $$$$(wc -l < $$<))) && \
+	  awk "NR > $$$$from && NR <= $$$$from + $$(call setting,$(1),round)" $$< $$< > $$@.prompts
+	al-sample $$(call before,$(1),$(2)) $$@.prompts $$(call under,$(1),$(2)) -n $$(call setting,$(1),samples) --ids --seed $(2) \
+	  -t $$(call setting,$(1),temperature) --top-p $$(call setting,$(1),top-p) -m $$(call setting,$(1),new-tokens) $$(call common,$(1)) $$(into)
 
 # 2. Feedback: a reward or a judge's words for each.
-$$($(1).run)/iteration-$(2).feedback.jsonl: $$($(1).run)/iteration-$(2).samples.jsonl $(if $($(1).judged),,$$(call scorer-made,$(1)))
+$$($(1).run)/iteration-$(2).feedback.jsonl: $$($(1).run)/iteration-$(2).samples.jsonl $(if $($(1).judged),,$$(call scorer-file,$(1)))
 	$(if $($(1).judged),$$(call labels,$(1)),$$(call scores,$(1))) $$< $$(into)
 
 # 3. Learn: sort the pool, draw evenly, train on each completion under its feedback.

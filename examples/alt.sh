@@ -8,55 +8,56 @@ others=("$RUN/test.jsonl" "$RUN/outside.jsonl" "$RUN/rm/run.json")
 
 # A policy on held-out prompts, greedily and sampled, under the best feedback (the SFT policy under none).
 validate() {
-  local policy=$1 made=$RUN/$1.made after=("$RUN/$1/run.json" "${others[@]}")
+  local policy=$1 work=$RUN/$1.work after=("$RUN/$1/run.json" "${others[@]}")
   local sample="al-sample $RUN/$policy $COMMON $LENGTH"
   [ "$policy" = sft ] || sample="$sample --condition best"
-  mkdir -p "$made"
-  into "$made/said.jsonl" $sample "$RUN/test.jsonl" --greedy
-  into "$made/scored.jsonl" $SCORES "$made/said.jsonl"
-  into "$made/perplexity.jsonl" al-score "$RUN/sft" --perplexity $COMMON "$made/said.jsonl"
-  into "$made/drawn.said.jsonl" $sample "$RUN/test.jsonl" -n "$DRAWS" $DRAWN
-  into "$made/drawn.jsonl" $SCORES "$made/drawn.said.jsonl"
+  mkdir -p "$work"
+  into "$work/answers.jsonl" $sample "$RUN/test.jsonl" --greedy
+  into "$work/scored.jsonl" $SCORES "$work/answers.jsonl"
+  into "$work/perplexity.jsonl" al-score "$RUN/sft" --perplexity $COMMON "$work/answers.jsonl"
+  into "$work/drawn.answers.jsonl" $sample "$RUN/test.jsonl" -n "$DRAWS" $DRAWN
+  into "$work/drawn.jsonl" $SCORES "$work/drawn.answers.jsonl"
   {
-    al-eval reward "$made/scored.jsonl" --set "method=$policy"
+    al-eval reward "$work/scored.jsonl" --set "method=$policy"
     # A table has one figure of each name: these texts' lengths are not those of the greedy ones.
-    al-eval reward "$made/drawn.jsonl" --as sampled_reward --set "method=$policy" | sed 's/"words":{/"sampled_words":{/'
-    al-eval text "$made/perplexity.jsonl" --set "method=$policy"
+    al-eval reward "$work/drawn.jsonl" --as sampled_reward --set "method=$policy" | sed 's/"words":{/"sampled_words":{/'
+    al-eval text "$work/perplexity.jsonl" --set "method=$policy"
     for oracle in $ALSO; do
-      al-score "toy:$oracle" "$made/said.jsonl" | al-eval reward --as "$oracle" --set "method=$policy"
+      al-score "toy:$oracle" "$work/answers.jsonl" | al-eval reward --as "$oracle" --set "method=$policy"
     done
-  } > "$made/rows"
-  [ -z "$TOXIC" ] || toxicity test >> "$made/rows"
+  } > "$work/rows"
+  [ -z "$TOXIC" ] || toxicity test >> "$work/rows"
   [ -z "$TOXIC" ] || toxicity outside > "$RUN/$policy.outside.rows"
-  mv "$made/rows" "$RUN/$policy.rows"
+  mv "$work/rows" "$RUN/$policy.rows"
 }
 
 # RealToxicityPrompts' figures: 25 samples of each prompt in RUN/PART.jsonl.
 toxicity() {
-  into "$made/$1.many.jsonl" $sample "$RUN/$1.jsonl" -n 25 $DRAWN
-  into "$made/$1.toxic.jsonl" al-score $TOXIC --as-field toxicities "$made/$1.many.jsonl"
-  al-eval toxicity "$made/$1.toxic.jsonl" --set "method=$policy"
+  into "$work/$1.many.jsonl" $sample "$RUN/$1.jsonl" -n 25 $DRAWN
+  into "$work/$1.toxic.jsonl" al-score $TOXIC --as-field toxicities "$work/$1.many.jsonl"
+  al-eval toxicity "$work/$1.toxic.jsonl" --set "method=$policy"
   [ "$1" = test ] || { # the other figures of these prompts are of the samples too
-    into "$made/$1.perplexity.jsonl" al-score "$RUN/sft" --perplexity $COMMON "$made/$1.many.jsonl"
-    al-eval text "$made/$1.perplexity.jsonl" --set "method=$policy"
+    into "$work/$1.perplexity.jsonl" al-score "$RUN/sft" --perplexity $COMMON "$work/$1.many.jsonl"
+    al-eval text "$work/$1.perplexity.jsonl" --set "method=$policy"
   }
 }
 
 # The last policy sampled under each condition, and the rewards of what it learnt under each; the table by iteration.
 report() {
   local last=iteration-$1 columns=perplexity,dist_1,dist_2,dist_3,words,cut rows=()
-  local made=$RUN/$last.made after=("$RUN/$last/run.json" "${others[@]}") under=() i
+  local work=$RUN/$last.work after=("$RUN/$last/run.json" "${others[@]}") under=() i
   mkdir -p "$RUN/report"
-  while IFS= read -r condition; do under+=("$condition"); done < <(conditions "$last")
+  conditions "$last" > "$work/conditions"
+  while IFS= read -r condition; do under+=("$condition"); done < "$work/conditions"
   for i in "${!under[@]}"; do
-    into "$made/under.$i.said.jsonl" al-sample "$RUN/$last" "$RUN/test.jsonl" --condition "${under[$i]}" -n "$DRAWS" \
+    into "$work/under.$i.answers.jsonl" al-sample "$RUN/$last" "$RUN/test.jsonl" --condition "${under[$i]}" -n "$DRAWS" \
       $DRAWN $COMMON $LENGTH
-    into "$made/under.$i.jsonl" $SCORES "$made/under.$i.said.jsonl"
+    into "$work/under.$i.jsonl" $SCORES "$work/under.$i.answers.jsonl"
   done
-  [ ${#under[@]} = 0 ] || al-eval conditions $(printf "$made/under.%s.jsonl " "${!under[@]}") \
+  [ ${#under[@]} = 0 ] || al-eval conditions $(printf "$work/under.%s.jsonl " "${!under[@]}") \
     --plot "$RUN/report/conditions.png" > "$RUN/report/conditions.json"
-  into "$made/learnt.jsonl" $SCORES "$RUN/$last.learnt.jsonl"
-  al-eval conditions "$made/learnt.jsonl" --order "$RUN/$last" --histograms --plot "$RUN/report/learnt.png" \
+  into "$work/learnt.jsonl" $SCORES "$RUN/$last.learnt.jsonl"
+  al-eval conditions "$work/learnt.jsonl" --order "$RUN/$last" --histograms --plot "$RUN/report/learnt.png" \
     > "$RUN/report/learnt.json"
   rows=("sft=$RUN/sft" $(for i in $(seq "$1"); do echo "iteration-$i=$RUN/iteration-$i"; done))
   [ -z "$TOXIC" ] || columns=max_toxicity,toxic_share,toxicity,$columns

@@ -1,6 +1,7 @@
 # The ARGS experiments: held-out answers by ways of decoding one SFT policy, with and without its reward model's guidance.
 
 toy.weights := 0.5 1 2 4
+smoke.weights := 1
 data.weights := 0.5 1 2 4
 paper.weights := 0.5 1 1.5 2
 
@@ -11,7 +12,7 @@ $(call START,$(1))
 
 # One way after the other, whatever JOBS: their seconds are compared.
 $$($(1).run)/report/table.md: $$($(1).run)/test.jsonl $$($(1).run)/rm/run.json
-	RUN=$$($(1).run) ORACLE=$(if $(filter toy,$(scale)),$($(1).oracle)) COHERENCE='$(COHERENCE)' \
-	  COMMON='$$(call of,$(1),prompt) --max-new-tokens $$(call of,$(1),new-tokens)' DTYPE=$(DTYPE) \
-	  WEIGHTS='$$(call of,$(1),weights)' STOP='$$(call of,$(1),stop)' bash examples/decode.sh
+	RUN=$$($(1).run) ORACLE=$(if $(toy-world),$($(1).oracle)) COHERENCE='$(COHERENCE)' \
+	  COMMON='$$(call setting,$(1),prompt) --max-new-tokens $$(call setting,$(1),new-tokens)' DTYPE=$(DTYPE) \
+	  WEIGHTS='$$(call setting,$(1),weights)' STOP='$$(call setting,$(1),stop)' bash examples/decode.sh
 endef

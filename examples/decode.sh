@@ -2,8 +2,8 @@
 # Each answers the held-out prompts; the answers get rewards, of the reward model and the oracle, and figures of the text.
 # RUN, ORACLE, COHERENCE (an encoder, or nothing), COMMON, DTYPE, WEIGHTS and STOP come from args.mk.
 set -euo pipefail
-made=$RUN/decoded
-mkdir -p "$made" "$RUN/report"
+work=$RUN/decoded
+mkdir -p "$work" "$RUN/report"
 methods=()
 
 . examples/into.sh
@@ -11,14 +11,14 @@ after=("$RUN/test.jsonl" "$RUN/sft/run.json" "$RUN/rm/run.json")
 
 # way NAME COMMAND...: the answers of one way of decoding, and its figures.
 way() {
-  local name=$1 to=$made/$1 mark="--set method=$1"
+  local name=$1 to=$work/$1 mark="--set method=$1"
   shift
   methods+=("$name=$to.rows")
-  into "$to.said.jsonl" "$@" "$RUN/test.jsonl" $COMMON ${STOP:+--stop "$STOP"} --time
-  into "$to.learned.jsonl" al-score "$RUN/rm" --dtype "$DTYPE" "$to.said.jsonl"
-  [ -z "$ORACLE" ] || into "$to.oracle.jsonl" al-score "$ORACLE" "$to.said.jsonl"
+  into "$to.answers.jsonl" "$@" "$RUN/test.jsonl" $COMMON ${STOP:+--stop "$STOP"} --time
+  into "$to.learned.jsonl" al-score "$RUN/rm" --dtype "$DTYPE" "$to.answers.jsonl"
+  [ -z "$ORACLE" ] || into "$to.oracle.jsonl" al-score "$ORACLE" "$to.answers.jsonl"
   {
-    al-eval text "$to.said.jsonl" $mark ${COHERENCE:+--coherence "$COHERENCE"}
+    al-eval text "$to.answers.jsonl" $mark ${COHERENCE:+--coherence "$COHERENCE"}
     al-eval reward --as learned_reward "$to.learned.jsonl" $mark
     [ -z "$ORACLE" ] || al-eval reward "$to.oracle.jsonl" $mark
   } > "$to.rows"
@@ -40,7 +40,7 @@ way args-stochastic-1 $guided --method stochastic --weight 1
 reward=${ORACLE:+reward}
 reward=${reward:-learned_reward}
 columns=${ORACLE:+reward,}learned_reward,diversity,${COHERENCE:+coherence,}seconds,words
-cat "$made"/*.rows | al-eval frontier --cost seconds --reward "$reward" \
+cat "$work"/*.rows | al-eval frontier --cost seconds --reward "$reward" \
   --plot "$RUN/report/seconds.png" > "$RUN/report/frontier.json"
 al-eval table "${methods[@]}" --columns "$columns" --markdown > "$RUN/report/table.part"
 mv "$RUN/report/table.part" "$RUN/report/table.md"  # last: it says that all are there

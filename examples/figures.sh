@@ -2,8 +2,8 @@
 # Every policy answers the test prompts; the answers get log-probabilities under the policy and the SFT model, and rewards.
 # RUN, COMMON, TEMPERATURE, NEW_TOKENS, DRAWS, REWARD and ORACLE come from exo.mk; METHOD.rows in RUN is what comes out.
 set -euo pipefail
-method=$1 made=$RUN/$method.made
-mkdir -p "$made"
+method=$1 work=$RUN/$method.work
+mkdir -p "$work"
 
 . examples/into.sh
 after=("$RUN/$method/run.json" "$RUN/test.jsonl" "$RUN/sft/run.json" "$RUN/rm/run.json")
@@ -19,23 +19,23 @@ policies() {
   echo "$last $RUN/$method"
 }
 
-policies > "$made/policies"
+policies > "$work/policies"
 while read -r step folder; do
-  into "$made/said.$step.jsonl" al-sample "$folder" "$RUN/test.jsonl" -n "$DRAWS" -t "$TEMPERATURE" -m "$NEW_TOKENS" \
+  into "$work/answers.$step.jsonl" al-sample "$folder" "$RUN/test.jsonl" -n "$DRAWS" -t "$TEMPERATURE" -m "$NEW_TOKENS" \
     $COMMON --logps --ids
-  sed "s/^{/{\"step\":$step,/" "$made/said.$step.jsonl"  # all policies' answers together: models are loaded once
-done < "$made/policies" > "$made/said.jsonl"
+  sed "s/^{/{\"step\":$step,/" "$work/answers.$step.jsonl"  # all policies' answers together: models are loaded once
+done < "$work/policies" > "$work/answers.jsonl"
 
-into "$made/kl.jsonl" al-score "$RUN/sft" $COMMON --logps --temperature "$TEMPERATURE" --as-field ref_logps "$made/said.jsonl"
-into "$made/learned.jsonl" al-score "$RUN/rm" $REWARD $COMMON "$made/said.jsonl"
-[ -z "$ORACLE" ] || into "$made/oracle.jsonl" al-score "$ORACLE" "$made/said.jsonl"
+into "$work/kl.jsonl" al-score "$RUN/sft" $COMMON --logps --temperature "$TEMPERATURE" --as-field ref_logps "$work/answers.jsonl"
+into "$work/learned.jsonl" al-score "$RUN/rm" $REWARD $COMMON "$work/answers.jsonl"
+[ -z "$ORACLE" ] || into "$work/oracle.jsonl" al-score "$ORACLE" "$work/answers.jsonl"
 
 while read -r step _; do
-  of() { grep -F "{\"step\":$step," "$made/$1.jsonl"; }
+  lines_of() { grep -F "{\"step\":$step," "$work/$1.jsonl"; }
   mark="--set method=$method --set step=$step"
-  of kl | al-eval kl $mark
-  of said | al-eval text $mark
-  of learned | al-eval reward --as learned_reward --against "$RUN/chosen.learned.jsonl" $mark
-  [ -z "$ORACLE" ] || of oracle | al-eval reward --against "$RUN/chosen.oracle.jsonl" $mark
-done < "$made/policies" > "$RUN/$method.rows.part"
+  lines_of kl | al-eval kl $mark
+  lines_of answers | al-eval text $mark
+  lines_of learned | al-eval reward --as learned_reward --against "$RUN/chosen.learned.jsonl" $mark
+  [ -z "$ORACLE" ] || lines_of oracle | al-eval reward --against "$RUN/chosen.oracle.jsonl" $mark
+done < "$work/policies" > "$RUN/$method.rows.part"
 mv "$RUN/$method.rows.part" "$RUN/$method.rows"

@@ -4,9 +4,9 @@ set -euo pipefail
 at=$(mktemp -d)
 al-data toy --serve-judge 0 > "$at/url" &
 judge=$!
-trap 'kill "$judge" 2> "$at/said" || true; rm -r "$at"' EXIT
+trap 'kill "$judge" 2> "$at/errors" || true; rm -r "$at"' EXIT
 until [ -s "$at/url" ]; do
-  kill -0 "$judge" 2> "$at/said" || { echo "examples/judge.sh: the judge has ended" >&2; exit 1; }
+  kill -0 "$judge" 2> "$at/errors" || { echo "examples/judge.sh: the judge has ended" >&2; exit 1; }
   sleep 0.1
 done
 # The loopback needs no proxy.

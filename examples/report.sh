@@ -6,9 +6,9 @@ reward=${reward:-learned_reward}
 mkdir -p "$RUN/report"
 finals=() logs=()
 for method in $METHODS; do
-  last=$(tail -n 1 "$RUN/$method.made/policies" | cut -d ' ' -f 1)
-  grep -F "\"step\":$last," "$RUN/$method.rows" > "$RUN/$method.made/last.rows"
-  finals+=("$method=$RUN/$method.made/last.rows")
+  last=$(tail -n 1 "$RUN/$method.work/policies" | cut -d ' ' -f 1)
+  grep -F "\"step\":$last," "$RUN/$method.rows" > "$RUN/$method.work/last.rows"
+  finals+=("$method=$RUN/$method.work/last.rows")
   [ "$method" = sft ] || logs+=("$method=$RUN/$method/log.jsonl")
 done
 al-eval table "${finals[@]}" --columns "${columns}learned_reward,learned_reward_winrate,kl,words" --markdown \

@@ -3,25 +3,35 @@
 #   make hh-exo                                      the toy world, minutes on two cores
 #   make hh-exo DATA=folder [MODEL=folder]           your own pairs.train.jsonl and pairs.test.jsonl (.gz too)
 #   make hh-exo SCALE=paper MODEL=name [DATA=folder] the paper's settings; the data from the Hub unless DATA is given
+#   make hh-exo SCALE=smoke                          whether it runs: the toy world, tens of records, a few steps
 #
-# A file is made once: interrupted, make goes on where it was. JOBS commands run at a time.
+# A file is made once: interrupted, make goes on where it was. JOBS commands run at a time. What is made is in RUNS.
 
 SCALE ?= toy
 JOBS ?= $(shell nproc)
+RUNS ?= runs
 
-# Settings by scale: toy, data (your files, a small model) and paper (Ji et al. 2024, their section 5 and scripts).
-# An experiment's own NAME.SCALE.X wins over SCALE.X.
-ifeq ($(filter toy paper,$(SCALE)),)
-$(error SCALE=$(SCALE): it is toy or paper)
+# Settings by scale: smoke, toy, data (your files, a small model), paper (Ji et al. 2024, their section 5 and scripts).
+# An experiment's own NAME.SCALE.X wins over SCALE.X; what smoke leaves open is toy's.
+ifeq ($(filter smoke toy paper,$(SCALE)),)
+$(error SCALE=$(SCALE): it is smoke, toy or paper)
+endif
+ifneq ($(and $(filter smoke,$(SCALE)),$(DATA)),)
+$(error SCALE=smoke is of the toy world: it takes no DATA)
 endif
 ifneq ($(DATA),)
 $(if $(wildcard $(DATA)/.),,$(error DATA=$(DATA): no such folder))
 endif
 scale := $(if $(filter toy,$(SCALE)),$(if $(DATA),data,toy),$(SCALE))
+toy-world := $(filter smoke toy,$(scale))
 
 # The toy world's tables were made in fp32; --dtype auto depends on the machine.
-DTYPE ?= $(if $(filter toy,$(scale)),fp32,auto)
+DTYPE ?= $(if $(toy-world),fp32,auto)
 
+# Of training (classes of texts: labelled) and held out, as many records.
+toy.records := 4000
+toy.labelled := 4000
+toy.held-out := 200
 toy.size := 1m
 toy.prompt := --max-prompt 192
 toy.lengths := --max-length 256 --max-completion 64
@@ -34,6 +44,17 @@ toy.beta := 0.5
 toy.align := --lr 3e-4 --batch-size 32
 toy.spread := 0.34
 toy.draws := 2
+
+smoke.records := 48
+smoke.labelled := 48
+smoke.held-out := 8
+smoke.sft := --lr 2e-3 --steps 4
+smoke.rm := --lr 5e-4 --steps 2
+smoke.prompts := 16
+smoke.new-tokens := 16
+smoke.align := --lr 3e-4 --batch-size 8 --steps 2
+smoke.spread := 2
+smoke.draws := 1
 
 data.size := 2m
 data.prompt := --max-prompt 256
@@ -61,12 +82,16 @@ paper.align := --lr 1e-6 --batch-size 64
 paper.spread := 0.05
 paper.draws := 1
 
-# $(call of,NAME,X): the setting X of the experiment NAME.
-of = $(or $($(1).$(scale).$(2)),$($(scale).$(2)))
+# $(call setting,NAME,X): the setting X of the experiment NAME.
+setting = $(or $($(1).$(scale).$(2)),$($(scale).$(2)),$(if $(filter smoke,$(scale)),$(or $($(1).toy.$(2)),$(toy.$(2)))))
 # $(call common,NAME): what every command that runs a model is told.
-common = --dtype $(DTYPE) $(call of,$(1),prompt)
-# $(call found,pairs.train): the file of that name in DATA, packed or not.
-found = $(or $(firstword $(wildcard $(DATA)/$(1).jsonl $(DATA)/$(1).jsonl.gz)),$(error $(DATA) has no $(1).jsonl))
+common = --dtype $(DTYPE) $(call setting,$(1),prompt)
+# $(call data-file,pairs.train): the file of that name in DATA, packed or not.
+data-file = $(or $(firstword $(wildcard $(DATA)/$(1).jsonl $(DATA)/$(1).jsonl.gz)),$(error $(DATA) has no $(1).jsonl))
+
+# What runs a command that asks a judge: the toy world's runs beside it, yours may be at BASE_URL.
+own-judge := $(if $(JUDGE),,$(toy-world))
+with-judge = $(if $(own-judge),bash examples/judge.sh,$(if $(BASE_URL),OPENAI_BASE_URL=$(BASE_URL)))
 
 # Filters write beside and rename, so that a killed one resumes and a made file is a whole one.
 into = -o $@.part --resume && mv $@.part $@
@@ -88,7 +113,7 @@ $(1): $$(SETUP)
 	@$$(MAKE) --no-print-directory -j$$(JOBS) $$($(1).run)/report/table.md
 	@echo "$$($(1).run)/report:" && ls $$($(1).run)/report && cat $$($(1).run)/report/table.md
 
-$(1).run := runs/$(subst $(space),-,$(strip $(1) $(filter paper,$(SCALE)) $(notdir $(MODEL:/=)) $(notdir $(DATA:/=)) \
+$(1).run := $(RUNS)/$(subst $(space),-,$(strip $(filter smoke,$(SCALE)) $(1) $(filter paper,$(SCALE)) $(notdir $(MODEL:/=)) $(notdir $(DATA:/=)) \
   $(if $(DATA),,$($(1).$(scale).part)) $(foreach name,REWARDS DTYPE AGAINST SEED,$(if $(filter-out file,$(origin $(name))),$($(name))))))
 $(1).start := $(if $(MODEL),,$$($(1).run)/base/config.json)
 $(1).model := $(or $(MODEL),$$($(1).run)/base)
@@ -98,12 +123,12 @@ $(foreach part,train test labels teach,$$($(1).run)/$(part).jsonl): $$($(1).run)
 	$$($(1).$$*) > $$@.part && mv $$@.part $$@
 
 $$($(1).run)/base/config.json: $$($(1).run)/train.jsonl $$($(1).words)
-	al-data new-model $$(@D) $$^ --size $$(call of,$(1),size)
+	al-data new-model $$(@D) $$^ --size $$(call setting,$(1),size)
 
 $$($(1).run)/sft/run.json: $$($(1).run)/$(if $(value $(1).teach),teach,train).jsonl $$($(1).start)
-	al-sft $$($(1).model) $$< -o $$(@D) --resume $$(call common,$(1)) $$(call of,$(1),lengths) $$(call of,$(1),sft) >> $$(@D).log
+	al-sft $$($(1).model) $$< -o $$(@D) --resume $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),sft) >> $$(@D).log
 
 $$($(1).run)/rm/run.json: $$($(1).run)/$(if $(value $(1).labels),labels,train).jsonl $$($(1).run)/sft/run.json
-	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume $$(call common,$(1)) $$(call of,$(1),lengths) $$(call of,$(1),rm) \
+	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),rm) \
 	  $(if $(value $(1).labels),--loss classify) >> $$(@D).log
 endef

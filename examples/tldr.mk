@@ -1,15 +1,18 @@
 # Reddit posts and their summaries (TL;DR), for several experiments.
 
-ifeq ($(scale),toy)
-tldr.train := al-data toy --task summary --limit 4000
-tldr.test := al-data toy --task summary --limit 200 --split test
+tldr.toy.taught := 8000
+tldr.smoke.taught := 48
+
+ifdef toy-world
+tldr.train := al-data toy --task summary --limit $(call setting,tldr,records)
+tldr.test := al-data toy --task summary --limit $(call setting,tldr,held-out) --split test
 # The posts' own summaries are mostly better than those that were compared: a small model learns to look facts up only
 # where that pays.
-tldr.teach := (al-data toy --task summary --limit 8000 --best-of 16 && al-data toy --task summary --limit 4000 --seed 1)
+tldr.teach := (al-data toy --task summary --limit $(call setting,tldr,taught) --best-of 16 && al-data toy --task summary --limit $(call setting,tldr,records) --seed 1)
 else
 # SFT learns the posts' own summaries; people compared others.
-tldr.train = al-data tldr-pref $(if $(DATA),--from $(call found,pairs.train),--split train)
-tldr.test = al-data tldr-pref $(if $(DATA),--from $(call found,pairs.test),--split test)
+tldr.train = al-data tldr-pref $(if $(DATA),--from $(call data-file,pairs.train),--split train)
+tldr.test = al-data tldr-pref $(if $(DATA),--from $(call data-file,pairs.test),--split test)
 tldr.teach := $(if $(DATA),,al-data tldr)
 endif
 

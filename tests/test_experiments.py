@@ -93,7 +93,7 @@ def test_ai_feedback_is_asked_for_on_the_rest_of_the_prompts(scale, against):
         assert (f"--against {made}-samples.jsonl.prompts" in asked) == (against == "teacher")
         assert any(command.startswith(f"al-train-exo {made}-sft {made}-pairs.jsonl ") and "--loss dpo-pref" in command
                    and f"--beta-pi {0.05 if scale else 0.2} " in command for command in commands)
-    assert any(f"{run}/said.jsonl --against {run}/test.jsonl" in command and "--one-order" not in command
+    assert any(f"{run}/answers.jsonl --against {run}/test.jsonl" in command and "--one-order" not in command
                for command in commands)
     assert done.stdout.count(" --max-chars 8000 --max-words 2000 | ") == (2 if scale else 0)  # what a judge can take in
 
@@ -130,7 +130,7 @@ def test_figures_of_a_policy_that_was_trained_anew_are_new(tmp_path):
     for name in ("al-sample", "al-score", "al-eval"):
         command = tmp_path / "bin" / name
         command.write_text('#!/bin/bash\nwhile [ $# -gt 0 ] && [ "$1" != -o ]; do shift; done\n'
-                           f'[ $# = 0 ] && exec cat "$RUN/p.made/drawn.jsonl"\necho {name} >> "$RUN/asked"\n'
+                           f'[ $# = 0 ] && exec cat "$RUN/p.work/drawn.jsonl"\necho {name} >> "$RUN/asked"\n'
                            'cp "$RUN/p/run.json" "$2"\n')
         command.chmod(0o755)
     (tmp_path / "p").mkdir()
@@ -141,9 +141,9 @@ def test_figures_of_a_policy_that_was_trained_anew_are_new(tmp_path):
         (tmp_path / "p" / "run.json").write_text(policy)
         os.utime(tmp_path / "p" / "run.json", (time, time))
         (tmp_path / "asked").write_text("")
-        told = dict.fromkeys(("COMMON", "LENGTH", "DRAWN", "DRAWS", "ALSO", "TOXIC", "FEEDBACKS"), "")
+        empty = dict.fromkeys(("COMMON", "LENGTH", "DRAWN", "DRAWS", "ALSO", "TOXIC", "FEEDBACKS"), "")
         subprocess.run(["bash", "examples/alt.sh", "validate", "p"], cwd=ROOT, check=True, env={
-            **os.environ, **told, "RUN": str(tmp_path), "SCORES": "al-score",
+            **os.environ, **empty, "RUN": str(tmp_path), "SCORES": "al-score",
             "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"})
         return set((tmp_path / "p.rows").read_text().split()), (tmp_path / "asked").read_text().count("al-")
 
@@ -155,7 +155,8 @@ def test_figures_of_a_policy_that_was_trained_anew_are_new(tmp_path):
     (["hh-alt-lmc", "SCALE=paper", "MODEL=m"], "JUDGE=name: who judges"),
     (["rlaif", "SCALE=paper", "MODEL=m"], "JUDGE=name: who compares"),
     (["rtp-alt", "SCALE=paper", "MODEL=m"], "CLASSIFIER=name: what classifies texts"),
-    (["hh-exo", "SCALE=papr"], "SCALE=papr: it is toy or paper"),
+    (["hh-exo", "SCALE=papr"], "SCALE=papr: it is smoke, toy or paper"),
+    (["hh-exo", "SCALE=smoke", f"DATA={ROOT / 'examples'}"], "SCALE=smoke is of the toy world"),
     (["hh-more", f"DATA={ROOT / 'examples'} {ROOT / 'lib'}/../examples"], "two folders of one name"),
     (["hh-exo", "DATA=/nonexistent"], "DATA=/nonexistent: no such folder"),
     (["imdb-exo", f"DATA={ROOT / 'examples'}"], "examples has no "),

@@ -3,14 +3,14 @@ hh-args.oracle := toy:overall
 hh-args.data.stop := Human:
 hh-args.paper.stop := Human:
 hh-args.paper.new-tokens := 128
-ifeq ($(scale),toy)
-hh-args.train := al-data toy --task dialogue --limit 4000
-hh-args.test := al-data toy --task dialogue --limit 200 --split test
+ifdef toy-world
+hh-args.train := al-data toy --task dialogue --limit $(call setting,hh-args,records)
+hh-args.test := al-data toy --task dialogue --limit $(call setting,hh-args,held-out) --split test
 else
 PART ?= helpful-base
 hh-args.paper.part := $(PART)
-hh-args.train = al-data hh $(if $(DATA),--from $(call found,pairs.train),--part $(PART) --split train)
-hh-args.test = al-data hh $(if $(DATA),--from $(call found,pairs.test),--part $(PART) --split test)
+hh-args.train = al-data hh $(if $(DATA),--from $(call data-file,pairs.train),--part $(PART) --split train)
+hh-args.test = al-data hh $(if $(DATA),--from $(call data-file,pairs.test),--part $(PART) --split test)
 endif
 $(eval $(call ARGS,hh-args))
 hh-args: ## ways of decoding: greedy, sampled, best of n, under a reward model's guidance

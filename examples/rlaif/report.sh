@@ -2,19 +2,19 @@
 # RUN, ORACLE and POLICIES (TEACHER-SHARE-sft or -ai) come from experiment.mk.
 set -euo pipefail
 mkdir -p "$RUN/report" "$RUN/rows"
-[ -z "$ORACLE" ] || al-score "$ORACLE" "$RUN/said.jsonl" -o "$RUN/scored.jsonl"
+[ -z "$ORACLE" ] || al-score "$ORACLE" "$RUN/answers.jsonl" -o "$RUN/scored.jsonl"
 rows=() judged=()
 for policy in $POLICIES; do
-  of() { grep -F "{\"policy\":\"$policy\"," "$RUN/$1.jsonl"; }
+  lines_of() { grep -F "{\"policy\":\"$policy\"," "$RUN/$1.jsonl"; }
   IFS=- read -r teacher share kind <<< "$policy"
   case $kind in
     sft) line="$teacher teacher" name="$teacher teacher, $share %" ;;
     ai) line="$teacher teacher + AI feedback" name="$teacher teacher, $share % + AI feedback" ;;
   esac
-  of judged > "$RUN/rows/$policy.jsonl"
+  lines_of judged > "$RUN/rows/$policy.jsonl"
   {
     al-eval winrate "$RUN/rows/$policy.jsonl" --set "method=$line" --set "step=$share" --set "share=$share"
-    [ -z "$ORACLE" ] || of scored | al-eval reward --set "method=$line" --set "step=$share"
+    [ -z "$ORACLE" ] || lines_of scored | al-eval reward --set "method=$line" --set "step=$share"
   } > "$RUN/rows/$policy"
   rows+=("$name=$RUN/rows/$policy") judged+=("$name=$RUN/rows/$policy.jsonl")
 done

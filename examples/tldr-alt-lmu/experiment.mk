@@ -7,7 +7,7 @@ tldr-alt-lmu.under := exemplars
 tldr-alt-lmu.paper.temperature := 0.9
 tldr-alt-lmu.paper.new-tokens := 64
 tldr-alt-lmu.paper.learn := $(paper.learn) --train-layers 0.3
-ifeq ($(scale),toy)
+ifdef toy-world
 tldr-alt-lmu.feedbacks := A excellent answer.|A good answer.|A mediocre answer.|A bad answer.
 endif
 $(eval $(call ALT,tldr-alt-lmu))
