@@ -11,7 +11,7 @@ export PATH := $(abspath $(VENV)/bin):$(PATH)
 
 SETUP := $(VENV)/.ready
 
-.PHONY: help setup test lint bench docs clean
+.PHONY: help setup quick test smoke lint dist bench docs clean
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sort -u | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -24,11 +24,21 @@ $(SETUP): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+quick: $(SETUP) ## what a change is tried with: ruff and the quick tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/python -m pytest -n auto -m 'not slow'
+
 test: lint ## ruff and every test
 	$(VENV)/bin/python -m pytest -n auto
 
+smoke: $(SETUP) ## run every experiment to its report, on tens of records
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m slow tests/test_smoke.py
+
 lint: $(SETUP) ## ruff
 	$(VENV)/bin/ruff check .
+
+dist: $(SETUP) ## build sdist and wheel into dist/, and try the wheel in a bare environment
+	.ci/dist
 
 bench: $(SETUP) ## the benchmarks (an otherwise idle machine, please)
 	$(VENV)/bin/python -m pytest tests/bench -s -p no:xdist -o norecursedirs=

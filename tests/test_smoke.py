@@ -1,0 +1,82 @@
+"""Experiments that really run, to their reports: SCALE=smoke, tens of records and a few steps in the toy world.
+
+`make test` runs three of them, `make smoke` all.
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+from helpers.process import ROOT, environment
+
+EXO = ["sft", "exo-pref", "exo-rw", "dpo-pref", "dpo-rw"]
+ARGS = ["greedy", "top-k", "nucleus", "contrastive", "best-of-8", "segment", "args-greedy-1", "args-stochastic-1"]
+ALT = ["sft", "iteration-1", "iteration-2"]
+FEEDBACK = ["teacher, 50 %", "teacher, 50 % + AI feedback", "teacher, 100 %"]
+# The rows of each experiment's tables, the longest experiments first.
+ROWS = {
+    "hh-more": ["helpful", "harmless", "polite", "concise", "multitask", "more"],
+    "rlaif": [f"{teacher} {row}" for teacher in ("weak", "strong") for row in FEEDBACK],
+    "hh-exo": EXO, "tldr-exo": EXO, "imdb-exo": EXO,
+    "rtp-alt": ALT, "tldr-alt-rm": ALT, "tldr-quark": ALT, "tldr-alt-lmu": ALT, "hh-alt-lmc": ALT, "hh-steerlm": ALT,
+    "hh-args": ARGS, "shp-args": ARGS,
+}
+ALWAYS = {"hh-exo", "hh-args", "tldr-alt-rm"}
+
+
+def tables(text: str) -> list[dict[str, list[str]]]:
+    """The tables of a Markdown text, each {row: [cell, ...]}."""
+    all_tables: list[dict[str, list[str]]] = []
+    for before, line in zip(["", *text.splitlines()], text.splitlines(), strict=False):
+        row, *cells = [cell.strip() for cell in line[1:-1].split("|")] if line.startswith("|") else [""]
+        if row and not before.startswith("|"):
+            all_tables.append({})
+        elif row and set(row) != {"-"}:
+            all_tables[-1][row] = cells
+    return all_tables
+
+
+def check(text: str, rows: list[str]) -> None:
+    """Every table of a report has these rows, in their order, and a number in every cell."""
+    assert tables(text)
+    for table in tables(text):
+        assert list(table) == rows, text
+        assert all(any(letter.isdigit() for letter in cell) for cells in table.values() for cell in cells), text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [
+    name if name in ALWAYS else pytest.param(name, marks=pytest.mark.smoke) for name in ROWS])
+def test_it_runs_to_its_report(name, tmp_path):
+    done = subprocess.run(
+        ["make", name, "SCALE=smoke", "JOBS=1", f"RUNS={tmp_path}", "SETUP=", f"VENV={sys.prefix}"], cwd=ROOT,
+        env={**environment(), "MAKEFLAGS": ""}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    check((tmp_path / f"smoke-{name}" / "report" / "table.md").read_text(), ROWS[name])
+
+
+def test_all_experiments_are_here():
+    assert set(ROWS) == {path.parent.name for path in (ROOT / "examples").glob("*/experiment.mk")}
+    assert set(ROWS) >= ALWAYS
+
+
+TABLE = "accuracy:\n\n| method | all |\n| --- | ---: |\n| sft | 1 [0, 2] |\n| exo-rw | 2 [1, 3] |\n"
+
+
+def test_a_report_that_lacks_a_row_or_a_figure_is_noticed():
+    check(TABLE, ["sft", "exo-rw"])
+    check(TABLE + "\n" + TABLE, ["sft", "exo-rw"])
+    lacking = TABLE.replace("| exo-rw | 2 [1, 3] |\n", "")
+    for text in ("", lacking, f"{TABLE}\n{lacking}", TABLE.replace("2 [1, 3]", "")):
+        with pytest.raises(AssertionError):
+            check(text, ["sft", "exo-rw"])
+
+
+def test_a_step_that_fails_fails_the_experiment(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "al-data").write_text("#!/bin/sh\necho '{}'\nexit 1\n")
+    (tmp_path / "bin" / "al-data").chmod(0o755)
+    done = subprocess.run(["make", "hh-exo", "SCALE=smoke", f"RUNS={tmp_path}", "SETUP=", f"VENV={tmp_path}"], cwd=ROOT,
+                          env={**environment(), "MAKEFLAGS": ""}, capture_output=True, text=True)
+    assert done.returncode == 2 and not (tmp_path / "smoke-hh-exo" / "train.jsonl").exists()
