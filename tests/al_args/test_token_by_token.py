@@ -393,7 +393,7 @@ def test_a_model_that_gives_other_numbers_is_given_copies(capsys, monkeypatch):
         found.places += 1
         return found
 
-    monkeypatch.setattr(tree, "part", wrong)
+    monkeypatch.setattr(tree, "build_part", wrong)
     assert tree.texts_type(made) is tree.Copies
     assert "candidates on a shared cache differ by" in capsys.readouterr().err
     assert made.core.config._attn_implementation != tree.NAME

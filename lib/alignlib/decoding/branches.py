@@ -10,8 +10,10 @@ with transformers and keeps keys and values itself, in room that was there befor
 import copy
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import click
 import torch
@@ -27,21 +29,24 @@ NAME = "branches"
 Reading = tuple[int, list[int], list[int]]  # slot, tokens to read after what it has read, branches after those
 
 
-class Texts:
-    """What each of a model's slots has read, and what was asked about the branches last."""
+class Texts(ABC):
+    """What each of a model's slots has read, and the branches that it looked at last."""
 
     def __init__(self, model: Model, slots: int):
-        self.model, self.device, self.dtype = model, model.device, model.core.dtype  # asked for anew they take time
+        self.model, self.device, self.dtype = model, model.device, model.core.dtype  # looked up anew they take time
         self.read: list[list[int]] = [[] for _ in range(slots)]
         self.branches: dict[int, list[int]] = {}
 
-    def ask(self, asked: Sequence[Reading]) -> Tensor:
+    def ask(self, readings: Sequence[Reading]) -> Tensor:
         """Read on, and look at branches: last hidden states of all those tokens, slot by slot, [N, H]."""
-        hidden = self._ask(asked)
-        for slot, text, branches in asked:
+        hidden = self._ask(readings)
+        for slot, text, branches in readings:
             self.read[slot] += text
             self.branches[slot] = branches
         return hidden
+
+    @abstractmethod
+    def _ask(self, readings: Sequence[Reading]) -> Tensor: ...
 
     def keep(self, picks: Sequence[tuple[int, int]]) -> None:
         """Take branch number `pick` of each slot as read; the slots' others are forgotten."""
@@ -49,19 +54,28 @@ class Texts:
         for slot, pick in picks:
             self.read[slot].append(self.branches[slot][pick])
 
+    @abstractmethod
+    def _keep(self, picks: Sequence[tuple[int, int]]) -> None: ...
+
     def rewind(self, slot: int, text: list[int]) -> list[int]:
-        """What the slot must read to have read `text`, at least its last token; it forgets what `text` does not say."""
+        """Have the slot forget what `text` does not say; returns what it must read yet, its last token at least."""
         have = common_length(self.read[slot], text)
         if have == len(text) or have < len(self.read[slot]):
             have = self._crop(slot, min(have, len(text) - 1))
             self.read[slot] = text[:have]
         return text[have:]
 
+    @abstractmethod
+    def _crop(self, slot: int, length: int) -> int: ...  # returns how many tokens are left, which may be fewer
+
     def copy(self, source: int, target: int) -> None:
         """Have `target` read what `source` has read."""
         if source != target:
             self._copy(source, target, common_length(self.read[source], self.read[target]))
             self.read[target] = list(self.read[source])
+
+    @abstractmethod
+    def _copy(self, source: int, target: int, start: int) -> None: ...  # before token `start` they are the same
 
     def begin(self, texts: dict[int, list[int]]) -> None:
         """Read once, but for its last token, what several slots are to begin with."""
@@ -84,27 +98,28 @@ class Tree(Texts):
 
     def __init__(self, model: Model, slots: int, room: int):
         super().__init__(model, slots)
-        self.room, self.parts = room, []
-        self.store: Tensor | None = None
+        self.room = room
+        self.parts: list[Part] = []  # of the pass that runs
+        self.store = torch.empty(0)  # until the first layer of the first pass shows its heads
         model.core.set_attn_implementation(NAME)
 
-    def _ask(self, asked: Sequence[Reading]) -> Tensor:
-        starts = [len(self.read[slot]) for slot, _, _ in asked]
-        shapes = {(len(text), len(branches)) for _, text, branches in asked}
-        slots = [slot for slot, _, _ in asked]
+    def _ask(self, readings: Sequence[Reading]) -> Tensor:
+        starts = [len(self.read[slot]) for slot, _, _ in readings]
+        shapes = {(len(text), len(branches)) for _, text, branches in readings}
+        slots = [slot for slot, _, _ in readings]
         if len(shapes) == 1 and slots == list(range(slots[0], slots[0] + len(slots))):
-            groups = [(asked, starts)]
+            self.parts = [build_part(readings, starts, self.dtype, self.device)]
         else:
-            groups = [([one], [start]) for one, start in zip(asked, starts, strict=True)]
-        self.parts = [build_part(rows, starts, self.dtype, self.device) for rows, starts in groups]
+            self.parts = [build_part([reading], [start], self.dtype, self.device)
+                          for reading, start in zip(readings, starts, strict=True)]
         self._grow(max(part.width for part in self.parts))
-        tokens = [token for _, text, branches in asked for token in (*text, *branches)]
+        tokens = [token for _, text, branches in readings for token in (*text, *branches)]
         ids = torch.tensor([tokens], device=self.device)
         places = torch.cat([part.places.flatten() for part in self.parts])
         mask = ids.new_ones(1, 1, 1, 1, dtype=torch.bool)  # not read: with four dimensions transformers makes none
         out = self.model.core.base_model(input_ids=ids, position_ids=places[None], attention_mask=mask,
                                          use_cache=False, **{NAME: self})
-        if self.store is None:
+        if not self.store.numel():
             raise ValueError("its attention cannot be replaced")
         return out.last_hidden_state[0]
 
@@ -112,20 +127,21 @@ class Tree(Texts):
         """Have room for so many tokens."""
         if width > self.room:
             more, self.room = width - self.room, width
-            self.store = self.store if self.store is None else pad(self.store, (0, 0, 0, more))
+            if self.store.numel():
+                self.store = pad(self.store, (0, 0, 0, more))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         """[1, heads, N, size] each, keys and values of as many heads or fewer -> [1, N, heads, size]."""
-        if self.store is None:
+        if not self.store.numel():
             heads, size = key.shape[1], key.shape[-1]
             shape = (2 * self.model.core.config.num_hidden_layers, len(self.read), heads, self.room, size)
             self.store = key.new_zeros(shape)  # what is masked is multiplied by 0: it must be a number
-        keys, values, made, at = self.store[2 * layer], self.store[2 * layer + 1], [], 0
+        keys, values, outs, at = self.store[2 * layer], self.store[2 * layer + 1], [], 0
         for part in self.parts:
             end = at + part.count * part.rows
-            made.append(part.attend(query[0, :, at:end], key[0, :, at:end], value[0, :, at:end], keys, values, scale))
+            outs.append(part.attend(query[0, :, at:end], key[0, :, at:end], value[0, :, at:end], keys, values, scale))
             at = end
-        return torch.cat(made, dim=1)[None].transpose(1, 2) if len(made) > 1 else made[0][None].transpose(1, 2)
+        return (torch.cat(outs, dim=1) if len(outs) > 1 else outs[0])[None].transpose(1, 2)
 
     def _keep(self, picks: Sequence[tuple[int, int]]) -> None:
         moved = [(slot, len(self.read[slot]), pick) for slot, pick in picks if pick]  # the first lies there already
@@ -174,12 +190,12 @@ class Part:
         return out.reshape(heads, self.rows * self.count, size)
 
 
-def build_part(asked: Sequence[Reading], starts: list[int], dtype: torch.dtype, device: torch.device) -> Part:
+def build_part(readings: Sequence[Reading], starts: list[int], dtype: torch.dtype, device: torch.device) -> Part:
     """The Part of rows that read and look at as many tokens each.
 
     Token r of a row, its text before its branches, sees what was read before, the text up to itself, and itself.
     """
-    slot, text, branches = asked[0]
+    slot, text, branches = readings[0]
     count, width = len(text) + len(branches), max(starts) + len(text) + len(branches)
     begins = torch.tensor(starts)[:, None]  # [rows, 1]
     order = torch.arange(count)
@@ -190,21 +206,21 @@ def build_part(asked: Sequence[Reading], starts: list[int], dtype: torch.dtype, 
         every = torch.arange(width)
         seen = (every < places[..., None]) | (every == columns[..., None])  # [rows, count, width]
         mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -torch.inf)[:, None].to(device)
-    into = torch.arange(slot, slot + len(asked), device=device)[:, None], columns.to(device)
-    return Part(slot, len(asked), count, into, places.to(device), width, mask)
+    into = torch.arange(slot, slot + len(readings), device=device)[:, None], columns.to(device)
+    return Part(slot, len(readings), count, into, places.to(device), width, mask)
 
 
 class Copies(Texts):
-    """The same for any causal model: a cache for every slot, and copies of it for its branches."""
+    """Texts of any causal model: a cache for every slot, and copies of it for its branches."""
 
     def __init__(self, model: Model, slots: int, room: int):
         super().__init__(model, slots)
         self.caches: list[DynamicCache | None] = [None] * slots
         self.branch_caches: dict[int, DynamicCache] = {}
 
-    def _ask(self, asked: Sequence[Reading]) -> Tensor:
+    def _ask(self, readings: Sequence[Reading]) -> Tensor:
         hidden = []
-        for slot, text, branches in asked:
+        for slot, text, branches in readings:
             if text:
                 self.caches[slot] = self.caches[slot] or DynamicCache(config=self.model.core.config)
                 hidden.append(self._forward([text], self.caches[slot])[0])
@@ -220,8 +236,9 @@ class Copies(Texts):
 
     def _keep(self, picks: Sequence[tuple[int, int]]) -> None:
         for slot, pick in picks:
-            self.caches[slot] = self.branch_caches.pop(slot)
-            self.caches[slot].batch_select_indices(torch.tensor([pick], device=self.device))
+            cache = self.branch_caches.pop(slot)
+            cache.batch_select_indices(torch.tensor([pick], device=self.device))
+            self.caches[slot] = cache
 
     def _crop(self, slot: int, length: int) -> int:
         self.caches[slot] = None  # not every kind of cache can be cut: it starts anew
@@ -232,13 +249,14 @@ class Copies(Texts):
 
 
 def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
-              branches: Tree | None = None, **settings) -> tuple[Tensor, None]:
-    """What a Tree's models attend by; in passes that are not a Tree's, as ever."""
+              branches: Tree | None = None, **settings: Any) -> tuple[Tensor, None]:
+    """What models with a Tree attend by; in passes that are none of the Tree's, as models on the CPU do."""
     if branches is None:
         return causal_strips(module, query, key, value, mask, **settings)
     if settings.get("softcap"):  # Gemma 2's; it may not show in the few tokens that are tried
         raise ValueError("its attention has a cap")
-    return branches.attend(module.layer_idx, query, key, value, settings.get("scaling")), None
+    layer: int = module.layer_idx  # type: ignore[assignment]  # transformers' layers have it, no Module declares it
+    return branches.attend(layer, query, key, value, settings.get("scaling")), None
 
 
 def common_length(one: list[int], other: list[int]) -> int:
@@ -275,18 +293,18 @@ def find_fault(kind: type[Tree] | type[Copies], model: Model) -> str:
     """
     tokens = [token % model.core.config.vocab_size for token in range(3, 20)]
     one, other, branches, more = tokens[:6], tokens[6:9], tokens[9:12], tokens[12]
-    texts = [[*start, kept, more, token] for start, kept in ((one, branches[1]), (other, branches[2]))
+    whole = [[*start, kept, more, token] for start, kept in ((one, branches[1]), (other, branches[2]))
              for token in branches]
-    rows = [torch.tensor([text], device=model.device) for text in texts]
+    rows = [torch.tensor([text], device=model.device) for text in whole]
     plain = torch.stack([model.core.base_model(input_ids=row, use_cache=False).last_hidden_state[0, -1]
                          for row in rows])
     if not plain.isfinite().all():
         return ""  # a broken model's numbers say nothing; who uses them names the record
     try:
-        made = kind(model, 2, 16)
-        made.ask([(0, one, branches), (1, other, branches)])
-        made.keep([(0, 1), (1, 2)])
-        hidden = made.ask([(slot, [more], branches) for slot in (0, 1)])
+        texts = kind(model, 2, 16)
+        texts.ask([(0, one, branches), (1, other, branches)])
+        texts.keep([(0, 1), (1, 2)])
+        hidden = texts.ask([(slot, [more], branches) for slot in (0, 1)])
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as failure:
         return f"fail ({str(failure).strip().splitlines()[0]})"
     error = relative_error(hidden[[1, 2, 3, 5, 6, 7]], plain)  # 0 and 4 are of `more`

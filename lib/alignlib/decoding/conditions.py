@@ -10,11 +10,20 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import click
 
-from alignlib.records.jsonl import kind
+from alignlib.records.jsonl import Record, kind
 from alignlib.records.prompts import prompt_of
+
+
+class TrainedConditions(TypedDict):
+    """What al-train-alt keeps as `conditions` in a policy's run.json."""
+
+    best: str
+    tags: list[str]  # the best first; [] where feedbacks are free text
+    exemplars: list[str]  # the most frequent first; [] where there are tags
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Condition:
     texts: tuple[str, ...]
     seed: int = 0
 
-    def text_for(self, record: dict) -> str:
+    def text_for(self, record: Record) -> str:
         if len(self.texts) == 1:
             return self.texts[0]
         name = repr((self.seed, prompt_of(record)))
@@ -32,36 +41,41 @@ class Condition:
         return self.texts[int.from_bytes(digest) % len(self.texts)]
 
 
-def condition_for(said: str, model: str, seed: int) -> Condition:
-    """The Condition that --condition says. Raises UsageError where the model keeps none of that name."""
-    tag = re.fullmatch("tag:([0-9]+)", said)
-    if re.fullmatch(r"tag:\S*", said) and tag is None:
-        raise click.UsageError(f"--condition {said}: expected the tag's number, tag:1 is the best")
-    if tag is None and said not in ("best", "exemplars"):
-        return Condition((said,))
-    kept = read_conditions(model, f"--condition {said}")
-    if said == "best":
-        return Condition((kept["best"],))
-    if said == "exemplars":
-        if not kept["exemplars"]:
-            raise click.UsageError(f"--condition exemplars: {model} has none; there are best and tag:1 to "
-                                   f"tag:{len(kept['tags'])}")
-        return Condition(tuple(kept["exemplars"]), seed)
-    if not 1 <= int(tag[1]) <= len(kept["tags"]):
-        told = f"tags 1 to {len(kept['tags'])}" if kept["tags"] else "no tags, but exemplars"
-        raise click.UsageError(f"--condition {said}: {model} has {told}")
-    return Condition((kept["tags"][int(tag[1]) - 1],))
+def condition_for(name: str, model: str, seed: int) -> Condition:
+    """The Condition that `--condition name` means: "best", "tag:N", "exemplars", or else the text itself.
+
+    Raises UsageError where the model keeps none of that name.
+    """
+    option = f"--condition {name}"
+    tag = re.fullmatch("tag:([0-9]+)", name)
+    if re.fullmatch(r"tag:\S*", name) and tag is None:
+        raise click.UsageError(f"{option}: expected the tag's number, tag:1 is the best")
+    if tag is None and name not in ("best", "exemplars"):
+        return Condition((name,))
+    trained = read_conditions(model, option)
+    tags, exemplars = trained["tags"], trained["exemplars"]
+    if name == "best":
+        return Condition((trained["best"],))
+    if tag is None:
+        if not exemplars:
+            raise click.UsageError(f"{option}: {model} has none; there are best and tag:1 to tag:{len(tags)}")
+        return Condition(tuple(exemplars), seed)
+    if not 1 <= int(tag[1]) <= len(tags):
+        others = f"tags 1 to {len(tags)}" if tags else "no tags, but exemplars"
+        raise click.UsageError(f"{option}: {model} has {others}")
+    return Condition((tags[int(tag[1]) - 1],))
 
 
-def read_conditions(model: str, option: str) -> dict:
-    """The `conditions` of MODEL/run.json, which an option asks for. Raises UsageError."""
+def read_conditions(model: str, option: str) -> TrainedConditions:
+    """The `conditions` of MODEL/run.json, which an option needs. Raises UsageError."""
     file = Path(model) / "run.json"
     try:
         kept = json.loads(file.read_text())["conditions"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise click.UsageError(f"{option}: {file} keeps no conditions; al-train-alt's do") from error
+    kept = kept if isinstance(kept, dict) else {}
     for name, wanted in (("best", str), ("tags", list), ("exemplars", list)):
-        value = kept.get(name) if isinstance(kept, dict) else None
+        value = kept.get(name)
         if not isinstance(value, wanted) or not all(isinstance(text, str) for text in value):
             raise click.UsageError(f"{file}: conditions.{name}: not what al-train-alt writes, but {kind(value)}")
-    return kept
+    return TrainedConditions(best=kept["best"], tags=kept["tags"], exemplars=kept["exemplars"])

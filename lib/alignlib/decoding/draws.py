@@ -10,19 +10,21 @@ A sampler (local.py, vllm_engine.py, completions.py) has four methods:
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import click
 
 from alignlib.decoding.conditions import Condition
 from alignlib.models.encoding import Encoder
 from alignlib.records import fields
+from alignlib.records.jsonl import Record
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How to draw; `temperatures` holds one a completion. Temperature 0 is greedy; top_k 0, top_p 1 keep all.
 
-    contrastive: the share of unlikeness in contrastive search, which draws nothing (contrastive.py); None: another way.
+    contrastive: the share of unlikeness in contrastive search, which draws nothing; None: tokens are drawn.
     """
 
     max_new_tokens: int
@@ -55,7 +57,8 @@ class Draw:
     seconds: float = 0.0  # its share of the clock: a step's or a batch's time is divided among its rows
 
 
-def encoder_limits(context: int, how: Sampling, max_prompt: int | None, keep_prompt: str, on_long: str) -> dict:
+def encoder_limits(context: int, how: Sampling, max_prompt: int | None, keep_prompt: str,
+                   on_long: str) -> dict[str, Any]:
     """The arguments of an Encoder that leaves room for new tokens in `context`. Raises UsageError where none is."""
     if how.max_new_tokens >= context:
         raise click.UsageError(f"--max-new-tokens {how.max_new_tokens}: the model's context is {context} tokens")
@@ -64,7 +67,7 @@ def encoder_limits(context: int, how: Sampling, max_prompt: int | None, keep_pro
             "max_completion": how.max_new_tokens + 1}
 
 
-def prompt_ids(encoder: Encoder, record: dict, condition: Condition | None) -> list[int]:
+def prompt_ids(encoder: Encoder, record: Record, condition: Condition | None) -> list[int]:
     """The ids to sample from. Raises ValueError."""
     fields.require(record, "prompt")
     return encoder.fit(encoder.begin(record, condition.text_for(record) if condition else "")).prompt
@@ -75,10 +78,10 @@ def stop_place(text: str, stop: tuple[str, ...]) -> int | None:
     return min((at for end in stop if (at := text.find(end)) >= 0), default=None)
 
 
-def cut_at_stops(record: dict, stop: tuple[str, ...]) -> dict:
+def cut_at_stops(record: Record, stop: tuple[str, ...]) -> Record:
     """The record as if its completions had been sampled with these stop strings.
 
-    Where that takes something from one of them, what was said of the whole ones goes: ids, log-probabilities, scores.
+    Where that takes something from one of them, what is known of the whole ones goes: ids, log-probabilities, scores.
     """
     places = [stop_place(text, stop) for text in record["completions"]]
     if set(places) <= {None}:

@@ -5,11 +5,13 @@ run, or one with other options for the rest, draws what it would have drawn.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 from alignlib.decoding.draws import Draw, Sampling, finish_text
@@ -23,22 +25,26 @@ COMPACT = 0.75  # when fewer rows than this share are unfinished, the others lea
 class GrowingLayer(DynamicLayer):
     """A cache layer that writes new tokens into room kept ahead, instead of copying all it has at every step."""
 
+    keys: Tensor  # [rows, heads, read so far, size], as transformers has them: here views of the rooms
+    values: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.rooms: tuple[Tensor, Tensor] | None = None
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """[rows, heads, new, size] each, appended to what is there."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if self.rooms is None or self.rooms[0].shape[-2] < end:
-            old = (self.keys, self.values)
-            self.rooms = tuple(map(self._grow, old, (key_states, value_states), (start, start), (end, end)))
+            self.rooms = (self._grow(self.keys, key_states, start, end),
+                          self._grow(self.values, value_states, start, end))
         for room, new in zip(self.rooms, (key_states, value_states), strict=True):
             room[:, :, start:end] = new
-        self.keys, self.values = (room[:, :, :end] for room in self.rooms)
+        keys, values = self.rooms
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
         return self.keys, self.values
 
     @staticmethod
@@ -53,21 +59,21 @@ class GrowingLayer(DynamicLayer):
         self.rooms = None
 
 
-def new_cache(config) -> DynamicCache:
+def new_cache(config: PreTrainedConfig) -> DynamicCache:
     """A cache for the model; layers of other kinds than plain attention stay what the model wants."""
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 
-def uniforms(seed: int, record: int, completion: int, count: int) -> np.ndarray:
+def uniforms(seed: int, record: int, completion: int, count: int) -> NDArray[np.float64]:
     """The `count` numbers in [0, 1) that decide a completion's tokens: [count], float64."""
     key = np.array([seed % 2**64, record], dtype=np.uint64)  # a plain list would pass through float64
     stream = np.random.Philox(key=key, counter=[0, 0, 0, completion])
     return np.random.Generator(stream).random(count)
 
 
-def choose(logits: Tensor, draws: Tensor, temperatures: Tensor, top_k: int, top_p: float) -> Tensor:
+def choose(logits: Tensor, numbers: Tensor, temperatures: Tensor, top_k: int, top_p: float) -> Tensor:
     """One token a row by the inverse of its distribution: [R, V], [R] in [0, 1), [R] -> [R].
 
     The distribution is softmax(logits / temperature), cut to the top_k most likely tokens (and those as likely as the
@@ -85,8 +91,8 @@ def choose(logits: Tensor, draws: Tensor, temperatures: Tensor, top_k: int, top_
         before = ordered.cumsum(-1) - ordered
         probs = probs.scatter(-1, places, ordered.masked_fill(before >= top_p, 0.0))
     total = probs.cumsum(-1)
-    # right = True: a draw on a border belongs to the next token with a share, never to one without.
-    drawn = torch.searchsorted(total, draws[:, None] * total[:, -1:], right=True)[:, 0]
+    # right = True: a number on a border belongs to the next token with a share, never to one without.
+    drawn = torch.searchsorted(total, numbers[:, None] * total[:, -1:], right=True)[:, 0]
     last = probs.shape[-1] - 1 - probs.flip(-1).gt(0).int().argmax(-1)  # rounding may pass the last share
     chosen = torch.where(temperatures > 0, torch.minimum(drawn, last), best)
     return torch.where(total[:, -1].isfinite(), chosen, -1)
@@ -106,10 +112,9 @@ def batches(draws: Sequence[Draw], tokens: int, max_new_tokens: int) -> Iterator
 
 def stop_ids(policy: Policy) -> set[int]:
     """The tokens that end a text: the tokenizer's end-of-sequence and those of the generation config."""
-    named = getattr(policy.core, "generation_config", None)
-    ids = getattr(named, "eos_token_id", None)
-    found = ids if isinstance(ids, list) else [ids]
-    return {int(i) for i in (*found, policy.tokenizer.eos_token_id) if i is not None}
+    ids = getattr(getattr(policy.core, "generation_config", None), "eos_token_id", None)
+    several = ids if isinstance(ids, list) else [ids]
+    return {int(i) for i in (*several, policy.tokenizer.eos_token_id) if i is not None}
 
 
 @torch.inference_mode()
@@ -120,14 +125,14 @@ def generate(policy: Policy, encoder: Encoder, batch: list[Draw], how: Sampling)
     Raises FloatingPointError, naming the record, where the model gives no numbers.
     """
     cache, hidden, mask = prefill(policy, batch)
-    drawn = torch.tensor(np.stack([uniforms(how.seed, d.record, d.number, how.max_new_tokens) for d in batch]))
-    drawn = drawn.to(policy.device)  # [R, T]
+    numbers = torch.tensor(np.stack([uniforms(how.seed, d.record, d.number, how.max_new_tokens) for d in batch]))
+    numbers = numbers.to(policy.device)  # [R, T]
     temperatures = torch.tensor([draw.temperature for draw in batch], device=policy.device)
     lengths = torch.tensor([len(draw.prompt) for draw in batch], device=policy.device)
     finished = finisher(policy, encoder, how)
     alive, count = list(batch), 0
     for step in range(how.max_new_tokens):
-        tokens = choose(policy.logits(hidden), drawn[:, step], temperatures, how.top_k, how.top_p)  # [R]
+        tokens = choose(policy.logits(hidden), numbers[:, step], temperatures, how.top_k, how.top_p)  # [R]
         going = []
         for row, (draw, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
             if not draw.reason:
@@ -141,7 +146,7 @@ def generate(policy: Policy, encoder: Encoder, batch: list[Draw], how: Sampling)
         if len(going) <= COMPACT * len(alive):
             keep = torch.tensor(going, device=policy.device)
             cache.batch_select_indices(keep)
-            drawn, temperatures, lengths, tokens = (x[keep] for x in (drawn, temperatures, lengths, tokens))
+            numbers, temperatures, lengths, tokens = (x[keep] for x in (numbers, temperatures, lengths, tokens))
             mask = mask if mask is None else mask[keep]
             alive = [alive[row] for row in going]
         if mask is not None:

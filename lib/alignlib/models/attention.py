@@ -13,11 +13,12 @@ Rows of 600 tokens, a strip of 256 queries at a time, each with the keys up to i
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -26,7 +27,7 @@ STRIP = 256  # queries; shorter strips leave more out, but each costs a call
 
 
 def causal_strips(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
-                  **settings) -> tuple[Tensor, None]:
+                  **settings: Any) -> tuple[Tensor, None]:
     """What sdpa gives, [B, L, heads, size], where no query may look at a later key; `mask` [B, 1, L, keys] or None.
 
     Rows without a mask (sdpa knows that they are causal), short rows, and new tokens after a cache go to sdpa whole.
@@ -44,7 +45,7 @@ def causal_strips(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, 
     return torch.cat(strips, dim=1), None
 
 
-def use_strips(model: nn.Module) -> None:
+def use_strips(model: PreTrainedModel) -> None:
     """Let a causal model on the CPU that attends by sdpa do so in strips; any other stays as it is.
 
     On a GPU sdpa chooses among kernels of its own, and several short calls would cost more than they leave out.
@@ -55,7 +56,7 @@ def use_strips(model: nn.Module) -> None:
 
 
 def block_masks(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | BlockMask | None,
-                **settings) -> tuple[Tensor, None]:
+                **settings: Any) -> tuple[Tensor, None]:
     """flex_attention for flat packs, [1, L, heads, size], and sdpa for all else: generation's steps are its own.
 
     Raises ValueError for dropout, which flex_attention does not know.
@@ -87,7 +88,7 @@ def kernel(device: str) -> Callable[..., Tensor]:
     return torch.compile(flex_attention, fullgraph=True)
 
 
-def use_flex(model: nn.Module) -> bool:
+def use_flex(model: PreTrainedModel) -> bool:
     """Let a model that attends by sdpa, or in strips, read the masks of flat packs; whether it is such a model."""
     if getattr(model.config, "_attn_implementation", None) not in ("sdpa", NAME):
         return False

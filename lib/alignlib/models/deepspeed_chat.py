@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 HEAD = "v_head.weight"
 BODIES = ("rwtransformer.", "rwtranrsformer.")
@@ -31,10 +32,11 @@ def read_weights(path: str) -> dict[str, Tensor]:
 
 
 def holds_reward_model(path: str) -> bool:
+    """Whether a folder (or a name on the Hub) holds such a model: its checkpoint has a `v_head`."""
     return HEAD in read_weights(path)
 
 
-def load(path: str, dtype: torch.dtype) -> nn.Module:
+def load(path: str, dtype: torch.dtype) -> PreTrainedModel:
     """The checkpoint as a sequence classifier with one label. Raises UsageError for weights that do not fit."""
     config = transformers.AutoConfig.from_pretrained(path, num_labels=1)
     model = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")

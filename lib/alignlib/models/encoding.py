@@ -9,8 +9,13 @@ Prompt and completion are encoded apart and joined as ids, so that training and 
 
 import json
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from alignlib.records.jsonl import Skip
+from alignlib.records.jsonl import Record, Skip
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 KEEP = ("end", "start")
 ON_LONG = ("truncate", "skip", "fail")
@@ -35,11 +40,12 @@ class TooLong(ValueError):
     """A record longer than the limits, where --on-long is fail."""
 
 
-def continuation_tokenizer(tokenizer):
+def continuation_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
     """A `tokenizers.Tokenizer` that encodes and decodes text in the middle of a text.
 
     SentencePiece-like tokenizers put a word-start mark before a text and take it off when they decode;
     byte-level ones may add a space. A completion gets neither: its first token is what the model would emit.
+    Raises ValueError for a tokenizer in Python only.
     """
     from tokenizers import Tokenizer
 
@@ -53,7 +59,7 @@ def continuation_tokenizer(tokenizer):
     return Tokenizer.from_str(json.dumps(spec))
 
 
-def _without(part: dict | None, children: str) -> dict | None:
+def _without(part: dict[str, Any] | None, children: str) -> dict[str, Any] | None:
     """A tokenizer's part less what it does at the start of a text only; None where nothing is left."""
     if part is None or part["type"] in ("Prepend", "Strip"):
         return None
@@ -75,7 +81,7 @@ class Encoder:
     eos             whether a finished completion gets its end-of-sequence (reward models read without)
     """
 
-    def __init__(self, tokenizer, *, max_length: int, max_prompt: int | None = None,
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int, max_prompt: int | None = None,
                  max_completion: int | None = None, keep: str = "end", on_long: str = "truncate", eos: bool = True):
         self.tokenizer, self.inner = tokenizer, continuation_tokenizer(tokenizer)
         self.max_length, self.max_prompt = max_length, max_prompt or max_length
@@ -91,7 +97,7 @@ class Encoder:
         if eos and self.eos is None:
             raise ValueError("the tokenizer has no end-of-sequence token")
 
-    def prompt(self, record: dict, condition: str = "") -> list[int]:
+    def prompt(self, record: Record, condition: str = "") -> list[int]:
         """Ids of the prompt (or of the rendered messages) under a condition, with one BOS if the tokenizer adds one."""
         if condition and "messages" in record:
             raise ValueError("messages: a condition goes before a plain prompt only")
@@ -102,7 +108,7 @@ class Encoder:
             ids = [self.bos, *ids]
         return ids
 
-    def begin(self, record: dict, condition: str = "") -> Example:
+    def begin(self, record: Record, condition: str = "") -> Example:
         """An Example of the prompt alone, whose condition stays when it is cut."""
         ids = self.prompt(record, condition)
         bos = int(bool(ids) and ids[0] == self.bos)
@@ -112,32 +118,36 @@ class Encoder:
         covered = sum(start < len(condition) for start, _ in text["offset_mapping"])
         return Example(ids, [], head=len(ids) - len(text["input_ids"]) + covered)
 
-    def render(self, messages: list[dict]) -> str:
+    def render(self, messages: list[Record]) -> str:
+        """The messages by the tokenizer's chat template, up to the answer. Raises ValueError where it has none."""
         if not self.tokenizer.chat_template:
             raise ValueError("messages: the tokenizer has no chat template")
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
     def completion(self, text: str, finished: bool = True, ids: list[int] | None = None) -> list[int]:
         """Ids of a completion; stored `ids` are taken if they are this tokenizer's and say the same."""
-        known = ids is not None and all(0 <= i < self.inner.get_vocab_size() for i in ids)
-        if not known or self.decode(ids) != text:
+        if ids is None or not self.can_decode(ids) or self.decode(ids) != text:
             ids = self.inner.encode(text, add_special_tokens=False).ids
         if self.closing:
             return [*ids, *self.closing]
         return [*ids, self.eos] if finished and self.eos is not None else ids
 
+    def can_decode(self, ids: list[int]) -> bool:
+        size = self.inner.get_vocab_size()
+        return all(0 <= i < size for i in ids)
+
     def decode(self, ids: list[int]) -> str:
         """The text of ids that follow others; special tokens leave no text."""
         return self.inner.decode(ids, skip_special_tokens=True)
 
-    def encode(self, record: dict, completions: list[str], condition: str = "") -> Example:
+    def encode(self, record: Record, completions: list[str], condition: str = "") -> Example:
         """The Example of a record whose `prompt`, `finish_reasons` and `completion_ids` go with `completions`."""
         reasons = record.get("finish_reasons") or ["stop"] * len(completions)
         stored = record.get("completion_ids") or [None] * len(completions)
         rows = [self.completion(text, reason == "stop", ids)
                 for text, reason, ids in zip(completions, reasons, stored, strict=True)]
-        begun = self.begin(record, condition)
-        return self.fit(Example(begun.prompt, rows, head=begun.head))
+        prompt = self.begin(record, condition)
+        return self.fit(Example(prompt.prompt, rows, head=prompt.head))
 
     def fit(self, example: Example) -> Example:
         """Cut to the limits: completions lose their right end, then the prompt its far one."""
@@ -181,6 +191,7 @@ class Encoder:
         return [*row[:limit - len(self.closing)], *self.closing]
 
     def too_long(self, what: str) -> None:
+        """Raises Skip or TooLong, as `on_long` has it; goes on where it is "truncate"."""
         if self.on_long == "skip":
             raise Skip(f"too long: {what}")
         if self.on_long == "fail":

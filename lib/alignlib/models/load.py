@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Any, Protocol
 
 import click
 import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlib import hub, ranks
 from alignlib.models.encoding import Encoder
@@ -41,7 +43,7 @@ def device_for(name: str, option: str = "--device") -> torch.device:
     return device
 
 
-def dtype_for(name: str, device: torch.device, config=None) -> torch.dtype:
+def dtype_for(name: str, device: torch.device, config: PreTrainedConfig | None = None) -> torch.dtype:
     """ "auto" is bf16 on a GPU, and on a CPU that has units for it where the model is WIDE; fp32 elsewhere."""
     if name == "auto":
         wide = getattr(config and config.get_text_config(), "hidden_size", 0) >= WIDE
@@ -58,7 +60,7 @@ def has_bf16() -> bool:
 # -- loading -----------------------------------------------------------------------------------------------
 
 
-def load_config(path: str):
+def load_config(path: str) -> PreTrainedConfig:
     """The model's configuration. Raises UsageError for what is no model."""
     if Path(path).exists() and not (Path(path) / "config.json").is_file():
         raise click.UsageError(f"{path}: not a model folder (it has no config.json)")
@@ -70,6 +72,7 @@ def load_config(path: str):
 
 
 def first_line(error: Exception) -> str:
+    """Of its message; the error's name where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -81,7 +84,7 @@ def is_classifier(path: str) -> bool:
     return any("Classification" in name for name in names) or deepspeed_chat.holds_reward_model(path)
 
 
-def load_tokenizer(path: str):
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The folder's tokenizer. Raises UsageError."""
     try:
         return transformers.AutoTokenizer.from_pretrained(path)
@@ -89,10 +92,17 @@ def load_tokenizer(path: str):
         raise click.UsageError(f"{path}: no tokenizer ({first_line(error)})") from error
 
 
-def load(auto: type, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (), **settings) -> nn.Module:
+class AutoClass(Protocol):
+    """One of transformers' Auto classes, each of which loads models for one purpose."""
+
+    def from_pretrained(self, path: str, /, **settings: object) -> tuple[PreTrainedModel, dict[str, Any]]: ...
+
+
+def load(auto: AutoClass, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (),
+         **settings: object) -> PreTrainedModel:
     """A model in eval mode, without dropout; `fresh` may be missing from the checkpoint. Raises UsageError."""
     settings = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True,
-                "ignore_mismatched_sizes": True, **settings}  # told by `info` rather than raised
+                "ignore_mismatched_sizes": True, **settings}  # `info` has them, rather than an error
     try:
         model, info = auto.from_pretrained(path, **settings)
     except ValueError as error:
@@ -105,8 +115,8 @@ def load(auto: type, path: str, device: str, dtype: torch.dtype, fresh: tuple[st
     if missing:
         raise click.UsageError(f"{path}: the checkpoint lacks {len(missing)} weights, {missing[0]} the first")
     if info["mismatched_keys"]:
-        key, found, wanted = min(info["mismatched_keys"])
-        raise click.UsageError(f"{path}: {key} is {list(found)}, the configuration wants {list(wanted)}")
+        key, shape, wanted = min(info["mismatched_keys"])
+        raise click.UsageError(f"{path}: {key} is {list(shape)}, the configuration wants {list(wanted)}")
     remove_dropout(model)
     # Mapped from a file, weights begin at any byte, and sums round by it: a resumed run would stray in the last bit.
     for weight in () if is_sharded(model) else model.parameters():
@@ -170,13 +180,17 @@ def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardM
     return RewardModel(model, load_tokenizer(path))
 
 
-def encoder_for(model: Model, **limits) -> Encoder:
-    """The model's own Encoder: at most its context; a reward model's says itself whether it reads end-of-sequence."""
+def encoder_for(model: Model, **limits: Any) -> Encoder:
+    """The model's own Encoder, under an Encoder's limits: at most its context.
+
+    A reward model's configuration says whether it reads end-of-sequence. Raises UsageError.
+    """
     eos = isinstance(model, Policy) or getattr(model.core.config, "reads_eos", False)
     return build_encoder(model.core.config, model.tokenizer, eos=eos, **limits)
 
 
-def build_encoder(config, tokenizer, *, max_length: int | None = None, **limits) -> Encoder:
+def build_encoder(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None,
+                  **limits: Any) -> Encoder:
     """An Encoder for a model of this configuration. Raises UsageError for what it was not made for."""
     longest, known = context_length(config), getattr(config.get_text_config(), "vocab_size", None)
     if known and tokenizer.vocab_size > known:  # added tokens may be there for others only
@@ -206,7 +220,7 @@ def save(model: Model, folder: Path, weights: dict[str, Tensor] | None = None) -
 def merged_weights(model: Model) -> dict[str, Tensor]:
     """The plain model's weights, adapters added in; the model itself stays as it is.
 
-    Of a model dealt out over ranks every rank must ask; the first alone gets weights, the others None for each.
+    Of a model in parts on several ranks every rank must call this; the first alone gets what was in parts.
     """
     weights = {name.replace(".base_layer.", ".").replace(".modules_to_save.default.", "."): weight
                for name, weight in full_state_dict(model.core).items()
@@ -215,21 +229,23 @@ def merged_weights(model: Model) -> dict[str, Tensor]:
         if hasattr(module, "get_delta_weight"):
             with gather_weights(module.parameters()):
                 for adapter in module.active_adapters:
-                    plain = weights[f"{name}.weight"]
-                    if plain is not None:
+                    if (plain := weights.get(f"{name}.weight")) is not None:
                         weights[f"{name}.weight"] = plain + module.get_delta_weight(adapter).to(plain.device)
     return weights
 
 
-def full_state_dict(model: nn.Module) -> dict[str, Tensor | None]:
-    """The state dict; of a model dealt out, gathered a module at a time into the first rank's memory."""
+def full_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict; what is in parts on several ranks is gathered, module by module, into the first one's memory."""
     weights = dict(model.state_dict())
-    kept: dict[int, Tensor | None] = {}  # weights that are tied stay one
+    copies: dict[int, Tensor] = {}  # weights that are tied stay one
     for prefix, module in model.named_modules() if is_sharded(model) else ():
         own = dict(module.named_parameters(prefix, recurse=False))
         with gather_weights(own.values()):
             for name, weight in own.items():
-                if id(weight) not in kept:
-                    kept[id(weight)] = weight.detach().cpu().clone() if ranks.first() else None
-                weights[name] = kept[id(weight)]
+                if not ranks.first():
+                    weights.pop(name, None)
+                    continue
+                if id(weight) not in copies:
+                    copies[id(weight)] = weight.detach().cpu().clone()
+                weights[name] = copies[id(weight)]
     return weights

@@ -32,6 +32,7 @@ def token_logps(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, te
 
 
 def full_precision(logits: Tensor) -> Tensor:
+    """float32, or float64 where they are that."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -58,6 +58,8 @@ class Pack:
 
 @dataclass(slots=True)
 class _Row:
+    """A prompt and the completions that follow it in one row; `owners` says which of the pack's E * K each is."""
+
     prompt: list[int]
     completions: list[list[int]]
     owners: list[int]
@@ -158,9 +160,10 @@ def _mask(segment: Tensor, home: Tensor) -> Tensor:
 
 
 def _block_mask(segment: Tensor, home: Tensor) -> BlockMask:
-    """The same of one flat row, [1, L], as flex_attention reads it: which blocks to compute, and a function inside.
+    """Who may look at whom in one flat row, [1, L], as flex_attention reads it.
 
-    To find the blocks the whole mask is made once, L * L bytes a few times over.
+    That is which blocks to compute, and a function inside them. To find the blocks the whole mask is made once,
+    L * L bytes a few times over.
     """
     segment, home, long = segment[0].int(), home[0].int(), segment.shape[1]
 
@@ -185,8 +188,8 @@ def plan(examples: Sequence[Example], indices: Sequence[int], tokens: int, *, sh
             return example.length, 1
         if shared and example.length <= ROW_TOKENS:
             return 1, example.length
-        made = [row.length for row in _rows(example, 0, shared)]
-        return len(made), max(made)
+        lengths = [row.length for row in _rows(example, 0, shared)]
+        return len(lengths), max(lengths)
 
     sizes = {index: rows(index) for index in indices}
     packs: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""Models asked through Packs: log-probabilities of a policy, scores of a reward model."""
+"""Models that read Packs: a policy says log-probabilities, a reward model scores."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import click
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlib import ranks
 from alignlib.models import logps
@@ -16,21 +17,26 @@ from alignlib.models.packs import Pack, pack, plan
 
 
 class Model:
-    """A transformer under a head, asked through Packs; `train`: gradients will be asked for.
+    """A transformer under a head, which reads Packs, and its tokenizer.
 
-    `shared` is False where it cannot share prompts, `flat` is True where its packs are one row, for flex_attention.
+    model     as it was loaded, or in peft's wrapper
+    core      the plain model; under an adapter its layers carry the adapter themselves
+    autocast  what to compute in, where that is not the weights' own type
+    train     whether gradients will be needed
+    shared    whether one prompt serves several completions; else each has a padded row of its own
+    flat      whether packs are one row without padding, for flex_attention
     """
 
-    def __init__(self, model: nn.Module, tokenizer, *, autocast: torch.dtype | None = None, train: bool = False):
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *,
+                 autocast: torch.dtype | None = None, train: bool = False):
         self.model, self.tokenizer, self.autocast, self.train = model, tokenizer, autocast, train
-        # Under an adapter the layers carry it themselves: the plain model is asked.
-        self.core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.core: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.shared, self.flat = True, False
         if not is_sharded(model):
             self.choose_packing()
 
     def choose_packing(self) -> None:
-        """Try out how the model can be asked; for one that ZeRO 3 has dealt out, once its engine is there."""
+        """Try out which packs the model can read; for one that ZeRO 3 has in parts, once its engine is there."""
         self.shared = all(ranks.gather(shares_prompts(self)))  # ranks deal out packs of one kind
         self.flat = self.shared and self.device.type == "cuda" and all(ranks.gather(packs_flat(self)))
         if self.shared and not self.flat:
@@ -42,6 +48,7 @@ class Model:
 
     @property
     def context(self) -> int:
+        """Tokens of the longest text."""
         return context_length(self.core.config)
 
     def checkpoint_activations(self) -> None:
@@ -51,12 +58,15 @@ class Model:
         enable({"use_reentrant": False})
 
     def plan(self, examples: Sequence[Example], indices: Sequence[int], tokens: int) -> list[list[int]]:
+        """Which of the examples go into one pack, of at most `tokens` tokens: lists of indices."""
         return plan(examples, indices, tokens, shared=self.shared, flat=self.flat)
 
     def pack(self, examples: Sequence[Example], indices: Sequence[int] | None = None) -> Pack:
+        """The examples in one Pack of the kind that the model reads, on its device."""
         return pack(examples, indices, shared=self.shared, flat=self.flat, device=self.device)
 
-    def precision(self) -> AbstractContextManager:
+    def precision(self) -> AbstractContextManager[object]:
+        """The context to compute in: autocast, or none."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast)
@@ -72,7 +82,7 @@ class Policy(Model):
     """A causal language model: log-probabilities of completions."""
 
     def choose_packing(self) -> None:
-        """Raises UsageError for a model whose logits we would not get right."""
+        """As for any model. Raises UsageError for one whose logits we would not get right."""
         if not knows_head(self):
             raise click.UsageError(f"{self.core.name_or_path}: a {type(self.core).__name__} does more behind its head "
                                    "than is known here")
@@ -130,7 +140,7 @@ class RewardModel(Model):
         return self.logits(batch).view(batch.shape)
 
 
-def scale_and_cap(logits: Tensor, config) -> Tensor:
+def scale_and_cap(logits: Tensor, config: PreTrainedConfig) -> Tensor:
     """What some families do to logits after their head: scales and caps."""
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     logits = logits if scale == 1 else logits * scale
@@ -143,7 +153,7 @@ def is_sharded(model: nn.Module) -> bool:
     return any(hasattr(weight, "ds_id") for weight in model.parameters())
 
 
-def gather_weights(weights: Iterable[nn.Parameter], *, change: bool = False) -> AbstractContextManager:
+def gather_weights(weights: Iterable[nn.Parameter], *, change: bool = False) -> AbstractContextManager[object]:
     """In its body the weights are whole on every rank; with `change`, what rank 0 does to them is kept."""
     weights = [weight for weight in weights if hasattr(weight, "ds_id")]
     if not weights:
@@ -154,7 +164,7 @@ def gather_weights(weights: Iterable[nn.Parameter], *, change: bool = False) -> 
 
 
 def shares_prompts(model: Model) -> bool:
-    """Whether a row of one prompt and two completions gives what two rows give; asked once, on load.
+    """Whether a row of one prompt and two completions gives what two rows give; tried once, on load.
 
     Where it does not, the model's rows are padded plain ones, and a warning says why.
     """
@@ -179,7 +189,7 @@ def shares_prompts(model: Model) -> bool:
 
 
 def packs_flat(model: Model) -> bool:
-    """Whether flex_attention gives for groups in one flat row what plain rows give; asked once, on load.
+    """Whether flex_attention gives for groups in one flat row what plain rows give; tried once, on load.
 
     Of a model to train, also on the way back. Where it does, the model attends so from now on; where not, its packs
     are rows under dense masks, and a warning says why.
@@ -191,8 +201,8 @@ def packs_flat(model: Model) -> bool:
     groups = [Example(parts[i], parts[i + 1:i + 3]) for i in range(0, len(parts), 3)]  # in three blocks
     exact = model.autocast is None and model.core.dtype == torch.float32
     try:
-        pairs = zip(states(model, groups, flat=True), states(model, groups, flat=False), strict=True)
-        error = max(relative_error(found, wanted) for found, wanted in pairs)
+        flat, plain = (probe_states(model, groups, flat=flat) for flat in (True, False))
+        error = max(map(relative_error, flat, plain))
         reason = f"differs by {error:.1e} of its states' or gradients' length"
     except (TypeError, ValueError, RuntimeError, IndexError) as failure:
         error, reason = float("inf"), f"fails ({str(failure).strip().splitlines()[0]})"
@@ -203,26 +213,26 @@ def packs_flat(model: Model) -> bool:
     return False
 
 
-def states(model: Model, groups: list[Example], *, flat: bool) -> list[Tensor]:
+def probe_states(model: Model, groups: list[Example], *, flat: bool) -> list[Tensor]:
     """The hidden states that predict completions, [N, H]; of a model to train, a gradient that went through it all."""
     back = model.train and not is_sharded(model.model)
     batch = pack(groups, shared=flat, flat=flat, device=model.device)
     with model.precision(), torch.set_grad_enabled(back):
-        found = model.hidden(batch)[batch.sources]
+        states = model.hidden(batch)[batch.sources]
     if not back:
-        return [found]
+        return [states]
     first = next(weight for weight in model.core.base_model.parameters() if weight.ndim == 1)  # before all attention
-    return [found.detach(), *torch.autograd.grad(found.float().tanh().sum(), first)]
+    return [states.detach(), *torch.autograd.grad(states.float().tanh().sum(), first)]
 
 
-def relative_error(found: Tensor, wanted: Tensor) -> float:
+def relative_error(vectors: Tensor, wanted: Tensor) -> float:
     """How far vectors are from what they should be, in lengths of those; the worst of all, [..., H]."""
-    return ((found - wanted).float().norm(dim=-1) / wanted.float().norm(dim=-1)).max().item()
+    return ((vectors - wanted).float().norm(dim=-1) / wanted.float().norm(dim=-1)).max().item()
 
 
 @torch.no_grad()
 def knows_head(policy: Policy) -> bool:
-    """Whether our logits are the model's own: some families scale or cap theirs; asked once, on load."""
+    """Whether our logits are the model's own: some families scale or cap theirs; tried once, on load."""
     ids = torch.arange(4, device=policy.device)[None] % policy.core.config.vocab_size
     own = policy.core(input_ids=ids, use_cache=False).logits[0].float()
     hidden = policy.core.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
@@ -231,7 +241,7 @@ def knows_head(policy: Policy) -> bool:
     return torch.allclose(policy.logits(hidden).float(), own, rtol=0.02, atol=0.02 * own.std().item())
 
 
-def context_length(config) -> int:
+def context_length(config: PreTrainedConfig) -> int:
     """The longest text the model was made for, in tokens; a pack's mask knows no sliding window."""
     limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
     return min(filter(None, limits), default=sys.maxsize)
