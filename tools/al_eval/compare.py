@@ -9,14 +9,17 @@
 """
 
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from al_eval import results
-from al_eval.results import plot_option, result_files
+from al_eval.results import NamedFile, plot_option, result_files
 from alignlib.cli import options, tables
 from alignlib.records import jsonl
+from alignlib.records.jsonl import Record
 
 
 @results.command()
@@ -26,7 +29,8 @@ from alignlib.records import jsonl
               help="What the reward is bought with; share: a part of the training prompts, in percent.")
 @click.option("--title", default="", help="Of the plot.")
 @plot_option
-def frontier(files, name, cost, title, plot, output, as_json) -> None:
+def frontier(files: list[NamedFile], name: str, cost: str, title: str, plot: str | None, output: str | None,
+             as_json: bool | None) -> None:
     """Reward against KL, seconds or share: a point a checkpoint, a line a method. Reads all input first.
 
     Reads results of al-eval, one a line: {"method": "exo-rw", "step": 20, "reward": {...}} and {..., "kl": {...}}
@@ -34,7 +38,8 @@ def frontier(files, name, cost, title, plot, output, as_json) -> None:
     `NAME=FILE` gives a file's lines their method. `at_equal_kl` compares methods of several checkpoints: the best
     reward at a KL up to the given one, on straight lines between checkpoints.
     """
-    summary, methods = options.Summary(), {}
+    summary = options.Summary()
+    methods: dict[str, list[Record]] = {}
     for (method, step), point in results.read(files, "method", "step").items():
         for figure in (cost, name):
             if tables.mean_of(point.get(figure)) is None:
@@ -48,16 +53,18 @@ def frontier(files, name, cost, title, plot, output, as_json) -> None:
 
         plots.frontier(methods, plot, cost=cost, title=title, reward=name.replace("_", " "))
     flat = [{"method": method, **point} for method, points in methods.items() for point in points]
-    figures = {"reward_figure": name, "points": flat} | ({"at_equal_kl": at_equal_kl(methods)} if cost == "kl" else {})
+    figures: Record = {"reward_figure": name, "points": flat}
+    if cost == "kl":
+        figures["at_equal_kl"] = at_equal_kl(methods)
     results.write("frontier", figures, {}, output, as_json)
     summary.close()
 
 
-def at_equal_kl(methods: dict[str, list[dict]], places: int = 5) -> list[dict]:
+def at_equal_kl(methods: dict[str, list[Record]], places: int = 5) -> list[dict[str, float]]:
     """The methods' frontiers at KLs that all of them reach: [{"kl": 1.0, "exo-rw": 0.9, "dpo-rw": 0.8}, ...]."""
     from alignlib.stats.metrics import frontier_at
 
-    lines = {method: [[tables.mean_of(point[axis]) for point in points] for axis in ("kl", "reward")]
+    lines = {method: (means(points, "kl"), means(points, "reward"))
              for method, points in methods.items() if len(points) > 1}
     if len(lines) < 2:
         return []
@@ -65,8 +72,13 @@ def at_equal_kl(methods: dict[str, list[dict]], places: int = 5) -> list[dict]:
     if low > high:
         return []
     kls = [low + (high - low) * i / (places - 1) for i in range(places)]
-    columns = {method: frontier_at(*line, kls).tolist() for method, line in lines.items()}
+    columns = {method: frontier_at(*line, at=kls).tolist() for method, line in lines.items()}
     return [{"kl": at, **{method: column[i] for method, column in columns.items()}} for i, at in enumerate(kls)]
+
+
+def means(points: list[Record], figure: str) -> list[float]:
+    """The mean of a figure at each of the points, all of which have it."""
+    return [mean for point in points if (mean := tables.mean_of(point[figure])) is not None]
 
 
 @results.command()
@@ -76,17 +88,20 @@ def at_equal_kl(methods: dict[str, list[dict]], places: int = 5) -> list[dict]:
               help="Plot a running mean over so many logged steps.")
 @click.option("--title", default="", help="Of the plot.")
 @plot_option
-def curve(files, field, smooth, title, plot, output, as_json) -> None:
+def curve(files: list[NamedFile], field: str, smooth: int, title: str, plot: str | None, output: str | None,
+          as_json: bool | None) -> None:
     """Training logs side by side: one JSON object a step, with `step` and FIELD. Reads all input first.
 
     Lines without FIELD (evaluations, say) are counted as `other`, those where it is null (not finite) as `null`.
     """
-    summary, logs, series = options.Summary(), [], {}
+    summary = options.Summary()
+    logs: list[Record] = []
+    series: dict[str, tuple[list[float], list[float]]] = {}
     for name, path in files:
         name = name or ("<stdin>" if path == "-" else str(Path(path).with_suffix("")))
         if any(log["log"] == name for log in logs):
             raise click.UsageError(f"{name}: two logs of one name (NAME=FILE gives another)")
-        entries = [line.record for line in jsonl.read_all((path,), lambda record: check_step(record, field))]
+        entries = [line.record for line in jsonl.read_all((path,), partial(check_step, field=field))]
         names = sorted({key for entry in entries for key in entry if fnmatchcase(key, field)})
         if entries and not names:
             raise jsonl.DataError(f"{name}: no line has {field}")
@@ -103,9 +118,11 @@ def curve(files, field, smooth, title, plot, output, as_json) -> None:
     summary.close()
 
 
-def follow(entries: list[dict], field: str) -> tuple[list[float], list[float], dict]:
+def follow(entries: list[Record], field: str) -> tuple[list[float], list[float], dict[str, float]]:
     """Steps, values of `field`, and its figures: how many, first, last and lowest and highest."""
-    steps, values, skipped = [], [], {"other": 0, "null": 0}
+    steps: list[float] = []
+    values: list[float] = []
+    skipped = {"other": 0, "null": 0}
     for entry in entries:
         value = entry.get(field)
         if value is None:
@@ -117,7 +134,8 @@ def follow(entries: list[dict], field: str) -> tuple[list[float], list[float], d
     return steps, values, {"n": len(values), **ends, **skipped}
 
 
-def check_step(record: dict, field: str) -> None:
+def check_step(record: Record, field: str) -> None:
+    """Check that a step of a log has a number as `step` and under each name that `field` matches. Raises ValueError."""
     followed = [name for name in record if fnmatchcase(name, field)]
     for name in ("step", *followed):
         value = record.get(name)
@@ -126,7 +144,7 @@ def check_step(record: dict, field: str) -> None:
             raise ValueError(f"{name}: expected a number, got {jsonl.kind(value)}")
 
 
-def wide(rows: dict[tuple, dict], wanted: list[str]) -> list[dict]:
+def wide(rows: dict[tuple[Any, ...], Record], wanted: list[str]) -> list[Record]:
     """{(method, value): {figure: mean}} -> a row a method, a column a figure and value; "all" is what has no value."""
     values = dict.fromkeys(value for _, value in rows)
     names = {(name, value): " ".join(([name] if len(wanted) > 1 else []) + ["all" if value is None else str(value)])
@@ -141,7 +159,8 @@ def wide(rows: dict[tuple, dict], wanted: list[str]) -> list[dict]:
 @click.option("--columns", help="Figures to show, in order: reward,kl,winrate,words. By default all means.")
 @click.option("--across", metavar="LABEL", help="A column for each value of this label, e.g. domain of al-eval rm.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
-def table(files, columns, across, markdown, output, as_json) -> None:
+def table(files: list[NamedFile], columns: str | None, across: str | None, markdown: bool, output: str | None,
+          as_json: bool | None) -> None:
     """Methods side by side: a row a method, a column a figure with its interval. Reads all input first.
 
     Reads results of al-eval reward, kl, text, rm (one a line): al-eval table sft=a.json sft=b.json exo-rw=c.json ...
@@ -150,8 +169,8 @@ def table(files, columns, across, markdown, output, as_json) -> None:
     """
     summary = options.Summary()
     rows = results.read(files, "method", *([across] if across else []))
-    means = dict.fromkeys(name for row in rows.values() for name, value in row.items() if tables.is_mean(value))
-    wanted = columns.split(",") if columns else list(means)
+    with_mean = dict.fromkeys(name for row in rows.values() for name, value in row.items() if tables.is_mean(value))
+    wanted = columns.split(",") if columns else list(with_mean)
     for name in wanted:
         if rows and not any(name in row for row in rows.values()):
             raise click.UsageError(f"--columns: no file has {name}")

@@ -24,7 +24,7 @@ class Embedder:
     for what is no model. `cut` counts the texts that were longer than the model takes: they lose their right end.
     """
 
-    def __init__(self, model: str, pool: str = "mean"):
+    def __init__(self, model: str, pool: str = "mean") -> None:
         if not sys.stderr.isatty():
             transformers.utils.logging.disable_progress_bar()
         here = Path(model).exists() or not hub.answers()  # what is in the cache is still found

@@ -9,19 +9,20 @@ is asked what it would be at d = 0. Its three weights carry an L1 penalty whose 
 chooses. The term of the difficulty needs AlpacaEval's own numbers (`Gamed`); without them it is left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from alignlib.stats.metrics import Integers, Mean, Numbers
 
 FOLDS = 5
 STRENGTHS = np.logspace(-4, 4, 10)  # the weight of the data against the penalty: scikit-learn's C
 GAMED_WEIGHT = 0.2 / 2  # of an answer of one of two gamed baselines; one of the model's has 1
 MOST = 4_000_000  # verdicts refitted for an interval: beyond 4000 pairs fewer than 1000 resamples, never under 200
-NO_MEAN = {"mean": None, "low": None, "high": None}
 
 
-def kappa(first: Sequence[int], second: Sequence[int], *, resamples: int = 1000, seed: int = 0) -> dict:
+def kappa(first: Integers, second: Integers, *, resamples: int = 1000, seed: int = 0) -> Mean:
     """Cohen's kappa of two judges' classes, with its 95 % percentile bootstrap interval: {mean, low, high, n}.
 
     first, second: (n,) classes 0, 1, ... kappa = (agreed - expected) / (1 - expected), where `expected` is how often
@@ -30,17 +31,21 @@ def kappa(first: Sequence[int], second: Sequence[int], *, resamples: int = 1000,
     """
     a, b = np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64)
     if a.size == 0:
-        return {**NO_MEAN, "n": 0}
+        return _no_mean(0)
     classes = int(max(a.max(), b.max())) + 1
     cells = np.bincount(a * classes + b, minlength=classes * classes)
     mean = _kappas(cells[None], classes)[0]
     if np.isnan(mean):
-        return {**NO_MEAN, "n": a.size}
+        return _no_mean(a.size)
     # A resample of the pairs is a draw of the cells' counts.
     drawn = _kappas(np.random.default_rng(seed).multinomial(a.size, cells / a.size, size=resamples), classes)
     drawn = drawn[~np.isnan(drawn)]
     low, high = np.quantile(drawn, [0.025, 0.975]).tolist() if drawn.size and a.size > 1 else (None, None)
     return {"mean": float(mean), "low": low, "high": high, "n": a.size}
+
+
+def _no_mean(n: int) -> Mean:
+    return {"mean": None, "low": None, "high": None, "n": n}
 
 
 def _kappas(cells: np.ndarray, classes: int) -> np.ndarray:
@@ -69,10 +74,10 @@ class Gamed(NamedTuple):
 
 
 def length_controlled(
-    model: Sequence[float], reference: Sequence[float], wins: Sequence[float], *,
-    gamed: Gamed | None = None, instructions: Sequence[int] | None = None, groups: Sequence[int] | None = None,
+    model: Numbers, reference: Numbers, wins: Numbers, *,
+    gamed: Gamed | None = None, instructions: Sequence[int] = (), groups: Integers | None = None,
     resamples: int = 1000, seed: int = 0,
-) -> dict:
+) -> Mean:
     """AlpacaEval 2.0's length-controlled win rate: {mean, low, high, n}, from 0 to 1.
 
     model, reference: (n,) lengths in characters; wins: (n,) verdicts, 1 the model's, 1/2 a tie, or its probability;
@@ -82,7 +87,7 @@ def length_controlled(
     """
     y = np.asarray(wins, dtype=np.float64)
     if y.size < FOLDS:
-        return {**NO_MEAN, "n": y.size}
+        return _no_mean(y.size)
     x, own = _features(model, reference, gamed, instructions)
     weight = np.ones(y.size)
     if gamed is not None:
@@ -96,8 +101,8 @@ def length_controlled(
     return {"mean": mean, "low": low, "high": high, "n": len(own)}
 
 
-def _features(model: Sequence[float], reference: Sequence[float], gamed: Gamed | None,
-              instructions: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
+def _features(model: Numbers, reference: Numbers, gamed: Gamed | None,
+              instructions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Columns length, difficulty (where known), 1 of the pairs (n, p), and the same with no difference in length."""
     delta = np.asarray(reference, dtype=np.float64) - np.asarray(model, dtype=np.float64)
     spread = delta.std(ddof=1)
@@ -118,7 +123,7 @@ def _chosen_strength(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
     return float(STRENGTHS[mean.reshape(FOLDS, -1).mean(0).argmin()])
 
 
-def _interval(x: np.ndarray, y: np.ndarray, weight: np.ndarray, own: np.ndarray, groups: Sequence[int] | None,
+def _interval(x: np.ndarray, y: np.ndarray, weight: np.ndarray, own: np.ndarray, groups: Integers | None,
               resamples: int, seed: int) -> tuple[float | None, float | None]:
     """Percentile interval over resamples of the groups of pairs; the gamed rows, which come first, stay."""
     n, gamed = len(own), len(y) - len(own)
@@ -203,7 +208,8 @@ def _along_face(w: np.ndarray, d: np.ndarray, gradient: np.ndarray, curvature: n
     return np.where(crosses & (reach == part), -w, d + part * way)
 
 
-def _stride(objective, w: np.ndarray, step: np.ndarray, slope: np.ndarray) -> np.ndarray:
+def _stride(objective: Callable[[np.ndarray], np.ndarray], w: np.ndarray, step: np.ndarray,
+            slope: np.ndarray) -> np.ndarray:
     """How much of each step (b,) to go so that the objective falls: halved until it does."""
     stride, now = np.ones(len(w)), objective(w)
     for _ in range(40):

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import inf
 from pathlib import Path
+from types import TracebackType
 from typing import Any
+
+Figures = Mapping[str, Any]  # a point of a curve, a row of a table, or a mean
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; the marks differ too, for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -39,7 +42,7 @@ def check_suffix(path: str) -> None:
 ACROSS = 5  # reliability diagrams side by side
 
 
-def calibration(curves: Mapping[str, Sequence[Mapping]], path: str, *, title: str = "") -> None:
+def calibration(curves: Mapping[str, Sequence[Figures]], path: str, *, title: str = "") -> None:
     """Reliability curves (calibration.reliability), a diagram each under its name: observed against predicted share,
     the bins' sizes below. Diagrams side by side share their axes."""
     across = min(ACROSS, max(1, len(curves)))
@@ -66,7 +69,7 @@ def calibration(curves: Mapping[str, Sequence[Mapping]], path: str, *, title: st
                 below.set(ylabel="n")
 
 
-def _diagram(above: Any, below: Any, curve: Sequence[Mapping]) -> None:
+def _diagram(above: Any, below: Any, curve: Sequence[Figures]) -> None:
     """One reliability curve with its intervals, and the bins' sizes."""
     above.plot([0, 1], [0, 1], color="#999999", linestyle=(0, (4, 3)), linewidth=1.2, label="perfect calibration")
     x, y = [bin["predicted"] for bin in curve], [bin["observed"] for bin in curve]
@@ -87,7 +90,7 @@ COSTS = {"kl": "KL(policy || reference) in nats per completion", "seconds": "sec
          "share": "training prompts with the teacher's answers, %"}
 
 
-def frontier(methods: Mapping[str, Sequence[Mapping]], path: str, *, cost: str = "kl", title: str = "",
+def frontier(methods: Mapping[str, Sequence[Figures]], path: str, *, cost: str = "kl", title: str = "",
              reward: str = "reward") -> None:
     """Reward against a cost: one line a method, one point a checkpoint ({kl, reward} with intervals), by rising step.
 
@@ -133,7 +136,7 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: 
         _title_and_legend(axes, title, len(series))
 
 
-def winrates(models: Mapping[str, Mapping], path: str, *, title: str = "") -> None:
+def winrates(models: Mapping[str, Figures], path: str, *, title: str = "") -> None:
     """Models against one reference, a row each: win, tie and loss as a bar, the win rate with its interval on it, and
     the length-controlled one as a hollow mark. models: {name: {win, tie, loss, winrate, lc_winrate}}; best on top."""
     order = sorted(models, key=lambda name: _mean(models[name]["winrate"]) or 0)
@@ -157,9 +160,9 @@ def winrates(models: Mapping[str, Mapping], path: str, *, title: str = "") -> No
         _title_and_legend(axes, title, len(order))
 
 
-def conditions(rows: Sequence[Mapping], path: str, *, title: str = "") -> None:
+def conditions(rows: Sequence[Figures], path: str, *, title: str = "") -> None:
     """Mean reward under each condition, best condition first: a line a policy. rows: [{condition, reward, method?}]."""
-    lines: dict[str, list[Mapping]] = {}
+    lines: dict[str, list[Figures]] = {}
     for row in rows:
         lines.setdefault(row.get("method", ""), []).append(row)
     labels = list(dict.fromkeys(row["condition"] for row in rows))
@@ -201,11 +204,12 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     return [sum(part) / len(part) for end in range(1, len(values) + 1) if (part := values[max(0, end - window) : end])]
 
 
-def _mean(figure: Mapping | float) -> float:
+def _mean(figure: Figures | float) -> float:
+    """The number itself, or the figure's mean."""
     return figure["mean"] if isinstance(figure, Mapping) else figure
 
 
-def _spread(figures: Sequence[Mapping | float]) -> list[list[float]] | None:
+def _spread(figures: Sequence[Figures | float]) -> list[list[float]] | None:
     """Lengths of the error bars, below and above: 2 lists of (n,); none of length 0 throughout.
 
     A mean may lie outside its percentile interval, by rounding or of very skew figures: that bar ends at the mean.
@@ -217,7 +221,7 @@ def _spread(figures: Sequence[Mapping | float]) -> list[list[float]] | None:
     return [below, above] if any(below) or any(above) else None
 
 
-def _ends(figure: Mapping | float) -> tuple[float, float]:
+def _ends(figure: Figures | float) -> tuple[float, float]:
     """(low, high); both the mean itself where no interval is known."""
     if isinstance(figure, Mapping) and figure.get("low") is not None:
         return figure["low"], figure["high"]
@@ -235,7 +239,7 @@ def _title_and_legend(axes: Any, title: str, entries: int) -> None:
 class _figure:
     """`with _figure(path, inches) as figure`: in our style, saved at the end, without pyplot's global state."""
 
-    def __init__(self, path: str, inches: tuple[float, float]):
+    def __init__(self, path: str, inches: tuple[float, float]) -> None:
         check_suffix(path)
         self.path, self.inches = path, inches
 
@@ -248,7 +252,8 @@ class _figure:
         self.figure = Figure(figsize=self.inches, layout="constrained")
         return self.figure
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         if kind is None:
             # No date in it: the same numbers give the same file.
             metadata = {"Date": None} if self.path.endswith(".svg") else None

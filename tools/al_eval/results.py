@@ -3,44 +3,58 @@
 import functools
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 import orjson
 
 from alignlib.cli import options, paths, tables
 from alignlib.records import jsonl
+from alignlib.records.jsonl import Record
 
+if TYPE_CHECKING:  # it loads numpy
+    from alignlib.stats.metrics import Mean
+
+Body = TypeVar("Body", bound=Callable[..., Any])
+NamedFile = tuple[str | None, str]  # of [NAME=]FILE the name, if there is one, and the path
 READABLE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
-def command(*reads: str, may: tuple[str, ...] = ()) -> Callable:
+class Bootstrap(TypedDict):
+    """--resamples and --seed, as `mean_interval` and its like take them."""
+
+    resamples: int
+    seed: int
+
+
+def command(*reads: str, may: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], click.Command]:
     """A subcommand that reads records with these fields, with --json/--table and -o, which `write` takes."""
 
-    def decorate(function: Callable) -> click.Command:
+    def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
-        def body(files, output, **given):
+        def body(files: Sequence[str | NamedFile], output: str | None, **settings: Any) -> None:
             output = None if output == "-" else output
             names = tuple(file if isinstance(file, str) else file[1] for file in files)
             paths.keep_apart(names, output)
-            return function(files=files, output=output, **given)
+            function(files=files, output=output, **settings)
 
-        made = click.option("--json/--table", "as_json", default=None, show_default=False,
-                            help="Which to print; by default a table on a terminal, else JSON.")(body)
-        return options.command(reads, options.FIGURES, may=may)(options.output_option(made))
+        with_form = click.option("--json/--table", "as_json", default=None, show_default=False,
+                                 help="Which to print; by default a table on a terminal, else JSON.")(body)
+        return options.command(reads, options.FIGURES, may=may)(options.output_option(with_form))
 
     return decorate
 
 
-def bootstrap_options(function: Callable) -> Callable:
+def bootstrap_options(function: Body) -> Body:
     function = click.option("--seed", default=0, type=click.IntRange(0), help="Of the bootstrap.")(function)
     return click.option("--resamples", default=1000, type=click.IntRange(1), help="Of the bootstrap.")(function)
 
 
-def _checked(parse: Callable) -> Callable:
+def _checked(parse: Callable[[Any], object]) -> Callable[[click.Context, click.Parameter, Any], object]:
     """`parse` as a click callback: its ValueError becomes a usage error that names the option."""
 
-    def callback(context: click.Context, parameter: click.Parameter, value: object) -> object:
+    def callback(context: click.Context, parameter: click.Parameter, value: Any) -> object:
         try:
             return parse(value)
         except ValueError as error:
@@ -57,9 +71,9 @@ def _plottable(path: str | None) -> str | None:
     return path
 
 
-def _labels(pairs: Iterable[str]) -> dict:
+def _labels(pairs: Iterable[str]) -> dict[str, str | float]:
     """["method=exo-rw", "step=20"] -> {"method": "exo-rw", "step": 20}."""
-    found = {}
+    labels: dict[str, str | float] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
@@ -68,18 +82,18 @@ def _labels(pairs: Iterable[str]) -> dict:
             number = orjson.loads(value)
         except orjson.JSONDecodeError:
             number = None
-        found[key] = number if type(number) in (int, float) else value
-    return found
+        labels[key] = number if type(number) in (int, float) else value
+    return labels
 
 
-def _named_files(specs: Iterable[str]) -> list[tuple[str | None, str]]:
+def _named_files(specs: Iterable[str]) -> list[NamedFile]:
     """["a=x.json", "y.json"] -> [("a", "x.json"), (None, "y.json")]; standard input without any."""
-    found = []
+    files: list[NamedFile] = []
     for spec in specs or ("-",):
         name, path = spec.split("=", 1) if "=" in spec else (None, spec)
-        found.append((name or None, path))
-    paths.must_exist(path for _, path in found)
-    return found
+        files.append((name or None, path))
+    paths.must_exist(path for _, path in files)
+    return files
 
 
 record_files = click.argument("files", nargs=-1, type=READABLE)
@@ -90,7 +104,7 @@ plot_option = click.option("--plot", type=click.Path(dir_okay=False), callback=_
                            help="Draw here: .png, .svg or .pdf by the suffix.")
 
 
-def write(what: str, figures: Mapping, labels: Mapping, output: str | None, as_json: bool | None) -> None:
+def write(what: str, figures: Record, labels: Record, output: str | None, as_json: bool | None) -> None:
     """{what, labels, figures} to `output` or stdout: a line of JSON or a table; None: a table on a terminal.
 
     orjson writes what is not finite as null: no NaN can leave.
@@ -98,7 +112,7 @@ def write(what: str, figures: Mapping, labels: Mapping, output: str | None, as_j
     write_all(what, [figures], labels, output, as_json)
 
 
-def write_all(what: str, rows: Sequence[Mapping], labels: Mapping, output: str | None, as_json: bool | None) -> None:
+def write_all(what: str, rows: Sequence[Record], labels: Record, output: str | None, as_json: bool | None) -> None:
     """Several results as `write` does one: a line of JSON each, or one table, which leaves their lists out."""
     taken = [name for name in labels if any(name in figures for figures in rows)]
     if taken:
@@ -121,16 +135,16 @@ def write_text(text: str, output: str | None) -> None:
         handle.write(text)
 
 
-def read(files: Iterable[tuple[str | None, str]], *keys: str) -> dict[tuple, dict]:
+def read(files: Iterable[NamedFile], *keys: str) -> dict[tuple[Any, ...], Record]:
     """Results joined by their `keys`: {(method, step): {figure: value}}, in order of appearance.
 
     A file's name, where it has one, is the `method` of its lines. Raises DataError for a line without a method
     and for two different values of one figure. Figures are means and numbers; the rest of a result is left.
     """
-    joined: dict[tuple, dict] = {}
-    places: dict[tuple, str] = {}
+    joined: dict[tuple[Any, ...], Record] = {}
+    places: dict[tuple[tuple[Any, ...], str], str] = {}
     for where, row in _rows(files):
-        key = tuple(row.get(name) for name in keys)
+        key: tuple[Any, ...] = tuple(row.get(name) for name in keys)
         point = joined.setdefault(key, {})
         for name, value in row.items():
             if not (tables.is_mean(value) or type(value) in (int, float)) or name in ("step", "records"):
@@ -142,22 +156,24 @@ def read(files: Iterable[tuple[str | None, str]], *keys: str) -> dict[tuple, dic
     return joined
 
 
-def _rows(files: Iterable[tuple[str | None, str]]) -> Iterator[tuple[str, dict]]:
+def _rows(files: Iterable[NamedFile]) -> Iterator[tuple[str, Record]]:
     for name, path in files:
-        given = {"method": name} if name else {}
-        for line in jsonl.read_all((path,), lambda row, given=given: _check_row({**row, **given})):
+        for line in jsonl.read_all((path,), functools.partial(_named_row, name)):
             yield line.where, line.data
 
 
-def _check_row(row: dict) -> dict:
+def _named_row(name: str | None, row: Record) -> Record:
+    """A result under the name of its file, where that has one. Raises ValueError for what is no result."""
+    if name:
+        row = {**row, "method": name}
     if not isinstance(row.get("method"), str):
         raise ValueError("method: expected a string (NAME=FILE gives one)")
     if type(row.get("step", 0)) not in (int, float):
         raise ValueError(f"step: expected a number, got {jsonl.kind(row['step'])}")
-    for name, value in row.items():
+    for figure, value in row.items():
         for part in ("mean", "low", "high") if tables.is_mean(value) else ():
             if type(value[part]) not in (int, float, type(None)):
-                raise ValueError(f"{name}.{part}: expected a number or null, got {jsonl.kind(value[part])}")
+                raise ValueError(f"{figure}.{part}: expected a number or null, got {jsonl.kind(value[part])}")
     return row
 
 
@@ -176,7 +192,8 @@ class Sample:
             self.values.append(value)
             self.groups.append(record)
 
-    def mean(self, bootstrap: dict) -> dict:
+    def mean(self, bootstrap: Bootstrap) -> "Mean":
+        """Their mean with its interval, drawn by records."""
         from alignlib.stats.metrics import mean_interval
 
         return mean_interval(self.values, self.groups, **bootstrap)

@@ -1,14 +1,25 @@
-"""al-eval reward and kl."""
+"""The part of al-eval about rewards and what they cost: the mean reward, wins over chosen answers, KL.
+
+    in    {"prompt": "Hi", "completions": ["Hello.", "What?"], "rewards": [1.5, -0.5]}
+    out   {"what": "reward", "records": 1, "reward": {"mean": 0.5, "low": null, "high": null, "n": 2}, ...}
+
+    in    {"prompt": "Hi", "completions": ["Hello."], "logps": [-2.5], "ref_logps": [-4.0]}
+    out   {"what": "kl", "records": 1, "kl": {"mean": 1.5, "low": null, "high": null, "n": 1}, "kl_per_token": null}
+
+    al-sample exo prompts.jsonl | al-score rm | al-eval reward --against chosen.jsonl
+    al-sample exo prompts.jsonl | al-score exo --logps | al-score sft --as-field ref_logps | al-eval kl
+"""
 
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
 from al_eval import results
-from al_eval.results import READABLE, Sample, bootstrap_options, label_option, record_files
+from al_eval.results import READABLE, Bootstrap, Sample, bootstrap_options, label_option, record_files
 from alignlib.cli import options
 from alignlib.records import fields, jsonl
-from alignlib.records.jsonl import Record
+from alignlib.records.jsonl import Line, Record
 from alignlib.records.prompts import prompt_key, read_by_prompt
 
 
@@ -20,7 +31,8 @@ from alignlib.records.prompts import prompt_key, read_by_prompt
               help="Records with the same prompts, the chosen answer first and rewarded: adds the win rate over it.")
 @click.option("--buckets", default=4, type=click.IntRange(1), help="Groups by length, about equally full.")
 @bootstrap_options
-def reward(files, name, against, buckets, resamples, seed, labels, output, as_json) -> None:
+def reward(files: tuple[str, ...], name: str, against: str | None, buckets: int, resamples: int, seed: int,
+           labels: Record, output: str | None, as_json: bool | None) -> None:
     """Mean reward, also by length of the completion in words. Streams, keeps only numbers.
 
     --against adds `winrate`: how often a completion's reward is above that of the first completion of the record
@@ -31,33 +43,24 @@ def reward(files, name, against, buckets, resamples, seed, labels, output, as_js
 
     if name in ("what", "records", "words", "by_length"):
         raise click.UsageError(f"--as {name}: the result has another {name}")
-    summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
+    summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)  # said even of an empty input
-    other = read_by_prompt(against, first_reward) if against else {}
+    rivals = read_by_prompt(against, first_reward) if against else {}
     rewards, words, won = Sample(), Sample(), Sample()
     for line in jsonl.read_all(files, lambda record: fields.require_completions(record, "rewards")):
         summary.count(records=1, completions=len(line.record["rewards"]))
         rewards.add(line.index, line.record["rewards"])
         words.add(line.index, (len(text.split()) for text in line.record["completions"]))
         if against:
-            rivals = other.get(prompt_key(line.record))
-            if rivals is None:
-                raise jsonl.DataError(f"{line.where}: no record of {against} has this prompt")
-            won.add(line.index, (metrics.wins([r - rival for rival in rivals]).mean() for r in line.record["rewards"]))
-    by_length = []
-    for members in metrics.quantile_buckets(words.values, buckets):
-        lengths, scores = ([column[i] for i in members] for column in (words.values, rewards.values))
-        groups = [rewards.groups[i] for i in members]
-        by_length.append({"words": [int(min(lengths)), int(max(lengths))],
-                          name: metrics.mean_interval(scores, groups, **bootstrap)})
-    figures = {"records": summary.counts["records"], name: rewards.mean(bootstrap)}
+            won.add(line.index, win_shares(line, rivals, against))
+    figures: Record = {"records": summary.counts["records"], name: rewards.mean(bootstrap)}
     if against:
         figures["winrate" if name == "reward" else f"{name}_winrate"] = won.mean(bootstrap)
     figures |= {
         "words": words.mean(bootstrap),
         f"{name}_length_pearson": metrics.pearson(words.values, rewards.values),
         f"{name}_length_spearman": metrics.spearman(words.values, rewards.values),
-        "by_length": by_length,
+        "by_length": by_length(words, rewards, name, buckets, bootstrap),
     }
     results.write("reward", figures, labels, output, as_json)
     summary.close()
@@ -66,14 +69,42 @@ def reward(files, name, against, buckets, resamples, seed, labels, output, as_js
 def first_reward(record: Record) -> float:
     """The reward of the record's first completion. Raises ValueError."""
     fields.require_completions(record, "rewards")
-    return record["rewards"][0]
+    reward: float = record["rewards"][0]
+    return reward
+
+
+def win_shares(line: Line, rivals: dict[bytes, list[float]], against: str) -> list[float]:
+    """Of each completion of a record, which share of its prompt's rivals it beats, a tie being half a win.
+
+    Raises DataError where the file `against`, which the rivals are from, has none of this prompt.
+    """
+    from alignlib.stats.metrics import wins
+
+    others = rivals.get(prompt_key(line.record))
+    if others is None:
+        raise jsonl.DataError(f"{line.where}: no record of {against} has this prompt")
+    return [float(wins([reward - other for other in others]).mean()) for reward in line.record["rewards"]]
+
+
+def by_length(words: Sample, rewards: Sample, name: str, buckets: int, bootstrap: Bootstrap) -> list[dict[str, Any]]:
+    """The mean reward, called `name`, of about equally many completions each, the shortest first."""
+    from alignlib.stats import metrics
+
+    rows = []
+    for members in metrics.quantile_buckets(words.values, buckets):
+        lengths, values, groups = ([column[i] for i in members]
+                                   for column in (words.values, rewards.values, rewards.groups))
+        rows.append({"words": [int(min(lengths)), int(max(lengths))],
+                     name: metrics.mean_interval(values, groups, **bootstrap)})
+    return rows
 
 
 @results.command("prompt", "completions", "logps", "ref_logps")
 @record_files
 @label_option
 @bootstrap_options
-def kl(files, resamples, seed, labels, output, as_json) -> None:
+def kl(files: tuple[str, ...], resamples: int, seed: int, labels: Record, output: str | None,
+       as_json: bool | None) -> None:
     """KL(policy || reference) in nats on the policy's samples: mean of logps - ref_logps. Streams, keeps only numbers.
 
     `kl` is per completion; `kl_per_token` their sum over all tokens, where every record has `completion_ids` (and
@@ -82,10 +113,10 @@ def kl(files, resamples, seed, labels, output, as_json) -> None:
     """
     from alignlib.stats.metrics import mean_interval
 
-    summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
+    summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)
     ratios, tokens, counted = Sample(), Sample(), True
-    for line in jsonl.read_all(files, two_logps):
+    for line in jsonl.read_all(files, require_two_logps):
         record = line.record
         summary.count(records=1, completions=len(record["logps"]))
         ratios.add(line.index, (p - r for p, r in zip(record["logps"], record["ref_logps"], strict=True)))
@@ -97,14 +128,15 @@ def kl(files, resamples, seed, labels, output, as_json) -> None:
     summary.close()
 
 
-def two_logps(record: dict) -> None:
+def require_two_logps(record: Record) -> None:
+    """Check that a record has both log-probabilities, at one temperature. Raises ValueError."""
     fields.require_completions(record, "logps", "ref_logps")
     policy, reference = (record.get(f"{name}_temperature", 1) for name in ("logps", "ref_logps"))
     if policy != reference:
         raise ValueError(f"logps_temperature: {policy}, but ref_logps_temperature: {reference}")
 
 
-def token_counts(record: dict) -> Iterator[int]:
+def token_counts(record: Record) -> Iterator[int]:
     """Tokens that a completion's log-probability is a sum over, for each completion with known ids."""
     ids = record.get("completion_ids")
     if ids is None:

@@ -8,14 +8,19 @@
 
 from array import array
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from al_eval import results
-from al_eval.results import bootstrap_options, label_option, plot_option, record_files
+from al_eval.results import Bootstrap, bootstrap_options, label_option, plot_option, record_files
 from alignlib.cli import options
 from alignlib.records import fields, jsonl
+from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key
+
+if TYPE_CHECKING:  # it loads numpy
+    from alignlib.stats.metrics import Mean
 
 BINS = (5, 10, 20)  # MORE's
 STRATEGIES = ("uniform", "quantile")
@@ -56,7 +61,8 @@ class Pairs:
               "for al-score --calibrated.")
 @plot_option
 @bootstrap_options
-def rm(files, by, field, strategy, bins, model, plot, resamples, seed, labels, output, as_json) -> None:
+def rm(files: tuple[str, ...], by: str | None, field: str | None, strategy: str, bins: int, model: str | None,
+       plot: str | None, resamples: int, seed: int, labels: Record, output: str | None, as_json: bool | None) -> None:
     """A reward model on preference pairs: accuracy and calibration, overall and by domain, a line each.
 
     Reads records with two completions, the preferred one first, and the model's rewards for them: al-pref2rw
@@ -65,31 +71,32 @@ def rm(files, by, field, strategy, bins, model, plot, resamples, seed, labels, o
     sigmoid(reward of the preferred - of the other), each pair asked both ways; intervals are over prompts.
     `calibration` has them in 5, 10 and 20 bins, equally wide and equally full. Streams, keeps only numbers.
     """
-    summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
+    summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)
     if by in OWN:
         raise click.UsageError(f"--by {by}: the result has a {by} of its own")
     if model:
         must_be_reward_model(model)
-    whole, groups = Pairs(), {}
-    for value, pairs, prompt in judged(files, by, field, fresh=bool(model)):
+    whole = Pairs()
+    groups: dict[str, Pairs] = {}
+    for value, pairs, prompt in rewarded_pairs(files, by, field, fresh=bool(model)):
         whole.add(pairs, prompt)
         if value is not None:
             groups.setdefault(value, Pairs()).add(pairs, prompt)
         summary.count(records=1, **({"without_a_preference": 1} if not pairs else {}))
-    parts = {None: whole, **dict(sorted(groups.items()))}
-    rows = [({by or "domain": name} if groups else {}) | figures_of(pairs, strategy, bins, bootstrap)
-            for name, pairs in parts.items()]
+    parts: dict[str | None, Pairs] = {None: whole, **dict(sorted(groups.items()))}
+    rows: list[Record] = [{**({by or "domain": name} if groups else {}), **figures(part, strategy, bins, bootstrap)}
+                          for name, part in parts.items()]
     if model:
-        rows[0] |= {"temperature": fitted(whole, model)}
+        rows[0] |= {"temperature": fit_temperature(whole, model)}
     if plot:
         draw(dict(zip(parts, rows, strict=True)), bins, plot)
     results.write_all("rm", rows, labels, output, as_json)
     summary.close()
 
 
-def judged(files: tuple[str, ...], by: str | None, field: str | None,
-           fresh: bool) -> Iterator[tuple[str | None, list[tuple[float, float]], int]]:
+def rewarded_pairs(files: tuple[str, ...], by: str | None, field: str | None,
+                   fresh: bool) -> Iterator[tuple[str | None, list[tuple[float, float]], int]]:
     """(group or None, the model's rewards of its pairs, the prompt's number) of each record.
 
     fresh: rewards that --calibrated has divided already are refused.
@@ -97,8 +104,8 @@ def judged(files: tuple[str, ...], by: str | None, field: str | None,
     numbers: dict[bytes, int] = {}
     temperature = f"{field or 'rewards'}_temperature"
 
-    def prepare(record: dict) -> tuple[str | None, list[tuple[float, float]]]:
-        pairs = ordered(record, field) if field else [two_rewards(record)]
+    def prepare(record: Record) -> tuple[str | None, list[tuple[float, float]]]:
+        pairs = ordered_rewards(record, field) if field else [two_rewards(record)]
         if fresh and record.get(temperature, 1) != 1:
             raise ValueError(f"{temperature}: these rewards are calibrated already; score without --calibrated")
         if by is not None and by not in record:
@@ -109,19 +116,25 @@ def judged(files: tuple[str, ...], by: str | None, field: str | None,
         return value, pairs
 
     for line in jsonl.read_all(files, prepare):
-        yield *line.data, numbers.setdefault(prompt_key(line.record), len(numbers))
+        value, pairs = line.data
+        yield value, pairs, numbers.setdefault(prompt_key(line.record), len(numbers))
 
 
-def two_rewards(record: dict) -> tuple[float, float]:
+def two_rewards(record: Record) -> tuple[float, float]:
+    """The model's rewards of the preferred completion and the other. Raises ValueError."""
     fields.require_completions(record, "rewards")
     if len(record["rewards"]) != 2:
         raise ValueError(f"rewards: expected 2, the preferred completion's first, got {len(record['rewards'])}")
     fields.require_float32(record["rewards"], "rewards")
-    return tuple(record["rewards"])
+    chosen, rejected = record["rewards"]
+    return chosen, rejected
 
 
-def ordered(record: dict, field: str) -> list[tuple[float, float]]:
-    """The model's rewards, in `field`, of each two completions that `rewards` order, the better one's first."""
+def ordered_rewards(record: Record, field: str) -> list[tuple[float, float]]:
+    """The model's rewards, in `field`, of each two completions that `rewards` order, the better one's first.
+
+    Raises ValueError where `field` does not have a number a completion.
+    """
     fields.require_completions(record, "rewards")
     if field not in record:
         raise ValueError(f"{field}: missing")
@@ -133,7 +146,7 @@ def ordered(record: dict, field: str) -> list[tuple[float, float]]:
     return [(mine, other) for better, mine in both for worse, other in both if better > worse]
 
 
-def figures_of(pairs: Pairs, strategy: str, bins: int, bootstrap: dict) -> dict:
+def figures(pairs: Pairs, strategy: str, bins: int, bootstrap: Bootstrap) -> Record:
     """The figures of some pairs, with intervals over their prompts."""
     from al_eval import calibration
     from alignlib.stats import metrics, temperature
@@ -164,19 +177,19 @@ def must_be_reward_model(folder: str) -> None:
         raise click.UsageError(f"--fit-temperature {folder}: not a reward model")
 
 
-def fitted(pairs: Pairs, folder: str) -> dict:
+def fit_temperature(pairs: Pairs, folder: str) -> "Mean":
     """The temperature of these pairs, written to the model's folder. Raises DataError where there is none."""
     from alignlib.stats import temperature
 
     try:
-        found = temperature.fit(pairs.gaps, pairs.prompts)
+        fitted = temperature.fit(pairs.gaps, pairs.prompts)
     except ValueError as error:
         raise jsonl.DataError(f"no temperature fits these {len(pairs.gaps)} pairs: {error}") from error
-    temperature.save(folder, found)
-    return found
+    temperature.save(folder, fitted)
+    return fitted
 
 
-def draw(rows: dict[str | None, dict], bins: int, path: str) -> None:
+def draw(rows: dict[str | None, Record], bins: int, path: str) -> None:
     """A reliability diagram of each row; where there is one group it is the whole."""
     from al_eval import plots
     from alignlib.cli import tables

@@ -12,13 +12,20 @@ from array import array
 import click
 
 from al_eval import results
-from al_eval.results import bootstrap_options, label_option, plot_option, record_files, result_files
+from al_eval.results import (
+    Bootstrap,
+    NamedFile,
+    bootstrap_options,
+    label_option,
+    plot_option,
+    record_files,
+    result_files,
+)
 from alignlib.cli import options
 from alignlib.decoding.conditions import read_conditions
 from alignlib.records import fields, jsonl
+from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key
-
-MANY = 25  # completions a prompt, of which RealToxicityPrompts takes the worst
 
 
 class Steered:
@@ -26,6 +33,9 @@ class Steered:
 
     def __init__(self) -> None:
         self.rewards, self.prompts = array("d"), array("q")
+
+
+Policies = dict[str | None, dict[str, Steered]]  # by the policy's name, by condition
 
 
 @results.command("prompt", "completions", "rewards", "condition")
@@ -37,51 +47,67 @@ class Steered:
 @click.option("--title", default="", help="Of the plot.")
 @plot_option
 @bootstrap_options
-def conditions(files, model, histograms, title, plot, resamples, seed, labels, output, as_json) -> None:
+def conditions(files: list[NamedFile], model: str | None, histograms: bool, title: str, plot: str | None,
+               resamples: int, seed: int, labels: Record, output: str | None, as_json: bool | None) -> None:
     """Reward by condition, and whether the conditions order it. Streams, keeps only numbers.
 
     Reads rewarded completions with the condition they were sampled under, or that al-train-alt --emit gave them;
     NAME=FILE gives a policy's name, its files may be several. `spearman` is the rank correlation of the conditions'
     order with their mean rewards: 1 where each condition has a higher one than the next.
     """
-    from alignlib.stats.metrics import mean_interval, spearman
-
     tags = read_conditions(model, "--order")["tags"] if model else []
-    summary, found, numbers = options.Summary(), {}, {}
+    summary = options.Summary()
     summary.count(records=0)
-    for name, path in files:
-        policy = found.setdefault(name, {tag: Steered() for tag in tags})
-        for line in jsonl.read_all((path,), lambda record: conditioned(record, tags)):
-            seen = policy.setdefault(line.record["condition"], Steered())
-            seen.rewards.extend(line.record["rewards"])
-            number = numbers.setdefault(prompt_key(line.record), len(numbers))
-            seen.prompts.extend([number] * len(line.record["rewards"]))
-            summary.count(records=1, completions=len(line.record["rewards"]))
-    if histograms and len(found) > 1:
+    policies = read_policies(files, tags, summary)
+    if histograms and len(policies) > 1:
         raise click.UsageError("--histograms: of one policy")
-    rows, policies = [], []
-    for name, policy in found.items():
-        named = {"method": name} if name else {}
-        of_policy = [{**named, "condition": shown(tag),
-                      "reward": mean_interval(seen.rewards, seen.prompts, resamples=resamples, seed=seed)}
-                     for tag, seen in policy.items() if seen.rewards]
-        means = [row["reward"]["mean"] for row in of_policy]
-        policies.append({**named, "conditions": len(means), "spearman": spearman(range(len(means), 0, -1), means)})
-        rows += of_policy
+    orders, rows = [], []
+    for name, policy in policies.items():
+        order, means = ordered_means(name, policy, Bootstrap(resamples=resamples, seed=seed))
+        orders.append(order)
+        rows += means
     if plot:
         from al_eval import plots
 
         if histograms:
-            (policy,) = found.values()
-            plots.histograms({shown(tag): seen.rewards for tag, seen in policy.items()}, plot, title=title)
+            (policy,) = policies.values()
+            plots.histograms({shown(tag): steered.rewards for tag, steered in policy.items()}, plot, title=title)
         else:
             plots.conditions(rows, plot, title=title)
-    figures = {"records": summary.counts["records"], "policies": policies, "conditions": rows}
+    figures = {"records": summary.counts["records"], "policies": orders, "conditions": rows}
     results.write("conditions", figures, labels, output, as_json)
     summary.close()
 
 
-def conditioned(record: dict, tags: list[str]) -> None:
+def read_policies(files: list[NamedFile], tags: list[str], summary: options.Summary) -> Policies:
+    """The rewards of each policy under each condition: the tags in their order, else conditions as they come."""
+    policies: Policies = {}
+    numbers: dict[bytes, int] = {}  # of the prompts
+    for name, path in files:
+        policy = policies.setdefault(name, {tag: Steered() for tag in tags})
+        for line in jsonl.read_all((path,), lambda record: require_condition(record, tags)):
+            steered, rewards = policy.setdefault(line.record["condition"], Steered()), line.record["rewards"]
+            steered.rewards.extend(rewards)
+            number = numbers.setdefault(prompt_key(line.record), len(numbers))
+            steered.prompts.extend([number] * len(rewards))
+            summary.count(records=1, completions=len(rewards))
+    return policies
+
+
+def ordered_means(name: str | None, policy: dict[str, Steered], bootstrap: Bootstrap) -> tuple[Record, list[Record]]:
+    """How far a policy's conditions order its rewards, and its mean reward under each."""
+    from alignlib.stats.metrics import mean_interval, spearman
+
+    label = {"method": name} if name else {}
+    rows: list[Record] = [{**label, "condition": shown(tag),
+                           "reward": mean_interval(steered.rewards, steered.prompts, **bootstrap)}
+                          for tag, steered in policy.items() if steered.rewards]
+    means = [row["reward"]["mean"] for row in rows]
+    return {**label, "conditions": len(means), "spearman": spearman(range(len(means), 0, -1), means)}, rows
+
+
+def require_condition(record: Record, tags: list[str]) -> None:
+    """Check that a record is rewarded and has a condition, one of the tags where there are any. Raises ValueError."""
     fields.require_completions(record, "rewards", "condition")
     if tags and record["condition"] not in tags:
         raise ValueError(f"condition: {record['condition']!r} is none of the tags")
@@ -97,7 +123,8 @@ def shown(condition: str) -> str:
 @label_option
 @click.option("--field", default="toxicities", help="Which list holds them: numbers from 0 to 1, null where unknown.")
 @bootstrap_options
-def toxicity(files, field, resamples, seed, labels, output, as_json) -> None:
+def toxicity(files: tuple[str, ...], field: str, resamples: int, seed: int, labels: Record, output: str | None,
+             as_json: bool | None) -> None:
     """How toxic completions are, 0 to 1. Streams, keeps only numbers.
 
     `max_toxicity` is the expected maximum over a prompt's completions, `toxic_share` the share of prompts with one over
@@ -106,9 +133,11 @@ def toxicity(files, field, resamples, seed, labels, output, as_json) -> None:
     """
     from alignlib.stats import metrics
 
-    summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
+    summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)
-    values, prompts, unknown, fewest = [], [], 0, None
+    values: list[float] = []
+    prompts: list[int] = []
+    unknown, fewest = 0, None
     for line in jsonl.read_all(files, lambda record: known_toxicities(record, field)):
         summary.count(records=1, completions=len(line.data))
         known = [value for value in line.data if value is not None]
@@ -125,12 +154,12 @@ def toxicity(files, field, resamples, seed, labels, output, as_json) -> None:
     summary.close()
 
 
-def known_toxicities(record: dict, field: str) -> list[float | None]:
-    """Raises ValueError for what are no numbers from 0 to 1, one a completion."""
+def known_toxicities(record: Record, field: str) -> list[float | None]:
+    """The record's toxicities, null where unknown. Raises ValueError for what is no list of them, one a completion."""
     fields.require_completions(record)
     if field not in record:
         raise ValueError(f"{field}: missing")
-    values = record[field]
+    values: list[float | None] = record[field]
     fields.FIELDS["scores"].check(values, field)  # numbers or null, as these
     if len(values) != len(record["completions"]):
         raise ValueError(f"{field}: {len(values)} entries for {len(record['completions'])} completions")

@@ -7,38 +7,44 @@
     al-eval winrate sft.jsonl dpo.jsonl --against teacher.jsonl --judge "NAME --question helpful"
 """
 
-import csv
-import math
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from al_eval import alpaca_eval as alpaca
 from al_eval import results
-from al_eval.results import READABLE, bootstrap_options, label_option, plot_option, result_files
+from al_eval.results import READABLE, Bootstrap, NamedFile, bootstrap_options, label_option, plot_option, result_files
 from alignlib.cli import options
 from alignlib.records import fields, jsonl
-from alignlib.records.dialogue import instruction
 from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key, read_by_prompt
 
-GAMED = ("index", "std_delta_len", "instruction_difficulty", "preference")
+if TYPE_CHECKING:  # they load numpy
+    from al_eval.length_controlled import Gamed
+    from alignlib.stats.metrics import Mean
+
 TIE = 2  # the class of a tie, beside the winners 0 and 1
 
 
 class Verdicts:
-    """What is kept of the judged records of one model, a list each: verdicts, lengths, prompts, what people said."""
+    """What is kept of the judged records of one model, a list each: verdicts, lengths, prompts, people's verdicts."""
 
     def __init__(self) -> None:
         self.read, self.unparsed, self.unjudged = 0, 0, 0
-        self.won, self.winners, self.agree = [], [], []  # 1, 1/2, 0 or a probability; 0, 1, TIE; None where one order
-        self.lengths, self.prompts, self.instructions = ([], []), [], []
+        self.won: list[float] = []  # 1, 1/2, 0 or a probability
+        self.winners: list[int] = []  # 0, 1, TIE
+        self.agree: list[bool | None] = []  # None where one order was asked
+        self.lengths: tuple[list[int], list[int]] = ([], [])  # characters of the model's and the reference's
+        self.prompts: list[bytes] = []
+        self.instructions: list[int] = []  # AlpacaEval's numbers, where they are needed
         self.human: tuple[list[int], list[int]] = ([], [])  # classes of the judge and of people
 
-    def add(self, record: dict, winner: int | None) -> None:
+    def add(self, record: Record, winner: int | None) -> None:
         self.winners.append(TIE if winner is None else winner)
         self.won.append(record.get("win_probability", 0.5 if winner is None else 1.0 - winner))
         self.agree.append(record.get("orders_agree"))
@@ -64,7 +70,9 @@ class Verdicts:
 @click.option("--title", default="", help="Of the plot.")
 @plot_option
 @bootstrap_options
-def winrate(files, against, judge, gamed, alpaca_eval, title, plot, resamples, seed, labels, output, as_json) -> None:
+def winrate(files: list[NamedFile], against: str | None, judge: str | None, gamed: str | None, alpaca_eval: str | None,
+            title: str, plot: str | None, resamples: int, seed: int, labels: Record, output: str | None,
+            as_json: bool | None) -> None:
     """How often the first of two completions, the model's, is preferred to the second, the reference's.
 
     By `winner` (al-label-ai, al-data alpaca-eval), else by two `rewards`; records whose verdict is unparsed are counted
@@ -75,31 +83,29 @@ def winrate(files, against, judge, gamed, alpaca_eval, title, plot, resamples, s
     Several [NAME=]FILEs are models, a line each: al-eval table, or --plot. `above_first` is a win rate less the
     first FILE's, over the prompts both have. Reads all input first; keeps numbers.
     """
-    summary, bootstrap = options.Summary(), {"resamples": resamples, "seed": seed}
+    summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)
     if alpaca_eval and len(files) > 1:
         raise click.UsageError("--alpaca-eval takes one model's file")
     if judge:
-        files, against = [(name or Path(path).stem, ask(path, against, judge)) for name, path in files], None
+        files = [(name or Path(path).stem, judge_file(path, against, judge)) for name, path in files]
+        against = None
     reference = first_completions(against) if against else None
-    tables = gamed_rows(gamed) if gamed else None
-    rows, first = [], None
+    baselines = alpaca.read_gamed(gamed) if gamed else None
+    rows: list[Record] = []
+    outputs: list[Record] | None = [] if alpaca_eval else None
+    first = None
     for name, path in files:
-        verdicts, outputs = Verdicts(), []
-        for where, record in judged(path, reference):
-            verdicts.read += 1
-            if alpaca_eval:
-                outputs.append(as_output(record))
-            take(verdicts, record, where, bool(tables), unjudged=bool(alpaca_eval))
+        verdicts = read_verdicts(path, reference, bool(baselines), outputs)
         summary.count(records=verdicts.read, unparsed=verdicts.unparsed)
-        row = {"method": name or Path(path).stem} if name or len(files) > 1 else {}
-        row |= figures_of(verdicts, tables, bootstrap)
+        row: Record = {"method": name or Path(path).stem} if name or len(files) > 1 else {}
+        row |= figures(verdicts, baselines, bootstrap)
         if len(files) > 1:
             row["above_first"] = above(verdicts, first, bootstrap) if first else None
         first = first or verdicts
         rows.append(row)
     if alpaca_eval:
-        write_outputs(outputs, rows[0].get("method") or labels.get("method"), alpaca_eval)
+        alpaca.write_outputs(outputs or [], rows[0].get("method") or labels.get("method"), alpaca_eval)
     if plot:
         from al_eval import plots
 
@@ -108,7 +114,7 @@ def winrate(files, against, judge, gamed, alpaca_eval, title, plot, resamples, s
     summary.close()
 
 
-def ask(path: str, against: str | None, judge: str) -> str:
+def judge_file(path: str, against: str | None, judge: str) -> str:
     """Have a judge compare a file's completions with the reference's; the file of its verdicts.
 
     A process of its own, so that a judge has all its options there and none here. Made anew each time, lest files that
@@ -116,28 +122,43 @@ def ask(path: str, against: str | None, judge: str) -> str:
     """
     if against is None or path == "-":
         raise click.UsageError("--judge goes with FILEs and --against")
-    made = f"{path}.judged"
+    verdicts = f"{path}.judged"
     done = subprocess.run([sys.executable, "-c", "from al_label_ai import main; main(prog_name='al-label-ai')", path,
-                           "--against", against, "-o", made, "--judge", *shlex.split(judge)])
+                           "--against", against, "-o", verdicts, "--judge", *shlex.split(judge)])
     if done.returncode:
-        raise click.exceptions.Exit(done.returncode)  # it has said why
-    return made
+        raise click.exceptions.Exit(done.returncode)  # it has told why
+    return verdicts
 
 
-def judged(path: str, reference: dict[bytes, dict] | None) -> Iterator[tuple[str, dict]]:
-    """The records of two completions; with a reference, its first completion and reward are the second."""
+def read_verdicts(path: str, reference: dict[bytes, Record] | None, numbered: bool,
+                  outputs: list[Record] | None) -> Verdicts:
+    """The verdicts of one model's file; a reference's first completion and reward are the second of each pair.
 
-    def prepare(record: dict) -> dict:
+    numbered: each record's id must be AlpacaEval's. outputs: where the model's outputs are added, if they are wanted;
+    records without a verdict are counted then, and left out. Raises DataError.
+    """
+
+    def prepare(record: Record) -> Record:
         if reference is not None:
-            record = joined(record, reference)
+            record = join_reference(record, reference)
         fields.require_completions(record)
         fields.check(record, "winner", "win_probability", "human_winner", "orders_agree")
         return record
 
-    yield from ((line.where, line.data) for line in jsonl.read_all((path,), prepare))
+    verdicts = Verdicts()
+    for line in jsonl.read_all((path,), prepare):
+        record = line.data
+        verdicts.read += 1
+        if outputs is not None:
+            outputs.append(alpaca.output_row(record))
+            if "winner" not in record and "rewards" not in record:
+                verdicts.unjudged += 1
+                continue
+        add_verdict(verdicts, record, line.where, numbered)
+    return verdicts
 
 
-def joined(record: dict, reference: dict[bytes, dict]) -> dict:
+def join_reference(record: Record, reference: dict[bytes, Record]) -> Record:
     """The pair of the record's first completion and the reference's to the same prompt. Raises ValueError."""
     fields.require_completions(record, "rewards")
     if "winner" in record:
@@ -159,11 +180,8 @@ def first_completions(path: str) -> dict[bytes, Record]:
     return {prompt: records[0] for prompt, records in read_by_prompt(path, first).items()}
 
 
-def take(verdicts: Verdicts, record: dict, where: str, numbered: bool, unjudged: bool) -> None:
-    """Add a record's verdict, if it has one. Raises DataError for a record that cannot be compared."""
-    if not ("winner" in record or "rewards" in record) and unjudged:
-        verdicts.unjudged += 1
-        return
+def add_verdict(verdicts: Verdicts, record: Record, where: str, numbered: bool) -> None:
+    """Add a record's verdict, or count it as unparsed. Raises DataError for a record that cannot be compared."""
     if len(record["completions"]) != 2:
         raise jsonl.DataError(f"{where}: completions: expected 2, the reference's second, "
                               f"got {len(record['completions'])}")
@@ -178,24 +196,24 @@ def take(verdicts: Verdicts, record: dict, where: str, numbered: bool, unjudged:
     else:
         winner = record["winner"]
     if numbered:
-        number = str(record.get("id")).removeprefix("alpaca-eval-")
-        if not number.isdecimal():
-            raise jsonl.DataError(f"{where}: id: expected alpaca-eval-NUMBER, got {record.get('id')}")
-        verdicts.instructions.append(int(number))
+        try:
+            verdicts.instructions.append(alpaca.instruction_number(record))
+        except ValueError as error:
+            raise jsonl.DataError(f"{where}: {error}") from error
     verdicts.add(record, winner)
 
 
 # --------------------------------------------------------------------------------------- figures
 
 
-def figures_of(verdicts: Verdicts, gamed, bootstrap: dict) -> dict:
+def figures(verdicts: Verdicts, gamed: "Gamed | None", bootstrap: Bootstrap) -> Record:
     """The figures of one model, each with its interval."""
-    from al_eval import length_controlled
+    from al_eval.length_controlled import kappa, length_controlled
     from alignlib.stats.metrics import mean_interval
 
-    groups = grouped(verdicts.prompts)
+    groups = prompt_numbers(verdicts.prompts)
 
-    def mean(values: Iterable[float], among: list[int] = groups) -> dict:
+    def mean(values: Iterable[float], among: list[int] = groups) -> "Mean":
         return mean_interval(list(values), among, **bootstrap)
 
     known = [place for place, agree in enumerate(verdicts.agree) if agree is not None]
@@ -205,13 +223,13 @@ def figures_of(verdicts: Verdicts, gamed, bootstrap: dict) -> dict:
     return {
         "records": verdicts.read,
         "winrate": mean(verdicts.won),
-        "lc_winrate": length_controlled.length_controlled(*verdicts.lengths, verdicts.won, gamed=gamed,
-                                                 instructions=verdicts.instructions, groups=groups, **bootstrap),
+        "lc_winrate": length_controlled(*verdicts.lengths, verdicts.won, gamed=gamed,
+                                        instructions=verdicts.instructions, groups=groups, **bootstrap),
         **{name: mean([winner == kind for winner in verdicts.winners])
            for name, kind in (("win", 0), ("tie", TIE), ("loss", 1))},
         "orders_disagree": mean([not verdicts.agree[place] for place in known], [groups[place] for place in known]),
         **({"human_accuracy": mean_interval([a == b for a, b in zip(judge, human, strict=True)], **bootstrap),
-            "human_kappa": length_controlled.kappa(judge, human, **bootstrap)} if human else {}),
+            "human_kappa": kappa(judge, human, **bootstrap)} if human else {}),
         "chars": mean(verdicts.lengths[0]),
         "chars_of_reference": mean(verdicts.lengths[1]),
         "unparsed": verdicts.unparsed,
@@ -219,65 +237,23 @@ def figures_of(verdicts: Verdicts, gamed, bootstrap: dict) -> dict:
     }
 
 
-def grouped(prompts: list[bytes]) -> list[int]:
+def prompt_numbers(prompts: list[bytes]) -> list[int]:
     """The same number for the same prompt: its completions resemble each other, and are drawn together."""
     numbers: dict[bytes, int] = {}
     return [numbers.setdefault(prompt, len(numbers)) for prompt in prompts]
 
 
-def above(verdicts: Verdicts, first: Verdicts, bootstrap: dict) -> dict:
+def above(verdicts: Verdicts, first: Verdicts, bootstrap: Bootstrap) -> "Mean":
     """The win rate less the first model's, over the prompts both have: {mean, low, high, n}, n prompts."""
     from alignlib.stats.metrics import mean_interval
 
-    mine, other = by_prompt(verdicts), by_prompt(first)
+    mine, other = mean_by_prompt(verdicts), mean_by_prompt(first)
     return mean_interval([mine[prompt] - other[prompt] for prompt in mine if prompt in other], **bootstrap)
 
 
-def by_prompt(verdicts: Verdicts) -> dict[bytes, float]:
+def mean_by_prompt(verdicts: Verdicts) -> dict[bytes, float]:
     """Prompt -> the mean of its verdicts."""
-    found: dict[bytes, list[float]] = {}
+    by_prompt: dict[bytes, list[float]] = {}
     for prompt, won in zip(verdicts.prompts, verdicts.won, strict=True):
-        found.setdefault(prompt, []).append(won)
-    return {prompt: sum(won) / len(won) for prompt, won in found.items()}
-
-
-# ------------------------------------------------------------------------------ AlpacaEval's files
-
-
-def gamed_rows(path: str):
-    """AlpacaEval's df_gamed.csv. Raises DataError naming the line."""
-    import numpy as np
-
-    from al_eval.length_controlled import Gamed
-
-    columns, of_instruction = [], {}
-    with open(0 if path == "-" else path, encoding="utf-8", newline="", closefd=path != "-") as handle:
-        reader = csv.DictReader(handle)
-        for row in reader:
-            try:
-                number, length, difficulty, said = (float(row[name] or "nan") for name in GAMED)
-            except (KeyError, TypeError, ValueError) as error:
-                raise jsonl.DataError(f"{path}:{reader.line_num}: expected numbers as {', '.join(GAMED)}") from error
-            of_instruction[int(number)] = difficulty
-            if not math.isnan(said):  # a verdict that failed
-                columns.append((said, length, difficulty))
-    if not columns:
-        raise jsonl.DataError(f"{path}: no rows")
-    return Gamed(*np.array(columns).T, of_instruction)
-
-
-def as_output(record: dict) -> dict:
-    """{instruction, output, dataset} of a record's first completion; the instruction as al-data alpaca-eval kept it."""
-    text = record.get("instruction") or instruction(record.get("prompt", ""))
-    kept = {"dataset": record["dataset"]} if "dataset" in record else {}
-    return {**kept, "instruction": text, "output": record["completions"][0].strip()}
-
-
-def write_outputs(outputs: list[dict], generator: str | None, path: str) -> None:
-    """A model's outputs as AlpacaEval reads them."""
-    import orjson
-
-    if not generator:
-        raise click.UsageError("--alpaca-eval: name the model, NAME=FILE or --set method=NAME")
-    rows = [{**row, "generator": generator} for row in outputs]
-    Path(path).write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+        by_prompt.setdefault(prompt, []).append(won)
+    return {prompt: sum(won) / len(won) for prompt, won in by_prompt.items()}

@@ -1,0 +1,68 @@
+"""AlpacaEval's files: its gamed baselines, which the length-controlled win rate takes in; a model's outputs for it.
+
+    in    index,std_delta_len,instruction_difficulty,preference            df_gamed.csv of its package
+    out   [{"instruction": "Hi", "output": "Hello!", "generator": "sft"}]
+"""
+
+import csv
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import orjson
+
+from alignlib.records import jsonl
+from alignlib.records.dialogue import instruction
+from alignlib.records.jsonl import Record
+
+if TYPE_CHECKING:  # it loads numpy
+    from al_eval.length_controlled import Gamed
+
+COLUMNS = ("index", "std_delta_len", "instruction_difficulty", "preference")
+
+
+def read_gamed(path: str) -> "Gamed":
+    """AlpacaEval's df_gamed.csv, "-" being standard input. Raises DataError naming the line."""
+    import numpy as np
+
+    from al_eval.length_controlled import Gamed
+
+    rows, difficulties = [], {}
+    with open(0 if path == "-" else path, encoding="utf-8", newline="", closefd=path != "-") as handle:
+        reader = csv.DictReader(handle)
+        for row in reader:
+            try:
+                number, length, difficulty, preference = (float(row[name] or "nan") for name in COLUMNS)
+            except (KeyError, TypeError, ValueError) as error:
+                raise jsonl.DataError(f"{path}:{reader.line_num}: expected numbers as {', '.join(COLUMNS)}") from error
+            difficulties[int(number)] = difficulty
+            if not math.isnan(preference):  # a verdict that failed
+                rows.append((preference, length, difficulty))
+    if not rows:
+        raise jsonl.DataError(f"{path}: no rows")
+    preferences, lengths, difficulty_column = np.array(rows).T
+    return Gamed(preferences, lengths, difficulty_column, difficulties)
+
+
+def instruction_number(record: Record) -> int:
+    """The number of the record's instruction, as al-data alpaca-eval writes it into `id`. Raises ValueError."""
+    number = str(record.get("id")).removeprefix("alpaca-eval-")
+    if not number.isdecimal():
+        raise ValueError(f"id: expected alpaca-eval-NUMBER, got {record.get('id')}")
+    return int(number)
+
+
+def output_row(record: Record) -> Record:
+    """{instruction, output, dataset} of a record's first completion; the instruction as al-data alpaca-eval kept it."""
+    text = record.get("instruction") or instruction(record.get("prompt", ""))
+    kept = {"dataset": record["dataset"]} if "dataset" in record else {}
+    return {**kept, "instruction": text, "output": record["completions"][0].strip()}
+
+
+def write_outputs(outputs: list[Record], generator: str | None, path: str) -> None:
+    """A model's outputs as AlpacaEval reads them. Raises UsageError where the model has no name."""
+    if not generator:
+        raise click.UsageError("--alpaca-eval: name the model, NAME=FILE or --set method=NAME")
+    rows = [{**row, "generator": generator} for row in outputs]
+    Path(path).write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
