@@ -13,11 +13,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
+
+T = TypeVar("T")
 
 OURS = "ALIGN_LAUNCHER"  # the process number of `launch`, to which its ranks leave the last word
 SPOOL = "ALIGN_STDIN"  # where `launch` has put standard input
@@ -81,8 +83,8 @@ def slurm() -> None:
 
 def first_host(hosts: str) -> str:
     """The first of Slurm's list of hosts: "gpu[007-009,12],login" -> "gpu007"."""
-    start, bracket, rest = re.match(r"([^\[,]*)(\[?)(.*)", hosts).groups()
-    return start + (re.match(r"\d+", rest).group() if bracket else "")
+    start, bracket, rest = re.findall(r"^([^\[,]*)(\[?)(.*)", hosts)[0]
+    return start + (re.findall(r"^\d+", rest)[0] if bracket else "")
 
 
 def launch(count: int, *, spool: bool) -> NoReturn:
@@ -108,32 +110,37 @@ def run_all(count: int, folder: str) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.disable()  # the report is ours
-    command = click.get_current_context().info_name.replace("-", "_")
+    command = program_name().replace("-", "_")
     how = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=count, run_id="align", rdzv_backend="c10d",
                        rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0,
                        logs_specs=DefaultLogsSpecs(log_dir=folder))
     try:
         elastic_launch(how, sys.executable)("-m", command, *sys.argv[1:])
-    except SignalException as asked:  # the ranks have been told and have ended
-        return 128 + asked.sigval
-    except ChildFailedError as ended:
-        return verdict(ended.failures)
+    except SignalException as error:  # the ranks have had the signal too, and have ended
+        return 128 + int(error.sigval)
+    except ChildFailedError as error:
+        return verdict(error.failures)
     return 0
 
 
-def verdict(failures: dict) -> int:
+def program_name() -> str:
+    """al-sft, say, as it stands before an error."""
+    return click.get_current_context().info_name or ""
+
+
+def verdict(failures: Mapping[int, Any]) -> int:
     """Print why the ranks ended, {rank: ProcessFailure}; the exit code. One killed comes before those it took along."""
     ended = (-signal.SIGTERM, TERMINATED)  # how the launcher has ended those that were still there
     number, failure = min(failures.items(), key=lambda item: (item[1].exitcode in ended, item[1].exitcode > 0,
                                                               item[1].timestamp, item[0]))
-    name = click.get_current_context().info_name
+    name = program_name()
     if failure.exitcode < 0:
         print(f"{name}: rank {number} was killed by {signal.Signals(-failure.exitcode).name}; all have ended, "
               "--resume goes on from the last checkpoint", file=sys.stderr)
         return 1
     if "message" in failure.error_file_data and failure.error_file != "<N/A>":
         print(failure.error_file_data["message"], file=sys.stderr)
-    return failure.exitcode
+    return int(failure.exitcode)
 
 
 def leave(code: int) -> NoReturn:
@@ -175,29 +182,31 @@ def connect(device: str) -> None:
         dist.init_process_group(backend, timeout=PATIENCE)
     else:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}  # DeepSpeed looks for them
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]  # torch documents it, and does not list it as exported
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
-def share(work: Callable[[], Any]) -> Any:
+def share(work: Callable[[], T]) -> T:
     """What `work` gives rank 0, on every rank."""
     if size() == 1:
         return work()
+    import torch
     import torch.distributed as dist
 
-    found = [work() if first() else None]
-    dist.broadcast_object_list(found, device="cpu")
-    return found[0]
+    values: list[Any] = [work() if first() else None]
+    dist.broadcast_object_list(values, device=torch.device("cpu"))
+    return values[0]
 
 
-def gather(value: Any) -> list:
+def gather(value: T) -> list[T]:
     """Every rank's value, on every rank."""
     if size() == 1:
         return [value]
     import torch.distributed as dist
 
-    found = [None] * size()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def total(figures: dict[str, float]) -> dict[str, float]:

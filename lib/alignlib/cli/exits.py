@@ -3,9 +3,9 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -31,33 +31,31 @@ def to_nothing(descriptor: int) -> TextIO:
     return open(descriptor, "w", closefd=False)
 
 
-class Exits:
-    """What our commands have over click's: exit codes and one-line errors, by `run`.
+class Command(click.Command):
+    """A command with what ours have over click's: exit codes and one-line errors, by `run`.
 
     click's own `main` would take a closed pipe for a failure, an EOFError for Ctrl-C, and print a line for the latter.
     """
 
     logs = False  # whether standard output is a log that is in a file too, and so may be closed
 
-    def main(self, args=None, prog_name=None, **extra):
-        name, asked = prog_name or program(), {}
-        extra["obj"] = asked  # where -v leaves word
-        run(lambda: self.called(name, sys.argv[1:] if args is None else args, extra), name, asked, self.logs)
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
+        name = prog_name or program()
+        words = list(sys.argv[1:] if args is None else args)
+        flags: dict[str, bool] = {}  # where -v leaves word
+        run(lambda: self.call(name, words, {**extra, "obj": flags}), name, flags, self.logs)
 
-    def called(self, name: str, args: list[str], extra: dict) -> int:
+    def call(self, name: str, args: list[str], extra: Mapping[str, Any]) -> int:
+        """Call the body with the options in `args`; the exit code."""
         try:
-            with self.make_context(name, list(args), **extra) as context:
+            with self.make_context(name, args, **extra) as context:
                 self.invoke(context)
         except click.exceptions.Exit as end:  # --help and the like
             return end.exit_code
         return 0
 
 
-class Command(Exits, click.Command):
-    """A command."""
-
-
-class Group(Exits, click.Group):
+class Group(Command, click.Group):
     """A command of several subcommands."""
 
     command_class = Command
@@ -69,10 +67,11 @@ def program() -> str:
     return (path.parent.name if path.stem == "__main__" else path.stem).replace("_", "-")
 
 
-def run(body: Callable[[], object], prog_name: str | None = None, asked: Mapping = {}, logs: bool = False) -> None:
+def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Mapping[str, bool] = {},
+        logs: bool = False) -> NoReturn:
     """Call `body` and exit: the one place where errors become exit codes (0, 1, 2, 65, 130, 143).
 
-    asked: holds "verbose" by the time of an error that is to show its traceback; logs: see Exits.
+    flags: hold "verbose" by the time of an error that is to show its traceback; logs: see Command.
     """
     # libgomp reads it once, when torch is imported: two commands of a pipe share the cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
@@ -84,7 +83,7 @@ def run(body: Callable[[], object], prog_name: str | None = None, asked: Mapping
     sys.stdout = sys.stdout or to_nothing(1)
     code, message = 0, None
     try:
-        code = body()
+        code = body() or 0
         sys.stdout.flush()
     except BrokenPipeError:
         quiet_pipe()
@@ -105,8 +104,8 @@ def run(body: Callable[[], object], prog_name: str | None = None, asked: Mapping
         code, message = FAILED, error.format_message()
     except Exception as error:
         code, message = FAILED, f"{type(error).__name__}: {error}"
-        if asked.get("verbose"):
+        if flags.get("verbose"):
             traceback.print_exc()
     if message is not None:
         ranks.report(f"{name}: {' '.join(message.split())}", code)
-    ranks.leave(code or 0)
+    ranks.leave(code)

@@ -1,13 +1,9 @@
 """Options of commands that run a model: how long texts may be, where and in what precision it runs."""
 
-from collections.abc import Callable
-from typing import Any
-
 import click
 
-from alignlib.cli.options import Aside, stack
+from alignlib.cli.options import Aside, Decorator, stack
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 DTYPE = click.Choice(["auto", "fp32", "bf16", "fp16"])
 
 

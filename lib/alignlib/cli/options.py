@@ -6,14 +6,13 @@
     def main(model, files, output, resume, on_error, rejects, shard): ...
 """
 
-import functools
 import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import orjson
@@ -22,25 +21,40 @@ from click.core import ParameterSource
 from alignlib import __version__
 from alignlib.cli.exits import Command, Group
 from alignlib.cli.paths import fingerprint, keep_apart, must_be_regular, must_exist
-from alignlib.records import fields as records
+from alignlib.records.fields import schema
+from alignlib.records.jsonl import Record
 from alignlib.records.stream import Stream
+
+T = TypeVar("T")
+C = TypeVar("C", bound=Command)
+Function = Callable[..., Any]  # a command's body, or that under some of its options already
+Decorator = Callable[[Function], Function]
 
 
 def command(reads: tuple[str, ...] = (), writes: tuple[str, ...] | str = (), *, may: tuple[str, ...] = (),
-            cls: type = Command, **settings) -> Callable:
-    """A click command whose --schema says what it reads, must and may, and writes (`records.schema`)."""
-    fields = records.schema(reads, may, writes)
+            **settings: Any) -> Callable[[Function], Command]:
+    """A click command whose --schema says what it reads, must and may, and writes (`fields.schema`)."""
+    return _declare(Command, reads, may, writes, settings)
 
-    def decorate(function: Callable) -> click.Command:
-        made = click.command(cls=cls, context_settings=CONTEXT, **settings)(function)
-        made.params += common(fields)
-        made.logs = writes == LOG
-        return made
+
+def group(reads: tuple[str, ...] = (), writes: tuple[str, ...] | str = (), *, may: tuple[str, ...] = (),
+          **settings: Any) -> Callable[[Function], Group]:
+    """A command of several subcommands, as `command`."""
+    return _declare(Group, reads, may, writes, settings)
+
+
+def _declare(cls: type[C], reads: tuple[str, ...], may: tuple[str, ...], writes: tuple[str, ...] | str,
+             settings: dict[str, Any]) -> Callable[[Function], C]:
+    described = schema(reads, may, writes)
+
+    def decorate(function: Function) -> C:
+        declared = click.command(cls=cls, context_settings=CONTEXT, **settings)(function)
+        add_common_options(declared, described)
+        declared.logs = writes == LOG
+        return declared
 
     return decorate
 
-
-group = functools.partial(command, cls=Group)
 
 LOG = "one entry a step: step, epoch, loss, the loss's own figures, grad_norm, lr, tokens, tokens_per_second"
 FIGURES = "one result: what, the labels of --set, and figures; a mean is {mean, low, high, n}"
@@ -48,34 +62,33 @@ FIGURES = "one result: what, the labels of --set, and figures; a mean is {mean, 
 CONTEXT = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-def common(fields: dict) -> list[click.Parameter]:
-    """-v, --version and --schema; none of them reaches the command's body."""
+def add_common_options(command: Command, described: dict[str, Any]) -> None:
+    """Give it --schema, which prints `described`, --version and -v; none of them reaches the command's body."""
 
     def print_schema(context: click.Context, parameter: click.Parameter, value: bool) -> None:
         if value:
-            click.echo(orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode())
+            click.echo(orjson.dumps(described, option=orjson.OPT_INDENT_2).decode())
             context.exit()
 
     def be_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
         if value:
             context.ensure_object(dict)["verbose"] = True
 
-    @click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=print_schema,
-                  help="Print the JSON Schema of what it reads and writes.")
-    @click.version_option(__version__, message="%(prog)s %(version)s")
-    @click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=be_verbose,
-                  help="A traceback with an error.")
-    def carrier() -> None:
-        """Holds the options."""
-
-    return list(reversed(carrier.__click_params__))
+    for add in (
+        click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=print_schema,
+                     help="Print the JSON Schema of what it reads and writes."),
+        click.version_option(__version__, message="%(prog)s %(version)s"),
+        click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=be_verbose,
+                     help="A traceback with an error."),
+    ):
+        add(command)
 
 
 class Finite(click.FloatRange):
     """A range of finite numbers: nan is in none, though it compares with no border."""
 
-    def convert(self, value, param, ctx):
-        number = super().convert(value, param, ctx)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
         if not isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
@@ -85,24 +98,24 @@ class Finite(click.FloatRange):
         return "" if self.min is None and self.max is None else super()._describe_range()
 
 
-class Seed(click.ParamType):
+class Seed(click.ParamType[int]):
     """A whole number of 64 bits, its sign included."""
 
     name = "integer"
 
-    def convert(self, value, param, ctx):
-        number = click.INT.convert(value, param, ctx)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number: int = click.INT.convert(value, param, ctx)
         if not -(1 << 63) <= number < 1 << 63:
             self.fail(f"{value} does not fit 64 bits.", param, ctx)
         return number
 
 
-class Shard(click.ParamType):
+class Shard(click.ParamType[tuple[int, int]]):
     """ "2/8", the second of eight, as (2, 8)."""
 
     name = "I/N"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
         number, slash, shards = value.partition("/")
@@ -111,10 +124,10 @@ class Shard(click.ParamType):
         return int(number), int(shards)
 
 
-def stack(*decorators: Callable) -> Callable:
+def stack(*decorators: Decorator) -> Decorator:
     """Several decorators as one, the first the outermost: a set of options in the order of --help."""
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Function) -> Function:
         for decorator in reversed(decorators):
             function = decorator(function)
         return function
@@ -159,8 +172,8 @@ filter_options = stack(
 
 def open_stream(
     files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
-    shard: tuple[int, int] | None, *, prepare: Callable | None = None, model: str | tuple[str, ...] | None = None,
-    each: int = 1,
+    shard: tuple[int, int] | None, *, prepare: Callable[[Record], Any] | None = None,
+    model: str | tuple[str, ...] | None = None, each: int = 1,
 ) -> Stream:
     """The Stream of the filter options; its key is every option given to the command, and the models' files."""
     output = None if output == "-" else output
@@ -206,9 +219,9 @@ def given_options() -> set[str]:
 def new_folder(path: str, resume: bool = False) -> Path:
     """`path` as a folder to write a model into: it must be new or empty, unless a killed run left it."""
     folder = Path(path)
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise click.UsageError(f"{path}: {there.name} is a file, not a folder")
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise click.UsageError(f"{path}: {nearest.name} is a file, not a folder")
     if not resume and folder.exists() and any(folder.iterdir()):
         raise click.UsageError(f"{path}: exists and is not empty")
     return folder
@@ -222,7 +235,8 @@ class Summary:
     """
 
     def __init__(self) -> None:
-        self.start, self.counts = time.monotonic(), {}
+        self.start = time.monotonic()
+        self.counts: dict[str, int] = {}
         self.name = click.get_current_context().command_path
 
     def count(self, **amounts: int) -> None:
@@ -240,7 +254,7 @@ class Summary:
         print(f"{self.name}: {', '.join([*parts, f'{seconds:.1f} s', *rate])}", file=sys.stderr)
 
 
-def progress(items: Iterable, **settings) -> Iterator:
+def progress(items: Iterable[T], **settings: Any) -> Iterator[T]:
     """`items` with a tqdm bar on stderr, if that is a terminal."""
     from tqdm import tqdm
 

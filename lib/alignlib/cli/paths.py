@@ -6,6 +6,7 @@ import stat
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -27,26 +28,30 @@ def must_be_regular(files: Sequence[str]) -> None:
 
 def keep_apart(files: tuple[str, ...], output: str | None, *others: str | None) -> None:
     """Refuse to write where there is no folder, over the input (by whatever name), or two outputs into one file."""
-    taken = [at for name in files or ("-",) if (at := _identity(sys.stdin if name == "-" else name))]
+    identities = (_identity(sys.stdin if name == "-" else name) for name in files or ("-",))
+    taken: list[Path | tuple[int, int]] = [identity for identity in identities if identity]
     for path in (output, *others, output and f"{output}.state"):
-        if path and not Path(path).resolve().parent.is_dir():
+        if not path:
+            continue
+        place, identity = Path(path).resolve(), _identity(path)
+        if not place.parent.is_dir():
             raise click.UsageError(f"{path}: no such folder")
-        if path and (Path(path).resolve() in taken or _identity(path) in taken):
+        if place in taken or identity in taken:
             raise click.UsageError(f"{path}: would be overwritten while it is in use")
-        taken += filter(None, [path and Path(path).resolve(), path and _identity(path)])
+        taken += [place, identity] if identity else [place]
     if output is None and _identity(sys.stdout) in taken:
         raise click.UsageError("standard output is the input: it would feed on itself")
 
 
-def _identity(file) -> tuple[int, int] | None:
+def _identity(file: str | TextIO | None) -> tuple[int, int] | None:
     """Which regular file this path or standard stream is, whatever its name; None for anything else."""
     if file is None:  # closed
         return None
     try:
-        found = os.stat(file if isinstance(file, str) else file.fileno())
+        status = os.stat(file if isinstance(file, str) else file.fileno())
     except (OSError, ValueError):
         return None
-    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")

@@ -5,13 +5,15 @@ A mean is {mean, low, high, n} and shows as "0.640 [0.621, 0.659]".
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
 
-def is_mean(value: object) -> bool:
+def is_mean(value: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a figure is a mean with its interval."""
     return isinstance(value, Mapping) and {"mean", "low", "high", "n"} <= value.keys()
 
 
-def mean_of(value: object) -> float | None:
+def mean_of(value: Any) -> float | None:
     """The mean of a figure, or the bare number that it is."""
     return value["mean"] if is_mean(value) else value
 
@@ -37,11 +39,12 @@ def number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
-def grid(rows: Sequence[Mapping]) -> tuple[list[str], list[list[str]]]:
+def grid(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of `rows`, whose keys are the columns. The n of means stands in the header where it is the
     same all the way down, else in each cell."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    header, body = [], [[] for _ in rows]
+    header: list[str] = []
+    body: list[list[str]] = [[] for _ in rows]
     for column in columns:
         values = [row.get(column) for row in rows]
         sizes = {value["n"] for value in values if is_mean(value)}
@@ -52,7 +55,7 @@ def grid(rows: Sequence[Mapping]) -> tuple[list[str], list[list[str]]]:
     return header, body
 
 
-def text(rows: Sequence[Mapping]) -> str:
+def text(rows: Sequence[Mapping[str, Any]]) -> str:
     """`rows` as aligned columns, the first to the left, the others to the right."""
     header, body = grid(rows)
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
@@ -64,7 +67,7 @@ def text(rows: Sequence[Mapping]) -> str:
     return "\n".join(lines)
 
 
-def markdown(rows: Sequence[Mapping]) -> str:
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """`rows` as a Markdown table, the figures aligned to the right; nothing for no rows."""
     if not rows:
         return ""
@@ -74,7 +77,7 @@ def markdown(rows: Sequence[Mapping]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
-def evaluation(figures: Mapping) -> str:
+def evaluation(figures: Mapping[str, Any]) -> str:
     """One result of al-eval: its plain values and means one a line, then its lists of rows as tables."""
     plain, blocks = [], []
     for name, value in figures.items():
