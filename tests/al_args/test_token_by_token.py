@@ -1,12 +1,9 @@
 """Guided decoding: the plain definition's tokens and scores, whatever is cached, batched, pruned or read late."""
 
 import json
-import random
 
-import click
 import pytest
 import torch
-import transformers
 
 from al_args import best_segments, token_by_token
 from al_args.settings import Search
@@ -327,49 +324,7 @@ def test_the_originals_steps(fixtures, original, monkeypatch, name):
     assert count > 100
 
 
-# -- the tree ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [tree.Tree, tree.Copies])
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_whatever_is_read_kept_forgotten_and_copied(family, kind):
-    """A random walk over three slots in little room; after each pass the states are those of whole texts."""
-    model = Policy(tiny.causal(family).double(), tiny.tokenizer())
-    chance, texts = random.Random(family), [[], [], []]
-
-    def tokens(least, most):
-        return [chance.randrange(256) for _ in range(chance.randint(least, most))]
-
-    with torch.inference_mode():
-        made = kind(model, 3, 8)
-        for _ in range(25):
-            slots = sorted(chance.sample(range(3), chance.randint(1, 3)))
-            asked = [(slot, tokens(1, 4), tokens(0, 3)) for slot in slots]
-            if chance.random() < 0.5:  # slots that have all read something are asked for as many branches alone
-                asked = [(slot, [] if texts[slot] else read, [1, 2, 3]) for slot, read, _ in asked]
-            hidden = list(made.ask(asked))
-            for slot, read, branches in asked:
-                for token in read:
-                    texts[slot] = [*texts[slot], token]
-                    torch.testing.assert_close(hidden.pop(0), alone(model, texts[slot]))
-                for token in branches:
-                    torch.testing.assert_close(hidden.pop(0), alone(model, [*texts[slot], token]))
-            picks = {slot: chance.randrange(len(branches)) for slot, _, branches in asked[chance.randint(0, 1):]
-                     if branches}
-            made.keep(list(picks.items()))
-            for slot, _, branches in asked:
-                texts[slot] = [*texts[slot], branches[picks[slot]]] if slot in picks else texts[slot]
-            if chance.random() < 0.3:
-                made.copy(slots[0], 2)
-                texts[2] = texts[slots[0]]
-            if chance.random() < 0.3 and texts[1]:  # another text that begins alike
-                texts[1] = [*texts[1][:chance.randint(0, len(texts[1]))], *tokens(1, 3)]
-                made.ask([(1, made.rewind(1, texts[1]), [])])
-            assert made.read == texts
-
-
-def alone(model: Policy, text: list[int]) -> torch.Tensor:
-    return model.core.base_model(input_ids=torch.tensor([text]), use_cache=False).last_hidden_state[0, -1]
+# -- branches ----------------------------------------------------------------------------------------------------
 
 
 def test_a_model_that_cannot_branch_is_given_copies(capsys, many_ends):
@@ -382,43 +337,6 @@ def test_a_model_that_cannot_branch_is_given_copies(capsys, many_ends):
     assert both.kinds == (tree.Tree, tree.Copies)
     compare(both, Search(weight=2.0, topk=4, margin=1.0), (3, 9))
     run(both, draws(3, 9), Search("segment", best_of=2, segment=3))
-
-
-def test_a_model_that_gives_other_numbers_is_given_copies(capsys, monkeypatch):
-    """Positions off by one, say."""
-    made, part = Policy(tiny.causal("gpt2"), tiny.tokenizer()), tree.build_part
-
-    def wrong(*args):
-        found = part(*args)
-        found.places += 1
-        return found
-
-    monkeypatch.setattr(tree, "build_part", wrong)
-    assert tree.texts_type(made) is tree.Copies
-    assert "candidates on a shared cache differ by" in capsys.readouterr().err
-    assert made.core.config._attn_implementation != tree.NAME
-
-
-@pytest.mark.parametrize("config, said", [
-    (transformers.Gemma2Config(head_dim=8, num_key_value_heads=2, intermediate_size=48), "its attention has a cap"),
-    (transformers.FalconConfig(), "its attention cannot be replaced"),
-])
-def test_an_attention_that_is_more_than_attention_gives_copies(config, said, capsys):
-    """Gemma 2's cap is 50: too little of it shows in the few tokens that are tried. Falcon has classes of its own."""
-    for name, value in {"vocab_size": tiny.VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2,
-                        "num_attention_heads": 4}.items():
-        setattr(config, name, value)
-    made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    assert tree.texts_type(Policy(made, tiny.tokenizer())) is tree.Copies
-    assert f"candidates on a shared cache fail ({said})" in capsys.readouterr().err
-
-
-def test_a_model_that_cannot_be_copied_either_is_refused():
-    """Mamba's state is no list of keys and values."""
-    mamba = transformers.MambaForCausalLM(transformers.MambaConfig(
-        vocab_size=tiny.VOCABULARY, hidden_size=32, num_hidden_layers=2)).eval()
-    with pytest.raises(click.UsageError, match="a MambaForCausalLM cannot be asked about a text that goes on: copies"):
-        tree.texts_type(Policy(mamba, tiny.tokenizer()))
 
 
 # -- numbers that are none --------------------------------------------------------------------------------------

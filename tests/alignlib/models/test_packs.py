@@ -9,7 +9,7 @@ import torch
 
 from al_sft import Likelihood
 from al_train_exo import Contrast
-from alignlib.models import logps, packs
+from alignlib.models import packs
 from alignlib.models.encoding import Example
 from alignlib.models.packs import pack, plan
 from alignlib.models.policy import Policy
@@ -116,23 +116,7 @@ def test_like_lengths_go_together():
     assert plan(examples, range(6), 96) == [[1, 3, 5], [4, 2, 0]]
 
 
-# -- the RLAIF study's log-probabilities and batches --------------------------------------------------------------
-
-
-def test_batch_logps(fixtures):
-    """Labels are -100 where a token is not counted; the rest is one completion's tokens. Mean: ours by counts()."""
-    for case in cases(fixtures / "dpo-rlaif" / "batch_logps.jsonl"):
-        logits, labels = torch.tensor(case["logits"], dtype=torch.float64), torch.tensor(case["labels"])
-        # Position t of the logits predicts label t + 1: the first label is never counted.
-        owner, at = (labels[:, 1:] != -100).nonzero(as_tuple=True)
-        made = pack([Example([A], [[]]) for _ in labels])
-        made.owner, made.targets = owner, labels[owner, at + 1]
-        tokens = logps.token_logps(lambda hidden: hidden, logits[owner, at], made.targets, logits.shape[-1])
-        sums = made.sums(tokens)[:, 0]
-        torch.testing.assert_close(sums.tolist(), case["sum_logps"], rtol=1e-9, atol=1e-9)
-        means = (sums / made.counts()[:, 0]).tolist()
-        wanted = [float("nan") if mean == "NaN" else mean for mean in case["mean_logps"]]
-        torch.testing.assert_close(means, wanted, rtol=1e-9, atol=1e-9, equal_nan=True)
+# -- the RLAIF study's batches -----------------------------------------------------------------------------------
 
 
 class LookUp(torch.nn.Module):

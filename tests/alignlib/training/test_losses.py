@@ -236,45 +236,6 @@ def test_the_weight_of_a_pair_has_no_gradient():
     assert not losses.importance(ratio).requires_grad
 
 
-# -- log-probabilities in chunks ---------------------------------------------------------------------------------
-
-
-def test_chunks_change_neither_numbers_nor_gradients(monkeypatch):
-    """And the head never sees more rows than a chunk holds, forward or backward."""
-    torch.manual_seed(0)
-    weight = torch.randn(11, 6, dtype=torch.float64, requires_grad=True)
-    hidden = torch.randn(23, 6, dtype=torch.float64, requires_grad=True)
-    targets = torch.randint(0, 11, (23,))
-    rows = []
-
-    def head(part):
-        rows.append(len(part))
-        return part @ weight.T
-
-    whole = logps.token_logps(head, hidden, targets, 11, 0.7)
-    plain = (hidden @ weight.T / 0.7).log_softmax(-1)[torch.arange(23), targets]
-    torch.testing.assert_close(whole, plain)
-    wanted = torch.autograd.grad(whole.exp().sum(), (hidden, weight))
-    monkeypatch.setattr(logps, "CHUNK", 5 * 11)
-    rows.clear()
-    chunked = logps.token_logps(head, hidden, targets, 11, 0.7)
-    torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(torch.autograd.grad(chunked.exp().sum(), (hidden, weight)), wanted)
-    assert max(rows) == 5 and sum(rows) == 2 * 23, rows  # made in the forward pass, and again in the backward one
-    with torch.no_grad():
-        rows.clear()
-        torch.testing.assert_close(logps.token_logps(head, hidden, targets, 11, 0.7), whole)
-        assert max(rows) == 5 and sum(rows) == 23
-
-
-def test_half_precision_logits_are_normalised_in_float32():
-    hidden = torch.tensor([[8.0, 0.0078125, 0.0]], dtype=torch.bfloat16)
-    found = logps.token_logps(itself, hidden, torch.tensor([1]), 3)
-    assert found.dtype == torch.float32
-    close(found, [0.0078125 - math.log(math.exp(8.0) + math.exp(0.0078125) + 1)], 1e-6)
-    assert logps.token_logps(itself, hidden[:0], torch.tensor([], dtype=torch.long), 3).shape == (0,)
-
-
 # -- ALT ---------------------------------------------------------------------------------------------------------
 
 

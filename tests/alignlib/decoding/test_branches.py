@@ -1,0 +1,108 @@
+"""Branches of texts that are read once: the states of whole texts, and what becomes of models that cannot have them."""
+
+import random
+
+import click
+import pytest
+import torch
+import transformers
+
+from alignlib.decoding import branches
+from alignlib.models.policy import Policy
+from helpers import tiny
+
+
+@pytest.mark.parametrize("kind", [branches.Tree, branches.Copies])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_whatever_is_read_kept_forgotten_and_copied(family, kind):
+    """A random walk over three slots in little room; after each pass the states are those of whole texts."""
+    model = Policy(tiny.causal(family).double(), tiny.tokenizer())
+    chance, texts = random.Random(family), [[], [], []]
+
+    def tokens(least, most):
+        return [chance.randrange(256) for _ in range(chance.randint(least, most))]
+
+    with torch.inference_mode():
+        slots = kind(model, 3, 8)
+        for _ in range(25):
+            some = sorted(chance.sample(range(3), chance.randint(1, 3)))
+            readings = [(slot, tokens(1, 4), tokens(0, 3)) for slot in some]
+            if chance.random() < 0.5:  # slots that have all read something look at as many branches alone
+                readings = [(slot, [] if texts[slot] else read, [1, 2, 3]) for slot, read, _ in readings]
+            hidden = list(slots.ask(readings))
+            for slot, read, candidates in readings:
+                for token in read:
+                    texts[slot] = [*texts[slot], token]
+                    torch.testing.assert_close(hidden.pop(0), alone(model, texts[slot]))
+                for token in candidates:
+                    torch.testing.assert_close(hidden.pop(0), alone(model, [*texts[slot], token]))
+            picks = {slot: chance.randrange(len(candidates))
+                     for slot, _, candidates in readings[chance.randint(0, 1):] if candidates}
+            slots.keep(list(picks.items()))
+            for slot, _, candidates in readings:
+                texts[slot] = [*texts[slot], candidates[picks[slot]]] if slot in picks else texts[slot]
+            if chance.random() < 0.3:
+                slots.copy(some[0], 2)
+                texts[2] = texts[some[0]]
+            if chance.random() < 0.3 and texts[1]:  # another text that begins alike
+                texts[1] = [*texts[1][:chance.randint(0, len(texts[1]))], *tokens(1, 3)]
+                slots.ask([(1, slots.rewind(1, texts[1]), [])])
+            assert slots.read == texts
+
+
+def alone(model: Policy, text: list[int]) -> torch.Tensor:
+    return model.core.base_model(input_ids=torch.tensor([text]), use_cache=False).last_hidden_state[0, -1]
+
+
+def test_what_several_begin_with_is_read_once(monkeypatch):
+    model = Policy(tiny.causal("llama").double(), tiny.tokenizer())
+    slots, lengths, ask = branches.Tree(model, 3, 8), [], branches.Tree._ask
+    monkeypatch.setattr(branches.Tree, "_ask", lambda self, readings: lengths.append(len(readings[0][1]))
+                        or ask(self, readings))
+    with torch.inference_mode():
+        slots.begin({0: [1, 2, 3, 4], 1: [1, 2, 3, 4], 2: [5, 6]})
+        assert lengths == [3] and slots.read == [[1, 2, 3], [1, 2, 3], []]
+        last = slots.ask([(slot, slots.rewind(slot, [1, 2, 3, 4]), []) for slot in (0, 1)])
+    torch.testing.assert_close(last, alone(model, [1, 2, 3, 4]).expand(2, -1))
+
+
+@pytest.mark.parametrize("one, other, length", [([], [1], 0), ([1, 2], [1, 2, 3], 2), ([1, 2, 4], [1, 2, 3, 4], 2)])
+def test_texts_begin_alike(one, other, length):
+    assert branches.common_length(one, other) == branches.common_length(other, one) == length
+
+
+def test_a_model_that_gives_other_numbers_is_given_copies(capsys, monkeypatch):
+    """Positions off by one, say."""
+    model, build_part = Policy(tiny.causal("gpt2"), tiny.tokenizer()), branches.build_part
+
+    def wrong(*args):
+        part = build_part(*args)
+        part.places += 1
+        return part
+
+    monkeypatch.setattr(branches, "build_part", wrong)
+    assert branches.texts_type(model) is branches.Copies
+    assert "candidates on a shared cache differ by" in capsys.readouterr().err
+    assert model.core.config._attn_implementation != branches.NAME
+
+
+@pytest.mark.parametrize("config, reason", [
+    (transformers.Gemma2Config(head_dim=8, num_key_value_heads=2, intermediate_size=48), "its attention has a cap"),
+    (transformers.FalconConfig(), "its attention cannot be replaced"),
+])
+def test_an_attention_that_is_more_than_attention_gives_copies(config, reason, capsys):
+    """Gemma 2's cap is 50: too little of it shows in the few tokens that are tried. Falcon has classes of its own."""
+    for name, value in {"vocab_size": tiny.VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2,
+                        "num_attention_heads": 4}.items():
+        setattr(config, name, value)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    assert branches.texts_type(Policy(model, tiny.tokenizer())) is branches.Copies
+    assert f"candidates on a shared cache fail ({reason})" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_copied_either_is_refused():
+    """Mamba's state is no list of keys and values."""
+    mamba = transformers.MambaForCausalLM(transformers.MambaConfig(
+        vocab_size=tiny.VOCABULARY, hidden_size=32, num_hidden_layers=2)).eval()
+    with pytest.raises(click.UsageError, match="a MambaForCausalLM cannot be asked about a text that goes on: copies"):
+        branches.texts_type(Policy(mamba, tiny.tokenizer()))
