@@ -1,194 +1,105 @@
 """The records' fields: their names, shapes and checks. The only place that knows them (README has the table)."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from functools import cached_property
+from typing import Any
 
-from alignlib.records.jsonl import Record, kind
+from alignlib.records.json_schema import Check, Schema, array, check_for, in_words
+from alignlib.records.jsonl import Record
 
-Check = Callable[[object, str], None]  # (value, path): raises ValueError that names the path
-
-
-def _wrong(path: str, what: str, value: object) -> ValueError:
-    return ValueError(f"{path}: expected {what}, got {kind(value)}")
-
-
-def _string(value: object, path: str) -> None:
-    if not isinstance(value, str):
-        raise _wrong(path, "a string", value)
-
-
-def _number(value: object, path: str) -> None:
-    if type(value) not in (float, int):  # not bool
-        raise _wrong(path, "a number", value)
-    if not isfinite(value):
-        raise ValueError(f"{path}: not finite")
-
-
-def _integer(value: object, path: str) -> None:
-    if type(value) is not int:
-        raise _wrong(path, "an integer", value)
-
-
-def _object(value: object, path: str) -> None:
-    if not isinstance(value, dict):
-        raise _wrong(path, "an object", value)
-
-
-def _finish_reason(value: object, path: str) -> None:
-    if value not in ("stop", "length"):
-        raise ValueError(f'{path}: expected "stop" or "length", got {value if isinstance(value, str) else kind(value)}')
-
-
-def _boolean(value: object, path: str) -> None:
-    if type(value) is not bool:
-        raise _wrong(path, "a boolean", value)
-
-
-def _winner(value: object, path: str) -> None:
-    if type(value) is not int or value not in (0, 1):
-        raise ValueError(f"{path}: expected 0, 1 or null, got {value if type(value) is int else kind(value)}")
-
-
-def _probability(value: object, path: str) -> None:
-    _number(value, path)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{path}: expected 0 to 1, got {value}")
-
-
-def _or_null(check: Check) -> Check:
-    def checked(value: object, path: str) -> None:
-        if value is not None:
-            check(value, path)
-
-    return checked
-
-
-def _array(check: Check, empty: bool = True) -> Check:
-    def array(value: object, path: str) -> None:
-        if not isinstance(value, list):
-            raise _wrong(path, "an array", value)
-        if not value and not empty:
-            raise ValueError(f"{path}: empty")
-        try:
-            for item in value:
-                check(item, path)
-        except ValueError:  # once more, to name the place: thousands of good items need no names
-            for i, item in enumerate(value):
-                check(item, f"{path}[{i}]")
-
-    return array
-
-
-def _messages(value: object, path: str) -> None:
-    _array(_object, empty=False)(value, path)
-    for i, message in enumerate(value):
-        for name in ("role", "content"):
-            if name not in message:
-                raise ValueError(f"{path}[{i}].{name}: missing")
-            _string(message[name], f"{path}[{i}].{name}")
-
-
-STRING, NUMBER = {"type": "string"}, {"type": "number"}
-MESSAGE = {"type": "object", "required": ["role", "content"], "properties": {"role": STRING, "content": STRING}}
-
-
-def _list_of(items: dict, least: int = 0) -> dict:
-    return {"type": "array", "items": items, **({"minItems": least} if least else {})}
+STRING: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "number"}
+OBJECT: Schema = {"type": "object"}
+MESSAGE: Schema = {"type": "object", "required": ["role", "content"],
+                   "properties": {"role": STRING, "content": STRING}}
+WINNER: Schema = {"enum": [0, 1, None]}
+NUMBERS = array(NUMBER)
+STRINGS_OR_NULL = array({"type": ["string", "null"]})
 
 
 @dataclass(frozen=True)
 class Field:
-    type: str  # in words, for the README
-    schema: dict  # JSON Schema of the value
-    check: Check
+    """A field of records. What it is stands in `schema` alone; its check and its words follow from there."""
+
+    schema: Schema  # JSON Schema of the value
     by: str  # who writes it
     doc: str
 
+    @property
+    def type(self) -> str:
+        """In words, for the README."""
+        return in_words(self.schema)
 
-_NUMBERS = ("list of numbers", _list_of(NUMBER), _array(_number))
-_STRINGS_OR_NULL = ("list of strings / null", _list_of({"type": ["string", "null"]}), _array(_or_null(_string)))
+    @cached_property
+    def check(self) -> Check:
+        return check_for(self.schema)
+
 
 FIELDS: dict[str, Field] = {
-    "prompt": Field("string", STRING, _string, "al-data", "text that ends exactly where the completion begins"),
-    "messages": Field(
-        "list of {role, content}", _list_of(MESSAGE, 1), _messages, "al-data",
-        "instead of `prompt`: rendered by the tokenizer's chat template",
-    ),
-    "chosen": Field("string", STRING, _string, "al-data, al-label-ai", "the preferred completion; SFT trains on it"),
-    "rejected": Field("string", STRING, _string, "al-data, al-label-ai", "the dispreferred completion"),
+    "prompt": Field(STRING, "al-data", "text that ends exactly where the completion begins"),
+    "messages": Field(array(MESSAGE, 1), "al-data", "instead of `prompt`: rendered by the tokenizer's chat template"),
+    "chosen": Field(STRING, "al-data, al-label-ai", "the preferred completion; SFT trains on it"),
+    "rejected": Field(STRING, "al-data, al-label-ai", "the dispreferred completion"),
     "completions": Field(
-        "list of strings", _list_of(STRING, 1), _array(_string, empty=False), "al-sample, al-args",
+        array(STRING, 1), "al-sample, al-args",
         "K completions of the prompt; one may be empty, the list may not",
     ),
     "completion_ids": Field(
-        "list of lists of integers", _list_of(_list_of({"type": "integer"})), _array(_array(_integer)),
-        "al-sample --ids, al-args --ids",
+        array(array({"type": "integer"})), "al-sample --ids, al-args --ids",
         "their token ids, without end-of-sequence: text does not always encode back to them",
     ),
     "finish_reasons": Field(
-        'list of "stop" / "length"', _list_of({"enum": ["stop", "length"]}), _array(_finish_reason),
-        "al-sample, al-args", 'why each completion ended; "length" = cut, gets no end-of-sequence',
+        array({"enum": ["stop", "length"]}), "al-sample, al-args",
+        'why each completion ended; "length" = cut, gets no end-of-sequence',
     ),
-    "rewards": Field(*_NUMBERS, "al-score, al-args, al-pref2rw", "one a completion, higher is better"),
-    "rewards_temperature": Field(
-        "number", NUMBER, _number, "al-score --calibrated", "what `rewards` were divided by, where not 1"
-    ),
+    "rewards": Field(NUMBERS, "al-score, al-args, al-pref2rw", "one a completion, higher is better"),
+    "rewards_temperature": Field(NUMBER, "al-score --calibrated", "what `rewards` were divided by, where not 1"),
     "logps": Field(
-        *_NUMBERS, "al-score --logps, al-sample --logps",
+        NUMBERS, "al-score --logps, al-sample --logps",
         "sum log-probability (nats) of each completion given the bare prompt, no top-p, under a policy",
     ),
-    "ref_logps": Field(*_NUMBERS, "al-score --as-field ref_logps", "the same under the reference"),
+    "ref_logps": Field(NUMBERS, "al-score --as-field ref_logps", "the same under the reference"),
     "logps_temperature": Field(
-        "number", NUMBER, _number, "al-score --temperature", "what the logits of `logps` were divided by, where not 1"
+        NUMBER, "al-score --temperature", "what the logits of `logps` were divided by, where not 1"
     ),
-    "ref_logps_temperature": Field(
-        "number", NUMBER, _number, "al-score --temperature", "the same for `ref_logps`"
-    ),
-    "perplexities": Field(*_NUMBERS, "al-score --perplexity", "exp of the mean negative log-probability a token"),
+    "ref_logps_temperature": Field(NUMBER, "al-score --temperature", "the same for `ref_logps`"),
+    "perplexities": Field(NUMBERS, "al-score --perplexity", "exp of the mean negative log-probability a token"),
     "winner": Field(
-        "0 / 1 / null", {"enum": [0, 1, None]}, _or_null(_winner), "al-label-ai",
+        WINNER, "al-label-ai",
         "which of two completions a judge prefers; null: a tie, orders that disagree, or `unparsed`",
     ),
     "win_probability": Field(
-        "number", NUMBER, _probability, "al-data alpaca-eval", "a judge's probability that the first of two is better"
+        {**NUMBER, "minimum": 0, "maximum": 1}, "al-data alpaca-eval",
+        "a judge's probability that the first of two is better",
     ),
-    "human_winner": Field(
-        "0 / 1 / null", {"enum": [0, 1, None]}, _or_null(_winner), "al-data --only judge",
-        "which of two completions people prefer; null: a tie",
-    ),
+    "human_winner": Field(WINNER, "al-data --only judge", "which of two completions people prefer; null: a tie"),
     "orders_agree": Field(
-        "boolean / null", {"type": ["boolean", "null"]}, _or_null(_boolean), "al-label-ai",
+        {"type": ["boolean", "null"]}, "al-label-ai",
         "whether both orders of the two got one verdict (a tie is one); null where one was asked, or is unparsed",
     ),
     "feedbacks": Field(
-        *_STRINGS_OR_NULL, "al-label-ai", "a judge's category, attributes or words, one a completion; null: unparsed"
+        STRINGS_OR_NULL, "al-label-ai", "a judge's category, attributes or words, one a completion; null: unparsed"
     ),
     "scores": Field(
-        "list of numbers / null", _list_of({"type": ["number", "null"]}), _array(_or_null(_number)), "al-label-ai",
+        array({"type": ["number", "null"]}), "al-label-ai",
         "a judge's score, one a completion; null: unparsed",
     ),
-    "analyses": Field(*_STRINGS_OR_NULL, "al-label-ai", "what a judge wrote before its feedback, one a completion"),
+    "analyses": Field(STRINGS_OR_NULL, "al-label-ai", "what a judge wrote before its feedback, one a completion"),
     "unparsed": Field(
-        *_STRINGS_OR_NULL, "al-label-ai",
+        STRINGS_OR_NULL, "al-label-ai",
         "a judge's last answer where it could not be read, else null; one an order of two, or one a completion",
     ),
-    "condition": Field(
-        "string", STRING, _string, "al-sample", "text put before the prompt for sampling only; `prompt` stays bare"
-    ),
-    "pool": Field(
-        "object", {"type": "object"}, _object, "al-train-alt", "mode and tags of the data pool that keeps the record"
-    ),
-    "temperatures": Field(*_NUMBERS, "al-sample", "what each completion was sampled at, where there are several"),
-    "search": Field(
-        "object", {"type": "object"}, _object, "al-args --grid", "the method that made the completions, its settings"
-    ),
-    "seconds": Field(*_NUMBERS, "al-args --time, al-sample --time",
+    "condition": Field(STRING, "al-sample", "text put before the prompt for sampling only; `prompt` stays bare"),
+    "pool": Field(OBJECT, "al-train-alt", "mode and tags of the data pool that keeps the record"),
+    "temperatures": Field(NUMBERS, "al-sample", "what each completion was sampled at, where there are several"),
+    "search": Field(OBJECT, "al-args --grid", "the method that made the completions, its settings"),
+    "seconds": Field(NUMBERS, "al-args --time, al-sample --time",
                      "one a completion: its share of the clock while it was decoded"),
-    "text": Field("string", STRING, _string, "al-data --labels", "a text to classify"),
-    "label": Field("string", STRING, _string, "al-data --labels", "its class, for `al-train-rm --loss classify`"),
-    "domain": Field("string", STRING, _string, "al-data", "preference domain"),
-    "id": Field("string", STRING, _string, "anyone", "kept; else the record is known by its line number"),
+    "text": Field(STRING, "al-data --labels", "a text to classify"),
+    "label": Field(STRING, "al-data --labels", "its class, for `al-train-rm --loss classify`"),
+    "domain": Field(STRING, "al-data", "preference domain"),
+    "id": Field(STRING, "anyone", "kept; else the record is known by its line number"),
 }
 
 # Lists with one entry a completion.
@@ -205,7 +116,7 @@ def without_completions(record: Record) -> Record:
     return {name: value for name, value in record.items() if name not in OF_COMPLETIONS}
 
 
-def require(record: dict, *names: str) -> None:
+def require(record: Mapping[str, Any], *names: str) -> None:
     """Check that `record` has the fields, each of its type. "prompt" is had by `messages` as well.
 
     Raises ValueError naming the place: "completions[2]: expected a string, got null".
@@ -218,12 +129,12 @@ def require(record: dict, *names: str) -> None:
         FIELDS[name].check(record[name], name)
 
 
-def check(record: dict, *names: str) -> None:
+def check(record: Mapping[str, Any], *names: str) -> None:
     """As `require`, for the fields that are there."""
     require(record, *(name for name in names if name in record))
 
 
-def require_completions(record: dict, *names: str) -> None:
+def require_completions(record: Mapping[str, Any], *names: str) -> None:
     """`require` prompt, completions and `names`; every list that goes with the completions has their length."""
     require(record, "prompt", "completions", *names)
     present = [name for name in ALIGNED if name in record]
@@ -245,16 +156,16 @@ def require_float32(values: list[float], name: str) -> None:
             raise ValueError(f"{name}[{i}]: {value:g} is beyond {LARGEST:g}, half of float32's range")
 
 
-def schema(reads: tuple[str, ...], may: tuple[str, ...], writes: tuple[str, ...] | str) -> dict:
+def schema(reads: tuple[str, ...], may: tuple[str, ...], writes: tuple[str, ...] | str) -> Schema:
     """The JSON Schema of what a command reads, the fields `may` only where they are there, and of what it writes.
 
     `writes` names fields that are added to the records, or says in words what is written instead of records.
     """
     plain = [name for name in reads if name != "prompt"]
-    either = {"anyOf": [{"required": ["prompt"]}, {"required": ["messages"]}]} if "prompt" in reads else {}
+    either: Schema = {"anyOf": [{"required": ["prompt"]}, {"required": ["messages"]}]} if "prompt" in reads else {}
     read = _properties(("prompt", "messages", *reads, *may) if "prompt" in reads else (*reads, *may))
     if isinstance(writes, str):
-        output = {"type": "object", "description": writes}
+        output: Schema = {"type": "object", "description": writes}
     else:
         output = {"type": "object", "properties": {**read, **_properties(writes)}}
     return {
@@ -264,7 +175,7 @@ def schema(reads: tuple[str, ...], may: tuple[str, ...], writes: tuple[str, ...]
     }
 
 
-def _properties(names: tuple[str, ...]) -> dict:
+def _properties(names: tuple[str, ...]) -> Schema:
     return {name: {**FIELDS[name].schema, "description": FIELDS[name].doc} for name in names}
 
 
