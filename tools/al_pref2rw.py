@@ -7,88 +7,88 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 
 from alignlib.cli import options
 from alignlib.records import fields
-from alignlib.records.jsonl import Skip
+from alignlib.records.jsonl import Record, Skip
 
+Notes = dict[str, int]  # what the summary counts
 PREF = ("prompt", "chosen", "rejected")
 REPLACED = frozenset(("chosen", "rejected", *fields.OF_COMPLETIONS))  # what one form of the data has and the other not
 
 
-def to_rw(record: dict) -> tuple[dict, dict]:
+def to_rw(record: Record) -> tuple[Record, Notes]:
     """Chosen with reward 1, rejected with 0, in the place where the first of the two stood."""
     fields.require(record, *PREF)
     for name in ("rewards", "completions"):
         if name in record:
             raise ValueError(f"{name}: there already, and would be lost (--to pref and sft read completions, rewards)")
-    made = {"completions": [record["chosen"], record["rejected"]], "rewards": [1, 0]}
-    return replace(record, made), {}
+    return replace(record, {"completions": [record["chosen"], record["rejected"]], "rewards": [1, 0]}), {}
 
 
-def to_chosen(record: dict) -> tuple[dict, dict]:
+def to_chosen(record: Record) -> tuple[Record, Notes]:
     """The chosen answer alone, to be scored like a sample."""
     fields.require(record, "prompt", "chosen")
     return replace(record, {"completions": [record["chosen"]]}), {}
 
 
-def to_pref(record: dict) -> tuple[dict, dict]:
+def to_pref(record: Record) -> tuple[Record, Notes]:
     """The completion of the highest reward as chosen, of the lowest as rejected; the first of equals."""
     best, worst = ends(record)
     rewards = record["rewards"]
     if rewards[best] == rewards[worst]:
         raise NoPreference(f"rewards: no preference: {'all equal' if len(rewards) > 1 else 'one completion'}")
     completions = record["completions"]
-    made = {"chosen": completions[best], "rejected": completions[worst]}
     tied = rewards.count(rewards[best]) > 1 or rewards.count(rewards[worst]) > 1
-    return replace(record, made), remarks(record, tied, best, worst)
+    pair = {"chosen": completions[best], "rejected": completions[worst]}
+    return replace(record, pair), remarks(record, tied, best, worst)
 
 
-def to_sft(record: dict) -> tuple[dict, dict]:
+def to_sft(record: Record) -> tuple[Record, Notes]:
     """The completion of the highest reward as chosen; the first of equals."""
     best, _ = ends(record)
     rewards = record["rewards"]
-    made = {"chosen": record["completions"][best]}
     tied = rewards.count(rewards[best]) > 1
-    return replace(record, made), remarks(record, tied, best)
+    return replace(record, {"chosen": record["completions"][best]}), remarks(record, tied, best)
 
 
 class NoPreference(ValueError):
     """The rewards do not say which completion is the better one."""
 
 
-def ends(record: dict) -> tuple[int, int]:
+def ends(record: Record) -> tuple[int, int]:
     """Where the highest and the lowest reward stand, the first of equals."""
     fields.require_completions(record, "rewards")
     rewards = record["rewards"]
     return rewards.index(max(rewards)), rewards.index(min(rewards))
 
 
-def remarks(record: dict, tied: bool, *kept: int) -> dict:
+def remarks(record: Record, tied: bool, *kept: int) -> Notes:
     """What the summary counts, so that no choice is silent: ties, and kept completions that lose their "length"."""
     reasons = record.get("finish_reasons")
     return {"ties": int(tied), "cut_completions": sum(reasons[i] == "length" for i in kept) if reasons else 0}
 
 
-def replace(record: dict, new: dict) -> dict:
+def replace(record: Record, new: Record) -> Record:
     """`record` with the fields `new` where the first of those they replace stood; the others keep their order."""
-    made = {}
+    replaced: Record = {}
     for name, value in record.items():
         if name not in REPLACED:
-            made[name] = value
+            replaced[name] = value
         elif new:
-            made.update(new)
+            replaced.update(new)
             new = {}
-    return made
+    return replaced
 
 
-def preparer(to: str, ties: str) -> Callable[[dict], tuple[dict, dict]]:
-    """record -> (the record made of it, what the summary counts); raises ValueError where there is none."""
+def preparer(to: str, ties: str) -> Callable[[Record], tuple[Record, Notes]]:
+    """record -> (its other form, what the summary counts); raises ValueError where there is none."""
     convert = {"rw": to_rw, "chosen": to_chosen, "pref": to_pref, "sft": to_sft}[to]
 
-    def skipping(record: dict) -> tuple[dict, dict]:
+    def skipping(record: Record) -> tuple[Record, Notes]:
         try:
             return convert(record)
         except NoPreference as error:
@@ -105,7 +105,7 @@ def preparer(to: str, ties: str) -> Callable[[dict], tuple[dict, dict]]:
 @click.option("--ties", cls=options.Aside, aside="skip", type=click.Choice(["fail", "skip"]), default="fail",
               help="What --to pref does with a record whose rewards are all equal.")
 @options.filter_options
-def main(to: str, ties: str, **files_and_errors) -> None:
+def main(to: str, ties: str, **filters: Any) -> None:
     """Turn preferences into reward data, and back.
 
     \b
@@ -120,7 +120,7 @@ def main(to: str, ties: str, **files_and_errors) -> None:
     if to != "pref" and ties == "skip":
         raise click.UsageError("--ties needs --to pref")
     summary = options.Summary()
-    with options.open_stream(**files_and_errors, prepare=preparer(to, ties)) as stream:
+    with options.open_stream(**filters, prepare=preparer(to, ties)) as stream:
         for window in stream.windows(1):
             for line in window:
                 record, notes = line.data

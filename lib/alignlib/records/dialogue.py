@@ -1,7 +1,5 @@
 """A dialogue as one text: turns -> prompt, the question in a prompt, an answer as a completion."""
 
-from __future__ import annotations
-
 
 def dialogue_prompt(*turns: str) -> str:
     """The prompt of a dialogue in HH's form: human and assistant by turns, the human's last.

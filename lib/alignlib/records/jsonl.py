@@ -3,9 +3,10 @@
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from typing import Any
 
 import orjson
 
@@ -30,7 +31,7 @@ class Line:
     number: int  # counts all lines of the file, from 1
     raw: bytes
     crc: int  # of the input up to and with this line
-    record: dict = field(default_factory=dict)
+    record: Record = field(default_factory=dict)
     data: Any = None  # what `prepare` made of the record
     error: ValueError | None = None
 
@@ -42,7 +43,7 @@ class Line:
     def failure(self) -> DataError:
         return DataError(f"{self.where}: {self.error}")
 
-    def parse(self, prepare: Callable[[dict], Any] | None = None) -> None:
+    def parse(self, prepare: Callable[[Record], Any] | None = None) -> None:
         """Fill in `record`, and `data` with what `prepare` makes of it; or `error`."""
         try:
             self.record = parse(_text(self.number, self.raw))
@@ -59,7 +60,7 @@ def kind(value: object) -> str:
     return names.get(type(value), "an object")
 
 
-def parse(raw: bytes) -> dict:
+def parse(raw: bytes) -> Record:
     """The object on one line. Raises ValueError, in words for a user, if there is none."""
     try:
         record = orjson.loads(raw)
@@ -79,12 +80,12 @@ def parse(raw: bytes) -> dict:
     return record
 
 
-def dumps(record: dict) -> bytes:
+def dumps(record: Mapping[str, Any]) -> bytes:
     """One line, its newline included. The caller sees to it that numbers are finite: JSON has no NaN."""
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def open_input(name: str) -> BinaryIO:
+def open_input(name: str) -> BufferedIOBase:
     """Standard input for "-", else the file; .gz is unpacked on the way."""
     if name == "-":
         if sys.stdin is None:
@@ -156,7 +157,7 @@ def lines(files: Iterable[str] = ()) -> Iterator[Line]:
                 index += 1
 
 
-def read(files: Iterable[str] = (), prepare: Callable[[dict], Any] | None = None) -> Iterator[Line]:
+def read(files: Iterable[str] = (), prepare: Callable[[Record], Any] | None = None) -> Iterator[Line]:
     """The lines of `files` (none, or "-": standard input), bad ones with their `error`.
 
     `prepare` checks a record, raising ValueError, and may return what the command makes of it (`Line.data`).
@@ -167,7 +168,7 @@ def read(files: Iterable[str] = (), prepare: Callable[[dict], Any] | None = None
         yield line
 
 
-def read_all(files: Iterable[str] = (), prepare: Callable[[dict], Any] | None = None) -> Iterator[Line]:
+def read_all(files: Iterable[str] = (), prepare: Callable[[Record], Any] | None = None) -> Iterator[Line]:
     """As `read`, for commands that need every record: a bad line raises DataError, a skipped one is left out."""
     for line in read(files, prepare):
         if isinstance(line.error, Skip):

@@ -23,17 +23,17 @@ class Output:
     def __init__(self, path: str | None = None, at: int = 0):
         self.at, self.path = at, path
         sys.stdout.flush()
-        self.made = path is not None and not os.path.exists(path)
+        self.new = path is not None and not os.path.exists(path)  # to be made by this run
         self.file = None if path is None else open(path, "ab", buffering=0)
         self.fd = self.file.fileno() if self.file else sys.stdout.fileno()
-        self.uncut = bool(self.file) and regular(path)
+        self.uncut = path is not None and regular(path)
         if self.uncut and os.fstat(self.fd).st_size < at:
             raise StateError(f"{path}: cannot resume: it has become shorter")
 
     def cut(self) -> None:
         """Remove what stands behind the bytes to go on from; once."""
         if self.uncut:
-            self.file.truncate(self.at)
+            os.ftruncate(self.fd, self.at)
             self.uncut = False
 
     def write(self, data: bytes) -> None:
@@ -45,12 +45,12 @@ class Output:
 
     def close(self, begun: bool) -> None:
         """`begun` is False for a run that failed before anything left: then the file is as it was."""
-        if not self.file:
+        if self.file is None or self.path is None:
             return
         if begun:
             self.cut()
             if stat.S_ISREG(os.fstat(self.fd).st_mode):
                 os.fsync(self.fd)
-        elif self.made:
+        elif self.new:
             os.unlink(self.path)
         self.file.close()

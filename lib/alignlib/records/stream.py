@@ -19,11 +19,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import orjson
 
-from alignlib.records.jsonl import Line, Skip, count, dumps, lines
+from alignlib.records.jsonl import Line, Record, Skip, count, dumps, lines
 from alignlib.records.output import Output, StateError, regular
 
 STATE = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "rejects": int, "written": int,
@@ -58,7 +59,7 @@ class Stream:
         each: int = 1,
         skip: bool = False,
         rejects: str | None = None,
-        prepare: Callable[[dict], Any] | None = None,
+        prepare: Callable[[Record], Any] | None = None,
     ):
         self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
         self.shard, self.each = shard, each
@@ -67,18 +68,21 @@ class Stream:
         self.written = self.rejected = 0
         self._bad: deque[Line] = deque()  # read, but not yet their turn to leave
         self._turn = threading.RLock()  # `ahead` reads in one thread while another writes
-        self._out = self._rejects = None
+        self._out: Output  # of a run that is complete there is none: nothing is left to be written
+        self._rejects: Output | None = None
+        self._sinks: list[Output] = []
         self._state: BinaryIO | None = None
         self.complete = bool(resume and output and Path(output).is_file() and not self._state_path.exists())
         if self.complete:
             return
         self.records = count(self.files) if shard else None
         self._put_aside = zlib.crc32(os.path.basename(rejects).encode()) if rejects else None
-        keep = bool(output) and regular(output)  # no state beside /dev/null or a named pipe
-        saved = self._begin(resume) if keep else {}
+        # No state beside /dev/null or a named pipe.
+        saved = self._begin(output, resume) if output and regular(output) else {}
         self._out = Output(output, saved.get("out", 0)) if output else Output()
         self._rejects = Output(rejects, saved.get("rejects", 0)) if rejects else None
-        if keep and not saved:
+        self._sinks = [self._rejects, self._out] if self._rejects else [self._out]
+        if not saved:
             self._save(NOTHING, 0)
 
     @property
@@ -88,9 +92,10 @@ class Stream:
     def __enter__(self) -> "Stream":
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         begun = error is None or self.written + self.rejected > 0
-        for sink in filter(None, (self._rejects, self._out)):
+        for sink in self._sinks:
             sink.close(begun)
         if self._state is not None:
             if error is None or not begun:  # where nothing has left there is nothing to resume
@@ -138,7 +143,7 @@ class Stream:
 
     def block(self, size: int) -> range:
         """The numbers of the records that are this shard's: whole windows, so that they share batches as ever."""
-        if self.shard is None:
+        if self.shard is None or self.records is None:
             return range(sys.maxsize)
         (number, shards), windows = self.shard, math.ceil(self.records / size)
         return range(windows * (number - 1) // shards * size, windows * number // shards * size)
@@ -162,7 +167,7 @@ class Stream:
 
     # -- writing ---------------------------------------------------------------------------------------
 
-    def write(self, line: Line, *records: dict) -> None:
+    def write(self, line: Line, *records: Record) -> None:
         """Write and flush what was made of `line`; nothing, if it left in the run that is being resumed."""
         with self._turn:
             if line.index < self.next:
@@ -170,8 +175,7 @@ class Stream:
             self._reject_before(line.index)
             data = b"".join(map(dumps, records))
             self._out.cut()
-            if self._state is not None:
-                self._save(line.index, line.crc)
+            self._save(line.index, line.crc)
             self._out.write(data)
             self.next, self.crc = line.index + 1, line.crc
             self.written += self.each
@@ -200,7 +204,9 @@ class Stream:
     # -- the state -------------------------------------------------------------------------------------
 
     def _save(self, index: int, crc: int) -> None:
-        """Say that line `index` is written next, at the places where the files now stand."""
+        """Say that line `index` is written next, at the places where the files now stand; where a state is kept."""
+        if self._state is None:
+            return
         state = {
             "key": self.key,
             "line": index,
@@ -215,22 +221,22 @@ class Stream:
         }
         os.pwrite(self._state.fileno(), orjson.dumps(state).ljust(STATE_BYTES), 0)
 
-    def _begin(self, resume: bool) -> dict:
+    def _begin(self, path: str, resume: bool) -> dict[str, Any]:
         """Take the state, this process alone; the files' lengths to go on from, {} for a new run. Raises StateError."""
         # The state comes before the output: an output without one is a finished one.
-        there = self._state_path.exists()
+        unfinished = self._state_path.exists()
         self._state = open(os.open(self._state_path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
         try:
             fcntl.flock(self._state, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StateError(f"{self.path}: another run is writing it") from error
-        return self._recover(resume) if there else {}
+            raise StateError(f"{path}: another run is writing it") from error
+        return self._recover(path, resume) if unfinished else {}
 
-    def _recover(self, resume: bool) -> dict:
+    def _recover(self, path: str, resume: bool) -> dict[str, Any]:
         """The files' lengths to go on from, {} if nothing had left; sets what has."""
         if not resume:
             raise StateError(
-                f"{self.path}: an unfinished run is here: --resume goes on with it, "
+                f"{path}: an unfinished run is here: --resume goes on with it, "
                 f"removing {self._state_path} starts anew"
             )
         raw = self._state_path.read_bytes()
@@ -245,16 +251,16 @@ class Stream:
         if state["line"] == NOTHING:
             return {}
         if state["key"] != self.key:
-            raise StateError(f"{self.path}: cannot resume: made with other options or another model")
+            raise StateError(f"{path}: cannot resume: made with other options or another model")
         if state["put_aside"] != self._put_aside:
-            raise StateError(f"{self.path}: cannot resume: --rejects is not the one it was made with")
+            raise StateError(f"{path}: cannot resume: --rejects is not the one it was made with")
         if state["records"] != self.records:  # other borders
-            raise StateError(f"{self.path}: cannot resume: the input had {state['records']:,} records")
+            raise StateError(f"{path}: cannot resume: the input had {state['records']:,} records")
         self.next, self.crc = state["line"], state["crc_before"]
         self.written, self.rejected = state["written"], state["rejected"]
-        if not Path(self.path).exists():
-            raise StateError(f"{self.path}: cannot resume: it is gone; removing {self._state_path} starts anew")
-        with open(self.path, "rb") as handle:
+        if not Path(path).exists():
+            raise StateError(f"{path}: cannot resume: it is gone; removing {self._state_path} starts anew")
+        with open(path, "rb") as handle:
             handle.seek(state["out"])
             last = b"".join(handle.readline() for _ in range(self.each))
         if last.count(b"\n") == self.each:  # the write that was under way did happen
@@ -264,6 +270,6 @@ class Stream:
         return state
 
 
-def _is_state(found: object) -> bool:
+def _is_state(value: object) -> bool:
     """Whether this is like what `_save` writes."""
-    return isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in STATE.items())
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in STATE.items())
