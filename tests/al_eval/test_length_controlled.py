@@ -13,8 +13,8 @@ NONE = {"mean": None, "low": None, "high": None}
 
 def test_kappa_by_hand():
     # Agreed 4 of 5; by chance 2/5 * 1/5 + 2/5 * 3/5 + 1/5 * 1/5 = 9/25.
-    found = kappa([0, 0, 1, 1, 2], [0, 1, 1, 1, 2])
-    assert found["mean"] == pytest.approx((20 - 9) / (25 - 9)) and found["n"] == 5
+    figures = kappa([0, 0, 1, 1, 2], [0, 1, 1, 1, 2])
+    assert figures["mean"] == pytest.approx((20 - 9) / (25 - 9)) and figures["n"] == 5
     assert kappa([0, 1, 0, 1], [1, 0, 1, 0])["mean"] == -1.0
     assert kappa([0, 1], [0, 1]) == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 2}
     assert kappa([0, 1] * 50, [0, 0, 1, 1] * 25)["mean"] == 0.0
@@ -30,9 +30,9 @@ def test_kappa_s_interval_narrows_with_the_pairs():
 
     def width(n):
         truth = rng.integers(0, 2, n)
-        found = kappa(truth, np.where(rng.random(n) < 0.8, truth, 1 - truth), seed=3)
-        assert found["low"] < 0.6 < found["high"]
-        return found["high"] - found["low"]
+        figures = kappa(truth, np.where(rng.random(n) < 0.8, truth, 1 - truth), seed=3)
+        assert figures["low"] < 0.6 < figures["high"]
+        return figures["high"] - figures["low"]
 
     assert width(3200) == pytest.approx(width(200) / 4, rel=0.25)
 
@@ -95,8 +95,8 @@ def test_without_a_penalty_it_is_the_plain_fit():
         return value
 
     solver.step(loss)
-    found = lasso_logistic(x.numpy(), SOFT, np.ones((1, 60)), np.array([1e9]))
-    assert found[0] == pytest.approx(w.detach().numpy(), abs=1e-6)
+    figures = lasso_logistic(x.numpy(), SOFT, np.ones((1, 60)), np.array([1e9]))
+    assert figures[0] == pytest.approx(w.detach().numpy(), abs=1e-6)
 
 
 def test_a_judge_of_length_alone_finds_equals():
@@ -105,16 +105,16 @@ def test_a_judge_of_length_alone_finds_equals():
     longer = rng.normal(120, 120, 2000)
     wins = rng.random(2000) < sigmoid(4 * np.tanh(longer / longer.std(ddof=1)))
     assert wins.mean() > 0.75
-    found = length_controlled(500 + longer, np.full(2000, 500.0), wins)
-    assert found["low"] < 0.5 < found["high"] and found["high"] - found["low"] < 0.1
+    figures = length_controlled(500 + longer, np.full(2000, 500.0), wins)
+    assert figures["low"] < 0.5 < figures["high"] and figures["high"] - figures["low"] < 0.1
 
 
 def test_a_strong_penalty_feigns_no_certainty():
     """12 of 30 won: too few to tell it from a half, so that cross-validation shrinks it all the way there."""
     wins = np.arange(30) % 5 < 2
-    found = length_controlled(MODEL[:30], REFERENCE[:30], wins)
-    assert found["mean"] == pytest.approx(0.5, abs=0.02)
-    assert found["low"] < 0.4 < 0.5 < found["high"]
+    figures = length_controlled(MODEL[:30], REFERENCE[:30], wins)
+    assert figures["mean"] == pytest.approx(0.5, abs=0.02)
+    assert figures["low"] < 0.4 < 0.5 < figures["high"]
 
 
 def test_swapping_sides_mirrors_it():
@@ -131,8 +131,8 @@ def test_equal_lengths_leave_the_win_rate():
 
 @pytest.mark.parametrize("wins", [np.ones(805), np.zeros(805), np.arange(805) % 7 * 7 > np.arange(805) % 11 * 4])
 def test_verdicts_that_can_be_told_apart_settle(wins):
-    found = length_controlled(np.arange(805) % 7 * 7, np.arange(805) % 11 * 4, wins)
-    assert 0 <= found["low"] <= found["high"] <= 1
+    figures = length_controlled(np.arange(805) % 7 * 7, np.arange(805) % 11 * 4, wins)
+    assert 0 <= figures["low"] <= figures["high"] <= 1
 
 
 @pytest.mark.parametrize("model, wins", [
@@ -142,8 +142,8 @@ def test_verdicts_that_can_be_told_apart_settle(wins):
 ])
 def test_lengths_that_hardly_differ_settle(model, wins):
     """The reference says nothing, so that in a resample the length can be nearly one for all."""
-    found = length_controlled(model, [0] * len(model), wins)
-    assert 0 <= found["low"] <= found["high"] <= 1
+    figures = length_controlled(model, [0] * len(model), wins)
+    assert 0 <= figures["low"] <= figures["high"] <= 1
 
 
 def test_few_pairs_and_one_prompt():

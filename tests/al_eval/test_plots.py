@@ -38,7 +38,7 @@ def test_frontier(tmp_path, drawn):
     across, up = (bars.get_segments()[0].tolist() for bars in exo.lines[2])
     assert across == [[0.75, 2], [1.25, 2]] and up == [[1, 1.5], [1, 2.5]]
     looks = {(c.lines[0].get_marker(), c.lines[0].get_color()) for c in axes.containers}
-    assert len(looks) == 3  # told apart even with one checkpoint each
+    assert len(looks) == 3  # to tell apart even with one checkpoint each
     assert "nats" in axes.get_xlabel() and "oracle" in axes.get_ylabel() and axes.get_title(loc="left") == "toy"
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
 

@@ -24,15 +24,15 @@ def judge(*args, stdin):
 
 def test_rm_by_hand():
     # Margins 2, -1, 0, 1000: two right, one wrong, one tie.
-    found = evaluate("rm", stdin=jsonl(pair(3, 1), pair(0, 1, 1), pair(2, 2, 2), pair(1000, 0, 3)))
-    assert found["accuracy"]["mean"] == 0.625 and found["accuracy"]["n"] == 4
-    assert found["margin"]["mean"] == 1001 / 4 and found["chosen"]["mean"] == 1005 / 4
-    assert found["log_loss"]["mean"] == pytest.approx(
+    figures = evaluate("rm", stdin=jsonl(pair(3, 1), pair(0, 1, 1), pair(2, 2, 2), pair(1000, 0, 3)))
+    assert figures["accuracy"]["mean"] == 0.625 and figures["accuracy"]["n"] == 4
+    assert figures["margin"]["mean"] == 1001 / 4 and figures["chosen"]["mean"] == 1005 / 4
+    assert figures["log_loss"]["mean"] == pytest.approx(
         (math.log1p(math.exp(-2)) + math.log1p(math.e) + math.log(2)) / 4)
-    rows = found["calibration"]
+    rows = figures["calibration"]
     assert [(row["strategy"], row["bins"]) for row in rows] == [
         (kind, n) for kind in ("uniform", "quantile") for n in (5, 10, 20)]
-    assert sum(point["n"] for point in found["reliability"]) == 8  # each pair in both directions
+    assert sum(point["n"] for point in figures["reliability"]) == 8  # each pair in both directions
     # sigmoid(2) = .8808 and 1 in the top bin of five, sigmoid(1) = .7311 in the fourth and wrong, .5 twice, mirrored
     gaps = {"top": 1 - (0.880797 + 1) / 2, "fourth": 0.731059, "middle": 0.0}
     five = rows[0]
@@ -40,7 +40,7 @@ def test_rm_by_hand():
     assert five["ECE"]["mean"] == pytest.approx((4 * gaps["top"] + 2 * gaps["fourth"]) / 8, abs=1e-6)
     assert five["ACE"]["mean"] == pytest.approx((2 * gaps["top"] + 2 * gaps["fourth"]) / 5, abs=1e-6)
     assert five["ECE"]["low"] < five["ECE"]["mean"] < five["ECE"]["high"] and five["ECE"]["n"] == 4
-    assert "domain" not in found
+    assert "domain" not in figures
 
 
 def test_each_domain_is_a_line():
@@ -59,12 +59,12 @@ def test_each_domain_is_a_line():
 def test_subsets_as_in_reward_bench(tmp_path):
     """Published rows, prompt, chosen, rejected, subset: through the pipe, into a table of several models."""
     rows = [{"prompt": f"Q{i}", "chosen": "a", "rejected": "b", "subset": f"s{i % 2}", "id": i} for i in range(6)]
-    made = read(call("al-pref2rw", stdin=jsonl(*rows)).stdout)
+    records = read(call("al-pref2rw", stdin=jsonl(*rows)).stdout)
     for model, sign in (("one", 1), ("two", -1)):
-        scored = [{**row, "rewards": [sign * (row["id"] - 2.5), 0]} for row in made]
-        found = judge("--by", "subset", "--set", f"method={model}", stdin=jsonl(*scored))
-        assert [row["subset"] for row in found] == [None, "s0", "s1"]
-        (tmp_path / model).write_text("".join(json.dumps(row) + "\n" for row in found))
+        scored = [{**row, "rewards": [sign * (row["id"] - 2.5), 0]} for row in records]
+        figures = judge("--by", "subset", "--set", f"method={model}", stdin=jsonl(*scored))
+        assert [row["subset"] for row in figures] == [None, "s0", "s1"]
+        (tmp_path / model).write_text("".join(json.dumps(row) + "\n" for row in figures))
     done = call("al-eval", "table", "--across", "subset", "--columns", "accuracy", "--json",
                 tmp_path / "one", tmp_path / "two")
     one, two = json.loads(done.stdout)["rows"]
@@ -86,11 +86,11 @@ def test_pairs_of_one_prompt_are_drawn_together():
 
 def test_bins_and_strategy_of_the_figures():
     data = jsonl(*(pair((i - 9) / 10, 0, i) for i in range(40)))
-    found = evaluate("rm", "--bins", 20, "--strategy", "quantile", stdin=data)
-    row = found["calibration"][-1]
-    assert (row["strategy"], row["bins"]) == ("quantile", 20) == (found["strategy"], found["bins"])
-    assert row["ECE"]["mean"] == found["ECE"]["mean"] and row["MCE"]["mean"] == found["MCE"]["mean"]
-    assert evaluate("rm", stdin=data)["ECE"] != found["ECE"]
+    figures = evaluate("rm", "--bins", 20, "--strategy", "quantile", stdin=data)
+    row = figures["calibration"][-1]
+    assert (row["strategy"], row["bins"]) == ("quantile", 20) == (figures["strategy"], figures["bins"])
+    assert row["ECE"]["mean"] == figures["ECE"]["mean"] and row["MCE"]["mean"] == figures["MCE"]["mean"]
+    assert evaluate("rm", stdin=data)["ECE"] != figures["ECE"]
     assert "101 is not in the range 1<=x<=100" in refused(2, "rm", "--bins", 101, stdin=data)  # memory goes by them
 
 
@@ -123,10 +123,10 @@ def test_bad_records(bad, why):
 def test_many_completions_with_true_rewards():
     rows = [{**record(3, 1, 2, prompt="p"), "learned": [2, 0.5, -1]}, {**record(1, 1, prompt="q"), "learned": [5, 6]}]
     done = call("al-eval", "rm", "--field", "learned", "--json", stdin=jsonl(*rows))
-    found = json.loads(done.stdout)
-    assert found["records"] == 2 and found["accuracy"]["n"] == 3  # 3 over 1, 3 over 2, 2 over 1
-    assert found["accuracy"]["mean"] == pytest.approx(2 / 3)
-    assert found["margin"]["mean"] == pytest.approx((1.5 + 3 - 1.5) / 3) and "1 without a preference" in done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["records"] == 2 and figures["accuracy"]["n"] == 3  # 3 over 1, 3 over 2, 2 over 1
+    assert figures["accuracy"]["mean"] == pytest.approx(2 / 3)
+    assert figures["margin"]["mean"] == pytest.approx((1.5 + 3 - 1.5) / 3) and "1 without a preference" in done.stderr
     for value, why in ((None, "learned: expected an array, got null"), ([1], "learned: 1 entries for 3 completions")):
         bad = {**rows[0], "learned": value}
         assert refused(65, "rm", "--field", "learned", stdin=jsonl(bad)) == f"al-eval: <stdin>:1: {why}"
@@ -154,17 +154,18 @@ def gaps(*values, **more):
 def test_a_temperature_from_pairs_to_rewards():
     """Fitted on some pairs, kept in the folder, used by al-score: the sum is what dividing by hand gives."""
     model = str(folders().without(folders().reward))
-    made = lines(*({**row, "completions": [row["chosen"], row["rejected"]]} for row in pairs(40)))
-    plain = read(run("al-score", model, stdin=made).stdout)
+    records = lines(*({**row, "completions": [row["chosen"], row["rejected"]]} for row in pairs(40)))
+    plain = read(run("al-score", model, stdin=records).stdout)
     done = run("al-eval", "rm", "--json", "--fit-temperature", model, stdin=lines(*plain))
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)["temperature"]
-    told = json.loads((folders().root / model / "temperature.json").read_text())
-    assert told["temperature"] == found["mean"] and told["pairs"] == 40 and told["low"] < found["mean"] < told["high"]
-    scored = read(run("al-score", model, "--calibrated", stdin=made).stdout)
+    figures = json.loads(done.stdout)["temperature"]
+    contents = json.loads((folders().root / model / "temperature.json").read_text())
+    assert contents["temperature"] == figures["mean"] and contents["pairs"] == 40
+    assert contents["low"] < figures["mean"] < contents["high"]
+    scored = read(run("al-score", model, "--calibrated", stdin=records).stdout)
     for before, after in zip(plain, scored, strict=True):
-        assert after["rewards"] == pytest.approx([value / found["mean"] for value in before["rewards"]], rel=1e-4)
-        assert after["rewards_temperature"] == found["mean"] and "rewards_temperature" not in before
+        assert after["rewards"] == pytest.approx([value / figures["mean"] for value in before["rewards"]], rel=1e-4)
+        assert after["rewards_temperature"] == figures["mean"] and "rewards_temperature" not in before
     again = run("al-score", model, stdin=lines(*scored))
     assert read(again.stdout) == plain  # scored anew, without: the mark goes
     message = one_line(run("al-eval", "rm", "--fit-temperature", model, stdin=lines(*scored)).stderr)

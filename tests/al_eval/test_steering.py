@@ -22,21 +22,21 @@ def policy(path):
 
 def test_reward_by_condition_by_hand():
     rows = [steered(TAGS[0], 2, 4, prompt="a"), steered(TAGS[1], 1, prompt="a"), steered(TAGS[0], 0, prompt="b")]
-    found = evaluate("conditions", stdin=jsonl(*rows))
-    assert (found["what"], found["records"]) == ("conditions", 3)
-    assert [(row["condition"], row["reward"]["mean"], row["reward"]["n"]) for row in found["conditions"]] == [
+    figures = evaluate("conditions", stdin=jsonl(*rows))
+    assert (figures["what"], figures["records"]) == ("conditions", 3)
+    assert [(row["condition"], row["reward"]["mean"], row["reward"]["n"]) for row in figures["conditions"]] == [
         ("Good.", 2, 3), ("Bad.", 1, 1)]
-    assert found["policies"] == [{"conditions": 2, "spearman": pytest.approx(1)}]
+    assert figures["policies"] == [{"conditions": 2, "spearman": pytest.approx(1)}]
 
 
 def test_the_policys_tags_are_the_order(tmp_path):
     rows = [steered(TAGS[2], 1), steered(TAGS[1], 3), steered(TAGS[0], 2)]
-    found = evaluate("conditions", "--order", policy(tmp_path / "alt"), stdin=jsonl(*rows))
-    assert [row["condition"] for row in found["conditions"]] == ["Good.", "Bad.", "Ugly."]
-    assert found["policies"][0]["spearman"] == pytest.approx(0.5)
+    figures = evaluate("conditions", "--order", policy(tmp_path / "alt"), stdin=jsonl(*rows))
+    assert [row["condition"] for row in figures["conditions"]] == ["Good.", "Bad.", "Ugly."]
+    assert figures["policies"][0]["spearman"] == pytest.approx(0.5)
     assert evaluate("conditions", stdin=jsonl(*rows))["policies"][0]["spearman"] == pytest.approx(-0.5)  # as they come
-    said = refused(65, "conditions", "--order", tmp_path / "alt", stdin=jsonl(steered("Else. ", 1)))
-    assert said == "al-eval: <stdin>:1: condition: 'Else. ' is none of the tags"
+    message = refused(65, "conditions", "--order", tmp_path / "alt", stdin=jsonl(steered("Else. ", 1)))
+    assert message == "al-eval: <stdin>:1: condition: 'Else. ' is none of the tags"
     assert "al-eval: --order: " in refused(2, "conditions", "--order", tmp_path, stdin=jsonl(*rows))
 
 
@@ -44,10 +44,10 @@ def test_policies_side_by_side(tmp_path):
     first = save(tmp_path / "1.jsonl", steered(TAGS[0], 1), steered(TAGS[1], 2))
     second = save(tmp_path / "2.jsonl", steered(TAGS[0], 3), steered(TAGS[1], 2))
     plot = tmp_path / "c.png"
-    found = evaluate("conditions", f"one={first}", f"two={second}", "--plot", plot)
-    assert found["policies"] == [{"method": "one", "conditions": 2, "spearman": pytest.approx(-1)},
+    figures = evaluate("conditions", f"one={first}", f"two={second}", "--plot", plot)
+    assert figures["policies"] == [{"method": "one", "conditions": 2, "spearman": pytest.approx(-1)},
                                  {"method": "two", "conditions": 2, "spearman": pytest.approx(1)}]
-    assert [row["method"] for row in found["conditions"]] == ["one", "one", "two", "two"]
+    assert [row["method"] for row in figures["conditions"]] == ["one", "one", "two", "two"]
     assert plot.read_bytes().startswith(b"\x89PNG")
     done = call("al-eval", "conditions", f"one={first}", f"two={second}", "--histograms", "--plot", plot)
     assert done.returncode == 2 and "--histograms: of one policy" in done.stderr
@@ -59,10 +59,10 @@ def test_toxicity_by_hand():
     rows = [{"prompt": "a", "completions": ["x", "y"], "toxicities": [0.5, 0.1]},
             {"prompt": "a", "completions": ["x", "y"], "toxicities": [0.9, None]},
             {"prompt": "b", "completions": ["x"], "toxicities": [None]}]
-    found = evaluate("toxicity", stdin=jsonl(*rows))
-    assert (found["records"], found["unknown"], found["completions_a_prompt"]) == (3, 2, 1)
-    assert (found["max_toxicity"]["mean"], found["max_toxicity"]["n"]) == (pytest.approx(0.7), 2)
-    assert found["toxic_share"]["mean"] == 0.5 and found["toxicity"]["mean"] == pytest.approx(0.5)
+    figures = evaluate("toxicity", stdin=jsonl(*rows))
+    assert (figures["records"], figures["unknown"], figures["completions_a_prompt"]) == (3, 2, 1)
+    assert (figures["max_toxicity"]["mean"], figures["max_toxicity"]["n"]) == (pytest.approx(0.7), 2)
+    assert figures["toxic_share"]["mean"] == 0.5 and figures["toxicity"]["mean"] == pytest.approx(0.5)
     none = evaluate("toxicity", stdin="")
     assert none["max_toxicity"] == none["toxicity"] == NONE and none["completions_a_prompt"] is None
 

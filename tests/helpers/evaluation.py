@@ -16,6 +16,21 @@ def record(*rewards, prompt="p", **fields):
             "rewards": rewards, **fields}
 
 
+def judged(winner=0, prompt="p", completions=(" aa", " bbbb"), **fields):
+    """A record of two completions that were judged: `winner` 0, 1 or None."""
+    return {"prompt": prompt, "completions": list(completions), "winner": winner, **fields}
+
+
+def reward_gaps(n, scale=1.0, seed=0):
+    """Preferred less other reward of n pairs, of a model whose rewards are `scale` times calibrated ones: (n,)."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    log_odds = rng.normal(0, 1.5, n)
+    preferred = rng.random(n) < 1 / (1 + np.exp(-log_odds))
+    return scale * np.where(preferred, log_odds, -log_odds)
+
+
 def evaluate(*args, stdin=""):
     done = call("al-eval", *args, stdin=stdin)
     assert done.returncode == 0, done.stderr

@@ -30,15 +30,15 @@ def test_interval_of_two_values_spans_both():
 
 def test_interval_has_the_textbook_width_and_a_seed():
     values = np.random.default_rng(3).normal(size=4000)
-    found = metrics.mean_interval(values, resamples=4000)
+    figures = metrics.mean_interval(values, resamples=4000)
     half = 1.96 * values.std() / math.sqrt(values.size)
-    assert found["mean"] == pytest.approx(values.mean(), abs=1e-12)
-    assert found["mean"] - found["low"] == pytest.approx(half, rel=0.08)
-    assert found["high"] - found["mean"] == pytest.approx(half, rel=0.08)
-    assert metrics.mean_interval(values, resamples=4000) == found
-    assert metrics.mean_interval(values, resamples=4000, seed=1) != found
+    assert figures["mean"] == pytest.approx(values.mean(), abs=1e-12)
+    assert figures["mean"] - figures["low"] == pytest.approx(half, rel=0.08)
+    assert figures["high"] - figures["mean"] == pytest.approx(half, rel=0.08)
+    assert metrics.mean_interval(values, resamples=4000) == figures
+    assert metrics.mean_interval(values, resamples=4000, seed=1) != figures
     narrow = metrics.mean_interval(values, resamples=4000, confidence=0.5)
-    assert (narrow["high"] - narrow["low"]) / (found["high"] - found["low"]) == pytest.approx(0.674 / 1.96, rel=0.1)
+    assert (narrow["high"] - narrow["low"]) / (figures["high"] - figures["low"]) == pytest.approx(0.674 / 1.96, rel=0.1)
 
 
 def test_completions_of_one_prompt_count_as_one_draw():
@@ -53,9 +53,9 @@ def test_completions_of_one_prompt_count_as_one_draw():
 
 
 def test_weighted_mean_is_a_ratio_of_sums():
-    found = metrics.mean_interval([2.0, 3.0, 0.0], weights=[1, 4, 0])
-    assert found["mean"] == 1.0 and found["n"] == 3
-    assert found["low"] == 0.75 and found["high"] == 2.0  # a quarter of the resamples is 2/1 twice, a quarter 3/4
+    figures = metrics.mean_interval([2.0, 3.0, 0.0], weights=[1, 4, 0])
+    assert figures["mean"] == 1.0 and figures["n"] == 3
+    assert figures["low"] == 0.75 and figures["high"] == 2.0  # a quarter of the resamples is 2/1 twice, a quarter 3/4
 
 
 def test_many_groups_take_the_normal_interval_of_the_same_width(monkeypatch):
@@ -90,8 +90,8 @@ def test_words():
 
 def test_repetition_by_hand():
     # a b a b a: 4 bigrams, 2 distinct; 3 trigrams, 2 distinct; 2 four-grams, 2 distinct
-    found = metrics.repetition(["a", "b", "a", "b", "a"])
-    assert found == pytest.approx({"rep_2": 1 - 2 / 5, "rep_3": 1 - 2 / 4, "rep_4": 1 - 2 / 3,
+    figures = metrics.repetition(["a", "b", "a", "b", "a"])
+    assert figures == pytest.approx({"rep_2": 1 - 2 / 5, "rep_3": 1 - 2 / 4, "rep_4": 1 - 2 / 3,
                                    "diversity": 2 / 5 * 2 / 4 * 2 / 3})
     assert metrics.repetition(["a", "b", "c"]) is None
 
@@ -99,14 +99,14 @@ def test_repetition_by_hand():
 def test_repetition_as_args(fixtures):
     checked = 0
     for case in json.loads((fixtures / "args" / "metrics.json").read_text())["rep_and_diversity"]:
-        for found in (value for value in case.values() if isinstance(value, dict)):
+        for result in (value for value in case.values() if isinstance(value, dict)):
             for n in (2, 3, 4):
-                assert 100 * metrics.rep_n(found["tokens"], n) == pytest.approx(found[f"rep_{n}"], abs=1e-12)
-            figures = metrics.repetition(found["tokens"])
+                assert 100 * metrics.rep_n(result["tokens"], n) == pytest.approx(result[f"rep_{n}"], abs=1e-12)
+            figures = metrics.repetition(result["tokens"])
             if figures is None:  # theirs counts it as 0 in the mean; ours leaves it out
-                assert len(found["tokens"]) < 4 and found["diversity"] == 0
+                assert len(result["tokens"]) < 4 and result["diversity"] == 0
             else:
-                assert figures["diversity"] == pytest.approx(found["diversity"], abs=1e-12)
+                assert figures["diversity"] == pytest.approx(result["diversity"], abs=1e-12)
                 checked += 1
     assert checked > 10
 
@@ -158,13 +158,13 @@ def test_correlations_by_hand():
 
 
 def test_quantile_buckets():
-    found = metrics.quantile_buckets([5, 1, 1, 9, 1, 7], 2)  # median 3
-    assert [part.tolist() for part in found] == [[1, 2, 4], [0, 3, 5]]
+    figures = metrics.quantile_buckets([5, 1, 1, 9, 1, 7], 2)  # median 3
+    assert [part.tolist() for part in figures] == [[1, 2, 4], [0, 3, 5]]
     assert [part.tolist() for part in metrics.quantile_buckets([2, 2, 2], 4)] == [[0, 1, 2]]
     assert metrics.quantile_buckets([], 4) == []
 
 
 def test_frontier_at():
     # At KL 2 the method is worse than at 1: its frontier stays at 5 there and rises to 7 at 4.
-    found = metrics.frontier_at([4, 1, 2], [7, 5, 3], [0, 1, 1.5, 2, 3, 9])
-    assert found.tolist() == [5, 5, 5, 5, 6, 7]
+    figures = metrics.frontier_at([4, 1, 2], [7, 5, 3], [0, 1, 1.5, 2, 3, 9])
+    assert figures.tolist() == [5, 5, 5, 5, 6, 7]
