@@ -7,24 +7,30 @@ pipe  al-sample sft -n 2 prompts.jsonl | al-label-ai --judge NAME --ties drop | 
 """
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 
 from al_label_ai import questions
+from al_label_ai.against import Partners
 from alignlib.cli import model_options, options, paths
-from alignlib.records import fields
-from alignlib.records.jsonl import Record, Skip, dumps
-from alignlib.records.prompts import prompt_key, read_by_prompt
+from alignlib.records.jsonl import Line, Record, Skip, dumps
+from alignlib.records.stream import Stream
+
+if TYPE_CHECKING:  # they load torch or openai, which --help does without
+    from al_label_ai.local_judge import LocalJudge
+    from al_label_ai.modes import Judge, Mode
+    from al_label_ai.server_judge import ServerJudge
 
 MODES = ("pair", "rate", "lmc", "steerlm", "lmu")
-TOKENS = {"pair": 4, "rate": 4, "lmc": 8, "steerlm": 8, "lmu": 120}  # of an answer, about, for --dry-run
-TEXTS = ("against", "rubric", "template", "categories")
+TEXTS = ("rubric", "template", "categories")
 AT_A_SERVER = ("base_url", "structured", "ask_again", "max_tokens", "parameters", "concurrency", "timeout", "retries",
                "cache", "no_cache", "dry_run", "price_in", "price_out", "budget")
-PACK_TOKENS = 16384  # on the device at once
 FILE = click.Path(exists=True, dir_okay=False)
 
 judge_options = options.stack(
@@ -80,40 +86,48 @@ money_options = options.stack(
 @judge_options
 @money_options
 @model_options.device_options
-def main(files, output, resume, on_error, rejects, shard, mode, together, ties, judge, judge_rm, dry_run, **given):
+def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
+         shard: tuple[int, int] | None, mode: str, against: str | None, together: bool, ties: str, judge: str | None,
+         judge_rm: str | None, dry_run: bool, **given: Any) -> None:
     """Label the completions of each prompt with a judge's answers; what cannot be read becomes null, and `unparsed`.
 
     Streams, each record as soon as it is done; --against is read first.
     """
-    folder = judge_rm or (judge if Path(judge or "").is_dir() and "base_url" not in options.given_options() else None)
+    is_folder = Path(judge or "").is_dir() and "base_url" not in options.given_options()
+    folder = judge_rm or (judge if is_folder else None)
     must_fit(mode, together, judge, judge_rm, folder)
     summary = options.Summary()
-    labels = load_labels("together" if together else mode, ties, judge_rm, folder, given)
+    asking = load_mode("together" if together else mode, ties, judge_rm, **given)
+    partners = Partners(against) if against else None
+    judging: Judge
     if folder:
-        judging = load_local_judge(folder, judge_rm, labels, given)
+        judging = load_local_judge(folder, judge_rm, given["device"], given["dtype"])
     else:
-        judging = connect_server_judge(judge, cache_file(files, output, rejects, dry_run, given), given)
-    partners = Partners(given["against"]) if given["against"] else None
-
-    def prepare(record):
-        record = partners.join(record) if partners else record
-        return record, judging.prepare(labels.calls(record))
-
-    if dry_run:
+        cache = cache_file(files, output, rejects, dry_run, given["cache"], given["no_cache"])
+        judging = server = connect_server_judge(str(judge), cache, **given)
+    prepare = partial(prepare_record, mode=asking, judge=judging, partners=partners)
+    if dry_run:  # a server's
         with options.open_stream(files, None, False, on_error, None, shard, prepare=prepare) as stream:
-            return forecast(stream, judging, mode, given)
-    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare,
-                             model=fingerprint(folder or judge, given)) as stream:
-        with closing(judging.answers(stream)) as done:
-            for line, answers in done:
-                finish(stream, line, labels.label(line.data[0], answers), ties, summary)
+            return forecast(stream, server, mode)
+    model = fingerprint(str(folder or judge), against, *(given[name] for name in TEXTS))
+    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
+        with closing(judging.answers(stream)) as answered:
+            for line, answers in answered:
+                finish(stream, line, asking.label(line.data[0], answers), ties, summary)
         summary.count(**{name: amount for name, amount in judging.counts().items() if amount})
         if partners and not (resume or shard):
             summary.count(**{"left over in --against": partners.left_over()})
         summary.close(stream)
 
 
-def finish(stream, line, record, ties, summary):
+def prepare_record(record: Record, mode: "Mode", judge: "Judge",
+                   partners: Partners | None) -> tuple[Record, Sequence[object]]:
+    """The record to label, and what the judge needs to answer the queries about it. Raises ValueError."""
+    record = partners.join(record) if partners else record
+    return record, judge.prepare(mode.queries(record))
+
+
+def finish(stream: Stream, line: Line, record: Record, ties: str, summary: options.Summary) -> None:
     """Write a labelled record, or leave it out; count what it is."""
     unparsed, tied = "unparsed" in record, "winner" in record and record["winner"] is None
     summary.count(ties=int(tied and not unparsed), unparsed=int(unparsed),
@@ -124,33 +138,24 @@ def finish(stream, line, record, ties, summary):
         stream.write(line, record)
 
 
-def forecast(stream, judging, mode, given):
+def forecast(stream: Stream, judge: "ServerJudge", mode: str) -> None:
     """Print what the calls would be and cost, about, and the messages of the first."""
-    told, seen = {"calls": 0, "cached": 0, "prompt_tokens": 0, "tokens": 0}, set()
-    first = None
-    for window in stream.windows(1):
-        for call in (call for line in window for call in line.data[1]):
-            key, tokens = judging.cost(call)
-            known = tokens == 0 or key in seen
-            told["cached" if known else "calls"] += 1
-            told["prompt_tokens"] += 0 if known else tokens
-            told["tokens"] += 0 if known else TOKENS[mode]
-            first = first or call.messages
-            seen.add(key)
-    if given["price_in"] or given["price_out"]:
-        told["price"] = judging.prices.of(told["prompt_tokens"], told["tokens"])
-    click.echo(dumps({**told, "first": first}), nl=False)
+    from al_label_ai.forecast import ANSWER_TOKENS, Forecast
+
+    figures = Forecast(judge, ANSWER_TOKENS[mode])
+    figures.add_all(stream)
+    click.echo(dumps(figures.total()), nl=False)
 
 
 # -- options -----------------------------------------------------------------------------------------------
 
 
-def must_fit(mode, together, judge, judge_rm, folder):
+def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None, folder: str | None) -> None:
     """Refuse options that would do nothing, or cannot be."""
     given = options.given_options()
     if bool(judge) == bool(judge_rm):
         raise click.UsageError("give a judge: --judge NAME, --judge DIR or --judge-rm DIR")
-    wrong = {
+    wrong: dict[str, tuple[str, ...]] = {
         "--mode pair": () if mode == "pair" or together else ("against", "one_order", "ties", "seed"),
         "--mode rate": () if mode == "rate" else ("together",),
         "--mode lmc or steerlm": () if mode in ("lmc", "steerlm") else ("categories",),
@@ -168,104 +173,73 @@ def must_fit(mode, together, judge, judge_rm, folder):
     for one, two in (("cache", "no_cache"), ("question", "rubric")):
         if {one, two} <= given:
             raise click.UsageError(f"--{one} or --{two.replace('_', '-')}: give one of the two")
+    if folder and not judge_rm and (mode == "lmu" or together):
+        raise click.UsageError("--mode lmu and --together need a judge that writes: a server")
 
 
-def load_labels(mode, ties, judge_rm, folder, given):
-    """How the mode asks, and what it makes of the answers."""
+def load_mode(mode: str, ties: str, judge_rm: str | None, *, question: str, rubric: str | None, template: str | None,
+              categories: str | None, structured: bool, one_order: bool, seed: int, **_: object) -> "Mode":
+    """How the mode asks, and what it makes of the answers. Raises UsageError."""
     from al_label_ai import modes
 
-    rubric, template = ((questions.text_of(given[name], f"--{name}") if given[name] else None)
-                        for name in ("rubric", "template"))
-    kinds = questions.categories(given["categories"]) if mode in ("lmc", "steerlm") else []
+    what_counts = questions.read_text(rubric, "--rubric") if rubric else questions.packaged_text(f"question-{question}")
+    own = questions.read_text(template, "--template") if template else None
+    kinds = questions.load_categories(categories) if mode in ("lmc", "steerlm") else []
     if mode == "steerlm" and (bare := [kind.name for kind in kinds if kind.attributes is None]):
         raise click.UsageError(f"--categories: {bare[0]} has no attributes")
     # A reward model sees no order, so that none is drawn.
-    return modes.mode_of(mode, rubric or questions.packaged(f"question-{given['question']}"), template,
-                          categories=kinds, as_json=given["structured"], ties=ties, seed=given["seed"],
-                          one_order=given["one_order"] or bool(judge_rm), sides=not judge_rm)
+    return modes.build_mode(mode, what_counts, own, categories=kinds, as_json=structured, ties=ties, seed=seed,
+                            one_order=one_order or bool(judge_rm), sides=not judge_rm)
 
 
-def connect_server_judge(model, cache, given):
-    from al_label_ai import cache as judge_cache
-    from al_label_ai import server_judge as judge
-    from alignlib.server import client
+def load_local_judge(folder: str, judge_rm: str | None, device: str, dtype: str) -> "LocalJudge":
+    """A reward model, or a policy by the probability of each option."""
+    from al_label_ai.local_judge import PolicyJudge, RewardJudge
 
-    server = client.Client(given["base_url"], **{name: given[name] for name in ("concurrency", "timeout", "retries")})
-    prices = judge.Prices(given["price_in"], given["price_out"], given["budget"] or float("inf"))
-    return judge.Remote(model, server, cache=cache and judge_cache.Cache(cache), parameters=parameters(given),
-                        structured=given["structured"], again=given["ask_again"], prices=prices,
-                        window=16 * given["concurrency"])
+    return RewardJudge(folder, device, dtype) if judge_rm else PolicyJudge(folder, device, dtype)
 
 
-def cache_file(files, output, rejects, dry_run, given):
+def connect_server_judge(model: str, cache: str | None, *, base_url: str | None, concurrency: int, timeout: float,
+                         retries: int, parameters: str, max_tokens: int, structured: bool, ask_again: int,
+                         price_in: float, price_out: float, budget: float | None, **_: object) -> "ServerJudge":
+    """A server's `model`, its answers kept in the file `cache`. Raises UsageError; no call is made yet."""
+    from al_label_ai.cache import Cache
+    from al_label_ai.server_judge import Prices, ServerJudge
+    from alignlib.server.client import Client
+
+    client = Client(base_url, concurrency=concurrency, timeout=timeout, retries=retries)
+    return ServerJudge(model, client, cache=Cache(cache) if cache else None,
+                       parameters=read_parameters(parameters, max_tokens), structured=structured, ask_again=ask_again,
+                       prices=Prices(price_in, price_out, budget or float("inf")), window=16 * concurrency)
+
+
+def cache_file(files: tuple[str, ...], output: str | None, rejects: str | None, dry_run: bool, cache: str | None,
+               no_cache: bool) -> str | None:
     """Where answers are kept: none that a run in the dry would have to make. Raises UsageError before it is made."""
     output = None if output == "-" or output and Path(output).exists() and not Path(output).is_file() else output
-    cache = None if given["no_cache"] else given["cache"] or (f"{output}.cache" if output else None)
+    path = None if no_cache else cache or (f"{output}.cache" if output else None)
     paths.must_exist(files)
-    paths.keep_apart(files, output, rejects, cache)
-    return None if dry_run and cache and not Path(cache).exists() else cache
+    paths.keep_apart(files, output, rejects, path)
+    return None if dry_run and path and not Path(path).exists() else path
 
 
-def load_local_judge(folder, judge_rm, labels, given):
-    from al_label_ai import local_judge
-
-    if judge_rm:
-        return local_judge.Reward(folder, given["device"], given["dtype"], PACK_TOKENS)
-    if not labels.question.form.options:
-        raise click.UsageError("--mode lmu and --together need a judge that writes: a server")
-    return local_judge.Local(folder, given["device"], given["dtype"], PACK_TOKENS)
-
-
-def parameters(given):
-    """Of a server's requests. Raises UsageError."""
+def read_parameters(text: str, max_tokens: int) -> dict[str, Any]:
+    """A server's request's, by --parameters and --max-tokens. Raises UsageError."""
     try:
-        more = orjson.loads(given["parameters"])
+        more = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise click.UsageError(f"--parameters: broken JSON: {error}") from error
     if not isinstance(more, dict):
         raise click.UsageError("--parameters: expected an object")
     if taken := more.keys() & {"model", "messages", "n", "stream", "response_format"}:
         raise click.UsageError(f"--parameters: {min(taken)} is this command's to say")
-    whole = {"temperature": 0, "max_tokens": given["max_tokens"], **more}
-    return {name: value for name, value in whole.items() if value is not None}
+    parameters = {"temperature": 0, "max_tokens": max_tokens, **more}
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
-def fingerprint(judge, given):
-    """Of the judge and of the files that say what it is asked."""
+def fingerprint(judge: str, *texts: str | None) -> str:
+    """Of the judge and of the files that say what it is asked: another one, another run."""
     digest = hashlib.blake2b(paths.fingerprint(judge).encode(), digest_size=16)
-    for name in TEXTS:
-        digest.update(hashlib.blake2b(Path(given[name]).read_bytes() if given[name] else b"").digest())
+    for path in texts:
+        digest.update(hashlib.blake2b(Path(path).read_bytes() if path else b"").digest())
     return digest.hexdigest()
-
-
-# -- two files ---------------------------------------------------------------------------------------------
-
-
-class Partners:
-    """The second completions: of another file, which has each prompt once. Raises DataError where it has not."""
-
-    def __init__(self, path: str) -> None:
-        self.completions = read_by_prompt(path, only_completion, once=True)
-        self.met: set[bytes] = set()  # the prompts that a record of the first file has, too
-
-    def join(self, record: Record) -> Record:
-        """The record with its one completion and that of the same prompt's record. Raises ValueError."""
-        first, prompt = only_completion(record), prompt_key(record)
-        if prompt not in self.completions:
-            raise ValueError("prompt: --against has no record with it")
-        self.met.add(prompt)
-        return {**fields.without_completions(record), "completions": [first, *self.completions[prompt]]}
-
-    def left_over(self) -> int:
-        """How many of the prompts no record has had."""
-        return len(self.completions.keys() - self.met)
-
-
-def only_completion(record: Record) -> str:
-    """The one completion of a record, or what it has as chosen. Raises ValueError."""
-    name = "completions" if "completions" in record else "chosen"
-    fields.require(record, "prompt", name)
-    texts = record[name] if name == "completions" else [record[name]]
-    if len(texts) != 1:
-        raise ValueError(f"completions: expected 1 with --against, got {len(texts)}")
-    return texts[0]

@@ -6,6 +6,7 @@ verdict. What cannot be read raises ValueError, and who asked asks again.
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -13,48 +14,50 @@ A, B, NEITHER = "A", "B", "C"
 # Reasoning that a server leaves in the text, and the fence that some put around JSON.
 THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
+Parts = dict[str, str | int]  # of an answer, by name: {"verdict": "A"}, {"score": 8}, ...
 NAMED = r"(?i:answer|verdict|better|more helpful|more harmless):\s*"
 
 
 @dataclass(frozen=True)
-class Form:
-    """An answer: its parts by name, as JSON Schema ({"enum": [...]} or a string), and the plain text's pattern.
+class AnswerForm:
+    """What an answer has to look like: as JSON its `parts`, as plain text a `pattern`.
 
-    The pattern's named groups are the parts; `options` are the plain texts there are, () where it is free text.
+    Each part, by name, is JSON Schema, {"enum": [...]} or a string. The pattern's named groups are the parts; `options`
+    are the plain texts there are, () where it is free text.
     """
 
-    parts: dict[str, dict]
+    parts: dict[str, dict[str, Any]]
     pattern: str
     options: tuple[str, ...] = ()
 
-    def read(self, text: str) -> dict[str, str | int]:
+    def read(self, text: str) -> Parts:
         """The parts of an answer, each as its schema has it. Raises ValueError."""
         text = THOUGHT.sub("", text).strip()
         if fenced := FENCE.match(text):
             text = fenced[1].strip()
-        found = self._json(text) if text.startswith("{") else self._plain(text)
+        parts = self._json(text) if text.startswith("{") else self._plain(text)
         for name, schema in self.parts.items():
-            value = found.get(name)
-            known = [choice for choice in schema["enum"] if same(choice, value)] if "enum" in schema else []
-            if not (known if "enum" in schema else isinstance(value, str) and value.strip()):
+            value = parts.get(name)
+            texts = [value.strip()] if isinstance(value, str) and value.strip() else []
+            choices = [choice for choice in schema["enum"] if matches(choice, value)] if "enum" in schema else texts
+            if not choices:
                 raise ValueError(f"{name}: not one that there is")
-            found[name] = known[0] if known else value.strip()
-        return {name: found[name] for name in self.parts}
+            parts[name] = choices[0]
+        return {name: parts[name] for name in self.parts}
 
-    def _json(self, text: str) -> dict:
-        found = orjson.loads(text)  # its error is a ValueError too
-        return dict(found)
+    def _json(self, text: str) -> dict[str, Any]:
+        return dict(orjson.loads(text))  # its error is a ValueError too
 
-    def _plain(self, text: str) -> dict:
-        found = re.fullmatch(self.pattern, text, re.DOTALL)
-        if not found:
+    def _plain(self, text: str) -> dict[str, Any]:
+        match = re.fullmatch(self.pattern, text, re.DOTALL)
+        if not match:
             raise ValueError("not in the form asked for")
-        parts = found.groupdict()
+        parts = match.groupdict()
         whole = (name for name, schema in self.parts.items() if type(schema.get("enum", [""])[0]) is int)
         return parts | {name: int(parts[name]) for name in whole}
 
     @property
-    def response_format(self) -> dict:
+    def response_format(self) -> dict[str, Any]:
         """What asks a server for nothing but this."""
         schema = {"type": "object", "properties": self.parts, "required": list(self.parts),
                   "additionalProperties": False}
@@ -66,51 +69,52 @@ class Form:
         return f"Write the answer as a JSON object with {', '.join(self.parts)} and nothing else."
 
 
-def same(choice: str | int, value: object) -> bool:
+def matches(choice: str | int, value: object) -> bool:
     """Whether a value is a choice: of its type, so that true is not 1; categories in any case."""
     if isinstance(choice, str) and isinstance(value, str):
         return choice.casefold() == value.casefold()
     return type(value) is type(choice) and value == choice
 
 
-def letters() -> Form:
+def verdict_form() -> AnswerForm:
     """A, B or C (neither): alone, or named in the last line ("More helpful: A") after a comparison."""
     pattern = rf"""(?:(?:.*\n)?\s*{NAMED}|Answer\s+)?["'*(\[]*(?P<verdict>[{A}{B}{NEITHER}])["'*)\]]*\.?"""
     choices = [A, B, NEITHER]
-    return Form({"verdict": {"type": "string", "enum": choices}}, pattern, tuple(choices))
+    return AnswerForm({"verdict": {"type": "string", "enum": choices}}, pattern, tuple(choices))
 
 
-def score(least: int, most: int) -> Form:
+def score_form(least: int, most: int) -> AnswerForm:
     """A whole number: "8", "8/10", "Score: 8"."""
     choices = list(range(least, most + 1))
     pattern = rf"(?:(?i:score|rating):\s*)?(?P<score>[0-9]{{1,3}})(?:/{most})?\.?"
-    return Form({"score": {"type": "integer", "enum": choices}}, pattern, tuple(map(str, choices)))
+    return AnswerForm({"score": {"type": "integer", "enum": choices}}, pattern, tuple(map(str, choices)))
 
 
-def two_scores(least: int, most: int) -> Form:
+def two_scores_form(least: int, most: int) -> AnswerForm:
     """Two whole numbers in the first line, "8 7"; an explanation may follow."""
     whole = {"type": "integer", "enum": list(range(least, most + 1))}
-    return Form({A: whole, B: whole}, r"(?P<A>[0-9]{1,3})[ \t]+(?P<B>[0-9]{1,3})[ \t]*(?:\n.*)?")
+    return AnswerForm({A: whole, B: whole}, r"(?P<A>[0-9]{1,3})[ \t]+(?P<B>[0-9]{1,3})[ \t]*(?:\n.*)?")
 
 
-def category(names: list[str]) -> Form:
+def category_form(names: list[str]) -> AnswerForm:
     """The name of a category, in any case."""
     either = "|".join(map(re.escape, names))
     pattern = rf"""(?:(?i:category):\s*)?["'*]*(?P<category>(?i:{either}))["'*]*\.?"""
-    return Form({"category": {"type": "string", "enum": names}}, pattern, tuple(names))
+    return AnswerForm({"category": {"type": "string", "enum": names}}, pattern, tuple(names))
 
 
-def review() -> Form:
+def review_form() -> AnswerForm:
     """Analysis, feedback and a score from 0 to 3, each named once, in this order."""
     rest = r"((?!Analysis:|Feedback:|Score:).)+?"
     pattern = (rf"Analysis:(?P<analysis>{rest})\s+Feedback:(?P<feedback>{rest})\s+"
                r"Score:\s*(?P<score>[0-9])(?:/3)?\.?")
-    return Form({"analysis": {"type": "string"}, "feedback": {"type": "string"},
-                 "score": {"type": "integer", "enum": [0, 1, 2, 3]}}, pattern)
+    return AnswerForm({"analysis": {"type": "string"}, "feedback": {"type": "string"},
+                       "score": {"type": "integer", "enum": [0, 1, 2, 3]}}, pattern)
 
 
-def preference(answer: dict[str, str | int]) -> int:
+def preference(parts: Parts) -> int:
     """Of a verdict or two scores: 1 where the first shown is preferred, -1 where the second is, 0 where neither."""
-    if "verdict" in answer:
-        return {A: 1, B: -1, NEITHER: 0}[answer["verdict"]]
-    return (answer[A] > answer[B]) - (answer[A] < answer[B])
+    if "verdict" in parts:
+        return (parts["verdict"] == A) - (parts["verdict"] == B)
+    first, second = int(parts[A]), int(parts[B])
+    return (first > second) - (first < second)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import click
 import orjson
 
+from alignlib.records.jsonl import Record
+
 VERSION = 1
 PATIENCE = 60.0  # seconds to wait for another process that writes
 TABLE = """CREATE TABLE IF NOT EXISTS answers (
@@ -17,8 +19,8 @@ TABLE = """CREATE TABLE IF NOT EXISTS answers (
     prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL) WITHOUT ROWID"""
 
 
-class Said(NamedTuple):
-    """An answer as it came, "length" being the reason of one that was cut, and the tokens it was charged for."""
+class Reply(NamedTuple):
+    """A server's answer as it came; "length" is the reason of one that was cut, tokens are what it was charged for."""
 
     text: str
     reason: str
@@ -26,7 +28,7 @@ class Said(NamedTuple):
     tokens: int
 
 
-def key_of(request: dict) -> str:
+def request_key(request: Record) -> str:
     """Stands for a request: the model, the messages and every parameter."""
     return hashlib.blake2b(orjson.dumps(request, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
 
@@ -48,14 +50,14 @@ class Cache:
         except sqlite3.Error as error:
             raise click.UsageError(f"--cache {path}: {error}") from error
 
-    def get(self, key: str) -> Said | None:
-        row = self.file.execute("SELECT text, reason, prompt_tokens, tokens FROM answers WHERE key = ?", (key,))
-        found = row.fetchone()
-        return Said(*found) if found else None
+    def get(self, key: str) -> Reply | None:
+        rows = self.file.execute("SELECT text, reason, prompt_tokens, tokens FROM answers WHERE key = ?", (key,))
+        row = rows.fetchone()
+        return Reply(*row) if row else None
 
-    def put(self, key: str, model: str, said: Said) -> None:
+    def put(self, key: str, model: str, reply: Reply) -> None:
         """Another process may have been faster: then its answer stays."""
-        self.file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", (key, model, *said))
+        self.file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", (key, model, *reply))
 
     def close(self) -> None:
         self.file.close()

@@ -6,127 +6,169 @@
     lmc       a category of each: feedbacks (steerlm: its attributes)
     lmu       a review of each: analyses, feedbacks, scores
 
-`calls(record)` are the questions, `label(record, answers)` the labelled record. An answer is (parts, raw): what a
-Form read, or None and the text that could not be read.
+`queries(record)` are what to ask, `label(record, answers)` is the labelled record; a judge of any kind answers between.
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Sequence
+from typing import NamedTuple, Protocol
 
-from al_label_ai import answers as forms
-from al_label_ai.questions import Call, Category, Question, packaged
-from alignlib.records import fields as records
+from al_label_ai.answers import (
+    A,
+    AnswerForm,
+    B,
+    Parts,
+    category_form,
+    preference,
+    review_form,
+    score_form,
+    two_scores_form,
+    verdict_form,
+)
+from al_label_ai.questions import Category, Query, Template, packaged_text
+from alignlib.records.fields import require_completions
+from alignlib.records.jsonl import Line, Record
 from alignlib.records.prompts import prompt_text
+from alignlib.records.stream import Stream
 
 PAIR = {"first": "answer A", "second": "answer B"}
 ONE = {"completion": "answer"}
-SCORES, REVIEWS = (1, 10), (0, 3)
+SCORES = (1, 10)
 
 
 class Answer(NamedTuple):
-    parts: dict[str, str | int] | None
-    raw: str | None = None  # where there are no parts
+    """What was read of a judge's answer to one query; None, and the raw text, where it could not be read."""
+
+    parts: Parts | None
+    raw: str | None = None
 
 
-class Pair:
+class Judge(Protocol):
+    """Whoever answers queries. A Line's data is (record, what `prepare` made of the queries about it)."""
+
+    def prepare(self, queries: list[Query]) -> Sequence[object]:
+        """What the judge needs of a record's queries. Raises ValueError for one that cannot be asked."""
+
+    def answers(self, stream: Stream) -> Generator[tuple[Line, list[Answer]], None, None]:
+        """Every line, in order, with the answers to its queries, in theirs."""
+
+    def counts(self) -> dict[str, float]:
+        """What answering took, for the summary: tokens, calls, ..."""
+
+
+class Comparison:
     """Two completions compared: a verdict holds if it is the same in both orders.
 
     one_order   ask once, the sides drawn by the seed from the texts
     ties        "random": a tie (no verdict that could not be read) gets chosen and rejected by a coin
     """
 
-    def __init__(self, question: Question, *, one_order: bool = False, ties: str = "keep", seed: int = 0,
+    def __init__(self, template: Template, *, one_order: bool = False, ties: str = "keep", seed: int = 0,
                  sides: bool = True):
-        self.question, self.one_order, self.ties, self.seed = question, one_order, ties, seed
+        self.template, self.one_order, self.ties, self.seed = template, one_order, ties, seed
         self.sides = sides  # False: the judge sees no order, so there is none to draw
 
-    def calls(self, record: dict) -> list[Call]:
+    def queries(self, record: Record) -> list[Query]:
         """Raises ValueError for a record without two completions."""
-        records.require_completions(record)
+        require_completions(record)
         texts = record["completions"]
         if len(texts) != 2:
             raise ValueError(f"completions: expected 2, got {len(texts)}")
         shown = texts[::-1] if self.one_order and self.swapped(record) else texts
         orders = [shown] if self.one_order else [shown, shown[::-1]]
-        return [self.question.ask(record, *order) for order in orders]
+        return [self.template.fill(record, *order) for order in orders]
 
-    def swapped(self, record: dict) -> bool:
+    def swapped(self, record: Record) -> bool:
         return self.sides and coin(self.seed, "side", record)
 
-    def label(self, record: dict, answers: Sequence[Answer]) -> dict:
-        scores = () if "verdict" in self.question.form.parts else ("scores",)  # else they are another run's
-        made = without(record, "chosen", "rejected", "winner", "orders_agree", "unparsed", *scores)
-        if any(answer.parts is None for answer in answers):
-            return made | {"winner": None, "orders_agree": None, "unparsed": [answer.raw for answer in answers]}
+    def label(self, record: Record, answers: Sequence[Answer]) -> Record:
+        scores = () if "verdict" in self.template.form.parts else ("scores",)  # else they are another run's
+        labelled = without(record, "chosen", "rejected", "winner", "orders_agree", "unparsed", *scores)
+        parts = [answer.parts for answer in answers if answer.parts is not None]
+        if len(parts) < len(answers):
+            return labelled | {"winner": None, "orders_agree": None, "unparsed": [answer.raw for answer in answers]}
         turns = [self.swapped(record)] if self.one_order else [False, True]
-        told = [forms.preference(answer.parts) * (-1 if turned else 1)
-                for answer, turned in zip(answers, turns, strict=True)]
-        winner = {(1,): 0, (-1,): 1}.get(tuple(set(told)))
-        made |= {"winner": winner, "orders_agree": None if self.one_order else told[0] == told[1]}
-        if "verdict" not in answers[0].parts:
-            made["scores"] = self.means(answers, turns)
+        verdicts = {preference(shown) * (-1 if turned else 1) for shown, turned in zip(parts, turns, strict=True)}
+        agree = len(verdicts) == 1
+        winner = {1: 0, -1: 1}.get(min(verdicts)) if agree else None
+        labelled |= {"winner": winner, "orders_agree": None if self.one_order else agree}
+        if scores:
+            labelled["scores"] = mean_scores(parts, turns)
         best = int(coin(self.seed, "tie", record)) if winner is None and self.ties == "random" else winner
         if best is not None:
-            made |= {"chosen": record["completions"][best], "rejected": record["completions"][1 - best]}
-        return made
-
-    def means(self, answers: Sequence[Answer], turns: Sequence[bool]) -> list[float]:
-        """The mean score of each completion over the orders."""
-        rows = [[answer.parts[name] for name in ((forms.B, forms.A) if turned else (forms.A, forms.B))]
-                for answer, turned in zip(answers, turns, strict=True)]
-        return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+            labelled |= {"chosen": record["completions"][best], "rejected": record["completions"][1 - best]}
+        return labelled
 
 
-class Each:
-    """Every completion judged alone; `fields` names, for each field to write, the part of the answer it takes."""
+def mean_scores(parts: Sequence[Parts], turns: Sequence[bool]) -> list[float]:
+    """The mean score of each of two completions over the orders; in one that is turned, the second is shown first."""
+    rows = [[int(scores[name]) for name in ((B, A) if turned else (A, B))]
+            for scores, turned in zip(parts, turns, strict=True)]
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
-    def __init__(self, question: Question, fields: dict[str, str], told: dict[str, str] | None = None):
-        self.question, self.fields, self.told = question, fields, told or {}
 
-    def calls(self, record: dict) -> list[Call]:
+class Single:
+    """Every completion judged alone.
+
+    fields      for each field to write, the part of the answer it takes
+    attributes  what to write instead of a part: a category's attributes
+    """
+
+    def __init__(self, template: Template, fields: dict[str, str],
+                 attributes: dict[str | int, str | None] | None = None):
+        self.template, self.fields, self.attributes = template, fields, attributes or {}
+
+    def queries(self, record: Record) -> list[Query]:
         """Raises ValueError for a record without completions."""
         # Labels it had are replaced, whatever they are.
-        records.require_completions(without(record, *self.fields))
-        return [self.question.ask(record, text) for text in record["completions"]]
+        require_completions(without(record, *self.fields))
+        return [self.template.fill(record, text) for text in record["completions"]]
 
-    def label(self, record: dict, answers: Sequence[Answer]) -> dict:
-        made = without(record, *self.fields, "unparsed")
+    def label(self, record: Record, answers: Sequence[Answer]) -> Record:
+        labelled = without(record, *self.fields, "unparsed")
         for field, part in self.fields.items():
-            made[field] = [answer.parts and self.value(answer.parts[part]) for answer in answers]
+            labelled[field] = [answer.parts and self.attributes.get(answer.parts[part], answer.parts[part])
+                               for answer in answers]
         if any(answer.parts is None for answer in answers):
-            made["unparsed"] = [answer.raw for answer in answers]
-        return made
-
-    def value(self, part: str | int) -> str | int:
-        return self.told.get(part, part)
+            labelled["unparsed"] = [answer.raw for answer in answers]
+        return labelled
 
 
-def mode_of(name: str, question: str, template: str | None, *, categories: Sequence[Category], as_json: bool,
-            **pair) -> Pair | Each:
+Mode = Comparison | Single
+
+
+def build_mode(name: str, question: str, template: str | None, *, categories: Sequence[Category] = (),
+               as_json: bool = False, one_order: bool = False, ties: str = "keep", seed: int = 0,
+               sides: bool = True) -> Mode:
     """The mode `name` with the text of its question, and of a template of the user's own, if there is one."""
-    def asked(file: str, form: forms.Form, shown: dict[str, str], kinds: Sequence[Category] = ()) -> Question:
-        return Question(template or packaged(file), question, form, shown, kinds, as_json)
+
+    def fill_in(file: str, form: AnswerForm, shown: dict[str, str], kinds: Sequence[Category] = ()) -> Template:
+        return Template(template or packaged_text(file), question, form, shown, kinds, as_json)
+
+    def compare(file: str, form: AnswerForm) -> Comparison:
+        return Comparison(fill_in(file, form, PAIR), one_order=one_order, ties=ties, seed=seed, sides=sides)
 
     if name == "pair":
-        return Pair(asked("pair", forms.letters(), PAIR), **pair)
+        return compare("pair", verdict_form())
     if name == "together":
-        return Pair(asked("rate-together", forms.two_scores(*SCORES), PAIR), **pair)
+        return compare("rate-together", two_scores_form(*SCORES))
     if name == "rate":
-        return Each(asked("rate", forms.score(*SCORES), ONE), {"scores": "score"})
+        return Single(fill_in("rate", score_form(*SCORES), ONE), {"scores": "score"})
     if name == "lmu":
         parts = {"analyses": "analysis", "feedbacks": "feedback", "scores": "score"}
-        return Each(asked("lmu", forms.review(), ONE), parts)
-    told = {category.name: category.attributes for category in categories} if name == "steerlm" else None
-    form = forms.category([category.name for category in categories])
-    return Each(asked("category", form, ONE, categories), {"feedbacks": "category"}, told)
+        return Single(fill_in("lmu", review_form(), ONE), parts)
+    attributes: dict[str | int, str | None] = {}
+    if name == "steerlm":
+        attributes = {category.name: category.attributes for category in categories}
+    form = category_form([category.name for category in categories])
+    return Single(fill_in("category", form, ONE, categories), {"feedbacks": "category"}, attributes)
 
 
-def coin(seed: int, what: str, record: dict) -> bool:
+def coin(seed: int, what: str, record: Record) -> bool:
     """A coin that falls the same way for the same texts, wherever the record stands."""
     text = repr((seed, what, prompt_text(record), record["completions"]))
     return bool(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=1).digest()[0] & 1)
 
 
-def without(record: dict, *names: str) -> dict:
+def without(record: Record, *names: str) -> Record:
     return {name: value for name, value in record.items() if name not in names}

@@ -1,4 +1,4 @@
-"""What a judge is asked: a template, the question in it, and the texts, fenced so that none can break out.
+"""What a judge is asked: a template, in it the question (what counts) and the texts, fenced so that none breaks out.
 
 A template is a text file with places in braces; the package's own are in templates/, and any other may take their place
 (al-label-ai --template). A text stands in its place between tags with a code that is a hash of all the texts of the
@@ -17,9 +17,8 @@ from pathlib import Path
 
 import click
 
-from al_label_ai import answers
-from alignlib.records import jsonl
-from alignlib.records.jsonl import DataError, kind
+from al_label_ai.answers import AnswerForm
+from alignlib.records.jsonl import DataError, Record, kind, read_all
 from alignlib.records.prompts import prompt_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -37,50 +36,51 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Call:
-    """One thing to ask a judge."""
+class Query:
+    """One thing to ask a judge, and the form that the answer has to have."""
 
-    messages: list[dict]
-    form: answers.Form
-    record: dict
+    messages: list[dict[str, str]]
+    form: AnswerForm
+    record: Record
     texts: tuple[str, ...]  # the completions, as they are shown
 
 
-class Question:
-    """A template with its question; `ask` makes the Call for a record and the completions to be shown.
+class Template:
+    """A text with places; `fill` makes the Query about a record and the completions to be shown.
 
-    template    the text, with its places: {question}, {code} and those of `shown`, which it must have
+    text        with its places: {question}, {code} and those of `shown`, which it must have
+    question    what counts
     shown       what the completions are called in the template, each with its tag
     as_json     whether to ask for a JSON object
     """
 
-    def __init__(self, template: str, question: str, form: answers.Form, shown: dict[str, str],
+    def __init__(self, text: str, question: str, form: AnswerForm, shown: dict[str, str],
                  categories: Sequence[Category] = (), as_json: bool = False):
-        self.template = template.strip() + (f"\n\n{form.as_json}" if as_json else "")
+        self.text = text.strip() + (f"\n\n{form.as_json}" if as_json else "")
         self.question, self.form, self.shown, self.categories = question.strip(), form, shown, categories
-        needed, there = {"prompt", *shown}, set(PLACE.findall(template))
+        needed, places = {"prompt", *shown}, set(PLACE.findall(text))
         known = needed | {"question", "code"} | ({"categories", "examples"} if categories else set())
-        if wrong := sorted(needed - there):
+        if wrong := sorted(needed - places):
             raise click.UsageError(f"--template: has no place {{{wrong[0]}}}")
-        if wrong := sorted(there - known):
+        if wrong := sorted(places - known):
             raise click.UsageError(f"--template: {{{wrong[0]}}} is none of its places: {', '.join(sorted(known))}")
 
-    def ask(self, record: dict, *texts: str) -> Call:
+    def fill(self, record: Record, *texts: str) -> Query:
         prompt = prompt_text(record)
-        code = code_of(prompt, *texts)
+        code = fence_code(prompt, *texts)
         fills = {"question": self.question, "code": code, "prompt": fence("prompt", code, prompt)}
         for (place, tag), text in zip(self.shown.items(), texts, strict=True):
             fills[place] = fence(tag, code, text)
         fills["categories"] = "\n".join(f"- {category.name}" for category in self.categories)
         fills["examples"] = "\n\n".join(
-            f"{fence('prompt', code, said)}\n\n{fence('answer', code, text)}\n\nCategory: {category.name}"
-            for category in self.categories for said, text in category.examples)
+            f"{fence('prompt', code, prompt_shown)}\n\n{fence('answer', code, text)}\n\nCategory: {category.name}"
+            for category in self.categories for prompt_shown, text in category.examples)
         # In one pass: a place that a text seems to have is none.
-        content = PLACE.sub(lambda place: fills[place[1]], self.template)
-        return Call([{"role": "user", "content": content}], self.form, record, texts)
+        content = PLACE.sub(lambda place: fills[place[1]], self.text)
+        return Query([{"role": "user", "content": content}], self.form, record, texts)
 
 
-def code_of(*texts: str) -> str:
+def fence_code(*texts: str) -> str:
     """Sixteen digits that none of the texts holds: whoever writes one cannot know them, for they depend on it."""
     code = ""
     while not code or any(code in text for text in texts):
@@ -95,12 +95,12 @@ def fence(tag: str, code: str, text: str) -> str:
     return f"<{tag} {code}>\n{text}\n</{tag} {code}>"
 
 
-def packaged(name: str) -> str:
+def packaged_text(name: str) -> str:
     """A text of the package."""
     return (TEMPLATES / f"{name}.txt").read_text()
 
 
-def text_of(path: str, option: str) -> str:
+def read_text(path: str, option: str) -> str:
     """A text of the user's. Raises UsageError."""
     try:
         text = Path(path).read_text()
@@ -111,29 +111,30 @@ def text_of(path: str, option: str) -> str:
     return text
 
 
-def categories(path: str | None = None) -> list[Category]:
+def load_categories(path: str | None = None) -> list[Category]:
     """The categories of a file of JSON lines {category, attributes, examples}, or those of HH. Raises DataError."""
 
-    def prepare(record: dict) -> Category:
+    def prepare(record: Record) -> Category:
         name, attributes = record.get("category"), record.get("attributes")
         examples = record.get("examples", [])
         if not isinstance(name, str) or not name.strip() or "\n" in name:
             raise ValueError(f"category: expected a line of text, got {kind(name)}")
         if not isinstance(attributes, str | None):
             raise ValueError(f"attributes: expected a string, got {kind(attributes)}")
-        return Category(name.strip(), attributes, [example(one, f"examples[{i}]") for i, one in enumerate(examples)])
+        pairs = [read_example(one, f"examples[{i}]") for i, one in enumerate(examples)]
+        return Category(name.strip(), attributes, pairs)
 
-    made = [line.data for line in jsonl.read_all([path or str(TEMPLATES / "hh-categories.jsonl")], prepare)]
-    names = [category.name.casefold() for category in made]
+    categories = [line.data for line in read_all([path or str(TEMPLATES / "hh-categories.jsonl")], prepare)]
+    names = [category.name.casefold() for category in categories]
     if len(set(names)) < max(len(names), 2):
         raise DataError(f"{path}: {'a category stands twice' if len(names) > 1 else 'fewer than two categories'}")
-    return made
+    return categories
 
 
-def example(found: object, path: str) -> tuple[str, str]:
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected an object, got {kind(found)}")
+def read_example(value: object, path: str) -> tuple[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected an object, got {kind(value)}")
     for name in ("prompt", "completion"):
-        if not isinstance(found.get(name), str):
-            raise ValueError(f"{path}.{name}: expected a string, got {kind(found.get(name))}")
-    return found["prompt"], found["completion"]
+        if not isinstance(value.get(name), str):
+            raise ValueError(f"{path}.{name}: expected a string, got {kind(value.get(name))}")
+    return value["prompt"], value["completion"]

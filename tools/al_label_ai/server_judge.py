@@ -1,27 +1,26 @@
 """A judge behind an OpenAI-compatible server: every answer is kept as it comes, and none is paid for twice.
 
-    judge = Remote("gpt-x", Client(None, concurrency=16, timeout=300, retries=5), cache=Cache("judge.cache"), ...)
-    for line, answers in judge.answers(stream): ...        # line.data: (record, what `prepare` made of its Calls)
-
-A judge of whatever kind (local_judge.py has two more) has `prepare(calls)`, `answers(stream)`, `counts()`.
+    judge = ServerJudge("gpt-x", Client(None, concurrency=16, timeout=300, retries=5), cache=Cache("judge.cache"), ...)
+    for line, answers in judge.answers(stream): ...        # line.data: (record, its queries)
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from al_label_ai.answers import Form
-from al_label_ai.cache import Cache, Said, key_of
+from al_label_ai.answers import AnswerForm, Parts
+from al_label_ai.cache import Cache, Reply, request_key
 from al_label_ai.modes import Answer
-from al_label_ai.questions import Call, packaged
-from alignlib.records.jsonl import Line
+from al_label_ai.questions import Query, packaged_text
+from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
 from alignlib.server.client import Client, Failure, choice, usage
 
 BYTES_A_TOKEN = 4  # where nobody has counted
 REFUSALS = (400, 422)
+Messages = list[dict[str, str]]
 
 
 class Prices(NamedTuple):
@@ -31,39 +30,40 @@ class Prices(NamedTuple):
     answer: float = 0.0
     budget: float = float("inf")
 
-    def of(self, prompt_tokens: int, tokens: int) -> float:
+    def cost(self, prompt_tokens: int, tokens: int) -> float:
         return (prompt_tokens * self.prompt + tokens * self.answer) / 1e6
 
 
-class Remote:
+class ServerJudge:
     """A server's `model`.
 
     cache       where answers are kept; None: nowhere, and only calls that are in hand together are made once
     parameters  of the requests: temperature, max_tokens, ...
     structured  ask for the form's JSON schema, as long as the server takes one
-    again       how often an answer that cannot be read is asked for anew
+    ask_again   how often an answer that cannot be read is asked for anew
     window      records in hand
     """
 
-    def __init__(self, model: str, client: Client, *, cache: Cache | None, parameters: dict, structured: bool,
-                 again: int, prices: Prices, window: int):
+    def __init__(self, model: str, client: Client, *, cache: Cache | None, parameters: dict[str, Any], structured: bool,
+                 ask_again: int, prices: Prices, window: int):
         self.model, self.client, self.cache, self.prices = model, client, cache, prices
-        self.parameters, self.structured, self.again, self.window = parameters, structured, again, window
-        self.pending: dict[str, asyncio.Future[Said]] = {}  # the calls in hand
+        self.parameters, self.structured, self.ask_again, self.window = parameters, structured, ask_again, window
+        self.pending: dict[str, asyncio.Future[Reply]] = {}  # the calls in hand
         self.stopped: Failure | None = None  # why no more calls are made
         self.spent = self.dearest = 0.0  # in all; for one call
         # Is it known whether the server takes a schema, what a call costs? The call that finds out holds the lock.
-        self.taken, self.priced, self.probing = not structured, prices.budget == float("inf"), asyncio.Lock()
+        self.schema_known, self.price_known = not structured, prices.budget == float("inf")
+        self.probing = asyncio.Lock()
         self.hits, self.used = 0, {"prompt_tokens": 0, "tokens": 0}
         client.allow = self.allow
 
-    def prepare(self, calls: list[Call]) -> list[Call]:
-        return calls
+    def prepare(self, queries: list[Query]) -> list[Query]:
+        return queries
 
     # -- records -----------------------------------------------------------------------------------------
 
-    def answers(self, stream: Stream) -> Iterator[tuple[Line, list[Answer]]]:
-        """Every line with the answers to its calls, in order. Raises Failure once what is in hand has come in."""
+    def answers(self, stream: Stream) -> Generator[tuple[Line, list[Answer]], None, None]:
+        """Every line with the answers to its queries, in order. Raises Failure once what is in hand has come in."""
         with closing(in_order(self.until_stopped(stream), self.judge, self.window, self.close)) as done:
             for line, future in done:
                 try:
@@ -92,29 +92,29 @@ class Remote:
             self.stopped, self.client.retries = Failure(f"{line.where}: {error.message}", everything=True), 0
 
     async def judge(self, line: Line) -> list[Answer]:
-        _, calls = line.data
-        return await asyncio.gather(*(self.ask(call) for call in calls))
+        _, queries = line.data
+        return await asyncio.gather(*(self.ask(query) for query in queries))
 
     # -- calls -------------------------------------------------------------------------------------------
 
-    async def ask(self, call: Call) -> Answer:
+    async def ask(self, query: Query) -> Answer:
         """The answer, asked for anew, with what came before, where it cannot be read. Raises Failure."""
-        messages = call.messages
-        for _ in range(1 + self.again):
-            said = await self.said(messages, call.form)
+        messages = query.messages
+        for _ in range(1 + self.ask_again):
+            reply = await self.reply(messages, query.form)
             try:
-                return Answer(read(said, call.form))
+                return Answer(read_parts(reply, query.form))
             except ValueError:
-                messages = [*messages, {"role": "assistant", "content": said.text.strip() or "..."},
-                            {"role": "user", "content": packaged("again").strip()}]
-        return Answer(None, said.text)
+                messages = [*messages, {"role": "assistant", "content": reply.text.strip() or "..."},
+                            {"role": "user", "content": packaged_text("again").strip()}]
+        return Answer(None, reply.text)
 
-    async def said(self, messages: list[dict], form: Form) -> Said:
+    async def reply(self, messages: Messages, form: AnswerForm) -> Reply:
         """From the cache, from a call in hand, or from the server."""
-        key = key_of(self.request(messages, form))
-        if said := self.known(messages, form):
+        key = request_key(self.request(messages, form))
+        if reply := self.cached(messages, form):
             self.hits += 1
-            return said
+            return reply
         if key in self.pending:
             self.hits += 1
             return await self.pending[key]
@@ -124,56 +124,56 @@ class Remote:
         finally:
             self.pending.pop(key, None)
 
-    def known(self, messages: list[dict], form: Form) -> Said | None:
+    def cached(self, messages: Messages, form: AnswerForm) -> Reply | None:
         """From the cache: the answer to a structured request, or to the plain one it fell back to."""
         forms = (form, None) if self.structured else (None,)
-        found = (self.cache.get(key_of(self.request(messages, one))) for one in forms) if self.cache else ()
-        return next(filter(None, found), None)
+        replies = (self.cache.get(request_key(self.request(messages, one))) for one in forms) if self.cache else ()
+        return next(filter(None, replies), None)
 
-    async def pay(self, messages: list[dict], form: Form) -> Said:
+    async def pay(self, messages: Messages, form: AnswerForm) -> Reply:
         """Ask the server. The first call of all goes alone where it finds something out; the others wait for that."""
-        if not (self.taken and self.priced):
+        if not (self.schema_known and self.price_known):
             async with self.probing:
-                if not self.taken:
+                if not self.schema_known:
                     return await self.probe(messages, form)
-                if not self.priced:
+                if not self.price_known:
                     return await self.call(messages, form)
         return await self.call(messages, form)
 
-    async def probe(self, messages: list[dict], form: Form) -> Said:
+    async def probe(self, messages: Messages, form: AnswerForm) -> Reply:
         try:
-            said = await self.call(messages, form)
+            reply = await self.call(messages, form)
         except Failure as error:
             if error.status not in REFUSALS:
                 raise
-            said = await self.call(messages, None)  # was it the schema that the server did not take?
+            reply = await self.call(messages, None)  # was it the schema that the server did not take?
             self.structured = False
-        self.taken = True
-        return said
+        self.schema_known = True
+        return reply
 
-    async def call(self, messages: list[dict], form: Form | None) -> Said:
+    async def call(self, messages: Messages, form: AnswerForm | None) -> Reply:
         request = self.request(messages, form)
-        said = await self.client.ask("chat", wire(request), lambda body: answered(body, messages))
+        reply = await self.client.ask("chat", client_request(request), lambda body: read_reply(body, messages))
         if self.cache:
-            self.cache.put(key_of(request), self.model, said)
-        price = self.prices.of(said.prompt_tokens, said.tokens)
-        self.spent, self.dearest, self.priced = self.spent + price, max(self.dearest, price), True
-        self.used["prompt_tokens"] += said.prompt_tokens
-        self.used["tokens"] += said.tokens
-        return said
+            self.cache.put(request_key(request), self.model, reply)
+        price = self.prices.cost(reply.prompt_tokens, reply.tokens)
+        self.spent, self.dearest, self.price_known = self.spent + price, max(self.dearest, price), True
+        self.used["prompt_tokens"] += reply.prompt_tokens
+        self.used["tokens"] += reply.tokens
+        return reply
 
-    def request(self, messages: list[dict], form: Form | None) -> dict:
+    def request(self, messages: Messages, form: AnswerForm | None) -> Record:
         schema = {"response_format": form.response_format} if form and self.structured else {}
         return {"model": self.model, "messages": messages, **self.parameters, **schema}
 
-    def allow(self, request: dict) -> None:
+    def allow(self, request: Record) -> None:
         """Before every try of a call. Raises Failure where there is to be none.
 
         A call under way may cost what the dearest one did, and is reckoned with, so that the budget holds.
         """
         if self.stopped:
             raise Failure("stopped", everything=True)
-        price = max(self.dearest, self.prices.of(estimate(request["messages"]), 0))
+        price = max(self.dearest, self.prices.cost(estimate_tokens(request["messages"]), 0))
         if self.spent + (self.client.flying + 1) * price > self.prices.budget:
             raise Failure(f"the budget of {self.prices.budget:g} is spent: a call is about {price:.3g}",
                           everything=True)
@@ -189,36 +189,37 @@ class Remote:
 
     # -- beforehand --------------------------------------------------------------------------------------
 
-    def cost(self, call: Call) -> tuple[str, int]:
-        """The call's name, and the tokens of its prompt, about: 0 where the answer is in the cache."""
-        known = self.known(call.messages, call.form)
-        return key_of(self.request(call.messages, call.form)), 0 if known else estimate(call.messages)
+    def estimate(self, query: Query) -> tuple[str, int]:
+        """The key of the query's first call, and about the tokens of its prompt: 0 where the answer is in the cache."""
+        cached = self.cached(query.messages, query.form)
+        key = request_key(self.request(query.messages, query.form))
+        return key, 0 if cached else estimate_tokens(query.messages)
 
 
-def read(said: Said, form: Form) -> dict:
+def read_parts(reply: Reply, form: AnswerForm) -> Parts:
     """The parts of an answer. Raises ValueError; for one that was cut too: "Score: 1" may have become 10."""
-    if said.reason == "length":
+    if reply.reason == "length":
         raise ValueError("cut")
-    return form.read(said.text)
+    return form.read(reply.text)
 
 
-def answered(body: dict, messages: list[dict]) -> Said:
+def read_reply(body: Record, messages: Messages) -> Reply:
     """Raises ValueError for garbage, an empty answer included, and Failure for what is no answer."""
     text, reason = choice(body)
     if not text.strip() and reason != "length":
         raise ValueError("choices[0]: empty")
     prompt_tokens, tokens = usage(body)
     if prompt_tokens is None or tokens is None:
-        prompt_tokens, tokens = estimate(messages), len(text.encode()) // BYTES_A_TOKEN + 1
-    return Said(text, reason, prompt_tokens, tokens)
+        prompt_tokens, tokens = estimate_tokens(messages), len(text.encode()) // BYTES_A_TOKEN + 1
+    return Reply(text, reason, prompt_tokens, tokens)
 
 
-def wire(request: dict) -> dict:
+def client_request(request: Record) -> Record:
     """The request as the client takes it: parameters that it does not know go into the body as they are."""
     plain = {name: request[name] for name in ("model", "messages")}
     return {**plain, "extra_body": {name: value for name, value in request.items() if name not in plain}}
 
 
-def estimate(messages: list[dict]) -> int:
+def estimate_tokens(messages: Messages) -> int:
     """About how many tokens a prompt has."""
     return sum(len(message["content"].encode()) // BYTES_A_TOKEN + 4 for message in messages)

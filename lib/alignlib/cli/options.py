@@ -239,7 +239,7 @@ class Summary:
         self.counts: dict[str, int] = {}
         self.name = click.get_current_context().command_path
 
-    def count(self, **amounts: int) -> None:
+    def count(self, **amounts: float) -> None:
         for name, amount in amounts.items():
             self.counts[name] = self.counts.get(name, 0) + amount
 

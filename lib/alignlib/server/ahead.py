@@ -3,7 +3,7 @@
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -11,8 +11,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, Result]], ahead: int,
-             close: Callable[[], Coroutine[Any, Any, None]] | None = None) -> Iterator[tuple[Item, "Future[Result]"]]:
+def in_order(
+    items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, Result]], ahead: int,
+    close: Callable[[], Coroutine[Any, Any, None]] | None = None,
+) -> Generator[tuple[Item, "Future[Result]"], None, None]:
     """Each item with the done future of `work(item)`, in the items' order.
 
     At most `ahead` items are in hand: read, and not yet taken by the caller. Items are read in a thread of their own,
