@@ -4,13 +4,21 @@ import json
 
 import pytest
 
-from al_label_ai import answers
+from al_label_ai.answers import (
+    AnswerForm,
+    category_form,
+    preference,
+    review_form,
+    score_form,
+    two_scores_form,
+    verdict_form,
+)
 
 CATEGORIES = ["Harmless and helpful", "Harmful"]
 A_REVIEW = "Analysis: Clear.\nFeedback: Good.\nScore: 3"
 
 
-def unread(form: answers.Form, text: str) -> bool:
+def unread(form: AnswerForm, text: str) -> bool:
     try:
         form.read(text)
     except ValueError:
@@ -23,7 +31,7 @@ def unread(form: answers.Form, text: str) -> bool:
                                   "<think>B is long. Answer: B</think>\nA", '{"verdict": "A"}',
                                   '```json\n{"verdict": "A"}\n```', '{"why": "short", "verdict": "A"}'])
 def test_a_verdict_is_read(text):
-    assert answers.letters().read(text) == {"verdict": "A"}
+    assert verdict_form().read(text) == {"verdict": "A"}
 
 
 @pytest.mark.parametrize("text", ["", "D", "a", "A B", "A or B", "A, B", "A is better", "Both A", "Not better: A",
@@ -31,36 +39,36 @@ def test_a_verdict_is_read(text):
                                   "Answer: A\n\nBut B is close.", '{"verdict": "A or B"}', '{"verdict": null}',
                                   '{"verdict": ["A"]}', '{"answer": "A"}', '{"verdict": "A"', "{}", "[]"])
 def test_what_is_no_verdict_is_none(text):
-    assert unread(answers.letters(), text)
+    assert unread(verdict_form(), text)
 
 
 @pytest.mark.parametrize(("text", "value"), [("8", 8), ("10", 10), ("1", 1), ("Score: 8", 8), ("rating: 8/10", 8),
                                              ("8.", 8), ('{"score": 8}', 8)])
 def test_a_score_is_read(text, value):
-    assert answers.score(1, 10).read(text) == {"score": value}
+    assert score_form(1, 10).read(text) == {"score": value}
 
 
 @pytest.mark.parametrize("text", ["Rating: high", "7.5", "0.8", '"0.8"', '{"score": "8"}', '{"score": "0.8"}',
                                   '{"score": 7.5}', '{"score": 8.0}', '{"score": true}', '{"score": null}', "0", "11",
                                   "-3", "80", "8/5", "8 9", "8 of 10", "about 8", "1e1", "nan", "eight", "³", ""])
 def test_what_is_no_score_is_none(text):
-    assert unread(answers.score(1, 10), text)
+    assert unread(score_form(1, 10), text)
 
 
 @pytest.mark.parametrize(("text", "pair"), [("8 7", (8, 7)), ("8\t7\nThe first is better.", (8, 7)),
                                             (" 10 1 \n\nbecause", (10, 1)), ('{"A": 8, "B": 7}', (8, 7))])
 def test_two_scores_are_read(text, pair):
-    assert tuple(answers.two_scores(1, 10).read(text).values()) == pair
+    assert tuple(two_scores_form(1, 10).read(text).values()) == pair
 
 
 @pytest.mark.parametrize("text", ["8", "8, 7", "8\n7", "8 7 6", "8/10 7/10", "8.5 9", "0 5", "11 5", "-1 2", "nan 5",
                                   "A: 8 B: 7", '{"A": 8}', '{"A": 8, "B": "7"}'])
 def test_what_is_not_two_scores_is_none(text):
-    assert unread(answers.two_scores(1, 10), text)
+    assert unread(two_scores_form(1, 10), text)
 
 
 def test_a_category_is_read_as_it_is_written():
-    form = answers.category(CATEGORIES)
+    form = category_form(CATEGORIES)
     for text in ("Harmful", "harmful.", '"HARMFUL"', "Category: Harmful", '{"category": "harmful"}'):
         assert form.read(text) == {"category": "Harmful"}
     assert form.read("harmless and Helpful") == {"category": "Harmless and helpful"}
@@ -69,7 +77,7 @@ def test_a_category_is_read_as_it_is_written():
 
 
 def test_a_review_is_read_whole():
-    form = answers.review()
+    form = review_form()
     parts = {"analysis": "Clear.", "feedback": "Good.", "score": 3}
     for text in (A_REVIEW, A_REVIEW + ".", A_REVIEW + "/3", "Analysis: Clear. Feedback: Good. Score: 3",
                  json.dumps(parts)):
@@ -81,8 +89,8 @@ def test_a_review_is_read_whole():
         assert unread(form, text)
 
 
-@pytest.mark.parametrize("form", [answers.letters(), answers.score(1, 10), answers.two_scores(1, 10),
-                                  answers.category(CATEGORIES), answers.review()])
+@pytest.mark.parametrize("form", [verdict_form(), score_form(1, 10), two_scores_form(1, 10),
+                                  category_form(CATEGORIES), review_form()])
 def test_the_schema_is_strict_and_the_options_can_be_read(form):
     schema = form.response_format["json_schema"]["schema"]
     assert schema["required"] == list(schema["properties"]) and schema["additionalProperties"] is False
@@ -91,8 +99,8 @@ def test_the_schema_is_strict_and_the_options_can_be_read(form):
 
 
 def test_preference():
-    assert [answers.preference({"verdict": letter}) for letter in "ABC"] == [1, -1, 0]
-    assert [answers.preference({"A": a, "B": b}) for a, b in ((9, 3), (3, 9), (5, 5))] == [1, -1, 0]
+    assert [preference({"verdict": letter}) for letter in "ABC"] == [1, -1, 0]
+    assert [preference({"A": a, "B": b}) for a, b in ((9, 3), (3, 9), (5, 5))] == [1, -1, 0]
 
 
 # -- against the papers' own code ----------------------------------------------------------------------------------
@@ -113,16 +121,16 @@ def test_reviews_as_alt_reads_them(fixtures):
     for case in cases:
         expected = ours.get(case["text"], case["output"])
         if expected is None:
-            assert unread(answers.review(), case["text"]), case
+            assert unread(review_form(), case["text"]), case
         else:
-            assert answers.review().read(case["text"]) == expected, case
+            assert review_form().read(case["text"]) == expected, case
 
 
 def test_pairs_of_scores_as_args_reads_them(fixtures):
     """The same scores and winner where both are whole numbers from 1 to 10 (ARGS also takes fractions, negative
     numbers and nan); what ARGS counts as a tie of 0 to 0 is either read, or nothing."""
     cases = json.loads((fixtures / "args" / "gpt4_eval_parsing.json").read_text())["parse"]
-    form, both = answers.two_scores(1, 10), 0
+    form, both = two_scores_form(1, 10), 0
     for case in cases:
         theirs = [case["red_score"], case["blue_score"]][:: -1 if case["side"] else 1]
         if unread(form, case["content"]):
@@ -135,6 +143,6 @@ def test_pairs_of_scores_as_args_reads_them(fixtures):
             continue
         both += 1
         assert [read["A"], read["B"]] == theirs
-        won = answers.preference(read) * (-1 if case["side"] else 1)
+        won = preference(read) * (-1 if case["side"] else 1)
         assert (case["win"], case["tie"], case["lose"]) == (won == 1, won == 0, won == -1)
     assert both >= 8

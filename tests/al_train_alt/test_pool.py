@@ -174,7 +174,7 @@ def test_attributes_are_those_of_the_categories(fixtures):
     for case in json.loads((fixtures / "ALT" / "parsers.json").read_text())["map_to_SteerLM"]:
         if case["output"]:
             assert how.names[pool.Draw("lmc").names.index(case["feedback"])] == case["output"]
-    assert [(kind.name, kind.attributes) for kind in questions.categories()] == list(
+    assert [(kind.name, kind.attributes) for kind in questions.load_categories()] == list(
         zip(pool.Draw("lmc").names, how.names, strict=True))
 
 

@@ -3,13 +3,22 @@
 import functools
 import hashlib
 import json
+import sqlite3
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from al_data import toy_judge
+from al_label_ai import modes, questions
 from alignlib.toy import world
 from helpers.commands import lines
-from helpers.faulty import DROP, Server, refuse, subject
+from helpers.faulty import DROP, Server, ok, refuse, subject
 from helpers.kills import filter_job
+from helpers.process import call
+
+KEY = "sk-a-secret-that-nobody-may-see"  # of every test's environment in tests/al_label_ai
+RECORD = {"prompt": "Which is larger?", "completions": ["The first.", "The second."]}
+KINDS = questions.load_categories()
 
 
 @functools.cache
@@ -75,3 +84,41 @@ def judge_job(folder: Path, server: Server, count: int, concurrency: int):
                      "--concurrency", concurrency)
     job.made += [folder / f"out.jsonl.cache{end}" for end in ("", "-wal", "-shm")]
     return job
+
+
+# -- asking --------------------------------------------------------------------------------------------------
+
+
+def label(server: Server, records: bytes | Sequence[dict], *args: object) -> subprocess.CompletedProcess:
+    """Run al-label-ai to its end; the key shows nowhere."""
+    data = records if isinstance(records, bytes) else lines(*records)
+    done = call("al-label-ai", "--judge", "overall", "--base-url", server.url, *args, stdin=data)
+    assert KEY not in done.stdout + done.stderr
+    return done
+
+
+def says(*texts: str) -> Callable[[dict, int], tuple]:
+    """A script that answers each question with the next of the texts, and the last one ever after."""
+    return lambda request, nth: ok(request, [texts[min(nth, len(texts) - 1)]])
+
+
+def kept(cache: Path) -> int:
+    """How many answers are in a cache, as another process sees it."""
+    try:
+        with sqlite3.connect(f"file:{cache}?mode=ro", uri=True, timeout=60) as file:
+            return file.execute("SELECT count(*) FROM answers").fetchone()[0]
+    except sqlite3.OperationalError:  # not made yet
+        return 0
+
+
+# -- questions -----------------------------------------------------------------------------------------------
+
+
+def mode(name: str, *, question: str = "What counts.", template: str | None = None, as_json: bool = False,
+         categories=(), **settings) -> modes.Mode:
+    return modes.build_mode(name, question, template, categories=categories or KINDS, as_json=as_json, **settings)
+
+
+def texts(content: str, *tags: str) -> list[str]:
+    """What stands between tags of a question."""
+    return [toy_judge.text(content, tag) for tag in tags]

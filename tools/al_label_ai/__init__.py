@@ -88,7 +88,7 @@ money_options = options.stack(
 @model_options.device_options
 def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
          shard: tuple[int, int] | None, mode: str, against: str | None, together: bool, ties: str, judge: str | None,
-         judge_rm: str | None, dry_run: bool, **given: Any) -> None:
+         judge_rm: str | None, cache: str | None, no_cache: bool, dry_run: bool, **given: Any) -> None:
     """Label the completions of each prompt with a judge's answers; what cannot be read becomes null, and `unparsed`.
 
     Streams, each record as soon as it is done; --against is read first.
@@ -103,8 +103,8 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
     if folder:
         judging = load_local_judge(folder, judge_rm, given["device"], given["dtype"])
     else:
-        cache = cache_file(files, output, rejects, dry_run, given["cache"], given["no_cache"])
-        judging = server = connect_server_judge(str(judge), cache, **given)
+        answers_file = cache_file(files, output, rejects, dry_run, cache, no_cache)
+        judging = server = connect_server_judge(str(judge), answers_file, **given)
     prepare = partial(prepare_record, mode=asking, judge=judging, partners=partners)
     if dry_run:  # a server's
         with options.open_stream(files, None, False, on_error, None, shard, prepare=prepare) as stream:
@@ -208,9 +208,10 @@ def connect_server_judge(model: str, cache: str | None, *, base_url: str | None,
     from alignlib.server.client import Client
 
     client = Client(base_url, concurrency=concurrency, timeout=timeout, retries=retries)
-    return ServerJudge(model, client, cache=Cache(cache) if cache else None,
-                       parameters=read_parameters(parameters, max_tokens), structured=structured, ask_again=ask_again,
-                       prices=Prices(price_in, price_out, budget or float("inf")), window=16 * concurrency)
+    request = read_parameters(parameters, max_tokens)
+    return ServerJudge(model, client, cache=Cache(cache) if cache else None, parameters=request, structured=structured,
+                       ask_again=ask_again, prices=Prices(price_in, price_out, budget or float("inf")),
+                       window=16 * concurrency)
 
 
 def cache_file(files: tuple[str, ...], output: str | None, rejects: str | None, dry_run: bool, cache: str | None,

@@ -1,0 +1,46 @@
+"""A judge's answers, kept: found again, shared by processes, in a file of their own."""
+
+import sqlite3
+import subprocess
+import sys
+
+import click
+import pytest
+
+from al_label_ai.cache import Cache, Reply, request_key
+from helpers.process import environment
+
+
+def test_an_answer_is_found_again_by_model_messages_and_parameters(tmp_path):
+    request = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
+    others = [request | change for change in ({"model": "n"}, {"temperature": 1}, {"top_p": 1}, {"messages": []})]
+    reply = Reply("A", "stop", 7, 1)
+    cache = Cache(str(tmp_path / "c"))
+    assert cache.get(request_key(request)) is None
+    cache.put(request_key(request), "m", reply)
+    cache.put(request_key(request), "m", Reply("B", "stop", 1, 1))  # another process was faster
+    again = Cache(str(tmp_path / "c"))  # while the other has it open
+    assert again.get(request_key(dict(reversed(request.items())))) == reply == cache.get(request_key(request))
+    assert [again.get(request_key(other)) for other in others] == [None] * 4
+
+
+def test_several_processes_write_one_cache(tmp_path):
+    code = ("import sys; from al_label_ai.cache import *\n"
+            "cache = Cache(sys.argv[1])\n"
+            "for i in range(200): cache.put(f'{sys.argv[2]} {i}', 'm', Reply('A', 'stop', 1, 1))\n")
+    writers = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "c", str(i)], env=environment())
+               for i in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    cache = Cache(str(tmp_path / "c"))
+    assert all(cache.get(f"{i} {j}") for i in range(3) for j in range(200))
+
+
+def test_a_file_that_is_no_cache_is_left_alone(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"prompt": "p"}\n' * 100)
+    with pytest.raises(click.UsageError, match="in.jsonl: file is not a database"):
+        Cache(str(tmp_path / "in.jsonl"))
+    assert (tmp_path / "in.jsonl").read_text() == '{"prompt": "p"}\n' * 100
+    with sqlite3.connect(tmp_path / "later") as file:
+        file.execute("PRAGMA user_version = 99")
+    with pytest.raises(click.UsageError, match="another version"):
+        Cache(str(tmp_path / "later"))
