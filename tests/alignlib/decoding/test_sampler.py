@@ -46,9 +46,9 @@ def test_greedy_is_what_transformers_generates(family):
         for draw in batch:
             ended = draw.ids + [policy.tokenizer.eos_token_id] * (draw.reason == "stop")
             assert ended == alone(policy, draw.prompt, 24)
-            made = policy.core.generate(torch.tensor([draw.prompt]), max_new_tokens=24, do_sample=False,
+            generated = policy.core.generate(torch.tensor([draw.prompt]), max_new_tokens=24, do_sample=False,
                                         attention_mask=torch.ones(1, len(draw.prompt), dtype=torch.long))
-            assert made[0, len(draw.prompt):].tolist() == ended
+            assert generated[0, len(draw.prompt):].tolist() == ended
             assert draw.text == encoder.decode(draw.ids)
 
 
@@ -79,11 +79,11 @@ def histogram(logits, temperature=1.0, top_k=0, top_p=1.0, count=20_000):
     return torch.bincount(chosen, minlength=len(logits)).double()
 
 
-def chi_square(found, probs):
+def chi_square(counts, probs):
     kept = probs > 0
-    assert found[~kept].sum() == 0
-    expected = probs[kept] * found.sum()
-    return ((found[kept] - expected).square() / expected).sum().item(), int(kept.sum()) - 1
+    assert counts[~kept].sum() == 0
+    expected = probs[kept] * counts.sum()
+    return ((counts[kept] - expected).square() / expected).sum().item(), int(kept.sum()) - 1
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -162,11 +162,11 @@ def test_draws_do_not_depend_on_the_batch():
 
 def test_batches_hold_their_budget_and_every_draw():
     many = draws(3, 17, 1, 30, 8, 90, number=3)
-    made = list(sampler.batches(many, 200, 10))
-    assert sorted((d.record, d.number) for batch in made for d in batch) == sorted((d.record, d.number) for d in many)
-    for batch in made:
+    dealt = list(sampler.batches(many, 200, 10))
+    assert sorted((d.record, d.number) for batch in dealt for d in batch) == sorted((d.record, d.number) for d in many)
+    for batch in dealt:
         assert len(batch) * (max(len(draw.prompt) for draw in batch) + 10) <= 200 or len(batch) == 1
-    assert made == list(sampler.batches(many[::-1], 200, 10))
+    assert dealt == list(sampler.batches(many[::-1], 200, 10))
 
 
 # -- the end of a completion ------------------------------------------------------------------------------------
@@ -234,8 +234,8 @@ def test_a_growing_layer_is_a_dynamic_one():
     rows = 3
     for step in range(2 * sampler.ROOM + 9):
         new = [torch.randn(rows, 2, 11 if step == 0 else 1, 4, generator=numbers) for _ in range(2)]
-        for found, wanted in zip(grows.update(*new), plain.update(*new), strict=True):
-            assert torch.equal(found, wanted)
+        for grown, wanted in zip(grows.update(*new), plain.update(*new), strict=True):
+            assert torch.equal(grown, wanted)
         if step in (0, 20, 90):
             keep = torch.tensor([2, 0, 0, 1] if step == 0 else [0, 2])
             grows.batch_select_indices(keep)

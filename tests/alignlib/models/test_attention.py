@@ -57,10 +57,10 @@ def test_strips_are_sdpa(calls, long, strips):
     mask[1, :, :, ::3] = mask[1, :, :, :5] = False
     module = torch.nn.Module()
     module.num_key_value_groups = 2
-    found, _ = attention.causal_strips(module, query, key, value, mask, dropout=0.0, scaling=0.3)
+    actual, _ = attention.causal_strips(module, query, key, value, mask, dropout=0.0, scaling=0.3)
     assert calls == strips
     wanted, _ = attention.sdpa_attention_forward(module, query, key, value, mask, dropout=0.0, scaling=0.3)
-    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(actual, wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("queries, keys, masked", [(600, 600, False), (1, 600, True), (300, 600, True)])
@@ -81,13 +81,13 @@ def test_long_packs_are_plain_rows(calls, family, shape):
     example = tiny.example(*shape)
     wanted = plain_logps(plain, example)
     assert not calls
-    found = policy.logps(policy.pack([example]))[0]
+    actual = policy.logps(policy.pack([example]))[0]
     long = sum(shape)
     layer = [(min(256, long - start), min(start + 256, long)) for start in range(0, long, 256)]
     assert calls == layer * 2
-    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+    torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=0)
     weights = torch.linspace(-1, 2, len(wanted))
-    same_gradients(gradients(policy.core, (found * weights).sum()), gradients(plain, (wanted * weights).sum()), 1e-4)
+    same_gradients(gradients(policy.core, (actual * weights).sum()), gradients(plain, (wanted * weights).sum()), 1e-4)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -97,9 +97,9 @@ def test_gradient_checkpointing(calls, family):
     load.remove_dropout(policy.core)
     policy.core.train().gradient_checkpointing_enable({"use_reentrant": False})
     example = tiny.example(*SHAPES[1])
-    wanted, found = plain_logps(plain, example), policy.logps(policy.pack([example]))[0]
-    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
-    same_gradients(gradients(policy.core, found.sum()), gradients(plain, wanted.sum()), 1e-4)
+    wanted, actual = plain_logps(plain, example), policy.logps(policy.pack([example]))[0]
+    torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=0)
+    same_gradients(gradients(policy.core, actual.sum()), gradients(plain, wanted.sum()), 1e-4)
     assert calls == [(256, 256), (169, 425)] * 4
 
 
@@ -124,8 +124,8 @@ def test_a_reward_model_reads_long_packs_too():
     with torch.no_grad():
         wanted = torch.cat([plain.score(plain.model(torch.tensor([example.prompt + one])).last_hidden_state[:, -1])
                             for one in example.completions])[:, 0]
-        found = reward.scores(reward.pack([example]))[0]
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+        actual = reward.scores(reward.pack([example]))[0]
+    torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
 
 
 # -- who keeps its own ------------------------------------------------------------------------------------------

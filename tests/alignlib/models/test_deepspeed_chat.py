@@ -44,10 +44,10 @@ def test_it_guides_as_the_model_itself_does(family, tmp_path):
     """al-args: the same texts and rewards."""
     folder, inner = checkpoint(tmp_path / "rm", family, "rwtransformer.")
     policy, plain = tiny.save(tiny.causal(family, 5), tmp_path / "lm"), tiny.save(inner, tmp_path / "plain")
-    told = lines({"prompt": "in the"}, {"prompt": "an answer"})
-    made, wanted = (read(run("al-args", policy, rm, "-m", 8, "--weight", 3, stdin=told).stdout)
+    prompts = lines({"prompt": "in the"}, {"prompt": "an answer"})
+    converted, wanted = (read(run("al-args", policy, rm, "-m", 8, "--weight", 3, stdin=prompts).stdout)
                     for rm in (folder, plain))
-    for one, other in zip(made, wanted, strict=True):
+    for one, other in zip(converted, wanted, strict=True):
         assert one["completions"] == other["completions"] and len(one["completions"][0]) > 2
         assert one["rewards"] == pytest.approx(other["rewards"], abs=1e-5)
 

@@ -131,10 +131,10 @@ def test_the_layout_of_a_record():
     words = tiny.tokenizer()
     bos, eos = words.bos_token_id, words.eos_token_id
     record = {"prompt": "Q:", "finish_reasons": ["stop", "length", "stop"]}
-    made = encoder().encode(record, ["Yes", "No", ""])
-    assert made.prompt == [bos, *ids("Q:")]
-    assert made.completions == [[*ids("Yes"), eos], ids("No"), [eos]]
-    assert made.length == 3 + 4 + 2 + 1
+    example = encoder().encode(record, ["Yes", "No", ""])
+    assert example.prompt == [bos, *ids("Q:")]
+    assert example.completions == [[*ids("Yes"), eos], ids("No"), [eos]]
+    assert example.length == 3 + 4 + 2 + 1
     assert encoder(eos=False).encode(record, ["Yes", "No", ""]).completions == [ids("Yes"), ids("No"), []]
 
 
@@ -148,16 +148,16 @@ def test_a_prompt_never_takes_the_whole_length():
     assert start.encode({"prompt": text}, ["123", "4567"]).prompt == [bos, *ids(text[:14])]
     assert end.cut == {"prompts_cut": 1, "completions_cut": 0}
     both = encoder(max_prompt=4, max_completion=3)
-    made = both.encode({"prompt": text}, ["123456", "7", "89a"])
-    assert made == Example([bos, *ids("xyz")], [ids("123"), [*ids("7"), eos], ids("89a")])  # cut: no end-of-sequence
+    example = both.encode({"prompt": text}, ["123456", "7", "89a"])
+    assert example == Example([bos, *ids("xyz")], [ids("123"), [*ids("7"), eos], ids("89a")])  # cut: no end-of-sequence
     assert both.cut == {"prompts_cut": 1, "completions_cut": 2}
 
 
 def test_completions_never_take_the_whole_length_either():
     """Even where --max-completion says so, one token of the prompt stays, and the sum keeps the limit."""
     for limits in ({"max_completion": 20}, {"max_completion": 99}, {"max_length": 2}, {"max_length": 3}):
-        made = encoder(**limits).encode({"prompt": "abc"}, ["x" * 50])
-        assert len(made.prompt) >= 1 and made.length <= limits.get("max_length", 20), limits
+        example = encoder(**limits).encode({"prompt": "abc"}, ["x" * 50])
+        assert len(example.prompt) >= 1 and example.length <= limits.get("max_length", 20), limits
 
 
 def test_room_for_one_token_holds_the_end_that_is_kept():
@@ -196,10 +196,10 @@ def test_a_chat_template_is_applied_once_and_brings_its_own_bos():
     words.chat_template = ("{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
                            "{% if add_generation_prompt %}[bot]{% endif %}")
     record = {"messages": [{"role": "you", "content": "hi"}]}
-    made = Encoder(words, max_length=99).encode(record, ["yo"])
-    assert made.prompt == [words.bos_token_id, *ids("[you]hi[bot]")]
+    example = Encoder(words, max_length=99).encode(record, ["yo"])
+    assert example.prompt == [words.bos_token_id, *ids("[you]hi[bot]")]
     served = words.apply_chat_template(record["messages"], add_generation_prompt=True)["input_ids"]
-    assert made.prompt == served  # what a server would feed the model
+    assert example.prompt == served  # what a server would feed the model
     with pytest.raises(ValueError, match="no chat template"):
         encoder().prompt(record)
     with pytest.raises(ValueError, match="messages: a condition"):
@@ -233,11 +233,11 @@ def test_nothing_at_all_to_read_is_an_error():
 def test_an_encoders_tokenizer_frames_the_text():
     """BERT's [CLS] and [SEP]: ids are those of the whole text, as the classifier was trained to read it."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "film", ",", "very", "bad", "end", "##ing"]
-    made = Tokenizer(token_models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
-    made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    made.decoder = decoders.WordPiece()
-    words = PreTrainedTokenizerFast(tokenizer_object=made, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]",
+    inner = Tokenizer(token_models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    inner.decoder = decoders.WordPiece()
+    words = PreTrainedTokenizerFast(tokenizer_object=inner, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]",
                                     unk_token="[UNK]")
     for reason in ("stop", "length"):
         whole = Encoder(words, max_length=20, eos=False)
@@ -259,8 +259,8 @@ def test_a_condition_stays_when_its_prompt_is_cut(bos):
     condition = words("Good. input:\n")["input_ids"]
     assert begun.prompt[:begun.head] == condition
     short = Encoder(words, max_length=40, max_prompt=begun.head + 3)
-    made = short.encode({"prompt": "the theory"}, [" ok"], "Good. input:\n")
-    assert made.prompt == [*condition, *words("ory", add_special_tokens=False)["input_ids"]]
+    example = short.encode({"prompt": "the theory"}, [" ok"], "Good. input:\n")
+    assert example.prompt == [*condition, *words("ory", add_special_tokens=False)["input_ids"]]
     assert short.cut == {"prompts_cut": 1, "completions_cut": 0}
     across = Encoder(words, max_length=40).begin({"prompt": "he end"}, "t")  # "the" is one token
     assert across.head == bos + 1 and words.decode(across.prompt[bos:across.head]) == "the"
@@ -273,21 +273,21 @@ def test_a_condition_stays_when_its_prompt_is_cut(bos):
 def test_no_token_crosses_the_border():
     """ "th" + "e" would be one token if glued; sampling the "e" after "th" saw two."""
     words = tiny.tokenizer()
-    made = encoder().encode({"prompt": "th"}, ["e"])
-    assert made.prompt[1:] == words("th", add_special_tokens=False)["input_ids"]
-    assert made.completions == [[*ids("e"), words.eos_token_id]]
+    example = encoder().encode({"prompt": "th"}, ["e"])
+    assert example.prompt[1:] == words("th", add_special_tokens=False)["input_ids"]
+    assert example.completions == [[*ids("e"), words.eos_token_id]]
     glued = words("the", add_special_tokens=False)["input_ids"]
-    assert len(glued) == 1 and made.prompt[1:] + ids("e") != glued
+    assert len(glued) == 1 and example.prompt[1:] + ids("e") != glued
 
 
 def test_stored_ids_are_taken_if_they_say_the_text():
     words = tiny.tokenizer()
     eos, the = words.eos_token_id, words("the", add_special_tokens=False)["input_ids"]
     record = {"prompt": "a", "completion_ids": [ids("the"), ids("the"), [*the, 10**6], [-1, *the]]}
-    made = encoder().encode(record, ["the", "thx", "the", "the"])
-    assert made.completions[0] == [*ids("the"), eos]  # as drawn, although the text encodes to one token
-    assert encoder().decode(made.completions[1]) == "thx"  # another text: encoded anew
-    assert made.completions[2] == made.completions[3] == [*the, eos]  # another tokenizer's
+    example = encoder().encode(record, ["the", "thx", "the", "the"])
+    assert example.completions[0] == [*ids("the"), eos]  # as drawn, although the text encodes to one token
+    assert encoder().decode(example.completions[1]) == "thx"  # another text: encoded anew
+    assert example.completions[2] == example.completions[3] == [*the, eos]  # another tokenizer's
 
 
 def sentence_piece(style):
@@ -296,23 +296,23 @@ def sentence_piece(style):
     merges = [("▁", "Y"), ("▁", "N"), ("▁N", "o")]
     vocabulary = {letter: i for i, letter in enumerate(dict.fromkeys([*letters, "es", "\n"]))}
     merges += [("e", "s"), ("▁Y", "es")]
-    made = Tokenizer(token_models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=False))
+    inner = Tokenizer(token_models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=False))
     if style == "prepend":
-        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+        inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     else:
-        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first" if style == "first" else "always")
-        made.decoder = decoders.Metaspace(prepend_scheme="first" if style == "first" else "always")
-    made.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+        inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first" if style == "first" else "always")
+        inner.decoder = decoders.Metaspace(prepend_scheme="first" if style == "first" else "always")
+    inner.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 @pytest.mark.parametrize("style", ["prepend", "first", "always"])
 def test_a_completion_gets_no_word_start_mark(style):
     words = sentence_piece(style)
     inner = continuation_tokenizer(words)
-    made = Encoder(words, max_length=40).encode({"prompt": "Q: hi A:"}, [" Yes", "No", ""])
-    tokens = [words.convert_ids_to_tokens(row) for row in (made.prompt, *made.completions)]
+    example = Encoder(words, max_length=40).encode({"prompt": "Q: hi A:"}, [" Yes", "No", ""])
+    tokens = [words.convert_ids_to_tokens(row) for row in (example.prompt, *example.completions)]
     assert tokens[0][:2] == ["<s>", "▁"] and tokens[0][2] == "Q"  # the prompt does begin a text
     assert tokens[1:] == [["▁Yes", "</s>"], ["N", "o", "</s>"], ["</s>"]]
     for text in (" Yes", "Yes", " No, Yes", "", "  No"):
@@ -322,8 +322,8 @@ def test_a_completion_gets_no_word_start_mark(style):
 def test_byte_level_prefix_spaces_are_for_texts_only():
     words = tiny.tokenizer()
     words.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    made = Encoder(words, max_length=40).encode({"prompt": "Q"}, ["A", " B"])
-    assert [row[:-1] for row in made.completions] == [ids("A"), ids(" B")]
+    example = Encoder(words, max_length=40).encode({"prompt": "Q"}, ["A", " B"])
+    assert [row[:-1] for row in example.completions] == [ids("A"), ids(" B")]
 
 
 def test_every_byte_comes_back():
@@ -336,5 +336,5 @@ def test_what_fits_is_not_cut():
     """Without --max-completion a completion may have all that its prompt leaves, and at least half."""
     cases = ((2, 7, (2, 7)), (3, 9, (3, 7)), (8, 7, (5, 5)), (8, 2, (8, 2)), (9, 2, (8, 2)))
     for prompt, completion, expected in cases:
-        made = encoder(max_length=10, max_completion=None).fit(Example([5] * prompt, [[6] * completion]))
-        assert (len(made.prompt), len(made.completions[0])) == expected
+        example = encoder(max_length=10, max_completion=None).fit(Example([5] * prompt, [[6] * completion]))
+        assert (len(example.prompt), len(example.completions[0])) == expected

@@ -26,10 +26,10 @@ GROUPS = {1: [(5, 3), (1, 140), (30, 7), (2, 0)], 2: [(9, 4, 7), (150, 20, 33), 
 
 def flat(model, **more):
     """A Policy or RewardModel whose packs are flat, as on a GPU."""
-    made = (RewardModel if hasattr(model, "score") else Policy)(model, tiny.tokenizer(), **more)
-    made.flat = attention.use_flex(made.core)
-    assert made.shared and made.flat and made.core.config._attn_implementation == attention.FLEX
-    return made
+    wrapped = (RewardModel if hasattr(model, "score") else Policy)(model, tiny.tokenizer(), **more)
+    wrapped.flat = attention.use_flex(wrapped.core)
+    assert wrapped.shared and wrapped.flat and wrapped.core.config._attn_implementation == attention.FLEX
+    return wrapped
 
 
 
@@ -43,21 +43,21 @@ def with_gradients(monkeypatch):
 
 
 def test_the_row_drawn_in_the_docstring():
-    made = pack([Example([A, B], [[C, D], [E]]), Example([F], [[G], []])], flat=True)
-    assert made.ids.shape == (1, 2 * BLOCK) and made.ids[0, :8].tolist() == [A, B, C, D, E, F, G, 0]
-    assert made.positions[0, :7].tolist() == [0, 1, 2, 3, 2, 0, 1]
-    seen = [[key for key in range(8) if made.mask.mask_mod(0, 0, torch.tensor(query), torch.tensor(key))]
+    batch = pack([Example([A, B], [[C, D], [E]]), Example([F], [[G], []])], flat=True)
+    assert batch.ids.shape == (1, 2 * BLOCK) and batch.ids[0, :8].tolist() == [A, B, C, D, E, F, G, 0]
+    assert batch.positions[0, :7].tolist() == [0, 1, 2, 3, 2, 0, 1]
+    seen = [[key for key in range(8) if batch.mask.mask_mod(0, 0, torch.tensor(query), torch.tensor(key))]
             for query in range(8)]
     assert seen == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 4], [5], [5, 6], [7]]  # padding sees padding
-    assert made.sources.tolist() == [1, 2, 1, 5] and made.targets.tolist() == [C, D, E, G]
-    assert made.owner.tolist() == [0, 0, 1, 2] and made.last.tolist() == [3, 4, 6, 5]
-    assert made.counts().tolist() == [[2, 1], [1, 0]] and made.tokens == 7 and made.shape == (2, 2)
+    assert batch.sources.tolist() == [1, 2, 1, 5] and batch.targets.tolist() == [C, D, E, G]
+    assert batch.owner.tolist() == [0, 0, 1, 2] and batch.last.tolist() == [3, 4, 6, 5]
+    assert batch.counts().tolist() == [[2, 1], [1, 0]] and batch.tokens == 7 and batch.shape == (2, 2)
 
 
 def test_blocks_that_nobody_sees_are_left_out():
     """Groups of 300 tokens in a row of 1280: block by block, [query, key], what flex_attention computes."""
-    made = pack([tiny.example(100, 100, 100, seed=i) for i in range(4)], flat=True)
-    blocks = made.mask.to_dense()[0, 0].int().tolist()
+    batch = pack([tiny.example(100, 100, 100, seed=i) for i in range(4)], flat=True)
+    blocks = batch.mask.to_dense()[0, 0].int().tolist()
     assert blocks == [[1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
                       [1, 1, 0, 0, 0, 0, 0, 0, 0, 0],
                       [1, 1, 1, 0, 0, 0, 0, 0, 0, 0],  # 256..383: the end of the first group, the second's prompt
@@ -73,14 +73,14 @@ def test_blocks_that_nobody_sees_are_left_out():
 
 
 def test_without_a_prompt_nothing_predicts_the_first_token():
-    made = pack([Example([], [[A, B]]), Example([], [[C]])], flat=True)
-    assert made.sources.tolist() == [0] and made.targets.tolist() == [B] and made.last.tolist() == [1, 2]
+    batch = pack([Example([], [[A, B]]), Example([], [[C]])], flat=True)
+    assert batch.sources.tolist() == [0] and batch.targets.tolist() == [B] and batch.last.tolist() == [1, 2]
 
 
 def test_a_long_group_is_not_split(monkeypatch):
     monkeypatch.setattr(packs, "ROW_TOKENS", 5)
-    made = pack([Example([A, B], [[C, D], [E], [F, G]])], flat=True)
-    assert made.tokens == 7 and made.ids[0, :7].tolist() == [A, B, C, D, E, F, G]
+    batch = pack([Example([A, B], [[C, D], [E], [F, G]])], flat=True)
+    assert batch.tokens == 7 and batch.ids[0, :7].tolist() == [A, B, C, D, E, F, G]
 
 
 @pytest.mark.parametrize("tokens, long", [(1, 256), (256, 256), (257, 384), (1024, 1024), (1025, 1152)])
@@ -96,9 +96,9 @@ def test_plan_counts_real_tokens(tokens):
     dealt = plan(examples, range(60), tokens, flat=True)
     assert sorted(i for one in dealt for i in one) == list(range(60))
     for one in dealt:
-        made = pack([examples[i] for i in one], flat=True)
-        assert made.tokens == sum(examples[i].length for i in one)
-        assert made.tokens <= tokens or len(one) == 1
+        batch = pack([examples[i] for i in one], flat=True)
+        assert batch.tokens == sum(examples[i].length for i in one)
+        assert batch.tokens <= tokens or len(one) == 1
     for one, after in zip(dealt, dealt[1:], strict=False):  # a pack is full, or the next are wider
         full = sum(examples[i].length for i in (*one, after[0])) > tokens
         assert full or len(examples[one[0]].completions) < len(examples[after[0]].completions)
@@ -116,10 +116,10 @@ def test_flat_packs_are_plain_rows(family, k, monkeypatch):
     examples = [tiny.example(*lengths) for lengths in GROUPS[k]]
     with torch.no_grad():
         wanted = torch.stack([plain_logps(plain, example) for example in examples])
-        found = policy.logps(policy.pack(examples))
-    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+        actual = policy.logps(policy.pack(examples))
+    torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=0)
     with torch.inference_mode():  # as al-score asks
-        torch.testing.assert_close(policy.logps(policy.pack(examples)), found, rtol=1e-6, atol=0)
+        torch.testing.assert_close(policy.logps(policy.pack(examples)), actual, rtol=1e-6, atol=0)
 
 
 def test_a_reward_model_reads_flat_packs_too():
@@ -136,15 +136,15 @@ def test_float32_weights_under_autocast(family):
     examples = [tiny.example(*lengths) for lengths in GROUPS[2]]
     policy, exact = flat(tiny.causal(family), autocast=torch.bfloat16), flat(tiny.causal(family))
     with torch.no_grad():
-        found, wanted = (model.logps(model.pack(examples)) for model in (policy, exact))
-    torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.2)
+        actual, wanted = (model.logps(model.pack(examples)) for model in (policy, exact))
+    torch.testing.assert_close(actual, wanted, rtol=0.02, atol=0.2)
 
 
 def test_other_lengths_share_one_compiled_kernel():
     """The first length and then all others: two compilations, whatever the lengths and the groups in them."""
-    lengths, made = [], torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    lengths, compiler = [], torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     torch._dynamo.reset()
-    kernel = torch.compile(flex_attention, fullgraph=True, backend=made)  # attention.kernel's, but for code it makes
+    kernel = torch.compile(flex_attention, fullgraph=True, backend=compiler)  # as attention.kernel, but for its code
     numbers = torch.Generator().manual_seed(0)
     for count in (3, 1, 9, 4, 6, 2):
         batch = pack([tiny.example(90, 40, 60, seed=count + i) for i in range(count)], flat=True)
@@ -153,7 +153,7 @@ def test_other_lengths_share_one_compiled_kernel():
         key = value = torch.randn(1, 2, lengths[-1], 16, generator=numbers)
         how = {"block_mask": batch.mask, "scale": 0.3, "enable_gqa": True}
         torch.testing.assert_close(kernel(query, key, value, **how), dense(query, key, value, **how))
-    assert lengths == [640, 256, 1792, 768, 1152, 384] and made.frame_count == 2
+    assert lengths == [640, 256, 1792, 768, 1152, 384] and compiler.frame_count == 2
 
 
 def test_what_flex_attention_cannot_do_is_refused():
@@ -217,10 +217,10 @@ def test_gradients_are_those_of_plain_rows(with_gradients, family, checkpointing
         policy.core.train().gradient_checkpointing_enable({"use_reentrant": False})
     examples = [tiny.example(*lengths) for lengths in GROUPS[4]]
     weights = torch.linspace(-1, 2, 12, dtype=torch.float64).view(3, 4)
-    found = policy.logps(policy.pack(examples))
+    actual = policy.logps(policy.pack(examples))
     wanted = torch.stack([plain_logps(plain, example) for example in examples])
-    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
-    same_gradients(gradients(policy.core, (found * weights).sum()), gradients(plain, (wanted * weights).sum()), 1e-6)
+    torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=0)
+    same_gradients(gradients(policy.core, (actual * weights).sum()), gradients(plain, (wanted * weights).sum()), 1e-6)
 
 
 def test_the_loop_trains_flat_and_dense_to_the_same_weights(with_gradients, tmp_path):
@@ -234,6 +234,6 @@ def test_the_loop_trains_flat_and_dense_to_the_same_weights(with_gradients, tmp_
         reference.reference(policy, examples, recipe, run, policy.logps)
         entry = loop.fit(policy, examples, tiny.contrast("dpo-pref"), recipe, run)
         weights.append((policy.core.state_dict(), entry["loss"]))
-    (found, loss), (wanted, other) = weights
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    (actual, loss), (wanted, other) = weights
+    torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5)
     assert loss == pytest.approx(other, rel=1e-4)

@@ -59,9 +59,10 @@ def test_a_pretrained_adapter_is_part_of_the_policy(tmp_path):
     policy = load.load_policy(str(tmp_path / "adapter"), "cpu", "fp32", train=True)
     assert all(weight.requires_grad for weight in policy.core.parameters())
     with torch.no_grad():
-        found, bare = policy.logps(policy.pack([example]))[0], plain_logps(load.load_policy(base).core, example)
-        torch.testing.assert_close(found, plain_logps(adapted, example), rtol=1e-5, atol=0)
-    assert (found - bare).abs().min() > 0.1
+        adapted_logps = policy.logps(policy.pack([example]))[0]
+        bare_logps = plain_logps(load.load_policy(base).core, example)
+        torch.testing.assert_close(adapted_logps, plain_logps(adapted, example), rtol=1e-5, atol=0)
+    assert (adapted_logps - bare_logps).abs().min() > 0.1
 
 
 def test_encoders_are_asked_as_they_were_trained(tmp_path):
@@ -71,10 +72,10 @@ def test_encoders_are_asked_as_they_were_trained(tmp_path):
     from tokenizers import models as token_models
 
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "a"])}
-    made = Tokenizer(token_models.WordPiece(vocabulary, unk_token="[UNK]"))
-    made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    made.post_processor, made.decoder = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2)), decoders.WordPiece()
-    words = transformers.PreTrainedTokenizerFast(tokenizer_object=made, cls_token="[CLS]", sep_token="[SEP]",
+    inner = Tokenizer(token_models.WordPiece(vocabulary, unk_token="[UNK]"))
+    inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    inner.post_processor, inner.decoder = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2)), decoders.WordPiece()
+    words = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, cls_token="[CLS]", sep_token="[SEP]",
                                                  pad_token="[PAD]", unk_token="[UNK]", model_max_length=14)
     config = transformers.BertConfig(vocab_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
                                      intermediate_size=48, max_position_embeddings=16, num_labels=2,
@@ -86,6 +87,6 @@ def test_encoders_are_asked_as_they_were_trained(tmp_path):
     assert encoder.max_length == 14  # the tokenizer's limit, under the 16 positions of the model
     record, texts = {"prompt": "a good", "finish_reasons": ["length", "stop", "stop"]}, [" film", " bad bad film a", ""]
     with torch.no_grad():
-        found = reward.logits(reward.pack([encoder.encode(record, texts)]))
+        logits = reward.logits(reward.pack([encoder.encode(record, texts)]))
         wanted = [reward.core(**words("a good" + text, return_tensors="pt")).logits[0] for text in texts]
-    torch.testing.assert_close(found, torch.stack(wanted), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits, torch.stack(wanted), rtol=1e-5, atol=1e-5)

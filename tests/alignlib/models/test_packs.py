@@ -26,52 +26,52 @@ def cases(path):
 
 
 def test_the_row_drawn_in_the_docstring():
-    made = pack([Example([A, B], [[C, D], [E]])])
-    assert made.ids.tolist() == [[A, B, C, D, E]]
-    assert made.positions.tolist() == [[0, 1, 2, 3, 2]]
-    assert made.mask[0, 0].int().tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0],
+    batch = pack([Example([A, B], [[C, D], [E]])])
+    assert batch.ids.tolist() == [[A, B, C, D, E]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 2]]
+    assert batch.mask[0, 0].int().tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0],
                                               [1, 1, 0, 0, 1]]
-    assert made.sources.tolist() == [1, 2, 1] and made.targets.tolist() == [C, D, E]
-    assert made.owner.tolist() == [0, 0, 1] and made.last.tolist() == [3, 4]
-    assert made.counts().tolist() == [[2, 1]] and made.tokens == 5 and made.shape == (1, 2)
-    assert made.sums(torch.tensor([1.0, 10.0, 100.0])).tolist() == [[11.0, 100.0]]
+    assert batch.sources.tolist() == [1, 2, 1] and batch.targets.tolist() == [C, D, E]
+    assert batch.owner.tolist() == [0, 0, 1] and batch.last.tolist() == [3, 4]
+    assert batch.counts().tolist() == [[2, 1]] and batch.tokens == 5 and batch.shape == (1, 2)
+    assert batch.sums(torch.tensor([1.0, 10.0, 100.0])).tolist() == [[11.0, 100.0]]
 
 
 def test_two_examples_of_different_length():
     one = Example([A], [[B], []], {"rewards": [1, 0]})
-    made = pack([one, Example([A, B, C], [[D], [E]], {"rewards": [0, 2]})], [7, 4])
-    assert made.ids.tolist() == [[A, B, 0, 0, 0], [A, B, C, D, E]]
-    assert made.sources.tolist() == [0, 7, 7] and made.targets.tolist() == [B, D, E]
-    assert made.last.tolist() == [1, 0, 8, 9]  # of the empty completion: the prompt's last
-    assert made.counts().tolist() == [[1, 0], [1, 1]]
-    assert made.indices == [7, 4] and made.tokens == 7 and made.values["rewards"].tolist() == [[1, 0], [0, 2]]
-    assert made.sums(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1.0, 0.0], [2.0, 3.0]]
+    batch = pack([one, Example([A, B, C], [[D], [E]], {"rewards": [0, 2]})], [7, 4])
+    assert batch.ids.tolist() == [[A, B, 0, 0, 0], [A, B, C, D, E]]
+    assert batch.sources.tolist() == [0, 7, 7] and batch.targets.tolist() == [B, D, E]
+    assert batch.last.tolist() == [1, 0, 8, 9]  # of the empty completion: the prompt's last
+    assert batch.counts().tolist() == [[1, 0], [1, 1]]
+    assert batch.indices == [7, 4] and batch.tokens == 7 and batch.values["rewards"].tolist() == [[1, 0], [0, 2]]
+    assert batch.sums(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1.0, 0.0], [2.0, 3.0]]
 
 
 def test_one_completion_is_a_plain_causal_row():
-    made = pack([Example([A], [[B, C]]), Example([D, E], [[A]])])
-    assert made.mask is None and made.positions is None
-    assert made.sources.tolist() == [0, 1, 4] and made.targets.tolist() == [B, C, A]
+    batch = pack([Example([A], [[B, C]]), Example([D, E], [[A]])])
+    assert batch.mask is None and batch.positions is None
+    assert batch.sources.tolist() == [0, 1, 4] and batch.targets.tolist() == [B, C, A]
 
 
 def test_rows_that_may_not_share_repeat_the_prompt():
-    made = pack([Example([A, B], [[C, D], [], [E]])], shared=False)
-    assert made.ids.tolist() == [[A, B, C, D], [A, B, 0, 0], [A, B, E, 0]]
-    assert made.mask is None and made.owner.tolist() == [0, 0, 2] and made.last.tolist() == [3, 5, 10]
-    assert made.tokens == 9 and made.shape == (1, 3)
+    batch = pack([Example([A, B], [[C, D], [], [E]])], shared=False)
+    assert batch.ids.tolist() == [[A, B, C, D], [A, B, 0, 0], [A, B, E, 0]]
+    assert batch.mask is None and batch.owner.tolist() == [0, 0, 2] and batch.last.tolist() == [3, 5, 10]
+    assert batch.tokens == 9 and batch.shape == (1, 3)
 
 
 def test_without_a_prompt_nothing_predicts_the_first_token():
-    made = pack([Example([], [[A, B]])])
-    assert made.sources.tolist() == [0] and made.targets.tolist() == [B] and made.last.tolist() == [1]
+    batch = pack([Example([], [[A, B]])])
+    assert batch.sources.tolist() == [0] and batch.targets.tolist() == [B] and batch.last.tolist() == [1]
 
 
 def test_a_long_group_is_split_into_rows(monkeypatch):
     monkeypatch.setattr(packs, "ROW_TOKENS", 5)
-    made = pack([Example([A, B], [[C, D], [E], [A], [B, C, D, E]])])
-    assert made.ids.tolist() == [[A, B, C, D, E, 0], [A, B, A, 0, 0, 0], [A, B, B, C, D, E]]
-    assert made.owner.tolist() == [0, 0, 1, 2, 3, 3, 3, 3] and made.tokens == 14
-    assert made.last.tolist() == [3, 4, 8, 17]
+    batch = pack([Example([A, B], [[C, D], [E], [A], [B, C, D, E]])])
+    assert batch.ids.tolist() == [[A, B, C, D, E, 0], [A, B, A, 0, 0, 0], [A, B, B, C, D, E]]
+    assert batch.owner.tolist() == [0, 0, 1, 2, 3, 3, 3, 3] and batch.tokens == 14
+    assert batch.last.tolist() == [3, 4, 8, 17]
 
 
 def test_widths_must_match():
@@ -80,16 +80,16 @@ def test_widths_must_match():
 
 
 def test_padding_is_seen_by_nobody():
-    made = pack([Example([A], [[B], [C]]), Example([A, B, C], [[D], [E, A]])])
-    assert not made.mask[0, 0, :3, 3:].any() and made.mask[1, 0, 5, [0, 1, 2, 4, 5]].all()
+    batch = pack([Example([A], [[B], [C]]), Example([A, B, C], [[D], [E, A]])])
+    assert not batch.mask[0, 0, :3, 3:].any() and batch.mask[1, 0, 5, [0, 1, 2, 4, 5]].all()
 
 
 # -- plan -------------------------------------------------------------------------------------------------------
 
 
 def rows_of(examples, indices, shared):
-    made = pack([examples[i] for i in indices], shared=shared)
-    return made.ids.shape
+    batch = pack([examples[i] for i in indices], shared=shared)
+    return batch.ids.shape
 
 
 @pytest.mark.parametrize("shared", [True, False])

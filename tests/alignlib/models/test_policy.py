@@ -105,9 +105,9 @@ def test_models_that_cannot_share_are_found_out_and_fall_back(family, changes, c
     assert "using padded rows" in capsys.readouterr().err
     examples = [tiny.example(9, 4, 7, 2), tiny.example(5, 11, 3, 6)]
     with torch.no_grad():
-        found = policy.logps(policy.pack(examples))
+        actual = policy.logps(policy.pack(examples))
         plain = torch.stack([plain_logps(model, example) for example in examples])
-    torch.testing.assert_close(found, plain, rtol=1e-6, atol=0)
+    torch.testing.assert_close(actual, plain, rtol=1e-6, atol=0)
 
 
 def test_models_that_can_share_are_silent(capsys):
@@ -133,11 +133,11 @@ def test_the_head_sees_completion_positions_in_chunks_only(monkeypatch):
     monkeypatch.setattr(logps, "CHUNK", 10 * tiny.VOCABULARY)
     handle = model.get_output_embeddings().register_forward_hook(lambda head, given, out: seen.append(len(given[0])))
     chunked = policy.logps(batch)
-    found = gradients(model, chunked.sum())
+    actual = gradients(model, chunked.sum())
     handle.remove()
     assert max(seen) == 10 and sum(seen) == 2 * (9 + 14 + 16 + 5), seen  # once forward, once backward; no prompt
     torch.testing.assert_close(chunked, whole, rtol=1e-6, atol=0)
-    same_gradients(found, wanted, 1e-5)
+    same_gradients(actual, wanted, 1e-5)
 
 
 # -- what families put after their head -----------------------------------------------------------------------
@@ -155,8 +155,8 @@ def test_logits_are_the_models_own():
         model = transformers.AutoModelForCausalLM.from_config(config).eval()
         policy, example = Policy(model, tiny.tokenizer()), tiny.example(9, 4, 7)
         with torch.no_grad():
-            found = policy.logps(policy.pack([example]))[0]
-            torch.testing.assert_close(found, plain_logps(model, example), rtol=1e-5, atol=0, msg=type(model).__name__)
+            actual = policy.logps(policy.pack([example]))[0]
+            torch.testing.assert_close(actual, plain_logps(model, example), rtol=1e-5, atol=0, msg=type(model).__name__)
         assert knows_head(policy)
         policy.logits = lambda hidden, logits=policy.logits: logits(hidden) / 1.5  # a scale that we would not know of
         assert not knows_head(policy)
