@@ -14,6 +14,8 @@ ERRORS = ("ECE", "ACE", "MCE")
 
 
 class Interval(TypedDict):
+    """The ends of a share's 95 % interval."""
+
     low: float
     high: float
 
@@ -44,7 +46,7 @@ def reliability(truth: Numbers, probability: Numbers, bins: int, strategy: str =
 
     truth: (n,) of 0 and 1; probability: (n,) in [0, 1]. `uniform` bins are equally wide, `quantile` bins equally
     full as far as ties allow; both are closed on the right. predicted: mean probability; observed: share of 1s,
-    between low and high, which are `share_interval`'s.
+    between low and high, its 95 % interval.
     """
     t, p = np.asarray(truth, dtype=np.float64), np.asarray(probability, dtype=np.float64)
     if t.size == 0:

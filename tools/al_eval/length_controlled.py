@@ -81,9 +81,9 @@ def length_controlled(
     """AlpacaEval 2.0's length-controlled win rate: {mean, low, high, n}, from 0 to 1.
 
     model, reference: (n,) lengths in characters; wins: (n,) verdicts, 1 the model's, 1/2 a tie, or its probability;
-    gamed, instructions: AlpacaEval's numbers, and which instruction each pair answers; groups: (n,) as for
-    metrics.mean_interval. The interval is a bootstrap of the fit with hardly a penalty: a strong one, which few pairs
-    may choose, draws the mean to 1/2 and would feign certainty there. None for fewer pairs than FOLDS.
+    gamed, instructions: AlpacaEval's numbers, and which instruction each pair answers; groups: (n,) integers, the same
+    for pairs that are drawn together. The interval is a bootstrap of the fit with hardly a penalty: a strong one, which
+    few pairs may choose, draws the mean to 1/2 and would feign certainty there. None for fewer pairs than FOLDS.
     """
     y = np.asarray(wins, dtype=np.float64)
     if y.size < FOLDS:

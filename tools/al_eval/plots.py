@@ -43,8 +43,10 @@ ACROSS = 5  # reliability diagrams side by side
 
 
 def calibration(curves: Mapping[str, Sequence[Figures]], path: str, *, title: str = "") -> None:
-    """Reliability curves (calibration.reliability), a diagram each under its name: observed against predicted share,
-    the bins' sizes below. Diagrams side by side share their axes."""
+    """Reliability curves, a diagram each under its name: observed against predicted share, the bins' sizes below.
+
+    A curve is [{n, predicted, observed, low, high}], a point a bin. Diagrams side by side share their axes.
+    """
     across = min(ACROSS, max(1, len(curves)))
     down = -(-max(1, len(curves)) // across)
     size = (5.0, 5.6) if across == 1 else (0.6 + 2.5 * across, 3.8 * down)
