@@ -21,7 +21,7 @@ def test_laid_out_a_model_says_the_same(family, dtype):
     torch.testing.assert_close(after, before, rtol=0, atol=1e-4 if dtype == torch.float32 else 0.2)
     left = [layer for layer in model.modules() if type(layer) in (torch.nn.Linear, fast_linear.Conv1D)]
     assert left == ([model.lm_head] if family == "gpt2" else [])
-    assert sum(type(layer) is fast_linear.Laid for layer in model.modules()) >= 8
+    assert sum(type(layer) is fast_linear.LaidOutLinear for layer in model.modules()) >= 8
     assert model.dtype == dtype and model.device.type == "cpu"
 
 
@@ -31,9 +31,9 @@ def test_what_cannot_be_laid_out_stays(why, monkeypatch):
     if why == "float64":
         model.double()
     elif why == "no such operators":
-        monkeypatch.setattr(fast_linear.Laid, "__init__", lambda *_: torch.ops.mkldnn._no_such_operator)
+        monkeypatch.setattr(fast_linear.LaidOutLinear, "__init__", lambda *_: torch.ops.mkldnn._no_such_operator)
     else:
-        monkeypatch.setattr(fast_linear.Laid, "forward", lambda layer, x: torch.zeros(5, 40, dtype=x.dtype))
+        monkeypatch.setattr(fast_linear.LaidOutLinear, "forward", lambda layer, x: torch.zeros(5, 40, dtype=x.dtype))
     layers = list(model.modules())
     fast_linear.lay_out(model)
     assert list(model.modules()) == layers

@@ -1,4 +1,4 @@
-"""Guided decoding: the plain definition's tokens and scores, whatever is cached, batched, pruned or read late."""
+"""GuidedDraw decoding: the plain definition's tokens and scores, whatever is cached, batched, pruned or read late."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 
 from al_args import best_segments, token_by_token
 from al_args.settings import Search
-from al_args.token_by_token import Guided, Pair
+from al_args.token_by_token import GuidedDraw, GuidedModels
 from alignlib.decoding import branches as tree
 from alignlib.decoding import sampler
 from alignlib.decoding.draws import Sampling
@@ -21,12 +21,12 @@ BOS, EOS = tiny.VOCABULARY - 3, tiny.VOCABULARY - 2
 
 
 def pair(family="llama", other=None, *, ends_are_tokens=False, reads_eos=False, batch_tokens=1 << 16, new=NEW, stop=(),
-         seed=0) -> Pair:
+         seed=0) -> GuidedModels:
     """Tiny models in float64, so that no sum's rounding decides what comes next."""
     policy = Policy(tiny.causal(family, seed).double(), tiny.tokenizer())
     reward = RewardModel(tiny.classifier(other or family, seed=seed + 1).double(), tiny.tokenizer())
     encoder = Encoder(policy.tokenizer, max_length=tiny.CONTEXT)
-    return Pair(policy, reward, encoder, Sampling(new, stop=stop, seed=5), batch_tokens=batch_tokens,
+    return GuidedModels(policy, reward, encoder, Sampling(new, stop=stop, seed=5), batch_tokens=batch_tokens,
                 ends_are_tokens=ends_are_tokens, reads_eos=reads_eos)
 
 
@@ -39,10 +39,10 @@ def many_ends(monkeypatch):
     return ends
 
 
-def draws(*lengths, number=1) -> list[Guided]:
+def draws(*lengths, number=1) -> list[GuidedDraw]:
     """`number` draws for each of the prompts, which have so many tokens; no two rewards see the same."""
     texts = [[BOS, *tiny.example(length, seed=i).prompt] for i, length in enumerate(lengths)]
-    return [Guided(i, j, text, 1.0, where=f"record {i}", asked=text) for i, text in enumerate(texts)
+    return [GuidedDraw(i, j, text, 1.0, where=f"record {i}", reward_prompt=text) for i, text in enumerate(texts)
             for j in range(number)]
 
 
@@ -50,14 +50,14 @@ RAGGED = (3, 17, 1, 30, 8)
 
 
 @torch.no_grad()
-def reward_of(both: Pair, text: list[int]) -> float:
+def reward_of(both: GuidedModels, text: list[int]) -> float:
     """By a whole forward pass: the head at the last token."""
     hidden = both.reward.core.base_model(input_ids=torch.tensor([text]), use_cache=False).last_hidden_state
     return both.reward.core.score(hidden)[0, -1, 0].item()
 
 
 @torch.no_grad()
-def defined(both: Pair, prompt: list[int], ids: list[int], search: Search) -> tuple[list[int], list[float]]:
+def defined(both: GuidedModels, prompt: list[int], ids: list[int], search: Search) -> tuple[list[int], list[float]]:
     """The candidates after `prompt` and `ids`, and their scores: nothing cached, a whole pass for each."""
     best = both.policy.core(input_ids=torch.tensor([prompt + ids])).logits[0, -1].topk(search.topk)
     scores = []
@@ -69,7 +69,7 @@ def defined(both: Pair, prompt: list[int], ids: list[int], search: Search) -> tu
     return best.indices.tolist(), scores
 
 
-def greedy(both: Pair, prompt: list[int], search: Search) -> tuple[list[int], str]:
+def greedy(both: GuidedModels, prompt: list[int], search: Search) -> tuple[list[int], str]:
     ids = []
     while len(ids) < both.how.max_new_tokens:
         candidates, scores = defined(both, prompt, ids, search)
@@ -80,13 +80,13 @@ def greedy(both: Pair, prompt: list[int], search: Search) -> tuple[list[int], st
     return ids, "length"
 
 
-def run(both: Pair, made: list[Guided], search: Search) -> list[Guided]:
+def run(both: GuidedModels, made: list[GuidedDraw], search: Search) -> list[GuidedDraw]:
     done = list((token_by_token if search.by_token else best_segments).decode(both, made, search))
     assert sorted(map(id, done)) == sorted(map(id, made))
     return made
 
 
-def compare(both: Pair, search: Search, lengths=RAGGED) -> list[Guided]:
+def compare(both: GuidedModels, search: Search, lengths=RAGGED) -> list[GuidedDraw]:
     made = run(both, draws(*lengths), search)
     for draw in made:
         assert (draw.ids, draw.reason) == greedy(both, draw.prompt, search), draw.where
@@ -126,8 +126,8 @@ def test_settings_at_their_edges(search, many_ends):
     both = pair()
     compare(both, search, (3, 17, 1))
     whole = both.tokens
-    assert (both.asked == 0) == (search.weight == 0 or search.topk == 1 or search.margin == 0)
-    assert (both.asked < whole) == (search.weight == 0 or search.topk == 1 or search.margin in (0.0, 0.7))
+    assert (both.reward_calls == 0) == (search.weight == 0 or search.topk == 1 or search.margin == 0)
+    assert (both.reward_calls < whole) == (search.weight == 0 or search.topk == 1 or search.margin in (0.0, 0.7))
 
 
 def test_a_margin_that_rewards_cannot_bridge_changes_nothing(many_ends):
@@ -135,13 +135,13 @@ def test_a_margin_that_rewards_cannot_bridge_changes_nothing(many_ends):
     both = pair()
     both.reward.core.score = torch.nn.Sequential(both.reward.core.score, torch.nn.Tanh())
     for weight in (0.2, 1.0):
-        both.tokens = both.asked = 0
+        both.tokens = both.reward_calls = 0
         free = run(both, draws(*RAGGED, 5, 6, 7), Search(weight=weight))
-        asked, both.asked = both.asked, 0
+        asked, both.reward_calls = both.reward_calls, 0
         bound = run(both, draws(*RAGGED, 5, 6, 7), Search(weight=weight, margin=2 * weight))
         assert [(d.ids, d.reason) for d in bound] == [(d.ids, d.reason) for d in free]
         assert [d.reward for d in bound] == pytest.approx([d.reward for d in free], abs=1e-6)
-        assert 0 < both.asked < asked == both.tokens / 2
+        assert 0 < both.reward_calls < asked == both.tokens / 2
 
 
 def test_rows_that_wait_take_the_places_of_those_that_are_done(many_ends):
@@ -249,7 +249,7 @@ def test_segments_are_the_definition(batch_tokens, reads_eos, many_ends):
 
 
 @torch.no_grad()
-def segment(both: Pair, draw: Guided, ids: list[int], number: int) -> tuple[list[int], str]:
+def segment(both: GuidedModels, draw: GuidedDraw, ids: list[int], number: int) -> tuple[list[int], str]:
     end, ids = len(ids) + 4, list(ids)
     while len(ids) < min(end, NEW):
         logits = both.policy.core(input_ids=torch.tensor([draw.prompt + ids])).logits[0, -1:]
@@ -269,10 +269,10 @@ def original(fixtures):
     at = fixtures / "args" / "models"
     policy, reward = load.load_policy(str(at / "lm"), "cpu"), load.load_reward(str(at / "rm"), "cpu")
 
-    def make(new: int) -> Pair:
+    def make(new: int) -> GuidedModels:
         """It goes on after an end, which to its reward model is a token like any other."""
-        made = Pair(policy, reward, load.encoder_for(policy), Sampling(new), batch_tokens=4096, ends_are_tokens=True,
-                    reads_eos=False)
+        made = GuidedModels(policy, reward, load.encoder_for(policy), Sampling(new), batch_tokens=4096,
+                            ends_are_tokens=True, reads_eos=False)
         made.ends = set()
 
         def finished(draw, token):
@@ -296,7 +296,8 @@ def test_the_originals_tokens(fixtures, original):
     for case in cases(fixtures, "greedy", "greedy_large"):
         groups.setdefault((case["weight"], case["topk"]), []).append(case)
     for (weight, topk), group in groups.items():
-        made = [Guided(i, 0, case["prompt_ids"], 1.0, asked=case["prompt_ids"]) for i, case in enumerate(group)]
+        made = [GuidedDraw(i, 0, case["prompt_ids"], 1.0, reward_prompt=case["prompt_ids"])
+                for i, case in enumerate(group)]
         run(original(32), made, Search(weight=weight, topk=topk))
         for draw, case in zip(made, group, strict=True):
             assert draw.prompt + draw.ids == case["output_ids"], case["id"]
@@ -313,7 +314,8 @@ def test_the_originals_steps(fixtures, original, monkeypatch, name):
     for case in cases(fixtures, name):
         for step in case["steps"]:
             text = step.get("prefix_ids") or (case["prompt_ids"] + [s["chosen"] for s in case["steps"][:step["step"]]])
-            (draw,) = run(both, [Guided(0, 0, text, 1.0, asked=text)], Search(weight=case["weight"], topk=case["topk"]))
+            search = Search(weight=case["weight"], topk=case["topk"])
+            (draw,) = run(both, [GuidedDraw(0, 0, text, 1.0, reward_prompt=text)], search)
             assert draw.ids == step["candidates"][:1]
             if case["weight"] and case["topk"] > 1:
                 assert found[-1] == pytest.approx(step["new_scores"], abs=1e-4)

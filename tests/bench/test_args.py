@@ -1,6 +1,6 @@
 """al-args beside plain greedy decoding, and the original's way: one prompt at a time, its cache copied k times.
 
-al-args has its models' weights laid out (linear.py); how much of the difference that makes is told apart.
+al-args has its models' weights laid out (fast_linear.py); how much of the difference that makes is told apart.
 """
 
 import json
@@ -14,14 +14,14 @@ import torch
 from transformers import DynamicCache
 
 from al_args import token_by_token
-from al_args.decoder import Guide
+from al_args.decoder import Decoder
 from al_args.fast_linear import lay_out
 from al_args.settings import Search
-from al_args.token_by_token import Guided, Pair
+from al_args.token_by_token import GuidedDraw, GuidedModels
 from al_train_rm import start
 from alignlib.decoding import sampler
 from alignlib.decoding.draws import Sampling
-from alignlib.models import load as models
+from alignlib.models import load
 from alignlib.toy import world
 from helpers.process import ROOT, call
 
@@ -37,28 +37,28 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("args")
     (folder / "records").write_text(call("al-data", "toy", "--limit", 300).stdout)
     assert call("al-data", "new-model", "--size", "25m", folder / "lm", folder / "records").returncode == 0
-    models.save(start.new_reward(str(folder / "lm"), None, "cpu"), folder / "rm")
-    models.load_tokenizer(str(folder / "lm")).save_pretrained(folder / "rm")
+    load.save(start.new_reward(str(folder / "lm"), None, "cpu"), folder / "rm")
+    load.load_tokenizer(str(folder / "lm")).save_pretrained(folder / "rm")
     return folder
 
 
 @pytest.fixture(scope="module")
-def pairs(folder) -> tuple[Pair, Pair]:
+def both_models(folder) -> tuple[GuidedModels, GuidedModels]:
     """The models as they are, and laid out."""
-    return load(folder, False), load(folder, True)
+    return load_models(folder, False), load_models(folder, True)
 
 
-def load(folder: Path, laid: bool) -> Pair:
-    policy = models.load_policy(str(folder / "lm"), "cpu", "fp32")
-    reward = models.load_reward(str(folder / "rm"), "cpu", "fp32")
+def load_models(folder: Path, laid: bool) -> GuidedModels:
+    policy = load.load_policy(str(folder / "lm"), "cpu", "fp32")
+    reward = load.load_reward(str(folder / "rm"), "cpu", "fp32")
     for model in (policy, reward):
         model.core.config.max_position_embeddings = 1024
         if laid:
             lay_out(model.core)
-    made = Pair(policy, reward, models.encoder_for(policy), Sampling(NEW), batch_tokens=1 << 20, ends_are_tokens=True,
-                reads_eos=False)
-    made.finished = endless
-    return made
+    models = GuidedModels(policy, reward, load.encoder_for(policy), Sampling(NEW), batch_tokens=1 << 20,
+                          ends_are_tokens=True, reads_eos=False)
+    models.finished = endless
+    return models
 
 
 def endless(draw: sampler.Draw, token: int) -> bool:
@@ -68,27 +68,27 @@ def endless(draw: sampler.Draw, token: int) -> bool:
     return bool(draw.reason)
 
 
-def plain(pair: Pair, prompts: list[list[int]]) -> list[list[int]]:
+def plain(models: GuidedModels, prompts: list[list[int]]) -> list[list[int]]:
     """(a) The language model alone, all prompts at once."""
     draws = [sampler.Draw(i, 0, prompt, 0.0) for i, prompt in enumerate(prompts)]
-    sampler.generate(pair.policy, models.encoder_for(pair.policy), draws, Sampling(NEW))
+    sampler.generate(models.policy, load.encoder_for(models.policy), draws, Sampling(NEW))
     return [draw.ids for draw in draws]
 
 
-def ours(pair: Pair, prompts: list[list[int]], **search) -> list[list[int]]:
+def ours(models: GuidedModels, prompts: list[list[int]], **search) -> list[list[int]]:
     """(b)"""
-    draws = [Guided(i, 0, prompt, 1.0, asked=prompt) for i, prompt in enumerate(prompts)]
-    for _ in token_by_token.decode(pair, draws, Search(topk=K, **search)):
+    draws = [GuidedDraw(i, 0, prompt, 1.0, reward_prompt=prompt) for i, prompt in enumerate(prompts)]
+    for _ in token_by_token.decode(models, draws, Search(topk=K, **search)):
         pass
     return [draw.ids for draw in draws]
 
 
 @torch.inference_mode()
-def original(pair: Pair, prompts: list[list[int]]) -> list[list[int]]:
+def original(models: GuidedModels, prompts: list[list[int]]) -> list[list[int]]:
     """(c) Every candidate is a row, with a copy of the reward model's cache."""
     made = []
     for prompt in prompts:
-        lm, rm = pair.policy.core, pair.reward.core
+        lm, rm = models.policy.core, models.reward.core
         read, asked = DynamicCache(config=lm.config), DynamicCache(config=rm.config)
         rm.base_model(input_ids=torch.tensor([prompt]), past_key_values=asked)
         text, new = list(prompt), prompt
@@ -117,14 +117,14 @@ def seconds(*ways: Callable[[], object]) -> list[float]:
 
 @pytest.mark.parametrize("prompt", [64, 512])
 @pytest.mark.parametrize("batch", [1, 8])
-def test_against_the_original(pairs, monkeypatch, batch, prompt):
+def test_against_the_original(both_models, monkeypatch, batch, prompt):
     monkeypatch.setattr(sampler, "stop_ids", lambda policy: set())
     rows = torch.randint(10, 300, (batch, prompt), generator=torch.Generator().manual_seed(0)).tolist()
-    pair, laid = pairs
-    assert ours(pair, rows[:1]) == original(pair, rows[:1])
+    models, laid = both_models
+    assert ours(models, rows[:1]) == original(models, rows[:1])
     alone, guide, old, quick_alone, quick = seconds(
-        lambda: plain(pair, rows), lambda: ours(pair, rows), lambda: original(pair, rows), lambda: plain(laid, rows),
-        lambda: ours(laid, rows))
+        lambda: plain(models, rows), lambda: ours(models, rows), lambda: original(models, rows),
+        lambda: plain(laid, rows), lambda: ours(laid, rows))
     tokens = batch * NEW
     print(f"\nbatch {batch}, prompt {prompt}, tokens/s: plain {tokens / alone:.0f}, laid out "
           f"{tokens / quick_alone:.0f}; al-args {tokens / quick:.0f}, not laid out {tokens / guide:.0f}; "
@@ -139,30 +139,30 @@ def test_margins_in_the_toy_world(batch):
     run = ROOT / "runs" / "hh-args"
     if not (run / "rm" / "run.json").exists():
         pytest.skip("needs the models of `make hh-args`")
-    guide = Guide(str(run / "sft"), str(run / "rm"), Sampling(NEW), (), window=1, batch_tokens=0, score_end=None,
+    decoder = Decoder(str(run / "sft"), str(run / "rm"), Sampling(NEW), (), window=1, batch_tokens=0, score_end=None,
                   lm_device="cpu", rm_device="cpu", lm_dtype="fp32", rm_dtype="fp32",
                   max_prompt=None, keep_prompt="end", on_long="fail")
-    pair, policy = guide.pair, guide.pair.policy
+    models, policy = decoder.models, decoder.models.policy
     records = map(json.loads, (run / "test.jsonl").read_text().splitlines())
-    prompts = sorted(map(guide.prepare, records), key=lambda both: len(both[0]))
-    pair.batch_tokens = batch * (len(prompts[-1][0]) + NEW + K + 1)
+    prompts = sorted(map(decoder.prepare, records), key=lambda both: len(both[0]))
+    models.batch_tokens = batch * (len(prompts[-1][0]) + NEW + K + 1)
 
     def unguided() -> list[sampler.Draw]:
         draws = [sampler.Draw(i, 0, prompt, 0.0) for i, (prompt, _) in enumerate(prompts)]
         for first in range(0, len(draws), batch):
-            sampler.generate(policy, guide.encoder, draws[first:first + batch], Sampling(NEW))
+            sampler.generate(policy, decoder.encoder, draws[first:first + batch], Sampling(NEW))
         return draws
 
-    def at(margin: float | None) -> list[Guided]:
-        draws = [Guided(i, 0, prompt, 1.0, asked=asked) for i, (prompt, asked) in enumerate(prompts)]
-        list(token_by_token.decode(pair, draws, Search(topk=K, weight=2.0, margin=margin)))
+    def at(margin: float | None) -> list[GuidedDraw]:
+        draws = [GuidedDraw(i, 0, prompt, 1.0, reward_prompt=asked) for i, (prompt, asked) in enumerate(prompts)]
+        list(token_by_token.decode(models, draws, Search(topk=K, weight=2.0, margin=margin)))
         return draws
 
     def figures(draws: list[sampler.Draw]) -> tuple[int, str]:
         said = [policy.tokenizer.decode(draw.ids, skip_special_tokens=True) for draw in draws]
         asked = [policy.tokenizer.decode(draw.prompt, skip_special_tokens=True) for draw in draws]
         oracle = mean(world.score("overall", *both) for both in zip(asked, said, strict=True))
-        learned = f", the model's {mean(draw.reward for draw in draws):.2f}" if isinstance(draws[0], Guided) else ""
+        learned = f", the model's {mean(draw.reward for draw in draws):.2f}" if isinstance(draws[0], GuidedDraw) else ""
         return sum(len(draw.ids) + (draw.reason == "stop") for draw in draws), f"oracle's reward {oracle:.2f}{learned}"
 
     times = seconds(unguided, *(lambda margin=margin: at(margin) for margin in MARGINS))
@@ -170,8 +170,8 @@ def test_margins_in_the_toy_world(batch):
     print(f"\nbatch {batch}: plain {tokens / times[0]:.0f} tokens/s, {worth}")
     plain_token = times[0] / tokens
     for margin, spent in zip(MARGINS, times[1:], strict=True):
-        before = pair.asked
+        before = models.reward_calls
         tokens, worth = figures(at(margin))
         print(f"  margin {margin}: {tokens / spent:.0f} tokens/s, {spent / tokens / plain_token:.2f} times plain's "
-              f"time a token, {(pair.asked - before) / tokens:.2f} calls a token, {worth}")
-        assert (pair.asked - before <= tokens) and (margin is None or pair.asked - before < tokens)
+              f"time a token, {(models.reward_calls - before) / tokens:.2f} calls a token, {worth}")
+        assert (models.reward_calls - before <= tokens) and (margin is None or models.reward_calls - before < tokens)

@@ -5,13 +5,19 @@ out   {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!"], "finis
 pipe  al-args sft rm prompts.jsonl --weight 1.5 | al-score toy:overall --as-field oracle | al-eval reward --field oracle
 """
 
+from collections.abc import Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from al_args import settings
 from alignlib.cli import model_options, options
 from alignlib.records import fields
+from alignlib.records.jsonl import Line, Record
+
+if TYPE_CHECKING:
+    from al_args.token_by_token import GuidedDraw
 
 OLD = {*fields.OF_COMPLETIONS, "condition"}  # goes with completions that a record had
 SETTINGS = tuple(settings.CHECKS)
@@ -60,27 +66,28 @@ search_options = options.stack(
 @click.option("--rm-device", default="auto", help="The same for the reward model.")
 @click.option("--lm-dtype", type=model_options.DTYPE, default="auto", help="As al-sample's --dtype.")
 @click.option("--rm-dtype", type=model_options.DTYPE, default="auto", help="The same for the reward model.")
-def main(lm, rm, files, output, resume, on_error, rejects, shard, number, max_new_tokens, stop, ids, timed, seed, grid,
-         **given):
+def main(lm: str, rm: str, files: tuple[str, ...], output: str | None, resume: bool, on_error: str,
+         rejects: str | None, shard: tuple[int, int] | None, number: int, max_new_tokens: int, stop: tuple[str, ...],
+         ids: bool, timed: bool, seed: int, grid: str | None, **others: Any) -> None:
     """Decode each prompt by the language model LM under the guidance of the reward model RM, of the same tokenizer.
 
     Streams, a window of records at a time.
     """
     if not all(stop):
         raise click.UsageError("--stop: an empty text would stop everything")
-    plain = settings.Search(**{name: given.pop(name) for name in SETTINGS})
+    plain = settings.Search(**{name: others.pop(name) for name in SETTINGS})
     searches = settings.read(grid, plain) if grid else [plain]
     if grid:  # a resumed run must have the same settings, from whatever file or pipe
         click.get_current_context().params["grid"] = searches
     must_be_used(searches)
     summary = options.Summary()
-    from al_args.decoder import Guide
+    from al_args.decoder import Decoder
     from alignlib.decoding.draws import Sampling
 
     how = Sampling(max_new_tokens, stop=stop, seed=seed, temperatures=(1.0,) * number)
-    guide = Guide(lm, rm, how, searches, **given)
+    decoder = Decoder(lm, rm, how, searches, **others)
 
-    def finish(line, setting, draws):
+    def finish(line: Line, search: settings.Search, draws: list["GuidedDraw"]) -> Record:
         record = {name: value for name, value in line.record.items() if name not in OLD}
         record["completions"] = [draw.text for draw in draws]
         record["finish_reasons"] = [draw.reason for draw in draws]
@@ -89,23 +96,23 @@ def main(lm, rm, files, output, resume, on_error, rejects, shard, number, max_ne
             record["completion_ids"] = [draw.ids for draw in draws]
         if timed:
             record["seconds"] = [draw.seconds for draw in draws]
-        return {**record, "search": setting.settings()} if grid else record
+        return {**record, "search": search.as_record()} if grid else record
 
-    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=guide.prepare,
+    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=decoder.prepare,
                              model=(lm, rm), each=len(searches)) as stream:
-        with closing(guide.draws(stream)) as done:
-            for line, found in done:
-                stream.write(line, *(finish(line, *made) for made in zip(searches, found, strict=True)))
-        counts = {"completions": stream.written * number, **guide.counts()}
+        with closing(decoder.draws(stream)) as done:
+            for line, draws in done:  # a list of them for each of the searches
+                stream.write(line, *(finish(line, *pair) for pair in zip(searches, draws, strict=True)))
+        counts = {"completions": stream.written * number, **decoder.counts()}
         summary.count(**{name: amount for name, amount in counts.items() if amount or name == "tokens"})
         summary.close(stream)
 
 
-def must_be_used(searches):
+def must_be_used(searches: Sequence[settings.Search]) -> None:
     """Refuse options that would do nothing for any of the searches."""
-    given, methods = options.given_options(), {setting.method for setting in searches}
+    given, methods = options.given_options(), {search.method for search in searches}
     used = {"method"}.union(*(settings.USES[method] for method in methods))
-    if any(setting.by_token for setting in searches):
+    if any(search.by_token for search in searches):
         used.add("score_end")
     for name in (*SETTINGS, "score_end"):
         if name in given and name not in used:

@@ -1,6 +1,8 @@
 """What al-args does to its records: windows of them, decoded under a reward model's guidance."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
+from typing import Any
 
 import click
 import torch
@@ -8,22 +10,22 @@ import torch
 from al_args import best_segments, token_by_token
 from al_args.fast_linear import lay_out
 from al_args.settings import Search
-from al_args.token_by_token import Guided, Pair
+from al_args.token_by_token import GuidedDraw, GuidedModels
 from alignlib.decoding.draws import Sampling, encoder_limits, prompt_ids
 from alignlib.models import load
-from alignlib.models.policy import Model
-from alignlib.records.jsonl import Line
+from alignlib.models.policy import Policy, RewardModel
+from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 
 
-class Guide:
-    """A policy and a reward model, and the settings under which they decode.
+class Decoder:
+    """A policy and the reward model that guides it, and the settings under which they decode.
 
     A resumed run makes the batches of the run that it goes on with: they are formed inside windows.
     """
 
     def __init__(self, lm: str, rm: str, how: Sampling, searches: Sequence[Search], *, lm_device: str, rm_device: str,
-                 lm_dtype: str, rm_dtype: str, score_end: str | None, window: int, batch_tokens: int, **prompts):
+                 lm_dtype: str, rm_dtype: str, score_end: str | None, window: int, batch_tokens: int, **prompts: Any):
         self.how, self.searches, self.window = how, searches, window
         for option, device in (("--lm-device", lm_device), ("--rm-device", rm_device)):
             load.device_for(device, option)
@@ -32,54 +34,58 @@ class Guide:
         # Of both, so that neither sees more of a prompt than the other.
         room = encoder_limits(min(policy.context, reward.context), how, **prompts)
         self.encoder = load.encoder_for(policy, **room)
-        self.asker = load.encoder_for(reward, **room)
-        said = getattr(reward.core.config, "reads_eos", None)  # al-train-rm says it, others' reward models say nothing
-        self.pair = Pair(policy, reward, self.encoder, how, batch_tokens=batch_tokens, reads_eos=bool(said),
-                         ends_are_tokens=score_end == "token" if score_end else said is not False)
+        self.reward_encoder = load.encoder_for(reward, **room)
+        # al-train-rm says it of its reward models, others' say nothing: they are taken by the paper's word.
+        reads_eos: bool | None = getattr(reward.core.config, "reads_eos", None)
+        self.models = GuidedModels(policy, reward, self.encoder, how, batch_tokens=batch_tokens,
+                                   reads_eos=bool(reads_eos),
+                                   ends_are_tokens=score_end == "token" if score_end else reads_eos is not False)
         self.cut = 0
         for model in (policy, reward):
             lay_out(model.core)
         for search in searches:
-            if search.by_token and search.topk > self.pair.vocabulary:
-                raise click.UsageError(f"topk {search.topk}: the models know {self.pair.vocabulary} tokens")
+            if search.by_token and search.topk > self.models.vocabulary:
+                raise click.UsageError(f"topk {search.topk}: the models know {self.models.vocabulary} tokens")
 
-    def prepare(self, record: dict) -> tuple[list[int], list[int]]:
+    def prepare(self, record: Record) -> tuple[list[int], list[int]]:
         """The prompt as either model reads it; too long for one of them, it is too long. Raises ValueError."""
         before = self.cuts()
-        both = prompt_ids(self.encoder, record, None), prompt_ids(self.asker, record, None)
+        both = prompt_ids(self.encoder, record, None), prompt_ids(self.reward_encoder, record, None)
         self.cut += self.cuts() > before
         return both
 
     def cuts(self) -> int:
-        return self.encoder.cut["prompts_cut"] + self.asker.cut["prompts_cut"]
+        return self.encoder.cut["prompts_cut"] + self.reward_encoder.cut["prompts_cut"]
 
-    def draws(self, stream: Stream) -> Iterator[tuple[Line, list[list[Guided]]]]:
+    def draws(self, stream: Stream) -> Generator[tuple[Line, list[list[GuidedDraw]]], None, None]:
         """Every line with its completions under each of the settings, in the input's order, as soon as it is done."""
         for lines in stream.windows(self.window):
             rows = {line.index: [self.completions(line, search) for search in self.searches] for line in lines}
-            waiting = list(lines)
+            waiting = deque(lines)
             for i, search in enumerate(self.searches):
                 decode = token_by_token.decode if search.by_token else best_segments.decode
                 every = {id(draw): draw for row in rows.values() for draw in row[i]}
-                for _ in decode(self.pair, list(every.values()), search):
-                    while waiting and all(draw.reason for made in rows[waiting[0].index] for draw in made):
-                        line = waiting.pop(0)
+                for _ in decode(self.models, list(every.values()), search):
+                    while waiting and all(draw.reason for draws in rows[waiting[0].index] for draw in draws):
+                        line = waiting.popleft()
                         yield line, rows[line.index]
 
-    def completions(self, line: Line, search: Search) -> list[Guided]:
-        read, asked = line.data
+    def completions(self, line: Line, search: Search) -> list[GuidedDraw]:
+        """The draws of a record under these settings; by method greedy all are one, which is decoded once."""
+        prompt, reward_prompt = line.data
 
-        def draw(number: int) -> Guided:
-            return Guided(line.index, number, read, search.temperature, where=line.where, asked=asked)
+        def new(number: int) -> GuidedDraw:
+            return GuidedDraw(line.index, number, prompt, search.temperature, where=line.where,
+                              reward_prompt=reward_prompt)
 
         number = len(self.how.temperatures)
-        return [draw(0)] * number if search.method == "greedy" else [draw(i) for i in range(number)]
+        return [new(0)] * number if search.method == "greedy" else [new(i) for i in range(number)]
 
     def counts(self) -> dict[str, int]:
-        return {"tokens": self.pair.tokens, "reward_calls": self.pair.asked, "prompts_cut": self.cut}
+        return {"tokens": self.models.tokens, "reward_calls": self.models.reward_calls, "prompts_cut": self.cut}
 
 
-def fit_together(policy: Model, lm: str, reward: Model, rm: str) -> None:
+def fit_together(policy: Policy, lm: str, reward: RewardModel, rm: str) -> None:
     """Raises UsageError for a reward model that cannot guide the policy, and for numbers that are none."""
     labels = reward.core.config.num_labels
     if labels != 1:

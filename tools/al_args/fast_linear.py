@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 
-class Laid(nn.Module):
+class LaidOutLinear(nn.Module):
     """A linear layer whose weight is laid out: x [..., in] -> [..., out]."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
@@ -34,8 +34,10 @@ def lay_out(model: nn.Module) -> None:
     shared = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for parent in list(model.modules()):
         for name, layer in parent.named_children():
-            if type(layer) in (nn.Linear, Conv1D) and id(layer.weight) not in shared:
-                setattr(parent, name, Laid(layer.weight if type(layer) is nn.Linear else layer.weight.T, layer.bias))
+            if type(layer) is nn.Linear and id(layer.weight) not in shared:
+                setattr(parent, name, LaidOutLinear(layer.weight, layer.bias))
+            elif type(layer) is Conv1D and id(layer.weight) not in shared:  # GPT-2's: [in, out]
+                setattr(parent, name, LaidOutLinear(layer.get_parameter("weight").T, layer.get_parameter("bias")))
 
 
 def works(dtype: torch.dtype) -> bool:
@@ -44,8 +46,8 @@ def works(dtype: torch.dtype) -> bool:
         return False
     weight, x = (torch.linspace(0, 100, rows * 24).sin().view(rows, 24).to(dtype) for rows in (40, 5))
     try:
-        found = Laid(weight, weight[:, 0])(x)
+        product = LaidOutLinear(weight, weight[:, 0])(x)
     except (AttributeError, RuntimeError):  # they are PyTorch's own business, and may move
         return False
-    wanted = nn.functional.linear(x, weight, weight[:, 0])
-    return torch.allclose(found, wanted, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.05)
+    plain = nn.functional.linear(x, weight, weight[:, 0])
+    return torch.allclose(product, plain, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.05)

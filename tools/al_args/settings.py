@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from alignlib.records import jsonl
-from alignlib.records.jsonl import DataError
+from alignlib.records.jsonl import DataError, Record
 
 # What each method reads besides `method`.
 USES = {
@@ -42,15 +42,15 @@ class Search:
     def by_token(self) -> bool:
         return self.method in ("greedy", "stochastic")
 
-    def settings(self) -> dict:
+    def as_record(self) -> Record:
         """What a record is marked with: the method and all that it reads."""
         return {"method": self.method, **{name: getattr(self, name) for name in USES[self.method]}}
 
 
-def _number(value: object, least: float, above: bool = False) -> str | None:
+def _number(value: object, least: float) -> str | None:
     """What a number should be instead; None for a good one."""
-    good = type(value) in (int, float) and isfinite(value) and (value > least if above else value >= least)
-    bound = "" if least == -float("inf") else f" {'above' if above else 'of at least'} {least:g}"
+    good = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value >= least
+    bound = "" if least == -float("inf") else f" of at least {least:g}"
     return None if good else f"a number{bound}"
 
 
@@ -71,17 +71,17 @@ CHECKS: dict[str, Callable[[object], str | None]] = {
 
 def read(file: str, plain: Search) -> list[Search]:
     """The settings in a file, one a line; what a line does not say is as in `plain`. Raises DataError."""
-    found: list[Search] = []
+    searches: list[Search] = []
     for line in jsonl.read_all([file], lambda record: change(plain, record)):
-        if line.data in found:
+        if line.data in searches:
             raise DataError(f"{line.where}: the same as an earlier line")
-        found.append(line.data)
-    if not found:
+        searches.append(line.data)
+    if not searches:
         raise DataError(f"{file}: no settings")
-    return found
+    return searches
 
 
-def change(plain: Search, record: dict) -> Search:
+def change(plain: Search, record: Record) -> Search:
     """`plain` with what `record` says. Raises ValueError, naming the entry."""
     for name, value in record.items():
         if name not in CHECKS:
@@ -89,8 +89,8 @@ def change(plain: Search, record: dict) -> Search:
         if wanted := CHECKS[name](value):
             shown = f'"{value}"' if isinstance(value, str) else f"{value:g}" if type(value) in (int, float) else None
             raise ValueError(f"{name}: expected {wanted}, got {shown or jsonl.kind(value)}")
-    made = replace(plain, **record)
+    changed = replace(plain, **record)
     for name in record:
-        if name != "method" and name not in USES[made.method]:
-            raise ValueError(f"{name}: does nothing for method {made.method}")
-    return made
+        if name != "method" and name not in USES[changed.method]:
+            raise ValueError(f"{name}: does nothing for method {changed.method}")
+    return changed

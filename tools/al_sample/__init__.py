@@ -6,12 +6,17 @@ pipe  al-sample sft -n 4 prompts.jsonl | al-score rm > scored.jsonl
 """
 
 from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from alignlib.cli import model_options, options
 from alignlib.decoding import conditions
 from alignlib.records import fields
+from alignlib.records.jsonl import Line, Record
+
+if TYPE_CHECKING:
+    from alignlib.decoding.draws import Draw
 
 OLD = {*fields.OF_COMPLETIONS, "condition"}  # goes with completions that a record had
 
@@ -76,8 +81,10 @@ backend_options = options.stack(
 @model_options.prompt_options("what the context leaves", note=" Not openai.")
 @model_options.device_options
 @backend_options
-def main(model, files, output, resume, on_error, rejects, shard, number, temperatures, greedy, stop, condition, logps,
-         ids, timed, backend, window, **given):
+def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
+         shard: tuple[int, int] | None, number: int, temperatures: tuple[float, ...], greedy: bool, top_p: float,
+         top_k: int, contrastive: float | None, max_new_tokens: int, stop: tuple[str, ...], condition: str | None,
+         logps: bool, ids: bool, timed: bool, seed: int, backend: str, window: int | None, **others: Any) -> None:
     """Sample completions of each prompt from the policy MODEL: a folder, a name on the Hub, or a server's name for it.
 
     Streams: hf a window of records at a time, vllm and openai each record as it is done.
@@ -87,15 +94,19 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
         raise click.UsageError("--stop: an empty text would stop everything")
     if greedy and "temperatures" in options.given_options():
         raise click.UsageError("--greedy is --temperature 0: give one of the two")
-    if given["contrastive"] is not None:
-        must_be_contrastive(number, greedy, logps, given["top_k"])
+    if contrastive is not None:
+        must_be_contrastive(number, greedy, logps, top_k)
     summary = options.Summary()
-    plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
-    chosen = None if condition is None else conditions.condition_for(condition, model, given["seed"])
-    given |= {"condition": chosen, "logps": logps, "window": window or WINDOWS[backend]}
-    sampler = load(backend, model, plan, stop, given)
+    from al_sample.backends import sampler_for
+    from alignlib.decoding.draws import Sampling
 
-    def finish(line, draws):
+    plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
+    how = Sampling(max_new_tokens, top_k, top_p, stop, seed, plan, contrastive)
+    chosen = None if condition is None else conditions.condition_for(condition, model, seed)
+    others |= {"logps": logps, "window": window or WINDOWS[backend]}
+    sampler = sampler_for(backend, model, how, chosen, others)
+
+    def finish(line: Line, draws: list["Draw"]) -> Record:
         record = {name: value for name, value in line.record.items() if name not in OLD}
         record["completions"] = [draw.text for draw in draws]
         record["finish_reasons"] = [draw.reason for draw in draws]
@@ -108,8 +119,8 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
         if chosen:
             record["condition"] = chosen.text_for(record)
         if logps:
-            record["logps"] = sampler.logps(record, draws)
-            record |= {"logps_temperature": sampler.how.logps_temperature} if sampler.how.logps_temperature != 1 else {}
+            record["logps"] = [draw.logp for draw in draws]
+            record |= {"logps_temperature": how.logps_temperature} if how.logps_temperature != 1 else {}
         return record
 
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=sampler.prepare,
@@ -122,16 +133,15 @@ def main(model, files, output, resume, on_error, rejects, shard, number, tempera
         summary.close(stream)
 
 
-def must_be_taken(backend):
+def must_be_taken(backend: str) -> None:
     """Refuse options that would do nothing."""
     given = options.given_options()
     for parameter in click.get_current_context().command.params:
-        takers = TAKEN_BY.get(parameter.name, (backend,))
-        if backend not in takers and parameter.name in given:
+        if parameter.name in given and backend not in TAKEN_BY.get(parameter.name, (backend,)):
             raise click.UsageError(f"{parameter.opts[-1]} is not for --backend {backend}")
 
 
-def must_be_contrastive(number, greedy, logps, top_k):
+def must_be_contrastive(number: int, greedy: bool, logps: bool, top_k: int) -> None:
     """Refuse what contrastive search has no use for, or lacks."""
     given = options.given_options()
     useless = {"--temperature": "temperatures" in given, "--greedy": greedy, "--top-p": "top_p" in given,
@@ -142,30 +152,3 @@ def must_be_contrastive(number, greedy, logps, top_k):
         raise click.UsageError("--contrastive needs --top-k: the candidates a token, 5 to 10 say")
     if logps:
         raise click.UsageError("--logps is not for --contrastive: pipe to al-score --logps")
-
-
-def load(backend, model, plan, stop, given):
-    """The backend's sampler; `given` holds all the options that it may take."""
-    from alignlib.decoding.draws import Sampling
-
-    how = Sampling(given["max_new_tokens"], given["top_k"], given["top_p"], stop, given["seed"], plan,
-                   given["contrastive"])
-
-    def take(*names):
-        return {name: given[name] for name in names}
-
-    prompts = take("condition", "logps", "window", "dtype", "max_prompt", "keep_prompt", "on_long")
-    if backend == "hf":
-        from al_sample import backend_hf
-
-        return backend_hf.Sampler(model, how, **prompts, **take("batch_tokens", "device"))
-    if backend == "vllm":
-        from al_sample import backend_vllm
-
-        own = take("tensor_parallel", "data_parallel", "gpu_memory", "max_model_len")
-        return backend_vllm.Sampler(model, how, **prompts, **own)
-    from al_sample import backend_server
-    from alignlib.server import client
-
-    server = client.Client(given["base_url"], **take("concurrency", "timeout", "retries"))
-    return backend_server.Sampler(model, how, server, **take("condition", "window", "api"))

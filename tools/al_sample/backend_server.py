@@ -1,13 +1,13 @@
 """The sampler of --backend openai: any server with OpenAI's completions or chat completions."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 
 from alignlib.decoding.conditions import Condition
 from alignlib.decoding.draws import Draw, Sampling, seed_for, stop_place
 from alignlib.records import fields
-from alignlib.records.jsonl import Line
+from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
 from alignlib.server.client import Client, Failure, choice, usage
@@ -26,7 +26,7 @@ class Sampler:
         self.most = max(how.temperatures.count(temperature) for temperature in how.temperatures)  # completions a call
         self.used = {"prompt_tokens": 0, "tokens": 0}
 
-    def prepare(self, record: dict) -> tuple[str, dict]:
+    def prepare(self, record: Record) -> tuple[str, Record]:
         """The API to ask, and the request's part that says what about."""
         fields.require(record, "prompt")
         if "messages" in record and self.api == "completions":
@@ -41,15 +41,15 @@ class Sampler:
             return "chat", {"messages": [{"role": "user", "content": prompt}]}
         return "completions", {"prompt": prompt}
 
-    def draws(self, stream: Stream) -> Iterator[tuple[Line, list[Draw]]]:
+    def draws(self, stream: Stream) -> Generator[tuple[Line, list[Draw]], None, None]:
         with closing(in_order(stream.ahead(), self.sample, self.window, self.client.close)) as done:
             for line, future in done:
                 try:
                     draws = future.result()
                 except Failure as error:
                     if error.everything or not stream.skip:
-                        error.message = f"{line.where}: {error.message}"
-                        raise
+                        message = f"{line.where}: {error.message}"
+                        raise Failure(message, error.status, error.everything) from error
                     stream.reject(line, ValueError(error.message))
                 else:
                     yield line, draws
@@ -61,17 +61,18 @@ class Sampler:
         draws = [Draw(line.index, i, [], t, where=line.where) for i, t in enumerate(self.how.temperatures)]
         for draw in draws:
             groups.setdefault(draw.temperature, []).append(draw)
-        await asyncio.gather(*(self.fill(*line.data, group) for group in groups.values()))
+        api, about = line.data
+        await asyncio.gather(*(self.fill(api, about, group) for group in groups.values()))
         return draws
 
-    async def fill(self, api: str, about: dict, draws: list[Draw]) -> None:
+    async def fill(self, api: str, about: Record, draws: list[Draw]) -> None:
         """Ask until every draw of one temperature is done: a server may give fewer than are asked for."""
         while draws:
-            asked = min(len(draws), self.most)
+            count = min(len(draws), self.most)
             try:
-                choices = await self.client.ask(api, self.request(about, draws[0], asked), self.read)
+                choices = await self.client.ask(api, self.request(about, draws[0], count), self.read)
             except Failure as error:
-                if asked == 1 or error.status not in REFUSALS:
+                if count == 1 or error.status not in REFUSALS:
                     raise
                 self.most = 1  # it may be `n` that the server does not take
                 continue
@@ -79,7 +80,7 @@ class Sampler:
                 draw.text, draw.reason = text, reason
             draws = draws[len(choices):]
 
-    def request(self, about: dict, first: Draw, count: int) -> dict:
+    def request(self, about: Record, first: Draw, count: int) -> Record:
         seed = seed_for(self.how.seed, first.record, first.number, SEED_BITS)
         request = {"model": self.model, **about, "max_tokens": self.how.max_new_tokens, "seed": seed,
                    "temperature": first.temperature}
@@ -92,18 +93,18 @@ class Sampler:
             request["stop"] = list(self.how.stop)
         return request
 
-    def read(self, body: dict) -> list[tuple[str, str]]:
+    def read(self, body: Record) -> list[tuple[str, str]]:
         """Texts and reasons of an answer's choices.
 
         Raises ValueError for garbage, and Failure for an answer that is no completion.
         """
-        made = [choice(body)]  # which sees to it that there are choices
-        made += [choice(body, i) for i in range(1, len(body["choices"]))]
+        choices = [choice(body)]  # which sees to it that there are choices
+        choices += [choice(body, i) for i in range(1, len(body["choices"]))]
         for name, count in zip(self.used, usage(body), strict=True):
             self.used[name] += count or 0
-        return [self.ended(text, reason) for text, reason in made]
+        return [self.cut_at_stop(text, reason) for text, reason in choices]
 
-    def ended(self, text: str, reason: str) -> tuple[str, str]:
+    def cut_at_stop(self, text: str, reason: str) -> tuple[str, str]:
         """A stop string ends the text and is left out, whether the server sees to it or not."""
         place = stop_place(text, self.how.stop)
         return (text, reason) if place is None else (text[:place], "stop")

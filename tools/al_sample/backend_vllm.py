@@ -14,8 +14,9 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, redirect_stdout
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -24,9 +25,13 @@ from alignlib.decoding.conditions import Condition
 from alignlib.decoding.draws import Draw, Sampling, encoder_limits, finish_text, prompt_ids, seed_for
 from alignlib.models import load
 from alignlib.models.policy import context_length
-from alignlib.records.jsonl import Line
+from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 SEED_BITS = 63  # the engine's are signed 64-bit integers, and -1 is none
 DTYPES = {"auto": "bfloat16", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}  # auto: the built-in one's
@@ -38,7 +43,7 @@ class Sampler:
 
     def __init__(self, model: str, how: Sampling, *, condition: Condition | None, logps: bool, window: int, dtype: str,
                  tensor_parallel: int, data_parallel: int, gpu_memory: float | None, max_model_len: int | None,
-                 **prompts):
+                 **prompts: Any):
         must_do(how, condition, logps)
         if importlib.util.find_spec("vllm") is None:
             raise click.UsageError("--backend vllm needs vLLM: pip install 'align-tools[vllm]'")
@@ -51,16 +56,16 @@ class Sampler:
         self.encoder = load.build_encoder(config, tokenizer, **encoder_limits(context, how, **prompts))
         self.how, self.condition, self.with_logps, self.window = how, condition, logps, window
         self.tokens = 0
-        chosen = {"max_model_len": max_model_len, "gpu_memory_utilization": gpu_memory}
+        given = {"max_model_len": max_model_len, "gpu_memory_utilization": gpu_memory}
         self.engine = start(
             model=model, dtype=DTYPES[dtype], tensor_parallel_size=tensor_parallel, data_parallel_size=data_parallel,
             logprobs_mode="raw_logprobs" if how.logps_temperature == 1 else "processed_logprobs",
-            disable_log_stats=True, **{name: value for name, value in chosen.items() if value})
+            disable_log_stats=True, **{name: value for name, value in given.items() if value})
 
-    def prepare(self, record: dict) -> list[int]:
+    def prepare(self, record: Record) -> list[int]:
         return prompt_ids(self.encoder, record, self.condition)
 
-    def draws(self, stream: Stream) -> Iterator[tuple[Line, list[Draw]]]:
+    def draws(self, stream: Stream) -> Generator[tuple[Line, list[Draw]], None, None]:
         ahead = in_order(stream.ahead(), self.sample, self.window, self.close)
         with closing(ahead) as done, redirect_stdout(sys.stderr):  # the stream has its own way out by now
             for line, future in done:
@@ -79,20 +84,20 @@ class Sampler:
 
         prompt, name = tokens_input(draw.prompt), f"{draw.record}-{draw.number}"
         async for output in self.engine.generate(prompt, self.parameters(draw), name):
-            (made,) = output.outputs
-        if made.finish_reason not in ("stop", "length"):
-            raise RuntimeError(f"the engine ended it with {made.finish_reason}")
-        draw.ids, draw.reason = list(made.token_ids), made.finish_reason
+            (completion,) = output.outputs
+        if completion.finish_reason not in ("stop", "length"):
+            raise RuntimeError(f"the engine ended it with {completion.finish_reason}")
+        draw.ids, draw.reason = list(completion.token_ids), completion.finish_reason
         self.tokens += len(draw.ids)
-        if made.finish_reason == "stop" and not isinstance(made.stop_reason, str):
+        if completion.finish_reason == "stop" and not isinstance(completion.stop_reason, str):
             draw.ids.pop()  # the token that ended it; a string that did is cut off below
         finish_text(draw, self.encoder, self.how.stop)
         if self.with_logps:
-            if not math.isfinite(made.cumulative_logprob):
+            if not math.isfinite(completion.cumulative_logprob):
                 raise FloatingPointError("the model's log-probabilities are not finite")
-            draw.logp = made.cumulative_logprob
+            draw.logp = completion.cumulative_logprob
 
-    def parameters(self, draw: Draw):
+    def parameters(self, draw: Draw) -> "SamplingParams":
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -102,9 +107,6 @@ class Sampler:
             seed=seed_for(how.seed, draw.record, draw.number, SEED_BITS), stop=list(how.stop),
             detokenize=bool(how.stop), logprobs=0 if self.with_logps else None,
             output_kind=RequestOutputKind.FINAL_ONLY)
-
-    def logps(self, record: dict, draws: list[Draw]) -> list[float]:
-        return [draw.logp for draw in draws]
 
     def counts(self) -> dict[str, int]:
         return {"tokens": self.tokens, **self.encoder.cut}
@@ -125,7 +127,7 @@ def must_do(how: Sampling, condition: Condition | None, logps: bool) -> None:
         raise click.UsageError("--logps: vLLM's at a temperature are cut by top-p and top-k; pipe to al-score --logps")
 
 
-def start(**arguments):
+def start(**arguments: Any) -> "AsyncLLM":
     """vLLM's engine; data parallelism takes the asynchronous one, the only that balances several itself.
 
     It logs to standard output, which is for records: from here on all but the records goes to stderr.
@@ -150,5 +152,5 @@ def start(**arguments):
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
 
 
-def terminate(*_) -> None:
+def terminate(*_: object) -> NoReturn:
     raise Terminated("terminated")

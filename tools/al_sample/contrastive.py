@@ -3,8 +3,8 @@
     score(v) = (1 - alpha) * p(v | text) - alpha * max over the text's tokens j of cosine(h_v, h_j)
 
 v are the top_k most likely tokens, h the model's last hidden states, after its last norm; the prompt counts as text.
-The candidates of a step are branches of a text that is read once (tree.py), and the state of the chosen one says what
-comes next: one pass a token.
+The candidates of a step are branches of a text that is read once (alignlib.decoding.branches), and the state of the
+chosen one says what comes next: one pass a token.
 """
 
 import torch
@@ -23,7 +23,8 @@ class Contrastive:
 
     def __init__(self, policy: Policy, encoder: Encoder, how: Sampling):
         self.policy, self.how, self.kind = policy, how, branches.texts_type(policy)
-        self.topk = min(how.top_k, policy.core.config.vocab_size)
+        self.alpha = how.contrastive or 0.0  # without a share of unlikeness it is greedy decoding
+        self.topk: int = min(how.top_k, policy.core.config.vocab_size)
         self.finished = finisher(policy, encoder, how)
 
     @torch.inference_mode()
@@ -42,10 +43,10 @@ class Contrastive:
             candidates = likely.indices.tolist()
             new = texts.ask([(slot, [], tokens) for slot, tokens in enumerate(candidates)])
             new = new.unflatten(0, (-1, self.topk))  # [R, k, H]
-            scores = (1 - self.how.contrastive) * likely.values - self.how.contrastive * states.likeness(new)
-            picks = scores.argmax(-1)  # [R]
-            states.add(new[torch.arange(len(new)), picks])
-            picks = picks.tolist()
+            scores = (1 - self.alpha) * likely.values - self.alpha * states.likeness(new)
+            best = scores.argmax(-1)  # [R]
+            states.add(new[torch.arange(len(new)), best])
+            picks = best.tolist()
             texts.keep(list(enumerate(picks)))
             count += len(alive)
             done = [slot for slot, draw in enumerate(alive) if self.finished(draw, candidates[slot][picks[slot]])]

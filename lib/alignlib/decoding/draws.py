@@ -1,12 +1,4 @@
-"""What every sampler is asked for and gives back, whatever runs the model. No torch here.
-
-A sampler (local.py, vllm_engine.py, completions.py) has four methods:
-
-    prepare(record)        what it needs of a record (`Line.data`); ValueError says what is wrong with it
-    draws(stream)          every line with its Draws, in the input's order, each as soon as it is done
-    logps(record, draws)   the log-probabilities of a finished record's completions
-    counts()               what the summary says besides
-"""
+"""What every sampler is asked for and gives back, whatever runs the model. No torch here."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -53,7 +45,7 @@ class Draw:
     text: str = ""
     reason: str = ""
     where: str = ""  # what messages call the record
-    logp: float | None = None  # nats, where the sampler says it itself
+    logp: float | None = None  # nats, given the bare prompt; None where they are not wanted
     seconds: float = 0.0  # its share of the clock: a step's or a batch's time is divided among its rows
 
 

@@ -1,0 +1,43 @@
+"""The built-in sampler: log-probabilities in packs, whatever the window and the packs are, and after a kill."""
+
+import pytest
+import torch
+
+from al_sample import backend_hf
+from alignlib.decoding.draws import Sampling
+from alignlib.models.encoding import Example
+from alignlib.records.jsonl import dumps
+from alignlib.records.stream import Stream
+from helpers.commands import folders, lines, prompts
+from helpers.kills import filter_job, survive
+
+
+def sampler(how: Sampling, window: int, batch_tokens: int) -> backend_hf.Sampler:
+    return backend_hf.Sampler(folders().policy, how, condition=None, logps=True, window=window,
+                              batch_tokens=batch_tokens, device="cpu", dtype="fp32", max_prompt=None,
+                              keep_prompt="end", on_long="fail")
+
+
+@pytest.mark.parametrize(("window", "batch_tokens", "packs"), [(64, 16384, 1), (4, 16384, 3), (64, 400, None)])
+def test_logps_in_packs_are_those_of_completions_one_by_one(tmp_path, monkeypatch, window, batch_tokens, packs):
+    (tmp_path / "in").write_bytes(b"".join(map(dumps, prompts(10))))
+    drawn = sampler(Sampling(8, seed=3, temperatures=(0.7,) * 3), window, batch_tokens)
+    asked, pack = [], drawn.policy.pack
+    monkeypatch.setattr(drawn.policy, "pack", lambda examples: asked.append(len(examples)) or pack(examples))
+    with Stream([str(tmp_path / "in")], str(tmp_path / "out"), prepare=drawn.prepare) as stream:
+        rows = list(drawn.draws(stream))
+    assert sum(asked) == 10 and len(asked) == (packs or len(asked)) < 10
+    assert [line.index for line, _ in rows] == list(range(10))
+    for line, draws in rows:
+        for draw in draws:
+            ids = [*draw.ids, *[folders().tokenizer.eos_token_id] * (draw.reason == "stop")]
+            with torch.no_grad():
+                alone = drawn.policy.logps(pack([Example(line.data, [ids])]), 0.7)
+            assert draw.logp == pytest.approx(alone.item(), rel=1e-5, abs=1e-5)
+
+
+def test_killed_and_resumed_with_logps(tmp_path):
+    """Byte for byte: a window's packs hold the records that had left before, too."""
+    job = filter_job(tmp_path, "al-sample", lines(*prompts(24)), folders().policy, "-n", 2, "-m", 12, "--logps",
+                     "--window", 5, "--batch-tokens", 300)
+    survive(job, 3, seed=8)
