@@ -5,13 +5,25 @@ out   {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!", " Go aw
 pipe  al-sample sft -n 4 prompts.jsonl | al-score rm | al-pref2rw --to pref > pairs.jsonl
 """
 
-import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from operator import ne
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from alignlib.cli import model_options, options
 from alignlib.records import fields
+from alignlib.records.jsonl import Line, Record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alignlib.models.encoding import Example
+    from alignlib.models.packs import Pack
+    from alignlib.models.policy import Model
+
+Figures = dict[str, list[float]]  # one number a completion, by field
 
 
 @options.command(("prompt", "completions"), ("rewards", "rewards_temperature", "logps", "logps_temperature",
@@ -35,15 +47,65 @@ from alignlib.records import fields
 @click.option("--pack-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")
 @model_options.limit_options
 @model_options.device_options
-def main(model, files, output, resume, on_error, rejects, shard, logps, perplexity, temperature, label, form, negate,
-         calibrated, stop, as_field, pack_tokens, dtype, device, **limits):
+def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
+         shard: tuple[int, int] | None, logps: bool, perplexity: bool, temperature: float, label: str | None, form: str,
+         negate: bool, calibrated: bool, stop: tuple[str, ...], as_field: str | None, pack_tokens: int, dtype: str,
+         device: str, **limits: Any) -> None:
     """Score each completion under MODEL: a folder, a name on the Hub, or toy:NAME (helpful, harmless, ...).
 
     Streams, a window of records at a time. A prompt is computed once for all its completions.
     """
     summary = options.Summary()
+    name = as_field or ("logps" if logps or perplexity else "rewards")
+    must_fit(model, name, as_field, logps, perplexity, temperature, bool(label or form != "logit"), negate, calibrated,
+             stop)
+    if calibrated:
+        from alignlib.stats.temperature import load
+
+        temperature = load(model)
+    scorer: Scorer
+    if model.startswith("toy:"):
+        scorer = Oracle(model.removeprefix("toy:"), name)
+    elif logps or perplexity:
+        scorer = LogProbabilities(model, device, dtype, limits, pack_tokens, name if logps else None, temperature,
+                                  perplexity)
+    else:
+        scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form, temperature)
+    from alignlib.decoding.draws import cut_at_stops
+
+    def prepare(record: Record) -> tuple[Record, Any]:
+        """The record, its completions cut where they stop, and what the scorer makes of it."""
+        fields.require_completions(record)
+        record = cut_at_stops(record, stop) if stop else record
+        return record, scorer.prepare(record)
+
+    def finish(line: Line, figures: Figures) -> Record:
+        """The record with its figures. Raises FloatingPointError for those that JSON has no number for."""
+        for field, values in figures.items():
+            if not all(map(isfinite, values)):
+                raise FloatingPointError(f"{line.where}: {model} gives {field} that are not finite")
+            figures[field] = [-value for value in values] if negate else values
+        record = {**line.data[0], **figures}
+        if name in figures:
+            record.pop(f"{name}_temperature", None)
+            record |= {f"{name}_temperature": temperature} if temperature != 1 else {}
+        return record
+
+    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
+        for lines in stream.windows(scorer.window):
+            for line, figures in zip(lines, scorer.score(lines), strict=True):
+                record = finish(line, figures)
+                stream.write(line, record)
+                stopped = sum(map(ne, record["completions"], line.record["completions"])) if stop else 0
+                summary.count(completions=len(record["completions"]), **{"stopped": stopped} if stop else {})
+        summary.count(tokens=scorer.tokens, **scorer.cut)
+        summary.close(stream)
+
+
+def must_fit(model: str, name: str, as_field: str | None, logps: bool, perplexity: bool, temperature: float,
+             of_class: bool, negate: bool, calibrated: bool, stop: tuple[str, ...]) -> None:
+    """Refuse options that would do nothing, or cannot be; `of_class`: one of a classifier's classes is asked for."""
     wants_policy = logps or perplexity
-    name = as_field or ("logps" if wants_policy else "rewards")
     if name in fields.FIELDS and name not in ("rewards", "logps", "ref_logps"):
         raise click.UsageError(f"--as-field {name}: that field holds something else")
     if as_field and perplexity and not logps:
@@ -52,121 +114,110 @@ def main(model, files, output, resume, on_error, rejects, shard, logps, perplexi
         raise click.UsageError(f"--as-field {name} is for log-probabilities: give --logps")
     if temperature != 1 and not logps:
         raise click.UsageError("--temperature goes with --logps")
-    if wants_policy and (label or negate or form != "logit"):
+    if wants_policy and (of_class or negate):
         raise click.UsageError("--label, --as and --negate go with a classifier, not with --logps or --perplexity")
-    if calibrated and (wants_policy or label or form != "logit"):
+    if calibrated and (wants_policy or of_class):
         raise click.UsageError("--calibrated goes with a reward model, not with --logps, --perplexity, --label or --as")
     if stop and wants_policy:
         raise click.UsageError("--stop goes with rewards: log-probabilities are of all that was sampled")
     if not all(stop):
         raise click.UsageError("--stop: an empty text would stop everything")
-    if model.startswith("toy:"):
-        if wants_policy or label or form != "logit" or calibrated:
-            raise click.UsageError(f"{model}: an oracle, neither a policy nor a classifier")
-        scorer = Oracle(model.removeprefix("toy:"), name)
-    elif wants_policy:
-        scorer = LogProbabilities(model, device, dtype, limits, pack_tokens, name if logps else None, temperature,
-                                  perplexity)
-    else:
-        temperature = temperature_of(model) if calibrated else 1
-        scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form, temperature)
-    from alignlib.decoding.draws import cut_at_stops
-
-    def prepare(record):
-        """The record, its completions cut where they stop, and what the scorer makes of it."""
-        fields.require_completions(record)
-        record = cut_at_stops(record, stop) if stop else record
-        return record, scorer.prepare(record)
-
-    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
-        for lines in stream.windows(scorer.window):
-            for line, figures in zip(lines, scorer.score(lines), strict=True):
-                for field, values in figures.items():
-                    if not all(map(math.isfinite, values)):
-                        raise FloatingPointError(f"{line.where}: {model} gives {field} that are not finite")
-                    figures[field] = [-value for value in values] if negate else values
-                record = {**line.data[0], **figures}
-                if name in figures:
-                    record.pop(f"{name}_temperature", None)
-                    record |= {f"{name}_temperature": temperature} if temperature != 1 else {}
-                stream.write(line, record)
-                stopped = sum(map(ne, record["completions"], line.record["completions"])) if stop else 0
-                summary.count(completions=len(record["completions"]), **{"stopped": stopped} if stop else {})
-        summary.count(tokens=scorer.tokens, **scorer.cut)
-        summary.close(stream)
+    if model.startswith("toy:") and (wants_policy or of_class or calibrated):
+        raise click.UsageError(f"{model}: an oracle, neither a policy nor a classifier")
 
 
-def temperature_of(model):
-    from alignlib.stats import temperature
+class Scorer(Protocol):
+    """What gives completions their figures.
 
-    return temperature.load(model)
+    window  records that are scored together
+    tokens  that were read so far
+    cut     how many prompts and completions were too long
+    """
+
+    @property
+    def window(self) -> int: ...
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def cut(self) -> Mapping[str, int]: ...
+
+    def prepare(self, record: Record) -> Any:
+        """What `score` needs of a record. Raises ValueError."""
+
+    def score(self, lines: Sequence[Line]) -> Iterable[Figures]:
+        """The figures of each line, in order; its `data` is (record, what `prepare` gave)."""
 
 
 class Oracle:
     """The toy world's judge of any text; it needs no model."""
 
-    window, tokens, cut = 1, 0, {}
+    window, tokens = 1, 0
+    cut: Mapping[str, int] = {}
 
-    def __init__(self, name, field):
+    def __init__(self, name: str, field: str):
         from alignlib.toy import world
 
         if name not in world.ORACLES:
             raise click.UsageError(f"toy:{name}: no such oracle; there are {', '.join(world.ORACLES)}")
-        self.name, self.field, self.ask = name, field, world.score
+        self.name, self.field, self.judge = name, field, world.score
 
-    def prepare(self, record):
+    def prepare(self, record: Record) -> None:
         if "prompt" not in record:
             raise ValueError("prompt: missing (an oracle reads no messages)")
         fields.FIELDS["prompt"].check(record["prompt"], "prompt")
 
-    def score(self, lines):
+    def score(self, lines: Sequence[Line]) -> Iterator[Figures]:
         for line in lines:
             prompt, completions = line.data[0]["prompt"], line.data[0]["completions"]
-            yield {self.field: [self.ask(self.name, prompt, text) for text in completions]}
+            yield {self.field: [self.judge(self.name, prompt, text) for text in completions]}
 
 
 class ModelScorer:
-    """A model asked in packs, the prompt once for its completions; `figures` are what it is asked for."""
+    """A model that reads packs, the prompt once for its completions; `measure` computes the figures, [E, K] each."""
 
-    def __init__(self, model, limits, pack_tokens):
+    def __init__(self, model: "Model", measure: "Callable[[Pack], Mapping[str, Tensor]]", limits: dict[str, Any],
+                 pack_tokens: int):
         from alignlib.models import load, scoring
 
-        self.model, self.window = model, scoring.WINDOW
-        self.packs = scoring.PackScorer(model, self.figures, pack_tokens)
+        self.window = scoring.WINDOW
+        self.packs = scoring.PackScorer(model, measure, pack_tokens)
         limits = {**limits, "keep": limits["keep_prompt"]}
         del limits["keep_prompt"]
         self.encoder = load.encoder_for(model, **limits)
         self.cut = self.encoder.cut
 
     @property
-    def tokens(self):
+    def tokens(self) -> int:
         return self.packs.tokens
 
-    def prepare(self, record):
+    def prepare(self, record: Record) -> "Example":
         return self.encoder.encode(record, record["completions"])
 
-    def score(self, lines):
-        """One {field: numbers} a line, in order."""
+    def score(self, lines: Sequence[Line]) -> list[Figures]:
         return self.packs.score([line.data[1] for line in lines])
 
 
 class Rewards(ModelScorer):
     """A reward model's score, divided by its temperature, or one class of a classifier."""
 
-    def __init__(self, path, device, dtype, limits, pack_tokens, field, label, form, temperature):
+    def __init__(self, path: str, device: str, dtype: str, limits: dict[str, Any], pack_tokens: int, field: str,
+                 label: str | None, form: str, temperature: float):
         from alignlib.models import load
 
-        super().__init__(load.load_reward(path, device, dtype), limits, pack_tokens)
-        names = self.model.core.config.id2label
+        self.model = load.load_reward(path, device, dtype)
+        super().__init__(self.model, self.measure, limits, pack_tokens)
+        names: dict[int, str] = self.model.core.config.id2label
         if len(names) > 1 and label is None:
             raise click.UsageError(f"{path}: a classifier of {', '.join(names.values())}: name one with --label")
-        known = {**{str(number): number for number in names}, **{text: number for number, text in names.items()}}
-        if label is not None and label not in known:
+        numbers = {**{str(number): number for number in names}, **{text: number for number, text in names.items()}}
+        if label is not None and label not in numbers:
             raise click.UsageError(f"--label {label}: {path} has {', '.join(names.values())}")
-        self.field, self.form, self.label = field, form, known.get(label, 0)
+        self.field, self.form, self.label = field, form, 0 if label is None else numbers[label]
         self.temperature = temperature
 
-    def figures(self, batch):
+    def measure(self, batch: "Pack") -> "dict[str, Tensor]":
         logits = self.model.logits(batch)  # [E * K, labels]
         if self.form == "logit":
             values = logits[:, self.label] / self.temperature
@@ -183,20 +234,22 @@ class Rewards(ModelScorer):
 class LogProbabilities(ModelScorer):
     """Sum log-probabilities and perplexities under a policy."""
 
-    def __init__(self, path, device, dtype, limits, pack_tokens, field, temperature, perplexity):
+    def __init__(self, path: str, device: str, dtype: str, limits: dict[str, Any], pack_tokens: int, field: str | None,
+                 temperature: float, perplexity: bool):
         from alignlib.models import load
 
-        super().__init__(load.load_policy(path, device, dtype), limits, pack_tokens)
+        self.model = load.load_policy(path, device, dtype)
+        super().__init__(self.model, self.measure, limits, pack_tokens)
         self.field, self.temperature, self.perplexity = field, temperature, perplexity
 
-    def figures(self, batch):
-        found = {}
+    def measure(self, batch: "Pack") -> "dict[str, Tensor]":
+        figures: dict[str, Tensor] = {}
         if self.field:
-            found[self.field] = self.model.logps(batch, self.temperature)
+            figures[self.field] = self.model.logps(batch, self.temperature)
         if self.perplexity:  # at temperature 1; of no tokens: 1
-            logps = found[self.field] if self.field and self.temperature == 1 else self.model.logps(batch)
-            found["perplexities"] = (-logps / batch.counts().clamp_min(1)).exp()
-        return found
+            logps = figures[self.field] if self.field and self.temperature == 1 else self.model.logps(batch)
+            figures["perplexities"] = (-logps / batch.counts().clamp_min(1)).exp()
+        return figures
 
 
 if __name__ == "__main__":
