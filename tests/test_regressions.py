@@ -25,13 +25,13 @@ import pytest
 import torch
 
 from al_sft import Likelihood
-from al_sft import example as sft_example
+from al_train_exo.reference import add_ref_logps
 from al_train_rm.ranking import Ranking
 from alignlib.models import load, scoring
 from alignlib.models.encoding import Encoder
 from alignlib.models.packs import plan
 from alignlib.models.policy import Policy, RewardModel
-from alignlib.training import batches, loop, reference
+from alignlib.training import batches, loop
 from alignlib.training.engine import Asking
 from alignlib.training.run_folder import Run
 from helpers import tiny
@@ -46,8 +46,8 @@ def policy_of(folder):
 def test_1_a_prompt_that_fills_the_context_leaves_a_loss(tmp_path):
     """Through the model's own encoder: completions stay, the loss is a number above 0, and the cut is counted."""
     policy = policy_of(tmp_path / "policy")
-    encoder = load.encoder_for(policy)
-    made = sft_example(encoder, {"prompt": LONG, "chosen": " Yes"})
+    encoder = load.encoder(policy)
+    made = Likelihood("token").example(encoder, {"prompt": LONG, "chosen": " Yes"})
     assert made.length == tiny.CONTEXT and encoder.cut == {"prompts_cut": 1, "completions_cut": 0}
     loss, _ = Likelihood("token")(policy, policy.pack([made]))
     assert math.isfinite(loss.item()) and loss.item() > 0 and Likelihood("token").size(made) == 5
@@ -61,8 +61,9 @@ def test_2_end_of_sequence_is_learnt_where_it_is_the_padding():
     """Its probability rises in training with pad = eos, rows of unequal length, in plain and in shared rows."""
     words = tiny.tokenizer(pad=tiny.EOS)
     policy = Policy(tiny.causal("llama"), words)
-    encoder = load.encoder_for(policy)
-    batch = policy.pack([sft_example(encoder, {"prompt": "Q", "chosen": text}) for text in (" a", " longer one")])
+    encoder = load.encoder(policy)
+    records = [{"prompt": "Q", "chosen": text} for text in (" a", " longer one")]
+    batch = policy.pack([Likelihood("token").example(encoder, record) for record in records])
     assert batch.targets.tolist().count(words.eos_token_id) == 2
     ends = batch.targets == words.eos_token_id
     optimizer = torch.optim.SGD(policy.core.parameters(), lr=0.02)
@@ -80,7 +81,7 @@ def test_4_training_and_sampling_read_the_same_prompt():
     words.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<bot>"
     encoder = Encoder(words, max_length=99)
     for record in ({"prompt": "Q: the"}, {"messages": [{"role": "you", "content": "the"}]}):
-        assert sft_example(encoder, {**record, "chosen": " a"}).prompt == encoder.prompt(record)
+        assert Likelihood("token").example(encoder, {**record, "chosen": " a"}).prompt == encoder.prompt(record)
 
 
 def test_5_what_was_sampled_is_what_is_trained_on():
@@ -102,7 +103,7 @@ def test_7_new_adapters_on_a_trained_policy_start_at_that_policy(tmp_path):
     recipe = tiny.recipe(tmp_path / "run", lora=2, steps=4, batch_size=3)
     run = Run(recipe, {})
     run.reads(0)
-    reference.reference(policy, data, recipe, run, policy.logps)
+    add_ref_logps(policy, data, recipe, run, policy.logps)
     entry = loop.fit(policy, data, tiny.contrast(), recipe, run)
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and entry["loss"] < first["loss"]
@@ -115,10 +116,10 @@ def test_8_the_reference_of_a_resumed_run_is_the_first_policys(tmp_path):
     recipe = tiny.recipe(tmp_path / "run", batch_size=3)
     run, policy = Run(recipe, {}), policy_of(tmp_path / "policy")
     run.reads(0)
-    reference.reference(policy, data, recipe, run, policy.logps, data[:2])
+    add_ref_logps(policy, data, recipe, run, policy.logps, data[:2])
     before = [example.values.pop("ref_logps") for example in data]
     torch.nn.init.zeros_(policy.core.lm_head.weight)
-    reference.reference(policy, data, recipe, run, policy.logps, data[:2])
+    add_ref_logps(policy, data, recipe, run, policy.logps, data[:2])
     assert [example.values["ref_logps"] for example in data] == before
 
 

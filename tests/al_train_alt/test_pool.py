@@ -25,7 +25,7 @@ def entry(case, prompt, texts, **lists):
 
 
 def gathered(records, old=(), **how):
-    draw = pool.Draw(**how)
+    draw = pool.Selection(**how)
     for record in (*records, *old):
         draw.check(record)
     return pool.gather(records, old, draw)
@@ -114,7 +114,7 @@ def test_draws_shared_among_categories_and_scores_keep_the_authors_rules(fixture
                 continue
             found = gathered(records, mode=name, per_prompt=most)
             for prompt, entries in by_prompt(found).items():
-                made = pool._draw(entries, found.how)
+                made = pool._draw(entries, found.selection)
                 assert len(made) == min(most or len(entries), len(entries)) == len({id(one) for one in made})
                 for kind in range(4):
                     of_kind = [one for one in entries if one.kind == kind]
@@ -154,7 +154,7 @@ def test_conditions_and_ends(fixtures):
         mode = modes.get(case["kind"])
         if mode is None:  # lmc stands there in the clothes of lmu: feedback: .. input: ..
             continue
-        how = pool.Draw(mode)
+        how = pool.Selection(mode)
         field = "feedbacks" if mode == "lmu" else "quantiles"
         sources = [one for pooled in case["datapool"].values() for one in pooled[field]]
         for row, source in zip(case["rows"], sources, strict=True):
@@ -165,17 +165,17 @@ def test_conditions_and_ends(fixtures):
 def test_the_guess_whether_a_completion_was_cut(fixtures):
     case = json.loads((fixtures / "ALT" / "truncation_and_collate.json").read_text())
     for one in case["is_truncated"]:
-        how = pool.Draw("rm", tokens=lambda text, length=one["token_length"]: length, limit=12)
+        how = pool.Selection("rm", tokens=lambda text, length=one["token_length"]: length, limit=12)
         assert pool.was_cut(one["generation"], how) == (one["is_truncated"] and one["is_X_tokens"])
 
 
 def test_attributes_are_those_of_the_categories(fixtures):
-    how = pool.Draw("steerlm")
+    how = pool.Selection("steerlm")
     for case in json.loads((fixtures / "ALT" / "parsers.json").read_text())["map_to_SteerLM"]:
         if case["output"]:
-            assert how.names[pool.Draw("lmc").names.index(case["feedback"])] == case["output"]
+            assert how.names[pool.Selection("lmc").names.index(case["feedback"])] == case["output"]
     assert [(kind.name, kind.attributes) for kind in questions.load_categories()] == list(
-        zip(pool.Draw("lmc").names, how.names, strict=True))
+        zip(pool.Selection("lmc").names, how.names, strict=True))
 
 
 # -- worked by hand --------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def test_prompts_with_too_few_wait_and_are_counted():
 def test_a_record_that_does_not_fit_is_named(how, change, words):
     record = {"prompt": "P", "completions": ["a", "b"], "rewards": [1, 2], **change}
     with pytest.raises(ValueError, match=words):
-        pool.Draw(how).check(record)
+        pool.Selection(how).check(record)
 
 
 @pytest.mark.parametrize(("how", "words"), [
@@ -299,16 +299,17 @@ def test_a_record_that_does_not_fit_is_named(how, change, words):
 ])
 def test_draws_that_cannot_be(how, words):
     with pytest.raises(ValueError, match=words):
-        pool.Draw(**how)
+        pool.Selection(**how)
 
 
 def test_tags_by_the_hundred_thousand():
     """Comparing each with each, this would not end."""
-    assert len(pool.Draw("quark", quantiles=100_000).names) == 100_000
+    assert len(pool.Selection("quark", quantiles=100_000).names) == 100_000
 
 
 def test_spaces_around_a_tag_are_no_other_category():
-    assert [pool.Draw("lmc", tags=(" Good", "Bad ")).category(said) for said in ("good ", "bad", "so")] == [0, 1, None]
+    selection = pool.Selection("lmc", tags=(" Good", "Bad "))
+    assert [selection.category(feedback) for feedback in ("good ", "bad", "so")] == [0, 1, None]
 
 
 def test_nothing_to_learn_from():

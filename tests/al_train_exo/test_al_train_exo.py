@@ -119,6 +119,23 @@ def test_the_loss_of_a_moved_policy_by_hand():
     assert entries[0]["loss"] == pytest.approx(dpo, rel=1e-4)
 
 
+def test_simpo_by_hand():
+    """Of mean log-probabilities a token, without a reference, from al-score's perplexities; it falls as it learns."""
+    records = rewarded(8, 2)
+    found = read(run("al-score", folders().policy, "--perplexity", stdin=lines(*records)).stdout)
+    expected = 0.0
+    for record in found:
+        means = [-math.log(perplexity) for perplexity in record["perplexities"]]
+        best = record["rewards"].index(max(record["rewards"]))
+        expected += math.log1p(math.exp(0.7 - 2 * (means[best] - means[1 - best]))) / len(found)
+    _, entries = train(records, "--loss", "simpo", "--beta-pi", 2, "--gamma", 0.7, "--steps", 20, "--lr", "1e-3")
+    assert entries[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    assert entries[-1]["loss"] < entries[0]["loss"] and entries[-1]["accuracy"] > 0.8
+    assert "kl" not in entries[0]
+    made, entries = train(records, "--loss", "simpo", "--beta-pi", 2, "--gamma", 0.7, "--sft-reg", 0.1, "--steps", 1)
+    assert entries[0]["loss"] > expected and not (made / "ref_logps.pt").exists()
+
+
 def test_the_order_of_a_pair_does_not_matter():
     records = rewarded(8, 2)
     turned = [{**record, "completions": record["completions"][::-1], "rewards": record["rewards"][::-1]}
@@ -236,6 +253,11 @@ def test_held_out_records_have_their_reference_too(ref, tmp_path):
     (("--loss", "ipo", "--importance"), "--importance does nothing for --loss ipo"),
     (("--loss", "exo-rw", "--importance"), "--importance does nothing for --loss exo-rw"),
     (("--loss", "exo-rw", "--sft-reg", "1"), "--sft-reg does nothing for --loss exo-rw"),
+    (("--loss", "simpo", "--smoothing", "0.1"), "--smoothing does nothing for --loss simpo"),
+    (("--loss", "simpo", "--ref", "self"), "--ref does nothing for --loss simpo, only for exo-pref, dpo-pref, ipo"),
+    (("--loss", "simpo", "--reference-free"), "--reference-free does nothing for --loss simpo"),
+    (("--loss", "dpo-pref", "--gamma", "0.5"), "--gamma does nothing for --loss dpo-pref, only for simpo"),
+    (("--loss", "simpo", "--gamma", "-1"), "--gamma"),
     (("--loss", "dpo-pref", "--num-contrastive", "4"), "is about pairs: --num-contrastive is 2"),
     (("--loss", "dpo-pref", "--smoothing", "0.5"), "--smoothing"),
     (("--loss", "dpo"), "--loss"),

@@ -12,7 +12,7 @@ from al_train_rm.ranking import Ranking
 from alignlib.models import load
 from alignlib.models.packs import pack
 from alignlib.training import losses
-from alignlib.training.batches import Balanced, batch_at, steps_an_epoch
+from alignlib.training.batches import Balanced, Batches
 from helpers import tiny
 from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
 
@@ -175,15 +175,16 @@ def test_the_gradient_by_the_head_is_autograds():
 def test_a_balanced_order_holds_as_many_of_each():
     order = Balanced((tuple(range(10)), (10, 11, 12), (13,) * 1), 7)
     recipe = tiny.recipe("x", batch_size=6)
-    assert len(order) == 21 and steps_an_epoch(order, recipe) == 4
-    epoch = [batch_at(step, order, recipe) for step in range(4)]
+    batches = Batches(order, recipe)
+    assert len(order) == 21 and batches.an_epoch == 4
+    epoch = [batches.at(step) for step in range(4)]
     assert [len(batch) for batch in epoch] == [6, 6, 6, 3]
     for batch in epoch:
         assert len({sum(i in group for i in batch) for group in order.groups}) == 1
     drawn = [i for batch in epoch for i in batch]
     assert len(set(drawn) & set(range(10))) == 7  # without replacement where there are enough
     assert sorted(drawn.count(i) for i in (10, 11, 12)) == [2, 2, 3] and drawn.count(13) == 7
-    assert batch_at(4, order, recipe) != epoch[0] and batch_at(4, order, recipe) == batch_at(4, order, recipe)
+    assert batches.at(4) != epoch[0] and batches.at(4) == Batches(order, recipe).at(4)
 
 
 # -- the command -------------------------------------------------------------------------------------------------
@@ -409,9 +410,9 @@ def test_the_term_is_not_weighed_by_domain():
     batch = reward.pack(examples)
     found = []
     for coefficient in (0.0, 0.5):
-        objective = More(names=["a", "b"], normalize="none", lm_coef=coefficient, words=words)
+        objective = More(names=["a", "b"], normalize="none", lm_coef=coefficient, output_head=words)
         loss, figures = objective(reward, batch)
-        found.append((loss.item(), objective.weigh([True]).item()))
+        found.append((loss.item(), objective.step_loss([True]).item()))
         assert ("lm_loss" in figures) == (coefficient > 0)
     (plain, weighed), (total, both) = found
     added = 0.5 * 3 * figures["lm_loss"].item()  # three pairs a record

@@ -15,7 +15,7 @@ STEP = """
 import re, sys
 from pathlib import Path
 import torch, transformers
-from al_train_exo import Contrast
+from al_train_exo.objective import Contrast
 from alignlib import losses
 from alignlib.models.policy import Policy
 from alignlib.tokens import Example

@@ -14,7 +14,7 @@ from al_train_rm.more import More
 from al_train_rm.ranking import Ranking
 from alignlib.models import load
 from alignlib.training import engine, loop
-from alignlib.training.batches import Balanced, batch_at
+from alignlib.training.batches import Balanced, Batches
 from helpers import tiny
 
 DOMAINS, BATCH, PROMPT, COMPLETION = 5, 20, 128, 64
@@ -39,10 +39,11 @@ def test_weighing_domains_costs_little(hidden, layers, millions, tmp_path):
     place = engine.Single(reward, recipe, ROUNDS * len(ways))
     groups = tuple(tuple(i for i, whose in enumerate(domain) if whose == number) for number in range(DOMAINS))
     order, seconds = Balanced(groups, BATCH // DOMAINS * ROUNDS), {name: [] for name in ways}
+    batches = Batches(order, recipe)
     for step in range(ROUNDS):
         for name, objective in ways.items():
             started = time.perf_counter()
-            loop.train_step(batch_at(step, order, recipe), reward, examples, objective, recipe, place)
+            loop.train_step(batches.at(step), reward, examples, objective, recipe, place)
             seconds[name].append(time.perf_counter() - started)
     median = {name: statistics.median(times[WARM:]) for name, times in seconds.items()}
     print(f"\n{millions}M, {DOMAINS} domains, {BATCH} records of {PROMPT} + 2 * {COMPLETION} tokens a step: MultiTask "

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from al_train_exo import Contrast
+from al_train_exo.objective import Contrast
 from alignlib.models.encoding import Example
 from alignlib.models.packs import plan
 from alignlib.models.policy import Policy

@@ -19,7 +19,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from alignlib.training.batches import Shuffled, batch_at
+from alignlib.training.batches import Batches, Shuffled
 from helpers import tiny
 from helpers.process import ROOT, environment
 
@@ -63,7 +63,8 @@ def world(tmp_path_factory) -> dict[str, str]:
               transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", pad_token="<pad>"))
     pairs = [[text(PROMPT), " " + text(COMPLETION - 1), " " + text(COMPLETION - 1)] for _ in range(PAIRS)]  # and <eos>
     recipe = tiny.recipe(folder, batch_size=BATCH)
-    order = [i for step in range(PAIRS // BATCH) for i in batch_at(step, Shuffled(PAIRS), recipe)]
+    batches = Batches(Shuffled(PAIRS), recipe)
+    order = [i for step in range(PAIRS // BATCH) for i in batches.at(step)]
     write(folder / "ours", ({"prompt": x, "completions": [y, z], "rewards": [1, 0]} for x, y, z in pairs))
     write(folder / "theirs", ({"prompt": x, "chosen": y, "rejected": z} for x, y, z in (pairs[i] for i in order)))
     return {name: str(folder / name) for name in ("model", "ours", "theirs")}

@@ -5,15 +5,24 @@ out   {"step": 1, "loss": 2.31, "nll": 2.4, "kl": 0.0, "entropy": 1.5, "tokens":
 pipe  al-sample sft -n 20 prompts.jsonl | al-score rm | al-train-alt sft -o alt > alt.log
 """
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from al_train_alt import pool
 from al_train_alt.objective import Conditional
 from alignlib.cli import options, paths
-from alignlib.records.jsonl import DataError, dumps, read_all
-from alignlib.training import command
+from alignlib.records.jsonl import DataError, Record, dumps, read_all
+from alignlib.training.command import training_options
+from alignlib.training.session import Session
+
+if TYPE_CHECKING:
+    from alignlib.models.encoding import Encoder
+    from alignlib.models.policy import Policy
 
 # What a mode does where nothing else is asked for; the papers' settings.
 PER_QUANTILE = {"rm": 2, "quark": 2}
@@ -22,22 +31,9 @@ KL = {"rm": 0.05, "quark": 0.05, "lmu": 0.05, "lmc": 0.0, "steerlm": 0.0}
 ENTROPY = {"rm": 0.06, "quark": 0.06, "lmu": 0.06, "lmc": 0.0, "steerlm": 0.0}
 
 
-def planned(given):
-    """What --plan has to know: whether a reference stands beside the policy, and which layers train."""
-    from al_train_alt.layers import train_top
-
-    def top(policy):
-        train_top(policy, given["train_layers"], embeddings=given["mode"] == "quark")
-
-    coefficient = KL[given["mode"]] if given["kl_coef"] is None else given["kl_coef"]
-    return {"reference": bool(coefficient), "adapt": top if given["train_layers"] < 1 else None}
-
-
 @options.command(("prompt", "completions"), options.LOG,
                  may=("rewards", "feedbacks", "scores", "finish_reasons", "completion_ids"))
-@click.argument("model")
-@options.files
-@command.options(lr=2e-5, batch_size=32, epochs=2, plans=planned)
+@training_options(lr=2e-5, batch_size=32, epochs=2)
 @click.option("--mode", type=click.Choice(pool.MODES), default="rm",
               help="Of `rewards`: rm, quantiles as words; quark, as new tokens. Of `feedbacks`: lmc, categories; "
                    "steerlm, attributes; lmu, free text with `scores`.")
@@ -63,132 +59,152 @@ def planned(given):
 @click.option("--train-layers", type=options.Finite(0, 1, min_open=True), default=1.0,
               help="Share of the layers that trains, from the top.")
 @click.option("--emit", is_flag=True, help="Train nothing: write the conditioned records to stdout.")
-def main(model, files, recipe, emit, old, train_layers, ref, **how):
+def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float, ref: str | None,
+         **settings: Any) -> None:
     """Train the policy MODEL on `completions` conditioned on their feedback, into -o; the log goes to stdout.
 
     The folder also gets the data pool, pool.jsonl, and run.json the conditions for al-sample. Reads all input first.
     """
-    summary = options.Summary()
-    refuse(how, recipe, ref, train_layers, old)
-    how |= {"kl_coef": KL[how["mode"]] if how["kl_coef"] is None else how["kl_coef"],
-            "entropy_coef": ENTROPY[how["mode"]] if how["entropy_coef"] is None else how["entropy_coef"]}
-    draw = drawing(how, recipe, model)
+    refuse(settings, session, ref, train_layers, old)
+    by_mode = {"kl_coef": KL, "entropy_coef": ENTROPY}
+    settings |= {name: of_mode[settings["mode"]] for name, of_mode in by_mode.items() if settings[name] is None}
+    selection = selection_of(settings, session)
     if emit:
-        return show(pool.gather(checked(files or ("-",), draw), checked(old, draw), draw), summary)
-    from al_train_alt import layers
-    from alignlib.models import load
-    from alignlib.training import loop, zero
-    from alignlib.training.run_folder import Run
+        return show(selection, session.files or ("-",), old)
+    quark, kl_coef = settings["mode"] == "quark", settings["kl_coef"]
+    adapt = train_only_top(train_layers, quark) if train_layers < 1 else None
+    with session.begin(reference=bool(kl_coef), adapt=adapt, **settings, ref=ref,
+                       ref_files=paths.fingerprint(ref or session.model), train_layers=train_layers):
+        from al_train_alt.layers import add_tokens
+        from alignlib.models import load
+        from alignlib.training.zero import engine_to_ask
 
-    asked = {"command": "al-train-alt", "model": model, "model_files": paths.fingerprint(model), **how,
-             "ref": ref, "ref_files": paths.fingerprint(ref or model), "train_layers": train_layers}
-    run = Run(recipe, asked)
-    if run.complete:
-        return
-    made, held_out = gathered(files, old, draw, run)
-    policy = load.load_policy(run.start(model), recipe.device, recipe.dtype, train=True)
-    new = layers.add_tokens(policy, draw.names, recipe.seed) if how["mode"] == "quark" else None
-    objective = Conditional(load.encoder_for(policy, **recipe.limits), how, recipe.batch_size, new)
-    examples, tests = objective.examples(made, run), objective.examples(held_out, run) if held_out else []
-    if not examples:
-        raise DataError(f"no records to train on ({run.skipped} were left out)")
-    if how["kl_coef"]:
-        reference = load.load_policy(ref or model, recipe.device, recipe.dtype)
-        must_share_words(policy, reference, ref or model, draw.names if new else ())
-        objective.refer(policy, reference, zero.engine_to_ask(reference, recipe))
-    if train_layers < 1:
-        layers.train_top(policy, train_layers, embeddings=bool(new))
-    loop.start(policy, examples, recipe, run)
-    run.tells = {"conditions": made.conditions, "ref_sees": how["ref_sees"] if how["kl_coef"] else None}
-    run.keep("pool.jsonl", b"".join(map(dumps, made.records())))
-    loop.fit(policy, examples, objective, recipe, run, held_out=tests)
-    summary.count(records=len(examples), completions=sum(len(example.completions) for example in examples),
-                  skipped=run.skipped, **made.counts, **objective.encoder.cut, tokens=run.tokens)
-    summary.close()
+        recipe = session.recipe
+        trained, tested = gathered(session, old, selection)
+        policy = session.load_policy()
+        first_new = add_tokens(policy, selection.names, recipe.seed) if quark else None
+        encoder = load.encoder_for(policy, **recipe.limits)
+        coefficients = {name: settings[name] for name in ("kl_coef", "entropy_coef", "kl_target", "ref_sees")}
+        objective = Conditional(**coefficients, batch_size=recipe.batch_size, first_new=first_new)
+        take_pools(session, objective, encoder, trained, tested)
+        if kl_coef:
+            reference = load.load_policy(ref or session.model, recipe.device, recipe.dtype)
+            must_share_words(policy, reference, ref or session.model, selection.names if quark else ())
+            objective.refer(policy, reference, engine_to_ask(reference, recipe))
+        if adapt:
+            adapt(policy)
+        session.start(policy)
+        session.run.notes = {"conditions": trained.conditions, "ref_sees": settings["ref_sees"] if kl_coef else None}
+        session.run.keep("pool.jsonl", b"".join(map(dumps, trained.records())))
+        session.fit(policy)
 
 
-def drawing(how, recipe, model):
-    """The pool's Draw of the options. Raises UsageError."""
-    words = []
+def train_only_top(share: float, quark: bool) -> Callable[[Policy], None]:
+    """What leaves only this share of a policy's layers to train; quark's new tokens train with them."""
 
-    def tokens(text):  # the tokenizer is loaded if anybody asks
-        if not words:
+    def adapt(policy: Policy) -> None:
+        from al_train_alt.layers import train_top
+
+        train_top(policy, share, embeddings=quark)
+
+    return adapt
+
+
+def selection_of(settings: dict[str, Any], session: Session) -> pool.Selection:
+    """How the options have the pool sorted and drawn from. Raises UsageError."""
+    encoders: list[Any] = []
+
+    def count_tokens(text: str) -> int:  # the tokenizer is loaded if anybody asks
+        if not encoders:
             from alignlib.models import encoding, load
 
-            words.append(encoding.continuation_tokenizer(load.load_tokenizer(model)))
-        return len(words[0].encode(text, add_special_tokens=False).ids)
+            encoders.append(encoding.continuation_tokenizer(load.load_tokenizer(session.model)))
+        return len(encoders[0].encode(text, add_special_tokens=False).ids)
 
-    mode = how["mode"]
-    share = {"per_quantile": how["per_quantile"], "per_prompt": how["per_prompt"]}
+    mode = settings["mode"]
+    share = {"per_quantile": settings["per_quantile"], "per_prompt": settings["per_prompt"]}
     if not any(share.values()):
         share = {"per_quantile": PER_QUANTILE.get(mode), "per_prompt": PER_PROMPT.get(mode)}
-    given = {name: how[name] for name in ("mode", "quantiles", "tags", "scope", "drop")}
+    given = {name: settings[name] for name in ("mode", "quantiles", "tags", "scope", "drop")}
     try:
-        return pool.Draw(**given, **share, seed=recipe.seed, tokens=tokens, limit=recipe.max_completion)
+        return pool.Selection(**given, **share, seed=session.recipe.seed, tokens=count_tokens,
+                              limit=session.recipe.max_completion)
     except ValueError as error:
         raise click.UsageError(f"--{str(error).replace('_', '-')}") from error
 
 
-def checked(files, draw):
-    """The records of the files, each checked. Raises DataError."""
-    return (line.record for line in read_all(files, draw.check)) if files else ()
+def gathered(session: Session, old: tuple[str, ...], selection: pool.Selection) -> tuple[pool.Pool, pool.Pool | None]:
+    """The pool of the input and the one before, and that of --eval or None. Raises DataError."""
 
-
-def gathered(files, old, draw, run):
-    """The pool of the input and the one before, and that of --eval or None."""
-    from alignlib.training import loop
-
-    def good(record):
-        draw.check(record)
+    def checked(record: Record) -> Record:
+        selection.check(record)
         return record
 
-    def records(names):
-        return loop.gather(names, good, run) if names else ([], 0)
+    def records(names: tuple[str, ...]) -> tuple[list[Record], int]:
+        return session.gather(names, checked) if names else ([], 0)
 
-    (new, crc), (before, run.asked["pool_crc"]) = records(files or ("-",)), records(old)
-    tests, eval_crc = records([run.recipe.eval] if run.recipe.eval else ())
+    run, held_out = session.run, session.recipe.eval
+    (new, crc), (before, run.fixed["pool_crc"]) = records(session.files or ("-",)), records(old)
+    tests, eval_crc = records((held_out,) if held_out else ())
     run.reads(crc, eval_crc)
-    made = pool.gather(new, before, draw)
+    trained = pool.gather(new, before, selection)
     try:
-        return made, pool.gather(tests, (), draw) if run.recipe.eval else None
+        return trained, pool.gather(tests, (), selection) if held_out else None
     except DataError as error:
-        raise DataError(f"--eval {run.recipe.eval}: {error}") from error
+        raise DataError(f"--eval {held_out}: {error}") from error
 
 
-def show(made, summary):
+def take_pools(session: Session, objective: Conditional, encoder: Encoder, trained: pool.Pool,
+               tested: pool.Pool | None) -> None:
+    """Have the session train on the one pool, and evaluate on the other. Raises DataError."""
+    examples, skipped = objective.examples(trained, encoder)
+    held_out, tests_skipped = objective.examples(tested, encoder) if tested else ([], 0)
+    session.run.skipped += skipped + tests_skipped
+    if not examples:
+        raise DataError(f"no records to train on ({session.run.skipped} were left out)")
+    session.take(objective, encoder, examples, held_out)
+    session.counts = {"completions": sum(len(example.completions) for example in examples), **trained.counts}
+
+
+def show(selection: pool.Selection, files: tuple[str, ...], old: tuple[str, ...]) -> None:
     """--emit: the records that would be learnt from, on stdout."""
-    found = made.training()
-    for record in found:
+
+    def checked(names: tuple[str, ...]) -> Iterable[Record]:
+        return (line.record for line in read_all(names, selection.check)) if names else ()
+
+    summary = options.Summary()
+    gathered = pool.gather(checked(files), checked(old), selection)
+    records = gathered.training()
+    for record in records:
         sys.stdout.buffer.write(dumps(record))
-    summary.count(records=len(found), completions=sum(len(record["completions"]) for record in found), **made.counts)
+    summary.count(records=len(records), completions=sum(len(record["completions"]) for record in records),
+                  **gathered.counts)
     summary.close()
 
 
-def refuse(how, recipe, ref, train_layers, old):
+def refuse(settings: dict[str, Any], session: Session, ref: str | None, train_layers: float,
+           old: tuple[str, ...]) -> None:
     """Combinations that would do nothing, or not what they say, are mistakes."""
-    mode, by_reward = how["mode"], how["mode"] in pool.BY_REWARD
-    given = options.given_options()
+    mode, given = settings["mode"], options.given_options()
     for name in ("quantiles", "scope", "per_quantile"):
-        if name in given and not by_reward:
+        if name in given and mode not in pool.BY_REWARD:
             raise click.UsageError(f"--{name.replace('_', '-')} does nothing for --mode {mode}, only for rm, quark")
-    if not (KL[mode] if how["kl_coef"] is None else how["kl_coef"]):
-        for name, value in {"ref": ref, "ref-sees": "ref_sees" in given, "kl-target": how["kl_target"]}.items():
+    if not (KL[mode] if settings["kl_coef"] is None else settings["kl_coef"]):
+        for name, value in {"ref": ref, "ref-sees": "ref_sees" in given, "kl-target": settings["kl_target"]}.items():
             if value:
                 raise click.UsageError(f"--{name} does nothing without a --kl-coef above 0")
     if "drop" in given and not old:
         raise click.UsageError("--drop does nothing without a --pool")
-    if mode == "quark" and how["ref_sees"] == "condition":
+    if mode == "quark" and settings["ref_sees"] == "condition":
         raise click.UsageError("--ref-sees condition: the reference does not know quark's tokens")
-    if recipe.lora and (mode == "quark" or train_layers < 1):
+    if session.recipe.lora and (mode == "quark" or train_layers < 1):
         what = "--mode quark, whose tokens need rows to train" if mode == "quark" else "--train-layers"
         raise click.UsageError(f"--lora does not go with {what}")
 
 
-def must_share_words(policy, reference, name, new):
+def must_share_words(policy: Policy, reference: Policy, name: str, new: Iterable[str]) -> None:
     """Refuse a reference with other words than the policy's, but for those that are new."""
     words = [{word: place for word, place in model.tokenizer.get_vocab().items() if word not in new}
              for model in (policy, reference)]
     if words[0] != words[1]:
         raise click.UsageError(f"--ref {name}: its tokenizer is not that of the policy")
-
-

@@ -1,88 +1,107 @@
-"""ALT's conditional objective."""
+"""ALT's loss: the likelihood of completions under their conditions, near to a reference, with some entropy."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from alignlib.records.jsonl import DataError, Skip
+from alignlib.records.jsonl import DataError, Record, Skip
+from alignlib.training.objective import Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from al_train_alt.pool import Pool
+    from alignlib.models.encoding import Encoder, Example
+    from alignlib.models.packs import Pack
+    from alignlib.models.policy import Policy
+    from alignlib.training.engine import Asking, Engine
 
 
 @dataclass
-class Conditional:
+class Conditional(Objective):
     """-log pi(y_t | condition, x) + kl_coef * KL(pi_ref || pi)_t - entropy_coef * H(pi)_t, a mean over tokens.
 
-    `new` is the first of quark's tokens: the reference knows those before it.
+    kl_coef       moves towards `kl_target` nats a token, if there is one, after each step of `batch_size` records
+    ref_sees      "prompt": the reference reads the bare prompt; "condition": what the policy reads
+    first_new     the first of quark's tokens: the reference knows those before it
+    reference     and the engine that asks it, by `refer`; None: no KL
+    ref_examples  the Examples as the reference sees them, by the number that each example's values hold
     """
 
-    encoder: object
-    how: dict
+    kl_coef: float
+    entropy_coef: float
+    kl_target: float | None
+    ref_sees: str
     batch_size: int
-    new: int | None = None
-    reference: object = None
-    place: object = None  # where the reference is asked
-    seen: list = field(default_factory=list)  # by number, the Examples as the reference sees them
+    first_new: int | None = None
+    sized: tuple[str, ...] = field(default=("nll", "kl", "entropy"), init=False)
+    reference: Policy | None = field(default=None, init=False)
+    engine: Asking | Engine | None = field(default=None, init=False)
+    ref_examples: list[Example] = field(default_factory=list, init=False)
 
-    sized = ("nll", "kl", "entropy")
+    def __post_init__(self) -> None:
+        self.state["kl_coef"] = self.kl_coef
 
-    def __post_init__(self):
-        self.state = {"kl_coef": self.how["kl_coef"]}
-
-    def refer(self, policy, reference, place):
-        self.reference, self.place = reference, place
+    def refer(self, policy: Policy, reference: Policy, engine: Asking | Engine) -> None:
+        """Take the KL to this reference, over the tokens that both know."""
+        self.reference, self.engine = reference, engine
         known = min(model.core.config.vocab_size for model in (policy, reference))
-        self.new = min(known, self.new or known)
+        self.first_new = min(known, self.first_new or known)
 
-    def examples(self, made, run):
-        """The Examples of a pool's conditioned records. Raises DataError."""
-        found = []
-        for record in made.training():
+    def examples(self, pool: Pool, encoder: Encoder) -> tuple[list[Example], int]:
+        """The Examples of a pool's conditioned records, and how many were too long. Raises DataError."""
+        examples, skipped = [], 0
+        for record in pool.training():
             try:
-                found.append(self.example(record))
+                examples.append(self.example(encoder, record))
             except Skip:
-                run.skipped += 1
+                skipped += 1
             except ValueError as error:
                 raise DataError(f"prompt {record['prompt'][:40]!r}: {error}") from error
-        return found
+        return examples, skipped
 
-    def example(self, record):
+    def example(self, encoder: Encoder, record: Record) -> Example:
         from alignlib.models.encoding import Example
 
-        if self.new and any(max(row, default=0) >= self.new for row in record.get("completion_ids", ())):
+        if self.first_new and any(max(row, default=0) >= self.first_new for row in record.get("completion_ids", ())):
             # A policy may say one of quark's tokens in the middle of a text, where the reference cannot read it.
             record = {name: value for name, value in record.items() if name != "completion_ids"}
-        example = self.encoder.encode(record, record["completions"], record["condition"])
-        seen = example.prompt
-        if self.how["ref_sees"] == "prompt":
-            bare = self.encoder.begin(record)
-            seen = self.encoder.shorten(bare.prompt, len(example.prompt), bare.head)
-        if not seen:
+        example = encoder.encode(record, record["completions"], record["condition"])
+        prompt = example.prompt
+        if self.ref_sees == "prompt":
+            bare = encoder.begin(record)
+            prompt = encoder.shorten(bare.prompt, len(example.prompt), bare.head)
+        if not prompt:
             raise ValueError("empty, and the tokenizer has no token for the reference to begin with")
-        example.values["number"] = [len(self.seen)] * len(example.completions)
-        self.seen.append(Example(seen, example.completions))
+        example.values["number"] = [len(self.ref_examples)] * len(example.completions)
+        self.ref_examples.append(Example(prompt, example.completions))
         return example
 
-    def size(self, example):
+    def size(self, example: Example) -> float:
         return sum(map(len, example.completions))
 
-    def __call__(self, model, batch):
+    def __call__(self, model: Policy, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         import torch
 
         from alignlib.training import losses
 
-        reference = None
-        if self.reference:
-            bare = self.reference.pack([self.seen[number] for number in batch.values["number"][:, 0].tolist()])
-            with torch.no_grad(), self.reference.precision():
-                reference = self.reference.logits, self.place.ask(lambda: self.reference.hidden(bare))[bare.sources]
+        target = None
+        if self.reference and self.engine:
+            reference, numbers = self.reference, batch.values["number"][:, 0].tolist()
+            bare = reference.pack([self.ref_examples[number] for number in numbers])
+            with torch.no_grad(), reference.precision():
+                target = reference.logits, self.engine.ask(lambda: reference.hidden(bare))[bare.sources]
         with model.precision():
             loss, parts = losses.conditional(
                 model.logits, model.hidden(batch)[batch.sources], batch.targets, model.core.config.vocab_size,
-                kl_coef=self.state["kl_coef"], entropy_coef=self.how["entropy_coef"], reference=reference,
-                known=self.new)
+                kl_coef=self.state["kl_coef"], entropy_coef=self.entropy_coef, reference=target, known=self.first_new)
         return loss.sum(), dict(zip(self.sized, parts.sum(0), strict=True))
 
-    def stepped(self, entry):
+    def stepped(self, entry: dict[str, Any]) -> None:
         """Adapt the KL's coefficient, if there is a target for it; the log has the one that was used."""
         from alignlib.training import losses
 
-        if target := self.how["kl_target"]:
+        if self.kl_target:
             entry["kl_coef"] = self.state["kl_coef"]
-            self.state["kl_coef"] = losses.adapted(entry["kl_coef"], entry["kl"], target, self.batch_size)
+            self.state["kl_coef"] = losses.adapted(entry["kl_coef"], entry["kl"], self.kl_target, self.batch_size)

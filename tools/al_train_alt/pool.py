@@ -22,9 +22,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any, TypeVar
 
 from alignlib.records import fields
-from alignlib.records.jsonl import DataError
+from alignlib.records.jsonl import DataError, Record
 
 MODES = ("rm", "quark", "lmc", "lmu", "steerlm")
 BY_REWARD = ("rm", "quark")
@@ -44,10 +45,12 @@ QUARK = "_QUANTILE_TOKEN_{}_"
 BEST_SCORE = 3  # of lmu's 0 to 3
 EXEMPLARS = 1000  # kept of the best feedbacks, the most frequent first
 
+Key = TypeVar("Key")
+
 
 @dataclass(frozen=True)
-class Draw:
-    """How a pool is sorted and drawn from. Raises ValueError for what cannot be.
+class Selection:
+    """How a pool is sorted into classes and drawn from. Raises ValueError for what cannot be.
 
     tags          best first; () the mode's own, ("toxicity",) those of that name in TAGS
     scope         quantiles of each "prompt"'s completions, or of the whole "pool"'s
@@ -94,7 +97,7 @@ class Draw:
         return self.tags or TAGS.get(OWN_TAGS.get(self.mode, ""), ())
 
     @property
-    def mark(self) -> dict:
+    def mark(self) -> dict[str, Any]:
         """What a pool's records say of themselves."""
         return {"mode": self.mode, "tags": list(self.names)}
 
@@ -102,7 +105,7 @@ class Draw:
         """The text that goes before a prompt: "Good. input: "."""
         return CONDITIONS[self.mode].format(tag.strip() if self.mode == "lmu" else tag)
 
-    def check(self, record: dict) -> None:
+    def check(self, record: Record) -> None:
         """Raises ValueError for a record that does not hold what the mode needs, or is of another pool."""
         if "messages" in record:
             raise ValueError("messages: a condition goes before a plain prompt only")
@@ -125,7 +128,7 @@ class Draw:
         return known.get(feedback.strip().casefold())
 
 
-def _shown(mark: dict) -> str:
+def _shown(mark: dict[str, Any]) -> str:
     tags = mark.get("tags")
     return f"mode {mark.get('mode')}" + (f" and tags {', '.join(map(str, tags))}" if tags else "")
 
@@ -144,6 +147,11 @@ class Entry:
     again: int  # how many entries of this prompt had this text before
     kind: int | None = None
 
+    def class_number(self) -> int:
+        """Its class, of an entry that has been sorted."""
+        assert self.kind is not None
+        return self.kind
+
     def key(self, seed: int, what: str) -> bytes:
         """A place in a random order that is the entry's own, in any company."""
         name = repr((seed, what, self.prompt, self.text, self.again))
@@ -154,138 +162,148 @@ class Entry:
 class Pool:
     """What `gather` returns: the entries that stayed, and counts of what happened to the others."""
 
-    how: Draw
+    selection: Selection
     entries: list[Entry]
     counts: dict[str, int]
 
-    def training(self) -> list[dict]:
+    def training(self) -> list[Record]:
         """Conditioned records: one for each prompt and condition, with the completions drawn under it."""
         groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         for prompt, entries in _grouped(self.entries, lambda entry: entry.prompt).items():
-            drawn = _draw([entry for entry in entries if entry.kind is not None], self.how)
-            for entry in sorted(drawn, key=lambda entry: entry.kind):
+            drawn = _draw([entry for entry in entries if entry.kind is not None], self.selection)
+            for entry in sorted(drawn, key=Entry.class_number):
                 groups[prompt, self.condition(entry)].append(entry)
         return [{"prompt": prompt, "condition": condition, **_columns(entries)}
                 for (prompt, condition), entries in groups.items()]
 
     def condition(self, entry: Entry) -> str:
-        return self.how.condition(self.how.names[entry.kind] if self.how.names else entry.feedback)
+        tags = self.selection.names
+        return self.selection.condition(tags[entry.class_number()] if tags else entry.feedback or "")
 
-    def records(self) -> list[dict]:
+    def records(self) -> list[Record]:
         """The pool, one record a prompt: what the next iteration reads as the old one."""
-        return [{"prompt": prompt, **_columns(entries), "pool": self.how.mark}
+        return [{"prompt": prompt, **_columns(entries), "pool": self.selection.mark}
                 for prompt, entries in _grouped(self.entries, lambda entry: entry.prompt).items()]
 
     @property
-    def conditions(self) -> dict:
+    def conditions(self) -> dict[str, Any]:
         """What al-sample --condition reads: the best one, all of the tags, best first, and lmu's exemplars."""
-        tags = [self.how.condition(name) for name in self.how.names]
+        tags = [self.selection.condition(name) for name in self.selection.names]
         exemplars = [] if tags else self.exemplars()
         return {"best": (tags or exemplars)[0], "tags": tags, "exemplars": exemplars}
 
     def exemplars(self) -> list[str]:
         """The conditions of the feedbacks with the highest score there is, the most frequent first."""
-        best = max(entry.score for entry in self.entries)
+        best = max(entry.score or 0 for entry in self.entries)
         seen = Counter(self.condition(entry) for entry in self.entries if entry.score == best)
         return sorted(seen, key=lambda text: (-seen[text], text))[:EXEMPLARS]
 
 
-def gather(new: Iterable[dict], old: Iterable[dict], how: Draw) -> Pool:
-    """The old pool, less what is dropped, and the new records, all of them checked (`Draw.check`).
+def gather(new: Iterable[Record], old: Iterable[Record], selection: Selection) -> Pool:
+    """The old pool, less what is dropped, and the new records, all of them checked (`Selection.check`).
 
     Raises DataError where nothing is left that could be sorted into classes.
     """
     counts: Counter[str] = Counter()
     seen: Counter[tuple[str, str]] = Counter()
-    before, added = _entries(old, how, counts, seen), _entries(new, how, counts, seen)
-    _sort(before, how)
-    kept = _keep(before, how)
+    before, added = _entries(old, selection, counts, seen), _entries(new, selection, counts, seen)
+    _sort(before, selection)
+    kept = _keep(before, selection)
     counts["old completions dropped"] = len(before) - len(kept)
     entries = kept + added
-    _sort(entries, how)
+    _sort(entries, selection)
     few = [entry for entry in entries if entry.kind is None]
     counts["prompts with too few completions"] = len({entry.prompt for entry in few})
     if not entries:
         raise DataError("no completions with feedback to learn from")
     if len(few) == len(entries):
-        which = "every prompt has" if how.scope == "prompt" else "the pool has"
-        raise DataError(f"{which} fewer completions than there are quantiles ({how.quantiles})")
-    return Pool(how, entries, dict(counts))
+        which = "every prompt has" if selection.scope == "prompt" else "the pool has"
+        raise DataError(f"{which} fewer completions than there are quantiles ({selection.quantiles})")
+    return Pool(selection, entries, dict(counts))
 
 
-def _entries(found: Iterable[dict], how: Draw, counts: Counter, seen: Counter) -> list[Entry]:
+def _entries(records: Iterable[Record], selection: Selection, counts: Counter[str],
+             seen: Counter[tuple[str, str]]) -> list[Entry]:
     """The completions of records that have feedback; the others are counted."""
-    made = []
-    for record in found:
+    entries = []
+    for record in records:
         rows = {name: record.get(name) or [None] * len(record["completions"])
                 for name in ("finish_reasons", "completion_ids", "rewards", "feedbacks", "scores")}
         for i, text in enumerate(record["completions"]):
             reason, ids, reward, feedback, score = (rows[name][i] for name in rows)
-            if None in [rows[name][i] for name in NEEDS[how.mode]] or feedback is not None and not feedback.strip():
+            lacks = None in [rows[name][i] for name in NEEDS[selection.mode]]
+            if lacks or feedback is not None and not feedback.strip():
                 counts["completions without feedback"] += 1
                 continue
             if reason is None:
                 counts["finish reasons guessed"] += 1
-                reason = "length" if was_cut(text, how) else "stop"
+                reason = "length" if was_cut(text, selection) else "stop"
             name = record["prompt"], text
-            made.append(Entry(*name, reason, ids, reward, feedback, score, seen[name]))
+            entries.append(Entry(*name, reason, ids, reward, feedback, score, seen[name]))
             seen[name] += 1
-    return made
+    return entries
 
 
-def was_cut(text: str, how: Draw) -> bool:
+def was_cut(text: str, selection: Selection) -> bool:
     """The authors' guess where no finish reason is known: as long as the limit, and no final mark."""
-    if how.tokens is None or how.limit is None or text.rstrip().endswith((".", "?", "!")):
+    if selection.tokens is None or selection.limit is None or text.rstrip().endswith((".", "?", "!")):
         return False
-    return how.tokens(text) == how.limit
+    return selection.tokens(text) == selection.limit
 
 
-def _sort(entries: Sequence[Entry], how: Draw) -> None:
+def _sort(entries: Sequence[Entry], selection: Selection) -> None:
     """Set every entry's class. Quantiles hold n // quantiles each, the last also the rest; ties keep their order."""
-    if how.mode not in BY_REWARD:
+    if selection.mode not in BY_REWARD:
         for entry in entries:
-            entry.kind = BEST_SCORE - int(entry.score) if how.mode == "lmu" else how.category(entry.feedback)
+            by_score = selection.mode == "lmu"
+            entry.kind = BEST_SCORE - int(entry.score or 0) if by_score else selection.category(entry.feedback or "")
         return
-    for group in _grouped(entries, lambda entry: entry.prompt if how.scope == "prompt" else "").values():
-        size = len(group) // how.quantiles
-        for place, entry in enumerate(sorted(group, key=lambda entry: -entry.reward)):
-            entry.kind = min(place // size, how.quantiles - 1) if size else None
+    for group in _grouped(entries, lambda entry: entry.prompt if selection.scope == "prompt" else "").values():
+        size = len(group) // selection.quantiles
+        for place, entry in enumerate(sorted(group, key=lambda entry: -(entry.reward or 0))):
+            entry.kind = min(place // size, selection.quantiles - 1) if size else None
 
 
-def _keep(entries: Sequence[Entry], how: Draw) -> list[Entry]:
+def _keep(entries: Sequence[Entry], selection: Selection) -> list[Entry]:
     """What stays of the old pool: of each class (of a prompt, or of the pool) the share 1 - drop, rounded down."""
-    kept = set()
-    for group in _grouped(entries, lambda entry: (entry.prompt if how.scope == "prompt" else "", entry.kind)).values():
-        order = sorted(group, key=lambda entry: entry.key(how.seed, "keep"))
-        kept.update(map(id, order[:math.floor(len(order) * (1 - how.drop) + 1e-9)]))
+    kept: set[int] = set()
+
+    def pool_and_class(entry: Entry) -> tuple[str, int | None]:
+        return entry.prompt if selection.scope == "prompt" else "", entry.kind
+
+    for group in _grouped(entries, pool_and_class).values():
+        order = sorted(group, key=lambda entry: entry.key(selection.seed, "keep"))
+        kept.update(map(id, order[:math.floor(len(order) * (1 - selection.drop) + 1e-9)]))
     return [entry for entry in entries if id(entry) in kept]
 
 
-def _draw(entries: Sequence[Entry], how: Draw) -> list[Entry]:
+def _draw(entries: Sequence[Entry], selection: Selection) -> list[Entry]:
     """Some of one prompt's entries, none twice; those that were cut come after all others of their class."""
-    if not (how.per_quantile or how.per_prompt):
+    if not (selection.per_quantile or selection.per_prompt):
         return list(entries)
-    order = sorted(entries, key=lambda entry: (entry.reason == "length", entry.key(how.seed, "draw")))
-    classes = len(how.names) or BEST_SCORE + 1
-    share = how.per_quantile or how.per_prompt // classes
-    drawn, left = [], []
-    taken: Counter[int] = Counter()
+    order = sorted(entries, key=lambda entry: (entry.reason == "length", entry.key(selection.seed, "draw")))
+    classes = len(selection.names) or BEST_SCORE + 1
+    share = selection.per_quantile or (selection.per_prompt or 0) // classes
+    drawn: list[Entry] = []
+    left: list[Entry] = []
+    taken: Counter[int | None] = Counter()
     for entry in order:
         (drawn if taken[entry.kind] < share else left).append(entry)
         taken[entry.kind] += 1
-    return drawn + left[:how.per_prompt - len(drawn)] if how.per_prompt else drawn
+    return drawn + left[:selection.per_prompt - len(drawn)] if selection.per_prompt else drawn
 
 
-def _columns(entries: Sequence[Entry]) -> dict:
+def _columns(entries: Sequence[Entry]) -> Record:
     """The lists of a record, one entry a completion; those that some of the entries lack stay out."""
-    rows = {"completions": [entry.text for entry in entries], "finish_reasons": [entry.reason for entry in entries],
-            "completion_ids": [entry.ids for entry in entries], "rewards": [entry.reward for entry in entries],
-            "feedbacks": [entry.feedback for entry in entries], "scores": [entry.score for entry in entries]}
+    rows: dict[str, list[Any]] = {
+        "completions": [entry.text for entry in entries], "finish_reasons": [entry.reason for entry in entries],
+        "completion_ids": [entry.ids for entry in entries], "rewards": [entry.reward for entry in entries],
+        "feedbacks": [entry.feedback for entry in entries], "scores": [entry.score for entry in entries]}
     return {name: row for name, row in rows.items() if None not in row}
 
 
-def _grouped(entries: Iterable[Entry], by: Callable) -> dict:
-    groups = defaultdict(list)
+def _grouped(entries: Iterable[Entry], by: Callable[[Entry], Key]) -> dict[Key, list[Entry]]:
+    groups: dict[Key, list[Entry]] = defaultdict(list)
     for entry in entries:
         groups[by(entry)].append(entry)
     return groups

@@ -5,19 +5,30 @@ out   {"step": 1, "loss": 0.69, "accuracy": 0.5, "best_score": 0.1, "worst_score
 pipe  al-data hh | al-train-rm sft -o rm --eval test.jsonl > rm.log
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from al_train_rm.ranking import Classes, Ranking
-from alignlib.cli import options, paths
-from alignlib.training import command
+from alignlib.cli import options
+from alignlib.training.command import training_options
+from alignlib.training.session import Session
+
+if TYPE_CHECKING:
+    from alignlib.models.policy import RewardModel
+
+CARD = """A reward model that reads the {pool} of the hidden states over a text (`reward_pool` in config.json).
+
+al-score reads it so. Whatever else loads it as a sequence classifier reads the last token instead, and gets other
+scores.
+"""
 
 
 @options.command((), options.LOG, may=("prompt", "messages", "chosen", "rejected", "completions", "rewards", "domain",
                                        "finish_reasons", "completion_ids", "text", "label"))
-@click.argument("model")
-@options.files
-@command.options(lr=1e-5, batch_size=32)
+@training_options(lr=1e-5, batch_size=32)
 @click.option("--loss", type=click.Choice(["pairwise", "classify"]), default="pairwise",
               help="pairwise: prompt, chosen, rejected, or completions with rewards; classify: text, label.")
 @click.option("--rm-eos", is_flag=True, help="Read the score at an end-of-sequence put after each completion.")
@@ -39,70 +50,61 @@ from alignlib.training import command
 @click.option("--normalize", type=click.Choice(["none", "l2", "loss", "loss+"]), default="l2",
               help="--more: by what gradients are divided.")
 @click.option("--no-reweight", is_flag=True, help="--more: the same steps with equal weights (MultiTask).")
-def main(model, files, recipe, loss, rm_eos, pool, more, resample, **how):
+def main(session: Session, loss: str, rm_eos: bool, pool: str | None, more: bool, resample: int | None,
+         **settings: Any) -> None:
     """Train a reward model from MODEL, a policy or a classifier, into the folder -o; the log goes to stdout.
 
     The score is read at the last token. With --eval, the model kept is the one with the best held-out accuracy.
     Reads all input first.
     """
-    refuse(loss, more, resample, how)
-    from al_train_rm.start import new_reward, output_head
-    from alignlib.models import load
-    from alignlib.training import loop
-    from alignlib.training.run_folder import Run
+    refuse(loss, more, resample, settings)
+    objective = objective_of(loss, more, resample, settings)
+    with session.begin(loss=loss, rm_eos=rm_eos, pool=pool, more=more, resample=resample, **settings):
+        from al_train_rm.start import new_reward, output_head
+        from alignlib.models import load
 
-    summary = options.Summary()
-    asked = {"command": "al-train-rm", "model": model, "model_files": paths.fingerprint(model), "loss": loss,
-             "rm_eos": rm_eos, "pool": pool, "more": more, "resample": resample, **how}
-    run = Run(recipe, asked)
-    if run.complete:
-        return
-    start = run.start(model)
-    config, tokenizer = load.load_config(start), load.load_tokenizer(start)
-    encoder = load.build_encoder(config, tokenizer, eos=rm_eos, **recipe.limits)
-    ranking = {name: how[name] for name in ("margin", "soft", "lm_coef")}
+        recipe, start = session.recipe, session.run.start(session.model)
+        encoder = load.build_encoder(load.load_config(start), load.load_tokenizer(start), eos=rm_eos, **recipe.limits)
+        session.read(objective, encoder)
+        names = objective.names if isinstance(objective, Classes) else None
+        reward = new_reward(start, names, recipe.device, recipe.dtype, recipe.seed)
+        must_have_head(reward, session.model, more or bool(pool) or bool(settings["lm_coef"]))
+        reward.core.config.reads_eos = rm_eos
+        reward.core.config.reward_pool = pool or reward.pooling
+        if isinstance(objective, Ranking) and objective.lm_coef:
+            objective.output_head = output_head(session.model, reward)
+        session.start(reward)
+        if reward.pooling != "last":
+            session.run.keep("README.md", CARD.format(pool=reward.pooling).encode())
+        session.fit(reward, best="accuracy")
+
+
+def objective_of(loss: str, more: bool, resample: int | None, settings: dict[str, Any]) -> Ranking | Classes:
+    """What the options ask to train on."""
+    ranking = {name: settings[name] for name in ("margin", "soft", "lm_coef")}
     if more:
         from al_train_rm.more import More
 
-        objective = More(**ranking, **{name: how[name] for name in ("alpha", "normalize", "no_reweight")})
-    else:
-        objective = Ranking(**ranking) if loss == "pairwise" else Classes([])
-    examples, held_out = loop.read(files, lambda record: objective.example(encoder, record), run)
-    names = objective.settle(examples, held_out)
-    order = objective.order(examples, resample, recipe.batch_size) if resample else None
-    reward = new_reward(start, names, recipe.device, recipe.dtype, recipe.seed)
-    if not hasattr(reward.core, "score") and (more or pool or how["lm_coef"]):
-        raise click.UsageError(f"{model}: a {type(reward.core).__name__} reads its text in its own way: no --more, no "
+        weighing = {name: settings[name] for name in ("alpha", "normalize", "no_reweight")}
+        return More(**ranking, **weighing, resample=resample)
+    return Ranking(**ranking) if loss == "pairwise" else Classes()
+
+
+def must_have_head(reward: RewardModel, path: str, needed: bool) -> None:
+    """Refuse a classifier that reads its text in a way of its own where the head is asked about hidden states."""
+    if needed and not hasattr(reward.core, "score"):
+        raise click.UsageError(f"{path}: a {type(reward.core).__name__} reads its text in its own way: no --more, no "
                                "--pool, no --lm-coef")
-    reward.core.config.reads_eos = rm_eos
-    reward.core.config.reward_pool = pool or reward.pooling
-    if how["lm_coef"]:
-        objective.words = output_head(model, reward)
-    loop.start(reward, order or examples, recipe, run)
-    if reward.pooling != "last":
-        run.keep("README.md", CARD.format(pool=reward.pooling).encode())
-    loop.fit(reward, examples, objective, recipe, run, held_out=held_out, best="accuracy", order=order)
-    summary.count(records=len(examples), skipped=run.skipped, **encoder.cut, tokens=run.tokens)
-    summary.close()
 
 
-CARD = """A reward model that reads the {pool} of the hidden states over a text (`reward_pool` in config.json).
-
-al-score reads it so. Whatever else loads it as a sequence classifier reads the last token instead, and gets other
-scores.
-"""
-
-
-def refuse(loss, more, resample, how):
+def refuse(loss: str, more: bool, resample: int | None, settings: dict[str, Any]) -> None:
     """Combinations that would do nothing are mistakes."""
     given = options.given_options()
     if not more and (resample or given & {"alpha", "normalize", "no_reweight"}):
         raise click.UsageError("--resample, --alpha, --normalize and --no-reweight go with --more")
-    if how["no_reweight"] and given & {"alpha", "normalize"}:
+    if settings["no_reweight"] and given & {"alpha", "normalize"}:
         raise click.UsageError("--alpha and --normalize do nothing with --no-reweight")
-    if how["margin"] and how["soft"]:
+    if settings["margin"] and settings["soft"]:
         raise click.UsageError("--margin or --soft: give one of the two")
-    if loss == "classify" and (more or how["margin"] or how["soft"] or how["lm_coef"]):
+    if loss == "classify" and (more or settings["margin"] or settings["soft"] or settings["lm_coef"]):
         raise click.UsageError("--more, --margin, --soft and --lm-coef are for --loss pairwise")
-
-

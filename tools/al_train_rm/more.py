@@ -12,7 +12,11 @@ weights, which are no gradient. Their solver takes Frank-Wolfe steps, cut off at
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from typing import Any, ClassVar, NamedTuple
 
 import click
 import torch
@@ -21,26 +25,41 @@ from torch.autograd import grad
 
 from al_train_rm.ranking import Ranking, ordered
 from alignlib import ranks
+from alignlib.models.encoding import Encoder, Example
+from alignlib.models.packs import Pack
+from alignlib.models.policy import RewardModel
 from alignlib.records import fields
-from alignlib.records.jsonl import DataError
+from alignlib.records.jsonl import DataError, Record
 from alignlib.training import losses
-from alignlib.training.batches import Balanced
+from alignlib.training.batches import Balanced, Order
+
+NORMALIZERS = ("none", "l2", "loss", "loss+")
+
+
+class PackSums(NamedTuple):
+    """What is kept of a pack until its step's weights are known; by domain where it says [T]."""
+
+    loss: Tensor  # [T], with its graph: the ranking loss
+    added: Tensor  # (), with its graph: what --lm-coef adds
+    gradients: Tensor  # [T, H] of the loss by the head
+    counted: tuple[Tensor, ...]  # four of [T]: the loss, pairs, accuracy, examples
 
 
 @dataclass
 class More(Ranking):
     """`Ranking`, its domains weighed by their gradients at the head, anew each step."""
 
+    whole_step: ClassVar[bool] = True
     alpha: float = 0.99
     normalize: str = "l2"
     no_reweight: bool = False
+    resample: int | None = None  # records of each domain an epoch
     names: list[str] = field(default_factory=list)  # of the domains
-    state: dict = field(default_factory=dict)  # the momentum [T, H]
-    held: list = field(default_factory=list)  # of the step's packs
-    shares: dict[int, tuple[float, float]] = field(default_factory=dict)  # of the held-out examples, of their pairs
-    sized: tuple[str, ...] = ()
+    held: list[PackSums] = field(default_factory=list, init=False)  # of the step's packs
+    shares: dict[int, tuple[float, float]] = field(default_factory=dict, init=False)  # of held-out examples, pairs
+    figures_of_step: dict[str, float] = field(default_factory=dict, init=False)
 
-    def example(self, encoder, record):
+    def example(self, encoder: Encoder, record: Record) -> Example:
         fields.require(record, "domain")
         if record["domain"] not in self.names:
             self.names.append(record["domain"])
@@ -48,7 +67,7 @@ class More(Ranking):
         example.values["domain"] = [self.names.index(record["domain"])] * len(example.completions)
         return example
 
-    def settle(self, examples, held_out):
+    def settle(self, examples: Sequence[Example], held_out: Sequence[Example]) -> None:
         """Number the domains by name. Raises DataError for those that say nothing."""
         order = sorted(self.names)
         for example in (*examples, *held_out):
@@ -68,7 +87,7 @@ class More(Ranking):
         for number in self.shares.keys() - counts.keys():
             print(f"warning: domain {order[number]!r}: evaluated, but nothing to train on", file=sys.stderr)
 
-    def expect(self, held_out):
+    def expect(self, held_out: Sequence[Example]) -> None:
         """What part of an evaluation each domain is: means over examples or pairs are told by domain too."""
         records, pairs = Counter(), Counter()
         for example in held_out:
@@ -79,31 +98,33 @@ class More(Ranking):
                        for number in sorted(records)}
         self.sized = tuple(f"loss_{self.names[number]}" for number in self.shares)
 
-    def order(self, examples, size, batch_size):
-        """--resample: as many of each domain. Raises UsageError."""
-        groups = {}
+    def order(self, examples: Sequence[Example], batch_size: int) -> Order:
+        """With --resample as many of each domain. Raises UsageError."""
+        if not self.resample:
+            return super().order(examples, batch_size)
+        groups: dict[float, list[int]] = {}
         for number, example in enumerate(examples):
             groups.setdefault(example.values["domain"][0], []).append(number)
         if batch_size % len(groups):
             raise click.UsageError(f"--batch-size {batch_size}: not the same number of each of {len(groups)} domains")
-        return Balanced(tuple(tuple(groups[number]) for number in sorted(groups)), size)
+        return Balanced(tuple(tuple(groups[number]) for number in sorted(groups)), self.resample)
 
-    def __call__(self, model, batch):
+    def __call__(self, model: RewardModel, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         rewards, domain = batch.values["rewards"], batch.values["domain"][:, 0]
-        scores, read, loss, nll = self.ask(model, batch)
+        scores, read, loss, nll = self.rate(model, batch)
         figures, added = self.figures(scores, rewards, nll), self.added(nll, rewards).sum()
         sums = {name: values.sum() for name, values in figures.items()}
         if torch.is_grad_enabled():
-            accuracy = figures["accuracy"].detach()
-            self.hold(read.detach().float(), scores.detach(), rewards, domain, accuracy, loss, added)
+            self.hold(read.detach().float(), scores.detach(), batch, loss, figures["accuracy"].detach(), added)
         else:
             for number, (records, pairs) in self.shares.items():
                 sums[f"accuracy_{self.names[number]}"] = figures["accuracy"][domain == number].sum() / records
                 sums[f"loss_{self.names[number]}"] = loss[domain == number].sum() / pairs
         return loss.sum() + added, sums
 
-    def hold(self, read, scores, rewards, domain, accuracy, loss, added):
-        """Keep of a pack what the step's loss and weights are made of: by domain, sums."""
+    def hold(self, read: Tensor, scores: Tensor, batch: Pack, loss: Tensor, accuracy: Tensor, added: Tensor) -> None:
+        """Keep of a pack what the step's loss and weights are made of. [E * K, H], [E, K]; of each example [E]."""
+        rewards, domain = batch.values["rewards"], batch.values["domain"][:, 0]
         free = scores.requires_grad_()
         plain = losses.ranking(free, rewards, self.margin, self.soft)
         by_score, = grad(plain.sum(), free)
@@ -111,37 +132,39 @@ class More(Ranking):
         pairs = ordered(rewards).sum((1, 2)).to(zeros.dtype)
         whose = domain.repeat_interleave(rewards.shape[1])
         gradients = head_gradients(by_score.flatten(), read, whose, len(zeros))
-        sums = [zeros.index_add(0, domain, values.detach()).cpu()
-                for values in (plain, pairs, accuracy, torch.ones_like(accuracy))]
-        self.held.append((zeros.index_add(0, domain, loss), added, gradients.cpu(), sums))
+        counted = tuple(zeros.index_add(0, domain, values.detach()).cpu()
+                        for values in (plain, pairs, accuracy, torch.ones_like(accuracy)))
+        self.held.append(PackSums(zeros.index_add(0, domain, loss), added, gradients.cpu(), counted))
 
-    def weigh(self, counts):
+    def step_loss(self, counts: Sequence[bool]) -> Tensor:
         """T * sum_t lambda_t * (the domain's sum of ranking losses), over the T domains of the step; what is added."""
-        loss = sum(part * counts for (part, *_), counts in zip(self.held, counts, strict=True))
-        added = sum(part * counts for (_, part, *_), counts in zip(self.held, counts, strict=True))
-        mine = [(gradients, *sums) for (*_, gradients, sums), counts in zip(self.held, counts, strict=True) if counts]
+        loss = reduce(add, (pack.loss * count for pack, count in zip(self.held, counts, strict=True)))
+        added = reduce(add, (pack.added * count for pack, count in zip(self.held, counts, strict=True)))
+        mine = [(pack.gradients, *pack.counted) for pack, count in zip(self.held, counts, strict=True) if count]
         self.held = []
-        every = [part for parts in ranks.gather(mine) for part in parts]
-        gradients, sums, pairs, accuracy, records = (sum(values) for values in zip(*every, strict=True))
+        every = [pack for packs in ranks.gather(mine) for pack in packs]
+        gradients, sums, pairs, accuracy, examples = (reduce(add, tensors) for tensors in zip(*every, strict=True))
         there = pairs > 0
         means, gradients = sums[there] / pairs[there], gradients[there] / pairs[there, None]
-        found = torch.full_like(means, 1 / len(means))
-        if not self.no_reweight:
-            momentum = self.state.get("momentum", torch.zeros(len(pairs), gradients.shape[1]))
-            momentum[there] = (1 - self.alpha) * momentum[there] + self.alpha * gradients
-            self.state["momentum"] = momentum
-            found = min_norm(normalised(momentum[there], means, self.normalize)).to(means.dtype)
+        weights = self.weights(gradients, means, there)
         places = there.nonzero()[:, 0].tolist()
-        self.found = {f"{what}_{self.names[place]}": value for what, values in
-                      (("lambda", found), ("loss", means), ("accuracy", accuracy[there] / records[there]))
-                      for place, value in zip(places, values.tolist(), strict=True)}
-        return len(found) * (found.to(loss.device) * loss[there.to(loss.device)]).sum() + added
+        self.figures_of_step = {
+            f"{name}_{self.names[place]}": value for name, values in
+            (("lambda", weights), ("loss", means), ("accuracy", accuracy[there] / examples[there]))
+            for place, value in zip(places, values.tolist(), strict=True)}
+        return len(weights) * (weights.to(loss.device) * loss[there.to(loss.device)]).sum() + added
 
-    def stepped(self, entry):
-        entry |= self.found
+    def weights(self, gradients: Tensor, means: Tensor, there: Tensor) -> Tensor:
+        """Lambda, of the D domains that are in the step, by its gradients [D, H] and mean losses [D]; `there` [T]."""
+        if self.no_reweight:
+            return torch.full_like(means, 1 / len(means))
+        momentum = self.state.get("momentum", torch.zeros(len(there), gradients.shape[1]))
+        momentum[there] = (1 - self.alpha) * momentum[there] + self.alpha * gradients
+        self.state["momentum"] = momentum
+        return min_norm(normalised(momentum[there], means, self.normalize)).to(means.dtype)
 
-
-NORMALIZERS = ("none", "l2", "loss", "loss+")
+    def stepped(self, entry: dict[str, Any]) -> None:
+        entry |= self.figures_of_step
 
 
 def head_gradients(by_score: Tensor, embeddings: Tensor, domain: Tensor, domains: int) -> Tensor:

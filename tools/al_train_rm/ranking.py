@@ -1,24 +1,40 @@
-"""The ranking loss on pairs, and a classifier's."""
+"""What al-train-rm trains on: the order of a prompt's completions, or the class of a text."""
+
+from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import click
 
 from alignlib.records import fields
-from alignlib.records.jsonl import Skip
+from alignlib.records.jsonl import Record, Skip
+from alignlib.training.objective import Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alignlib.models.encoding import Encoder, Example
+    from alignlib.models.logps import Head
+    from alignlib.models.packs import Pack
+    from alignlib.models.policy import RewardModel
 
 
 @dataclass
-class Ranking:
-    """-log sigmoid of every score gap that the rewards order."""
+class Ranking(Objective):
+    """-log sigmoid of every score gap that the rewards order.
+
+    `output_head`: what turns hidden states into words' logits, for `lm_coef`; set once the model is loaded.
+    """
 
     margin: float = 0.0
     soft: float = 0.0
     lm_coef: float = 0.0
-    words: object = None  # the head that says words, for lm_coef
+    output_head: Head | None = None
 
-    def example(self, encoder, record):
+    def example(self, encoder: Encoder, record: Record) -> Example:
         judged = "chosen" in record and "rewards" not in record  # al-label-ai's verdict on its completions
         if "completions" in record and not judged:
             fields.require_completions(record, "rewards")
@@ -35,34 +51,31 @@ class Ranking:
         example.values["rewards"] = rewards
         return example
 
-    def settle(self, examples, held_out):
-        """No class names."""
-
-    def size(self, example):
+    def size(self, example: Example) -> float:
         rewards = example.values["rewards"]
         return sum(one > other for one in rewards for other in rewards)
 
-    def __call__(self, model, batch):
+    def __call__(self, model: RewardModel, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         rewards = batch.values["rewards"]
-        scores, _, loss, nll = self.ask(model, batch)
+        scores, _, loss, nll = self.rate(model, batch)
         figures = self.figures(scores, rewards, nll)
         return (loss + self.added(nll, rewards)).sum(), {name: values.sum() for name, values in figures.items()}
 
-    def figures(self, scores, rewards, nll):
+    def figures(self, scores: Tensor, rewards: Tensor, nll: Tensor) -> dict[str, Tensor]:
         """Of each example, [E]: pair accuracy, the scores of its best and its worst completion; of --lm-coef, nll."""
         best = scores.gather(1, rewards.argmax(1, keepdim=True))[:, 0]
         worst = scores.gather(1, rewards.argmin(1, keepdim=True))[:, 0]
         gaps, better = scores[:, :, None] - scores[:, None, :], ordered(rewards)
         right = (gaps > 0).float() + 0.5 * (gaps == 0).float()
         accuracy = (right * better).sum((1, 2)) / better.sum((1, 2))
-        found = {"accuracy": accuracy, "best_score": best, "worst_score": worst}
-        return found | ({"lm_loss": nll} if self.lm_coef else {})
+        figures = {"accuracy": accuracy, "best_score": best, "worst_score": worst}
+        return figures | ({"lm_loss": nll} if self.lm_coef else {})
 
-    def added(self, nll, rewards):
+    def added(self, nll: Tensor, rewards: Tensor) -> Tensor:
         """What --lm-coef adds to each example's loss, [E]; as a step's loss is a mean over pairs, it goes by pairs."""
         return self.lm_coef * ordered(rewards).sum((1, 2)) * nll
 
-    def ask(self, model, batch):
+    def rate(self, model: RewardModel, batch: Pack) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """Scores [E, K], what the head read [E * K, H]; of each example, [E], the ranking's loss, and `nll`'s."""
         from alignlib.training import losses
 
@@ -79,7 +92,7 @@ class Ranking:
         nll = self.nll(model, hidden, batch) if self.lm_coef else loss.new_zeros(loss.shape)
         return scores, read, loss, nll
 
-    def nll(self, model, hidden, batch):
+    def nll(self, model: RewardModel, hidden: Tensor, batch: Pack) -> Tensor:
         """Mean -log pi(token) of each example's best completion: [E]."""
         import torch
 
@@ -87,26 +100,26 @@ class Ranking:
 
         rewards = batch.values["rewards"]
         best = rewards.argmax(1) + torch.arange(len(rewards), device=rewards.device) * rewards.shape[1]  # of E * K
-        told = torch.isin(batch.owner, best)
+        wanted = torch.isin(batch.owner, best)
         with model.precision():
-            logps = logps.token_logps(self.words, hidden[batch.sources[told]], batch.targets[told],
+            logps = logps.token_logps(self.output_head, hidden[batch.sources[wanted]], batch.targets[wanted],
                                        model.core.config.vocab_size)
-        sums = logps.new_zeros(rewards.numel()).index_add(0, batch.owner[told], logps)
+        sums = logps.new_zeros(rewards.numel()).index_add(0, batch.owner[wanted], logps)
         return -sums[best] / batch.counts().flatten()[best].clamp(min=1)
 
 
-def ordered(rewards):
+def ordered(rewards: Tensor) -> Tensor:
     """Which of two completions has the higher reward: [E, K] -> [E, K, K]."""
     return rewards[:, :, None] > rewards[:, None, :]
 
 
 @dataclass
-class Classes:
-    """The cross-entropy of a text's class."""
+class Classes(Objective):
+    """The cross-entropy of a text's class; `names`: of the classes, in the order met, sorted once all are known."""
 
-    names: list[str]
+    names: list[str] = field(default_factory=list)
 
-    def example(self, encoder, record):
+    def example(self, encoder: Encoder, record: Record) -> Example:
         from alignlib.models.encoding import Example
 
         fields.require(record, "text", "label")
@@ -117,7 +130,7 @@ class Classes:
         example.values["label"] = [self.names.index(record["label"])]
         return example
 
-    def settle(self, examples, held_out):
+    def settle(self, examples: Sequence[Example], held_out: Sequence[Example]) -> None:
         """The class names, sorted, so that a class's number does not depend on the order of the data."""
         order = sorted(self.names)
         if len(order) < 2:
@@ -125,12 +138,8 @@ class Classes:
         for example in (*examples, *held_out):
             example.values["label"] = [order.index(self.names[example.values["label"][0]])]
         self.names = order
-        return order
 
-    def size(self, example):
-        return 1
-
-    def __call__(self, model, batch):
+    def __call__(self, model: RewardModel, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         import torch.nn.functional as F
 
         logits, labels = model.logits(batch), batch.values["label"][:, 0]

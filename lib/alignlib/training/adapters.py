@@ -7,7 +7,7 @@ from alignlib.models.policy import Model
 from alignlib.training.recipe import Recipe
 
 
-def adapt(model: Model, recipe: Recipe) -> None:
+def add_adapters(model: Model, recipe: Recipe) -> None:
     """With --lora, freeze the model and put adapters on all its linear layers but the head."""
     if not recipe.lora:
         return
@@ -21,7 +21,7 @@ def adapt(model: Model, recipe: Recipe) -> None:
     model.core = model.model.get_base_model()
 
 
-def adapters(model: Model) -> dict[str, Tensor]:
+def trained_weights(model: Model) -> dict[str, Tensor]:
     """What trains, where that is not the whole model: for a checkpoint, whose folder holds the merged weights."""
     if model.model is model.core:
         return {}

@@ -1,8 +1,8 @@
-"""The order in which training goes through its data: a function of the seed and the step alone."""
+"""The batches of a run: their order, a function of the seed and the step alone, and the packs of each step."""
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -36,7 +36,8 @@ class Shuffled:
         return self.count
 
     def draw(self, generator: torch.Generator) -> list[int]:
-        return torch.randperm(self.count, generator=generator).tolist()
+        numbers: list[int] = torch.randperm(self.count, generator=generator).tolist()
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,29 @@ class Balanced:
         return [i for row in zip(*drawn, strict=True) for i in row]
 
 
-def steps_in(order: Sized, recipe: Recipe) -> int:
-    """Steps of the whole run; an epoch's last batch may be small but is never dropped."""
-    return recipe.steps or max(1, math.ceil(steps_an_epoch(order, recipe) * recipe.epochs))
+class Batches:
+    """The batches of a run, one a step: the numbers of its examples.
 
+    A function of the order, the seed and the step alone, whatever was asked before. An epoch's last batch may be small
+    but is never dropped. The order of an epoch is drawn once and kept until another epoch's is wanted.
+    """
 
-def steps_an_epoch(order: Sized, recipe: Recipe) -> int:
-    return math.ceil(len(order) / recipe.batch_size)
+    def __init__(self, order: Order, recipe: Recipe):
+        self.order, self.size, self.seed = order, recipe.batch_size, recipe.seed
+        self.an_epoch = math.ceil(len(order) / recipe.batch_size)  # steps
+        self.steps = recipe.steps or max(1, math.ceil(self.an_epoch * recipe.epochs))
+        self._epoch, self._drawn = -1, [0]
 
+    def __len__(self) -> int:
+        return self.steps
 
-def batch_at(step: int, order: Order, recipe: Recipe) -> list[int]:
-    """The examples of a step, counted from 0: a function of the seed and the step alone."""
-    epoch, place = divmod(step, steps_an_epoch(order, recipe))
-    generator = torch.Generator().manual_seed(((recipe.seed << 20) + epoch) % 2**63)
-    return order.draw(generator)[place * recipe.batch_size:(place + 1) * recipe.batch_size]
+    def at(self, step: int) -> list[int]:
+        """The examples of a step, counted from 0."""
+        epoch, place = divmod(step, self.an_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(((self.seed << 20) + epoch) % 2**63)
+            self._epoch, self._drawn = epoch, self.order.draw(generator)
+        return self._drawn[place * self.size:(place + 1) * self.size]
 
 
 def packs_of(indices: Sequence[int], model: Model, examples: Sequence[Example],
@@ -100,7 +110,8 @@ def deal(lengths: Sequence[int], hands: int) -> list[list[int]]:
     >>> deal([5, 1, 4, 3], 2)
     [[0, 1], [2, 3]]
     """
-    held, dealt = [(0, hand) for hand in range(hands)], [[] for _ in range(hands)]
+    held = [(0, hand) for hand in range(hands)]
+    dealt: list[list[int]] = [[] for _ in range(hands)]
     for thing in sorted(range(len(lengths)), key=lambda thing: (-lengths[thing], thing)):
         total, hand = held[0]
         heapq.heapreplace(held, (total + lengths[thing], hand))

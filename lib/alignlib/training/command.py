@@ -1,4 +1,9 @@
-"""What every training command does before and after its training."""
+"""The options that every training command has, handed to its body as one Session.
+
+    @options.command(("prompt", "chosen"), options.LOG)
+    @training_options(lr=1e-5, batch_size=32)
+    def main(session, loss): ...
+"""
 
 import functools
 from collections.abc import Callable
@@ -6,11 +11,30 @@ from dataclasses import fields
 
 import click
 
-from alignlib import ranks
+from alignlib.cli import options
 from alignlib.cli.model_options import device_options, limit_options
 from alignlib.cli.options import Finite, Seed, stack
 from alignlib.cli.paths import must_exist
-from alignlib.training.recipe import Betas, Recipe
+from alignlib.training.recipe import Recipe
+from alignlib.training.session import Session
+
+
+class Betas(click.ParamType):
+    """Two numbers in one argument: "0.9,0.95"."""
+
+    name = "B1,B2"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            first, second = map(float, str(value).split(","))
+        except ValueError:
+            self.fail(f"{value}: expected two numbers with a comma between", param, ctx)
+        if not (0 <= first < 1 and 0 <= second < 1):
+            self.fail(f"{value}: both are at least 0 and below 1", param, ctx)
+        return first, second
+
 
 # Training on several devices.
 launch_options = stack(
@@ -26,10 +50,11 @@ launch_options = stack(
 )
 
 
-def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw",
-            plans: Callable[[dict], dict] = lambda given: {}) -> Callable:
-    """The trainers' options, handed to the body as one `recipe`; `plans` makes of the others what memory.plan takes."""
-    made = (
+def training_options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw") -> Callable:
+    """MODEL, the files and the options of a training command; its body gets `session` for them, and its own."""
+    decorators = (
+        click.argument("model"),
+        options.files,
         click.option("-o", "--output", type=click.Path(file_okay=False), help="The new model's folder.  [required]"),
         click.option("--resume", is_flag=True, help="Go on with a killed run in the same -o DIR."),
         click.option("--batch-size", type=click.IntRange(min=1), default=batch_size, help="Records a step."),
@@ -64,24 +89,11 @@ def options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
-        def body(**given):
-            must_exist(given["files"])
-            launch, plan = given.pop("launch"), given.pop("plan")
+        def body(model, files, launch, plan, **given):
+            must_exist(files)
             recipe = Recipe(**{name: given.pop(name) for name in names})
-            if plan:
-                from alignlib.training import memory_plan
+            return function(Session(model, files, recipe, processes=launch, plan=plan), **given)
 
-                return memory_plan.show(memory_plan.plan(given["model"], recipe, launch or 1, **plans(given)))
-            if given.get("emit"):  # what would be trained on, to be read
-                return function(recipe=recipe, **given)
-            if recipe.output is None:
-                raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
-            ranks.join(given["files"], launch)
-            from alignlib.training import zero  # not at the top: it imports torch
-
-            with zero.distributed(recipe):
-                return function(recipe=recipe, **given)
-
-        return stack(*made)(body)
+        return stack(*decorators)(body)
 
     return decorate

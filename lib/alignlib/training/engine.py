@@ -11,7 +11,7 @@ from transformers import get_scheduler
 
 from alignlib.models import load
 from alignlib.models.policy import Model
-from alignlib.training.adapters import adapters
+from alignlib.training.adapters import trained_weights
 from alignlib.training.recipe import Recipe
 
 
@@ -79,7 +79,7 @@ class Single:
     def save(self, folder: Path, **more) -> None:
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                  "scaler": self.scaler.state_dict(), "random": torch.get_rng_state(),
-                 "adapters": adapters(self.model), "ranks": 0, **more}
+                 "adapters": trained_weights(self.model), "ranks": 0, **more}
         torch.save(state, folder / "trainer.pt")
 
     def load(self, folder: Path) -> dict:

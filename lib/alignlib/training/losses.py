@@ -71,16 +71,16 @@ def exo_rw(log_ratio: Tensor, rewards: Tensor, beta_pi: float, beta_r: float) ->
     return (log_p.exp() * (log_p - _log_targets(rewards, beta_r))).sum(-1)
 
 
-def exo_pref(log_ratio: Tensor, beta_pi: float, smoothing: float | None = None) -> Tensor:
+def exo_pref(log_ratio: Tensor, beta_pi: float, smoothing: float = 0.0) -> Tensor:
     """EXO with preferences: the completion in column 0 is the preferred one of two. [G, 2] -> [G].
 
-    smoothing None  log q = (0, -10), not normalised, as the authors' code has it
-    smoothing e     log q = (log(1 - e), log e), as the paper (section 3.3) has it; 0 < e < 1/2
+    smoothing 0  log q = (0, -10), not normalised, as the authors' code has it
+    smoothing e  log q = (log(1 - e), log e), as the paper (section 3.3) has it; 0 < e < 1/2
 
     At policy = reference: -log 2 - mean_j log q_j, so -log 2 + 5 with the default.
     """
-    values = torch.tensor([0.0, -10.0] if smoothing is None else [1 - smoothing, smoothing], dtype=log_ratio.dtype)
-    log_q = (values if smoothing is None else values.log()).to(log_ratio.device)
+    values = torch.tensor([1 - smoothing, smoothing] if smoothing else [0.0, -10.0], dtype=log_ratio.dtype)
+    log_q = (values.log() if smoothing else values).to(log_ratio.device)
     log_p = (beta_pi * log_ratio).log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
@@ -115,6 +115,15 @@ def robust(log_ratio: Tensor, beta: float, smoothing: float) -> Tensor:
     Sharma et al. 2024 (arXiv 2402.12366). Their code divides only where smoothing > 0; here always.
     """
     return dpo_pref(log_ratio, beta, smoothing) / beta
+
+
+def simpo(mean_logps: Tensor, beta: float, gamma: float) -> Tensor:
+    """SimPO: -log sigmoid(beta (mean log pi(y_w) - mean log pi(y_l)) - gamma); no reference. [G, 2] -> [G].
+
+    mean_logps: a completion's log-probability a token; column 0 is preferred.
+    Meng et al. 2024 (arXiv 2405.14734), equation 6. Where both are equally likely: log(1 + exp(gamma)).
+    """
+    return -F.logsigmoid(beta * (mean_logps[..., 0] - mean_logps[..., 1]) - gamma)
 
 
 def importance(log_ratio: Tensor) -> Tensor:

@@ -27,8 +27,9 @@ from alignlib.models import load
 from alignlib.models.encoding import Example
 from alignlib.models.packs import ROW_TOKENS
 from alignlib.models.policy import Model, Policy, RewardModel
-from alignlib.training import adapters, zero
+from alignlib.training.adapters import add_adapters
 from alignlib.training.recipe import Recipe
+from alignlib.training.zero import BUCKET, configuration, wants_deepspeed
 
 GATHERED = 1_050_000_000  # weights that ZeRO 3 holds whole at once, at most: its max_live_parameters and prefetch
 SUBGROUP = 1_000_000_000  # weights that ZeRO 3 steps at once
@@ -69,20 +70,20 @@ class Setting:
     offload: str
     narrow: bool
     moments: int = 8  # bytes a trained weight: AdamW's two in float32
-    bucket: int = zero.BUCKET
+    bucket: int = BUCKET
 
     @classmethod
     def of(cls, recipe: Recipe, devices: int) -> "Setting":
         """Of a recipe whose dtype is said. Raises UsageError for one that DeepSpeed cannot follow."""
         moments = 4 if recipe.optimizer == "rmsprop" else 8
-        if devices == 1 and not zero.wants_deepspeed(recipe):
+        if devices == 1 and not wants_deepspeed(recipe):
             return cls(1, None, "none", False, moments)
-        config = zero.configuration(recipe)
+        config = configuration(recipe)
         cuts = config["zero_optimization"]
         away = [cuts.get(name, {}).get("device", "none") != "none" for name in ("offload_optimizer", "offload_param")]
         return cls(devices, cuts["stage"], "all" if away[1] else "optimizer" if away[0] else "none",
                    any(config[name].get("enabled") for name in ("bf16", "fp16")), moments,
-                   cuts.get("reduce_bucket_size", zero.BUCKET))
+                   cuts.get("reduce_bucket_size", BUCKET))
 
     def __str__(self) -> str:
         if self.zero is None:
@@ -174,7 +175,7 @@ def blueprint(config, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) 
             model.set_attn_implementation(NAME)
         load.remove_dropout(model)
         made = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
-        adapters.adapt(made, recipe)
+        add_adapters(made, recipe)
         if adapt:
             adapt(made)
     if narrow:

@@ -1,40 +1,62 @@
-"""What a loss is to the training loop."""
+"""What a loss is to the training loop: a class that says how it reads a record, sizes an example and rates a pack.
 
-from typing import Protocol, runtime_checkable
+No torch at the top, so that a command's file can hold its loss and still answer --help at once.
+"""
 
-from torch import Tensor
+from __future__ import annotations
 
-from alignlib.models.encoding import Example
-from alignlib.models.packs import Pack
-from alignlib.models.policy import Model
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alignlib.models.encoding import Encoder, Example
+    from alignlib.models.packs import Pack
+    from alignlib.models.policy import Model
+    from alignlib.records.jsonl import Record
+    from alignlib.training.batches import Order
 
 
-class Objective(Protocol):
-    """A loss to train on."""
+@dataclass
+class Objective:
+    """A loss to train on. A new one overrides `example`, `__call__` and perhaps `size`; the other hooks do nothing.
+
+    whole_step  whether the loss is known only when all of a step's packs have been passed: their graphs are held,
+                and `step_loss` gives it
+    sized       names of figures that are sums over what `size` counts, as the loss is; the others are over examples
+    state       numbers and tensors that it learns as it goes; kept in checkpoints
+    """
+
+    whole_step: ClassVar[bool] = False
+    sized: tuple[str, ...] = field(default=(), init=False)
+    state: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def example(self, encoder: Encoder, record: Record) -> Example:
+        """The Example of a record. Raises ValueError for a bad one, Skip for one that is to be left out."""
+        raise NotImplementedError
 
     def size(self, example: Example) -> float:
         """What the example adds to the global batch's denominator: 1, its tokens, its groups."""
+        return 1
 
     def __call__(self, model: Model, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss SUMMED over the batch, and figures to log, each summed over the batch's examples.
+        """The loss SUMMED over the batch, and figures to log, each summed over the batch's examples."""
+        raise NotImplementedError
 
-        A figure that is summed over what `size` counts, as the loss is, is named in the attribute `sized`.
-        """
+    def settle(self, examples: Sequence[Example], held_out: Sequence[Example]) -> None:
+        """All that will be trained and evaluated on has been read: number its classes, refuse what says nothing."""
 
+    def order(self, examples: Sequence[Example], batch_size: int) -> Order:
+        """In what order an epoch goes through the examples: here each once, shuffled. Raises UsageError."""
+        from alignlib.training.batches import Shuffled
 
-@runtime_checkable
-class Adaptive(Protocol):
-    """An objective that learns from each step; `state`, numbers and tensors, is kept in checkpoints."""
+        return Shuffled(len(examples))
 
-    state: dict
+    def step_loss(self, counts: Sequence[bool]) -> Tensor:
+        """With `whole_step`, the loss SUMMED over this rank's packs of the step, in order; some do not count."""
+        raise NotImplementedError
 
-    def stepped(self, entry: dict) -> None:
+    def stepped(self, entry: dict[str, Any]) -> None:
         """Learn from a step's figures, over all ranks, and add to them what it has learnt."""
-
-
-@runtime_checkable
-class Weighing(Protocol):
-    """An objective whose loss is known only when all of a step's packs have been asked: their graphs are held."""
-
-    def weigh(self, counts: list[bool]) -> Tensor:
-        """The loss SUMMED over this rank's packs of the step, in the order asked, of which some do not count."""

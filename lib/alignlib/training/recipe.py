@@ -1,12 +1,7 @@
-"""What every training command is told: one set of options, one frozen Recipe.
-
-    @recipe.options(lr=1e-6, batch_size=64)
-    def main(model, files, recipe, loss, beta): ...
-"""
+"""What every training run is told."""
 
 from dataclasses import dataclass
-
-import click
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -45,26 +40,7 @@ class Recipe:
     seed: int
 
     @property
-    def limits(self) -> dict:
-        """The arguments of tokens.Encoder."""
+    def limits(self) -> dict[str, Any]:
+        """The arguments of an Encoder."""
         return {"max_length": self.max_length, "max_prompt": self.max_prompt, "max_completion": self.max_completion,
                 "keep": self.keep_prompt, "on_long": self.on_long}
-
-
-class Betas(click.ParamType):
-    """Two numbers in one argument: "0.9,0.95"."""
-
-    name = "B1,B2"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
-        try:
-            first, second = map(float, value.split(","))
-        except ValueError:
-            self.fail(f"{value}: expected two numbers with a comma between", param, ctx)
-        if not (0 <= first < 1 and 0 <= second < 1):
-            self.fail(f"{value}: both are at least 0 and below 1", param, ctx)
-        return first, second
-
-

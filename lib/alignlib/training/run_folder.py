@@ -6,7 +6,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 import orjson
@@ -38,13 +38,13 @@ class Run:
     Of several ranks the first looks and writes; the others are told.
     """
 
-    def __init__(self, recipe: Recipe, asked: dict):
+    def __init__(self, recipe: Recipe, fixed: dict[str, Any]):
         self.recipe, self.folder, self.tokens = recipe, Path(recipe.output), 0
         self.skipped = 0  # records left out as the user asked
-        self.tells: dict = {}  # what run.json has beside the options, the versions and the final figures
-        self.asked = orjson.loads(orjson.dumps({**asked, **asdict(recipe)}))
+        self.notes: dict[str, Any] = {}  # what run.json has beside the options, the versions and the final figures
+        self.fixed = orjson.loads(orjson.dumps({**fixed, **asdict(recipe)}))
         self._lock: BinaryIO | None = None
-        self.engine: Engine | None = None  # made by train.start
+        self.engine: Engine | None = None  # made by loop.start
         self.complete, self.checkpoint = ranks.share(self._look)
 
     def _look(self) -> tuple[bool, Path | None]:
@@ -65,7 +65,7 @@ class Run:
 
     def reads(self, input_crc: int, eval_crc: int = 0) -> None:
         """Remember what the input was. Raises UsageError if the run began with another."""
-        self.asked |= {"input_crc": input_crc, "eval_crc": eval_crc}
+        self.fixed |= {"input_crc": input_crc, "eval_crc": eval_crc}
         if ranks.first() and (self.folder / "started.json").exists():
             self._same(self.folder / "started.json")
 
@@ -79,12 +79,12 @@ class Run:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise click.UsageError(f"{self.folder}: another run is writing it") from error
-        replace(self.folder / "started.json", {"options": self.asked})
+        replace(self.folder / "started.json", {"options": self.fixed})
 
     def _same(self, file: Path) -> None:
         before = orjson.loads(file.read_bytes())["options"]
-        changed = [name.replace("_", " ") for name in self.asked
-                   if name not in FREE and before.get(name) != self.asked[name]]
+        changed = [name.replace("_", " ") for name in self.fixed
+                   if name not in FREE and before.get(name) != self.fixed[name]]
         if changed:
             raise click.UsageError(f"{self.folder}: cannot resume: {', '.join(changed)} changed")
 
@@ -157,7 +157,7 @@ class Run:
             os.replace(file, self.folder / file.name)
         beside.rmdir()
         versions = {"align-tools": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
-        replace(self.folder / "run.json", {"options": self.asked, "versions": versions, "final": final, **self.tells})
+        replace(self.folder / "run.json", {"options": self.fixed, "versions": versions, "final": final, **self.notes})
         self._tidy()
 
     def _tidy(self) -> None:

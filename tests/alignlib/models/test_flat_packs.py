@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
+from al_train_exo.reference import add_ref_logps
 from alignlib.models import attention, load, logps, packs
 from alignlib.models.encoding import Example
 from alignlib.models.packs import BLOCK, pack, plan
 from alignlib.models.policy import Policy, RewardModel, packs_flat
-from alignlib.training import loop, reference
+from alignlib.training import loop
 from alignlib.training.run_folder import Run
 from helpers import tiny
 from helpers.plain import dense, gradients, plain_logps, same_gradients
@@ -231,7 +232,7 @@ def test_the_loop_trains_flat_and_dense_to_the_same_weights(with_gradients, tmp_
         recipe = tiny.recipe(tmp_path / way, batch_size=4, steps=3, pack_tokens=64, lr=1e-3)
         run = Run(recipe, {"command": "test"})
         run.reads(1)
-        reference.reference(policy, examples, recipe, run, policy.logps)
+        add_ref_logps(policy, examples, recipe, run, policy.logps)
         entry = loop.fit(policy, examples, tiny.contrast("dpo-pref"), recipe, run)
         weights.append((policy.core.state_dict(), entry["loss"]))
     (actual, loss), (wanted, other) = weights

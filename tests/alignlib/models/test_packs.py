@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from al_sft import Likelihood
-from al_train_exo import Contrast
+from al_train_exo.objective import Contrast
 from alignlib.models import packs
 from alignlib.models.encoding import Example
 from alignlib.models.packs import pack, plan

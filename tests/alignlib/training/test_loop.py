@@ -1,4 +1,4 @@
-"""The training loop: the order of the data, a step and its split, the same weights by other ways."""
+"""The training loop: a step and its split, the same weights by other ways."""
 
 import math
 from types import SimpleNamespace
@@ -9,35 +9,11 @@ import torch
 from al_sft import Likelihood
 from alignlib.models import load
 from alignlib.models.policy import Policy
-from alignlib.training import batches, loop
+from alignlib.training import loop
 from alignlib.training.engine import Asking, Single
+from alignlib.training.objective import Objective
 from helpers import tiny
 from helpers.training import examples, fit, log, same
-
-# -- the order of the data --------------------------------------------------------------------------------------
-
-
-def test_an_epoch_is_a_permutation_and_its_last_batch_is_kept():
-    data, recipe = examples(10), tiny.recipe("x", batch_size=4, epochs=3)
-    assert batches.steps_an_epoch(data, recipe) == 3 and batches.steps_in(data, recipe) == 9
-    epochs = [[batches.batch_at(3 * epoch + step, batches.Shuffled(10), recipe) for step in range(3)]
-              for epoch in range(3)]
-    for epoch in epochs:
-        assert [len(batch) for batch in epoch] == [4, 4, 2]
-        assert sorted(i for batch in epoch for i in batch) == list(range(10))
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert batches.batch_at(4, batches.Shuffled(10), recipe) == epochs[1][1]  # whatever was asked before
-    assert batches.batch_at(0, batches.Shuffled(10), tiny.recipe("x", seed=1)) != epochs[0][0]
-    for seed in (-1, 2**62):
-        whole = tiny.recipe("x", seed=seed, batch_size=10)
-        assert sorted(batches.batch_at(0, batches.Shuffled(10), whole)) == list(range(10))
-
-
-def test_steps_or_epochs():
-    data = examples(10)
-    for epochs, steps, wanted in ((1, None, 3), (2.5, None, 8), (0.01, None, 1), (0.5, None, 2), (1, 7, 7), (9, 2, 2)):
-        assert batches.steps_in(data, tiny.recipe("x", epochs=epochs, steps=steps)) == wanted
-
 
 # -- a step -----------------------------------------------------------------------------------------------------
 
@@ -175,7 +151,7 @@ def test_gradient_checkpointing_changes_no_weight(tmp_path):
         same(less.core.state_dict(), plain.core.state_dict(), 1e-6)
 
 
-class Pairs:
+class Pairs(Objective):
     """Pull the first completion up and the second down: a loss on packs with a mask."""
 
     def size(self, example):

@@ -181,6 +181,8 @@ def test_hand_worked_numbers():
     close(losses.dpo_pref(ratio / 2, 2.0, 0.25), [0.75 * log(4 / 3) + 0.25 * log(4)])
     close(losses.ipo(ratio, 0.25), [(log(3) - 2) ** 2])
     close(losses.robust(ratio / 2, 2.0, 0.25), [(0.75 * log(4 / 3) + 0.25 * log(4)) / 2])
+    close(losses.simpo(ratio / 2, 2.0, log(3)), [log(2)])  # log 3 ahead, as asked
+    close(losses.simpo(ratio, 1.0, 0.0), [log(4 / 3)])
     close(losses.importance(double([[0.0, log(0.3)]])), [0.3])
     # Three completions, two of them equal in reward: the pairs are (0, 1) and (0, 2), gaps log 3 and 0.
     scores = double([[log(3.0), 0.0, log(3.0)]])
@@ -200,6 +202,7 @@ def test_closed_forms_where_the_policy_is_the_reference():
     close(losses.exo_pref(pair, 0.3), [5 - math.log(2)])
     close(losses.exo_pref(pair, 0.3, 0.1), [-math.log(2) - (math.log(0.9) + math.log(0.1)) / 2])
     close(losses.ipo(pair, 0.25), [4.0])
+    close(losses.simpo(pair, 2.0, 0.5), [math.log(1 + math.exp(0.5))])
     close(losses.importance(pair), [1.0])
 
 
@@ -214,6 +217,7 @@ OF_GROUPS = {
     "dpo_pref smoothed": lambda x: losses.dpo_pref(x[:, :2], 0.7, 0.1),
     "ipo": lambda x: losses.ipo(x[:, :2], 0.7),
     "robust": lambda x: losses.robust(x[:, :2], 0.7, 0.1),
+    "simpo": lambda x: losses.simpo(x[:, :2], 0.7, 0.4),
 }
 
 
@@ -225,7 +229,7 @@ def test_gradients_are_those_of_finite_differences(name):
 
 def test_the_better_completion_is_pulled_up_and_the_other_pushed_down():
     """A sign error would pass a test that only sees a loss and a moved weight."""
-    for name in ("exo_pref", "dpo_pref", "robust", "ipo"):
+    for name in ("exo_pref", "dpo_pref", "robust", "ipo", "simpo"):
         at = double([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
         (gradient,) = torch.autograd.grad(OF_GROUPS[name](at).sum(), at)
         assert (gradient[:, 0] < 0).all() and (gradient[:, 1] > 0).all(), name

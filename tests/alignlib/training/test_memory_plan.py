@@ -113,7 +113,7 @@ def test_weights_gradients_and_optimizer_are_what_a_run_keeps(optimizer, lora):
     before = living()
     policy = Policy(tiny.causal("llama"), tiny.tokenizer())
     buffers = sum(buffer.nbytes for buffer in policy.core.buffers())
-    adapters.adapt(policy, config)
+    adapters.add_adapters(policy, config)
     engine = Single(policy, config, 4)
     batch = policy.pack([tiny.example(2, 6)])
     for _ in range(2):

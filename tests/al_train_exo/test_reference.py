@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from al_train_exo.reference import add_ref_logps
 from alignlib.models import load
-from alignlib.training import batches, loop, reference
+from alignlib.training import loop
+from alignlib.training.batches import Batches, Shuffled, packs_of
 from alignlib.training.run_folder import Run
 from helpers import tiny
 
@@ -25,10 +27,11 @@ def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
             examples = [tiny.example(3 + 7 * i, 5 + i, 12 - i, rewards=[i % 2, 0.5]) for i in range(records)]
             run.reads(0)
             objective = tiny.contrast()
-            reference.reference(policy, examples, recipe, run, policy.logps)
-            for step in range(batches.steps_an_epoch(examples, recipe)):
-                indices, total = batches.batch_at(step, batches.Shuffled(records), recipe), 0.0
-                for batch, *_ in batches.packs_of(indices, policy, examples, recipe):
+            add_ref_logps(policy, examples, recipe, run, policy.logps)
+            batches = Batches(Shuffled(records), recipe)
+            for step in range(batches.an_epoch):
+                indices, total = batches.at(step), 0.0
+                for batch, *_ in packs_of(indices, policy, examples, recipe):
                     total += objective(policy, batch)[0].item()
                 size = sum(objective.size(examples[i]) for i in indices)
                 assert abs(total / size - math.log(2)) < 1e-6
@@ -48,7 +51,7 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
         run = Run(recipe, {})
         run.reads(0)
         objective = tiny.contrast(loss, temperature=0.8, smoothing=0.1 if loss == "robust" else 0.0)
-        reference.reference(policy, examples, recipe, run, lambda batch, p=policy: p.logps(batch, 0.8))
+        add_ref_logps(policy, examples, recipe, run, lambda batch, p=policy: p.logps(batch, 0.8))
         entry = loop.fit(policy, examples, objective, recipe, run)
         assert abs(entry["loss"] - number) < 2e-6, loss
         assert entry["margin"] == entry["kl"] == 0.0 and entry["accuracy"] == 0.5, (loss, entry)

@@ -1,0 +1,96 @@
+"""Align a policy with completions and their rewards: EXO, DPO and their relatives.
+
+in    {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!", " Hm"], "rewards": [1.3, -0.7]}
+out   {"step": 1, "loss": 0.69, "margin": 0.0, "accuracy": 0.5, "kl": 0.0, "tokens_per_second": 9011, ...}   (the log)
+pipe  al-sample sft -n 4 prompts.jsonl | al-score rm | al-train-exo sft --loss exo-rw -o exo > exo.log
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from al_train_exo.objective import LOSSES, Contrast
+from alignlib.cli import options
+from alignlib.training.command import training_options
+from alignlib.training.session import Session
+
+if TYPE_CHECKING:
+    from alignlib.models.policy import Policy
+
+
+@options.command(("prompt", "completions", "rewards"), options.LOG,
+                 may=("finish_reasons", "completion_ids", "ref_logps", "ref_logps_temperature", "chosen", "rejected"))
+@training_options(lr=1e-6, batch_size=64)
+@click.option("--loss", type=click.Choice([*LOSSES]), default="exo-rw",
+              help="exo: reverse KL, dpo: forward KL; -rw: to the rewards' distribution, -pref: to the better of two.")
+@click.option("--beta-pi", type=options.Finite(min=0, min_open=True), default=0.5, help="Of the policy (DPO's beta).")
+@click.option("--beta-r", type=options.Finite(min=0, min_open=True), default=0.5, help="Of the rewards (-rw).")
+@click.option("--gamma", type=options.Finite(min=0), default=0.5,
+              help="How far the better half's mean log-probability is to be ahead, beta included (simpo).")
+@click.option("--temperature", type=options.Finite(min=0, min_open=True), default=1.0,
+              help="What policy's and reference's logits are divided by: the sampling temperature.")
+@click.option("--num-contrastive", type=click.IntRange(min=2), help="Completions a group.  [default: all; 2 for pairs]")
+@click.option("--ref", default="self", help="self: MODEL as it is now; ref_logps: that field; else a model.")
+@click.option("--smoothing", type=options.Finite(0, 0.5, max_open=True), default=0.0, help="Share of wrong labels.")
+@click.option("--reference-free", is_flag=True, help="Leave the reference out of the loss (dpo-pref, ipo, robust).")
+@click.option("--importance", is_flag=True, help="Weigh a pair by pi / pi_ref of its worse half (dpo-pref, robust).")
+@click.option("--sft-reg", type=options.Finite(min=0), default=0.0, help="Add this times -log pi of the better half.")
+def main(session: Session, loss: str, **settings: Any) -> None:
+    """Align the policy MODEL with `completions` and their `rewards`, into the folder -o; the log goes to stdout.
+
+    For pairs a judge's `chosen` among two completions does instead of rewards. Reads all input first.
+    """
+    refuse(loss, settings)
+    objective = Contrast(loss, **settings)
+    with session.begin(loss=loss, **settings):
+        from al_train_exo.reference import add_ref_logps
+        from alignlib.models import load
+
+        policy = session.load_policy()
+        reference = reference_for(objective, policy, session)
+        session.read(objective, load.encoder_for(policy, **session.recipe.limits))
+        if reference is policy:
+            session.start(policy)
+        if reference:
+            logps = partial(reference.logps, temperature=objective.temperature)
+            add_ref_logps(reference, session.examples, session.recipe, session.run, logps, session.held_out)
+            del logps
+        del reference  # its numbers are all that training needs
+        session.fit(policy)
+
+
+def refuse(loss: str, settings: dict[str, Any]) -> None:
+    """Combinations that would do nothing are mistakes."""
+    for name in ("smoothing", "reference_free", "importance", "sft_reg"):
+        if settings[name] and not LOSSES[loss].heeds(name):
+            refuse_option(name, loss)
+    for name in ("gamma", "ref"):
+        if name in options.given_options() and not LOSSES[loss].heeds(name):
+            refuse_option(name, loss)
+    if LOSSES[loss].pairs and settings["num_contrastive"] not in (None, 2):
+        raise click.UsageError(f"--loss {loss} is about pairs: --num-contrastive is 2")
+
+
+def refuse_option(name: str, loss: str) -> None:
+    heeding = ", ".join(other for other, needs in LOSSES.items() if needs.heeds(name))
+    raise click.UsageError(f"--{name.replace('_', '-')} does nothing for --loss {loss}, only for {heeding}")
+
+
+def reference_for(objective: Contrast, policy: Policy, session: Session) -> Policy | None:
+    """The model whose log-probabilities are the reference's; None where none is needed, or records have them.
+
+    Another model than the policy is computed as the policy is: rounding alone must not make them differ.
+    """
+    from alignlib.models import load
+
+    if not objective.needs.reference or objective.ref == "ref_logps":
+        return None
+    if objective.ref == "self":
+        return policy
+    reference = load.load_policy(objective.ref, session.recipe.device, session.recipe.dtype, train=True)
+    if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise click.UsageError(f"--ref {objective.ref}: its tokenizer is not that of {session.model}")
+    return reference

@@ -1,0 +1,57 @@
+"""The reference's log-probabilities, computed once, before training."""
+
+import os
+from collections import ChainMap
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from alignlib import ranks
+from alignlib.cli import options
+from alignlib.models.encoding import Example
+from alignlib.models.packs import Pack
+from alignlib.models.policy import Model
+from alignlib.training.batches import Batches, Shuffled, packs_of
+from alignlib.training.recipe import Recipe
+from alignlib.training.run_folder import Run
+from alignlib.training.zero import engine_to_ask
+
+Rows = dict[int, list[float]]  # by the number of the example, one log-probability a completion
+
+
+@torch.no_grad()
+def add_ref_logps(model: Model, examples: Sequence[Example], recipe: Recipe, run: Run,
+                  logps: Callable[[Pack], Tensor], held_out: Sequence[Example] = ()) -> None:
+    """Set `ref_logps` in the examples' values: `logps` of the packs that training and evaluation will see first.
+
+    In the very same packs, so that a policy that is its own reference starts at a log-ratio of exactly 0: `model` is
+    the run's, started already, or another. Computed once; a resumed run, whose policy has moved, reads them from its
+    folder.
+    """
+    run.begin()
+    file = run.folder / "ref_logps.pt"
+    parts: list[Rows] | None = ranks.share(lambda: torch.load(file, weights_only=True) if file.exists() else None)
+    if parts is None:
+        parts = computed(model, examples, recipe, run, logps, held_out)
+        if ranks.first():
+            torch.save(parts, file.with_suffix(".tmp"))
+            os.replace(file.with_suffix(".tmp"), file)
+    for some, rows in zip((examples, held_out), parts, strict=True):
+        for index, row in rows.items():
+            some[index].values["ref_logps"] = row
+
+
+def computed(model: Model, examples: Sequence[Example], recipe: Recipe, run: Run,
+             logps: Callable[[Pack], Tensor], held_out: Sequence[Example]) -> list[Rows]:
+    """The rows of the examples and of the held-out ones, from the ranks that have them."""
+    engine = run.engine if run.engine and run.engine.model is model else engine_to_ask(model, recipe)
+    batches = Batches(Shuffled(len(examples)), recipe)
+    steps = options.progress(range(min(len(batches), batches.an_epoch)), unit="step", desc="reference")
+    first = (pack for step in steps for pack in packs_of(batches.at(step), model, examples, recipe))
+    rest = packs_of(range(len(held_out)), model, held_out, recipe) if held_out else ()
+    mine = [{index: row for batch, *_ in packs
+             for index, row in zip(batch.indices, engine.ask(partial(logps, batch)).tolist(), strict=True)}
+            for packs in (first, rest)]
+    return [dict(ChainMap(*parts)) for parts in zip(*ranks.gather(mine), strict=True)]
