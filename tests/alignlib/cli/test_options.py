@@ -1,79 +1,17 @@
-"""Exit codes, one-line errors, keys of runs: a small command of our own, called in this process."""
+"""Keys of runs, what their options say of themselves, summaries: a small command of our own, called in this process."""
 
-import os
-import shlex
-import subprocess
 
 import pytest
 
-from alignlib.cli import exits, options, paths
+from alignlib.cli import exits, options
 from alignlib.records import fields
-from alignlib.records.jsonl import DataError
-from alignlib.records.stream import StateError
-from helpers.process import call, command, environment
+from helpers.process import call
 
 
 def outcome(capfd, body) -> tuple[int, str]:
     with pytest.raises(SystemExit) as exit_:
         exits.run(body, "al-test")
     return exit_.value.code, capfd.readouterr().err
-
-
-def raising(error):
-    def body():
-        raise error
-
-    return body
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "words"),
-    [
-        (DataError("a.jsonl:3: prompt: missing"), 65, "al-test: a.jsonl:3: prompt: missing\n"),
-        (StateError("cannot resume"), 2, "al-test: cannot resume\n"),
-        (options.click.UsageError("no such thing"), 2, "al-test: no such thing\n"),
-        (options.click.ClickException("failed"), 1, "al-test: failed\n"),
-        (RuntimeError("two\n   lines"), 1, "al-test: RuntimeError: two lines\n"),
-        (KeyboardInterrupt(), 130, ""),
-        (exits.Terminated("saved in x"), 143, "al-test: saved in x\n"),
-    ],
-)
-def test_errors_become_exit_codes_and_one_line(capfd, error, code, words):
-    assert outcome(capfd, raising(error)) == (code, words)
-
-
-def test_a_cut_file_is_no_interruption(capfd):
-    @options.command(name="al-test")
-    def main():
-        raise EOFError("cut")
-
-    assert outcome(capfd, lambda: main.main([], "al-test")) == (1, "al-test: EOFError: cut\n")
-
-
-def test_a_body_that_ends_is_0(capfd):
-    assert outcome(capfd, lambda: None) == (0, "")
-
-
-@pytest.mark.parametrize(("args", "traceback"), [
-    ([], False), (["-v"], True), (["--verbose"], True), (["--stop", "-v"], False), (["--", "-v"], False),
-    (["part"], False), (["-v", "part"], True), (["part", "-v"], True), (["part", "--", "-v"], False),
-])
-def test_a_traceback_only_with_v(capfd, args, traceback):
-    """As an option, of the command or of its subcommand; not as another option's value or as an argument."""
-    @options.command(name="part")
-    @options.click.option("--stop")
-    @options.click.argument("texts", nargs=-1)
-    def part(stop, texts):
-        raise RuntimeError("why")
-
-    @options.group(name="al-test")
-    def whole():
-        """Has a part."""
-
-    whole.add_command(part)
-    said = outcome(capfd, lambda: (whole if "part" in args else part).main(args, "al-test"))
-    assert said[0] == 1 and said[1].endswith("al-test: RuntimeError: why\n")
-    assert said[1].startswith("Traceback") == traceback
 
 
 def key_of(*args: str) -> str:
@@ -218,37 +156,6 @@ def test_no_option_takes_nan_or_infinity():
     for value in ("nan", "inf", "-inf"):
         done = call("al-score", "toy:polite", "--temperature", value)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-
-
-def test_the_input_is_never_the_output(tmp_path):
-    data, same = tmp_path / "x.jsonl", tmp_path / "same.jsonl"
-    line = b'{"prompt": "Hi", "completions": [" Hello."]}\n'
-    data.write_bytes(line)
-    os.link(data, same)
-    argv, settings = command("al-score", "toy:polite"), {"capture_output": True, "env": environment()}
-    with open(data, "rb") as source, open(data, "ab") as sink:
-        runs = [
-            subprocess.run([*argv, "-o", str(data)], stdin=source, **settings),
-            subprocess.run([*argv, str(data), "-o", str(same)], **settings),
-            subprocess.run([*argv, str(data)], stdout=sink, stderr=subprocess.PIPE, env=environment()),
-        ]
-    assert [done.returncode for done in runs] == [2, 2, 2]
-    assert data.read_bytes() == line
-
-
-def test_closed_standard_streams_are_named():
-    shell = f"exec {shlex.join(command('al-score', 'toy:polite'))} "
-    for closed, said in (("<&-", "standard input is closed"), (">&-", "standard output is closed")):
-        done = subprocess.run(["bash", "-c", shell + closed], capture_output=True, text=True, env=environment())
-        assert done.returncode in (1, 65) and said in done.stderr and "Traceback" not in done.stderr
-
-
-def test_a_fingerprint_sees_a_change_anywhere_in_the_weights(tmp_path):
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(bytes(1 << 20))
-    before = paths.fingerprint(str(tmp_path))
-    weights.write_bytes(bytes((1 << 20) - 1) + b"1")
-    assert paths.fingerprint(str(tmp_path)) != before
 
 
 def test_help_says_a_range_where_there_is_one(capfd):

@@ -1,0 +1,329 @@
+"""Windows of a stream, and going on after a kill: every place at which a run can stop."""
+
+import gzip
+import os
+from pathlib import Path
+
+import orjson
+import pytest
+
+from alignlib.records.jsonl import DataError, Skip, dumps
+from alignlib.records.stream import StateError, Stream
+
+GOOD = [b'{"n": %d}\n' % n for n in range(10)]
+BAD = b"{broken\n"
+
+
+def write(path: Path, *lines: bytes) -> str:
+    path.write_bytes(b"".join(lines))
+    return str(path)
+
+
+def numbers(windows) -> list[list[int]]:
+    return [[line.record["n"] for line in window] for window in windows]
+
+
+# -- windows -------------------------------------------------------------------------------------------
+
+
+def windows_of(tmp_path, lines, size, **settings) -> list[list[int]]:
+    with Stream([write(tmp_path / "in", *lines)], **settings) as stream:
+        return numbers(stream.windows(size))
+
+
+def test_windows_are_cut_by_line_number(tmp_path):
+    assert windows_of(tmp_path, GOOD, 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert windows_of(tmp_path, GOOD[:8], 4) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert windows_of(tmp_path, GOOD[:3], 1) == [[0], [1], [2]]
+    assert windows_of(tmp_path, [b"\n", GOOD[0], b"\n", GOOD[1], GOOD[2]], 2) == [[0, 1], [2]]
+    assert windows_of(tmp_path, [], 4) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "windows"),
+    [
+        ({0}, [[1, 2, 3], [4, 5, 6, 7], [8, 9]]),
+        ({9}, [[0, 1, 2, 3], [4, 5, 6, 7], [8]]),
+        ({3, 4}, [[0, 1, 2], [5, 6, 7], [8, 9]]),
+        ({4, 5, 6, 7}, [[0, 1, 2, 3], [8, 9]]),
+        ({0, 1, 2, 3, 8, 9}, [[4, 5, 6, 7]]),
+        (set(range(10)), []),
+    ],
+)
+def test_bad_lines_leave_holes_and_move_no_border(tmp_path, bad, windows):
+    lines = [b"bad %d\n" % n if n in bad else GOOD[n] for n in range(10)]
+    rejects = tmp_path / "rejects"
+    with Stream([write(tmp_path / "in", *lines)], str(tmp_path / "out"), skip=True, rejects=str(rejects)) as stream:
+        seen = []
+        for window in stream.windows(4):
+            seen += numbers([window])
+            for line in window:
+                stream.write(line, line.record)
+    assert seen == windows
+    assert rejects.read_bytes() == b"".join(lines[n] for n in sorted(bad))
+    assert [orjson.loads(raw)["n"] for raw in (tmp_path / "out").read_bytes().splitlines()] == sum(windows, [])
+    assert (stream.written, stream.rejected) == (10 - len(bad), len(bad))
+
+
+def test_several_files_are_one_stream(tmp_path):
+    (tmp_path / "b.gz").write_bytes(gzip.compress(b"".join(GOOD[3:7])))
+    files = [write(tmp_path / "a", *GOOD[:3]), str(tmp_path / "b.gz"), write(tmp_path / "c", *GOOD[7:])]
+    with Stream(files) as stream:
+        assert numbers(stream.windows(4)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_what_came_before_a_bad_line_still_comes(tmp_path):
+    seen = []
+    with pytest.raises(DataError, match=r"in:7: broken JSON"), \
+            Stream([write(tmp_path / "in", *GOOD[:6], BAD, *GOOD[7:])]) as stream:
+        for window in stream.windows(4):
+            seen += numbers([window])
+    assert seen == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_a_window_comes_before_the_next_line_is_read(tmp_path):
+    taken = []
+    with Stream([write(tmp_path / "in", *GOOD)], prepare=lambda record: taken.append(record["n"])) as stream:
+        next(stream.windows(4))
+    assert taken == [0, 1, 2, 3]
+
+
+def test_skip_puts_aside_whatever_on_error_says(tmp_path):
+    def prepare(record):
+        if record["n"] == 1:
+            raise Skip("one")
+
+    rejects = tmp_path / "rejects"
+    with Stream([write(tmp_path / "in", *GOOD[:3])], rejects=str(rejects), prepare=prepare) as stream:
+        assert numbers(stream.windows(4)) == [[0, 2]]
+    assert rejects.read_bytes() == GOOD[1] and stream.rejected == 1
+
+
+def test_rejects_of_two_files_do_not_run_together(tmp_path):
+    files = [write(tmp_path / "a", b"bad one"), write(tmp_path / "b", b"bad two\r\n")]
+    with Stream(files, skip=True, rejects=str(tmp_path / "rejects")) as stream:
+        assert list(stream.windows(2)) == []
+    assert (tmp_path / "rejects").read_bytes() == b"bad one\nbad two\r\n"
+
+
+# -- resume: a run stopped after any write, or within one ----------------------------------------------
+
+INPUT = [BAD, GOOD[0], GOOD[1], b"\n", b"[]\n", b"[1]\n", GOOD[2], GOOD[3], GOOD[4], BAD]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL in `run`: neither __exit__ nor anything after it happens."""
+
+
+def run(folder: Path, *, stop: int | None = None, size: int = 2, **settings) -> Stream:
+    """Copy `in` to `out`, rejects to `bad`; with `stop`, die before that many records were written."""
+    settings = {"skip": True, "rejects": str(folder / "bad"), "key": "k", **settings}
+    stream = Stream([str(folder / "in")], str(folder / "out"), **settings)
+    try:
+        for window in stream.windows(size):
+            for line in window:
+                if stop is not None and stream.written == stop:
+                    raise Killed
+                stream.write(line, line.record)
+    except Killed:
+        return stream
+    stream.__exit__(None, None, None)
+    return stream
+
+
+def results(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / "out").read_bytes(), (folder / "bad").read_bytes()
+
+
+@pytest.fixture
+def whole(tmp_path) -> tuple[bytes, bytes]:
+    """What an unbroken run writes: output, rejects."""
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    write(folder / "in", *INPUT)
+    run(folder)
+    assert results(folder)[0] == b"".join(dumps({"n": n}) for n in range(5))
+    assert results(folder)[1] == BAD + b"[]\n[1]\n" + BAD
+    return results(folder)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 64])
+@pytest.mark.parametrize("stop", range(5))
+@pytest.mark.parametrize("torn", [b"", b'{"n":'])
+def test_stopped_after_any_record_or_within_one(tmp_path, whole, size, stop, torn):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, stop=stop, size=size)
+    with open(tmp_path / "out", "ab") as handle:
+        handle.write(torn)
+    stream = run(tmp_path, resume=True, size=size)
+    assert results(tmp_path) == whole
+    assert (stream.written, stream.rejected) == (5, 4)
+    assert not (tmp_path / "out.state").exists()
+
+
+@pytest.mark.parametrize("stop", range(1, 5))
+def test_a_state_said_but_its_line_not_written(tmp_path, whole, stop):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, stop=stop)
+    lines = (tmp_path / "out").read_bytes().splitlines(keepends=True)
+    (tmp_path / "out").write_bytes(b"".join(lines[:-1]))  # as if killed between the two writes
+    run(tmp_path, resume=True)
+    assert results(tmp_path) == whole
+
+
+def test_killed_again_and_again(tmp_path, whole):
+    write(tmp_path / "in", *INPUT)
+    for stop in (0, 1, 1, 3, 4, 4):
+        run(tmp_path, stop=stop, resume=True)
+    run(tmp_path, resume=True)
+    assert results(tmp_path) == whole
+
+
+def test_killed_before_anything_was_said(tmp_path, whole):
+    write(tmp_path / "in", *INPUT)
+    write(tmp_path / "out.state")
+    run(tmp_path, resume=True)
+    assert results(tmp_path) == whole
+
+
+def test_a_resumed_window_comes_whole_but_is_written_once(tmp_path):
+    write(tmp_path / "in", *GOOD)
+    run(tmp_path, stop=6, size=4)
+    settings = {"resume": True, "key": "k", "skip": True, "rejects": str(tmp_path / "bad")}
+    with Stream([str(tmp_path / "in")], str(tmp_path / "out"), **settings) as stream:
+        seen = []
+        for window in stream.windows(4):
+            seen += numbers([window])
+            for line in window:
+                stream.write(line, line.record)
+    assert seen == [[4, 5, 6, 7], [8, 9]]
+    assert (tmp_path / "out").read_bytes() == b"".join(dumps({"n": n}) for n in range(10))
+
+
+def test_a_complete_file_is_left_alone(tmp_path, whole):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path)
+    before = os.stat(tmp_path / "out").st_mtime_ns
+    assert run(tmp_path, resume=True, key="whatever").complete
+    assert results(tmp_path) == whole and os.stat(tmp_path / "out").st_mtime_ns == before
+
+
+def test_without_resume_a_finished_file_is_made_anew_and_an_unfinished_one_refused(tmp_path, whole):
+    write(tmp_path / "in", *INPUT)
+    write(tmp_path / "out", b"older and longer than what comes now\n" * 9)
+    run(tmp_path)
+    assert results(tmp_path) == whole
+    run(tmp_path, stop=2)
+    with pytest.raises(StateError, match="unfinished run"):
+        run(tmp_path)
+
+
+def test_other_options_are_refused(tmp_path):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, stop=2)
+    with pytest.raises(StateError, match="other options"):
+        run(tmp_path, resume=True, key="other")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([BAD, GOOD[7], *INPUT[2:]], "the input has changed"),
+        ([b"{brokem\n", *INPUT[1:]], "the input has changed"),
+        ([b"\n", *INPUT], "the input has changed"),
+        (INPUT[:2], "the input has become shorter"),
+        ([], "the input has become shorter"),
+    ],
+)
+def test_another_input_is_refused(tmp_path, lines, words):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, stop=3)
+    before = results(tmp_path)
+    write(tmp_path / "in", *lines)
+    with pytest.raises(StateError, match=words):
+        run(tmp_path, resume=True)
+    assert results(tmp_path) == before
+
+
+def test_lines_that_had_not_left_may_change(tmp_path):
+    """The way to go on after a bad line: mend it."""
+    write(tmp_path / "in", GOOD[0], GOOD[1], BAD)
+    with pytest.raises(DataError, match="in:3"):
+        run(tmp_path, skip=False, rejects=None)
+    write(tmp_path / "in", *GOOD[:4])
+    run(tmp_path, skip=False, rejects=None, resume=True)
+    assert (tmp_path / "out").read_bytes() == b"".join(dumps({"n": n}) for n in range(4))
+
+
+@pytest.mark.parametrize("name", ["out", "bad"])
+def test_an_output_that_was_cut_meanwhile_is_refused(tmp_path, name):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, stop=4)
+    os.truncate(tmp_path / name, 1)
+    with pytest.raises(StateError, match="shorter"):
+        run(tmp_path, resume=True)
+
+
+def test_an_output_that_is_gone_is_refused(tmp_path):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, stop=2)
+    (tmp_path / "out").unlink()
+    with pytest.raises(StateError, match="it is gone"):
+        run(tmp_path, resume=True)
+
+
+def test_a_run_that_fails_before_its_first_record_leaves_nothing(tmp_path):
+    name = write(tmp_path / "in", BAD)
+    with pytest.raises(DataError), Stream([name], str(tmp_path / "out")) as stream:
+        list(stream.windows(1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def test_a_run_that_fails_before_its_first_record_takes_nothing(tmp_path):
+    """Nor does one that is killed there, and resumed."""
+    name, old = write(tmp_path / "in", BAD), tmp_path / "out"
+    old.write_bytes(b"dear\n")
+    with pytest.raises(DataError), Stream([name], str(old)) as stream:
+        list(stream.windows(1))
+    assert old.read_bytes() == b"dear\n" and not os.path.exists(f"{old}.state")
+    write(tmp_path / "in", *GOOD)
+    run(tmp_path, stop=0)
+    assert old.read_bytes() == b"dear\n"
+    run(tmp_path, resume=True)
+    assert old.read_bytes() == b"".join(dumps({"n": n}) for n in range(10))
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    write(tmp_path / "in", *GOOD)
+    first = run(tmp_path, stop=3)
+    with pytest.raises(StateError, match="another run is writing it"):
+        run(tmp_path, resume=True)
+    del first  # as the end of its process
+    assert run(tmp_path, resume=True).next == 10
+
+
+@pytest.mark.parametrize("rejects", [None, "other"])
+def test_the_rejects_go_on_where_they_were_or_not_at_all(tmp_path, rejects):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, stop=2)
+    with pytest.raises(StateError, match="--rejects is not"):
+        run(tmp_path, resume=True, rejects=rejects and str(tmp_path / rejects))
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("state", [b"{something else", b"[1, 2]", b"null", b"{}", b'{"line": -1}',
+                                   b'{"key": "k", "line": "2", "crc": 0, "out": 0}'])
+def test_a_state_that_is_none_is_named(tmp_path, state):
+    write(tmp_path / "in", *INPUT)
+    write(tmp_path / "out.state", state)
+    with pytest.raises(StateError, match="out.state: not the state of a run"):
+        run(tmp_path, resume=True)
+
+
+def test_devices_and_pipes_get_no_state(tmp_path):
+    name = write(tmp_path / "in", *GOOD)
+    with Stream([name], "/dev/null") as stream:
+        assert not os.path.exists("/dev/null.state")
+        for window in stream.windows(1):
+            stream.write(window[0], window[0].record)
+    assert stream.written == 10

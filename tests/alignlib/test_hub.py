@@ -1,0 +1,32 @@
+"""Whether the Hub answers: told from the environment, or by one connection to its host."""
+
+import socket
+
+import pytest
+
+from alignlib import hub
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch):
+    for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_offline_is_no(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert not hub.answers()
+
+
+def test_behind_a_proxy_nothing_is_tried(monkeypatch):
+    monkeypatch.setattr(socket, "create_connection", None)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert hub.answers()
+
+
+def test_the_host_is_the_endpoints(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert hub.answers()
+    assert not hub.answers()
