@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from al_args.settings import Search
-from alignlib.decoding.branches import Reading, texts_type
+from alignlib.decoding.branches import texts_type
 from alignlib.decoding.draws import Draw, Sampling
 from alignlib.decoding.sampler import choose, finisher, stop_ids, uniforms
+from alignlib.decoding.texts import Reading
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Policy, RewardModel
 

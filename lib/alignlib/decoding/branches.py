@@ -8,9 +8,7 @@ with transformers and keeps keys and values itself, in room that was there befor
 """
 
 import copy
-import os
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,72 +20,11 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.masking_utils import sdpa_mask
 
+from alignlib.decoding.texts import Reading, Texts
 from alignlib.models.attention import causal_strips
 from alignlib.models.policy import Model, relative_error
 
 NAME = "branches"
-Reading = tuple[int, list[int], list[int]]  # slot, tokens to read after what it has read, branches after those
-
-
-class Texts(ABC):
-    """What each of a model's slots has read, and the branches that it looked at last."""
-
-    def __init__(self, model: Model, slots: int):
-        self.model, self.device, self.dtype = model, model.device, model.core.dtype  # looked up anew they take time
-        self.read: list[list[int]] = [[] for _ in range(slots)]
-        self.branches: dict[int, list[int]] = {}
-
-    def ask(self, readings: Sequence[Reading]) -> Tensor:
-        """Read on, and look at branches: last hidden states of all those tokens, slot by slot, [N, H]."""
-        hidden = self._ask(readings)
-        for slot, text, branches in readings:
-            self.read[slot] += text
-            self.branches[slot] = branches
-        return hidden
-
-    @abstractmethod
-    def _ask(self, readings: Sequence[Reading]) -> Tensor: ...
-
-    def keep(self, picks: Sequence[tuple[int, int]]) -> None:
-        """Take branch number `pick` of each slot as read; the slots' others are forgotten."""
-        self._keep(picks)
-        for slot, pick in picks:
-            self.read[slot].append(self.branches[slot][pick])
-
-    @abstractmethod
-    def _keep(self, picks: Sequence[tuple[int, int]]) -> None: ...
-
-    def rewind(self, slot: int, text: list[int]) -> list[int]:
-        """Have the slot forget what `text` does not say; returns what it must read yet, its last token at least."""
-        have = common_length(self.read[slot], text)
-        if have == len(text) or have < len(self.read[slot]):
-            have = self._crop(slot, min(have, len(text) - 1))
-            self.read[slot] = text[:have]
-        return text[have:]
-
-    @abstractmethod
-    def _crop(self, slot: int, length: int) -> int: ...  # returns how many tokens are left, which may be fewer
-
-    def copy(self, source: int, target: int) -> None:
-        """Have `target` read what `source` has read."""
-        if source != target:
-            self._copy(source, target, common_length(self.read[source], self.read[target]))
-            self.read[target] = list(self.read[source])
-
-    @abstractmethod
-    def _copy(self, source: int, target: int, start: int) -> None: ...  # before token `start` they are the same
-
-    def begin(self, texts: dict[int, list[int]]) -> None:
-        """Read once, but for its last token, what several slots are to begin with."""
-        slots: dict[tuple[int, ...], list[int]] = {}
-        for slot, text in texts.items():
-            slots.setdefault(tuple(text), []).append(slot)
-        shared = {same[0]: same[1:] for text, same in slots.items() if len(same) > 1 and len(text) > 1}
-        if shared:
-            self.ask([(first, self.rewind(first, texts[first][:-1]), []) for first in shared])
-        for first, others in shared.items():
-            for other in others:
-                self.copy(first, other)
 
 
 class Tree(Texts):
@@ -257,14 +194,6 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask
         raise ValueError("its attention has a cap")
     layer: int = module.layer_idx  # type: ignore[assignment]  # transformers' layers have it, no Module declares it
     return branches.attend(layer, query, key, value, settings.get("scaling")), None
-
-
-def common_length(one: list[int], other: list[int]) -> int:
-    """How many tokens two texts begin with alike."""
-    shorter = min(len(one), len(other))
-    if one[:shorter] == other[:shorter]:
-        return shorter
-    return len(os.path.commonprefix([one, other]))
 
 
 @torch.inference_mode()

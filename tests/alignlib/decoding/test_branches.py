@@ -54,23 +54,6 @@ def alone(model: Policy, text: list[int]) -> torch.Tensor:
     return model.core.base_model(input_ids=torch.tensor([text]), use_cache=False).last_hidden_state[0, -1]
 
 
-def test_what_several_begin_with_is_read_once(monkeypatch):
-    model = Policy(tiny.causal("llama").double(), tiny.tokenizer())
-    slots, lengths, ask = branches.Tree(model, 3, 8), [], branches.Tree._ask
-    monkeypatch.setattr(branches.Tree, "_ask", lambda self, readings: lengths.append(len(readings[0][1]))
-                        or ask(self, readings))
-    with torch.inference_mode():
-        slots.begin({0: [1, 2, 3, 4], 1: [1, 2, 3, 4], 2: [5, 6]})
-        assert lengths == [3] and slots.read == [[1, 2, 3], [1, 2, 3], []]
-        last = slots.ask([(slot, slots.rewind(slot, [1, 2, 3, 4]), []) for slot in (0, 1)])
-    torch.testing.assert_close(last, alone(model, [1, 2, 3, 4]).expand(2, -1))
-
-
-@pytest.mark.parametrize("one, other, length", [([], [1], 0), ([1, 2], [1, 2, 3], 2), ([1, 2, 4], [1, 2, 3, 4], 2)])
-def test_texts_begin_alike(one, other, length):
-    assert branches.common_length(one, other) == branches.common_length(other, one) == length
-
-
 def test_a_model_that_gives_other_numbers_is_given_copies(capsys, monkeypatch):
     """Positions off by one, say."""
     model, build_part = Policy(tiny.causal("gpt2"), tiny.tokenizer()), branches.build_part
