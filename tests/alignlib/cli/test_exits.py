@@ -8,13 +8,8 @@ import pytest
 from alignlib.cli import exits, options
 from alignlib.records.jsonl import DataError
 from alignlib.records.stream import StateError
+from helpers.outcome import outcome
 from helpers.process import command, environment
-
-
-def outcome(capfd, body) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as exit_:
-        exits.run(body, "al-test")
-    return exit_.value.code, capfd.readouterr().err
 
 
 def raising(error):

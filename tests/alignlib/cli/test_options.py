@@ -1,17 +1,11 @@
 """Keys of runs, what their options say of themselves, summaries: a small command of our own, called in this process."""
 
-
 import pytest
 
-from alignlib.cli import exits, options
+from alignlib.cli import options
 from alignlib.records import fields
+from helpers.outcome import outcome
 from helpers.process import call
-
-
-def outcome(capfd, body) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as exit_:
-        exits.run(body, "al-test")
-    return exit_.value.code, capfd.readouterr().err
 
 
 def key_of(*args: str) -> str:

@@ -2,20 +2,11 @@
 
 import gzip
 import os
-from pathlib import Path
 
 import pytest
 
 from alignlib.records.jsonl import DataError, Skip, dumps, parse, read, read_all
-
-GOOD = [b'{"n": %d}\n' % n for n in range(10)]
-BAD = b"{broken\n"
-
-
-def write(path: Path, *lines: bytes) -> str:
-    path.write_bytes(b"".join(lines))
-    return str(path)
-
+from helpers.numbered import BAD, GOOD, write
 
 # -- parse and read ------------------------------------------------------------------------------------
 

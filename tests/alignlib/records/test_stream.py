@@ -9,21 +9,11 @@ import pytest
 
 from alignlib.records.jsonl import DataError, Skip, dumps
 from alignlib.records.stream import StateError, Stream
-
-GOOD = [b'{"n": %d}\n' % n for n in range(10)]
-BAD = b"{broken\n"
-
-
-def write(path: Path, *lines: bytes) -> str:
-    path.write_bytes(b"".join(lines))
-    return str(path)
+from helpers.numbered import BAD, GOOD, write
 
 
 def numbers(windows) -> list[list[int]]:
     return [[line.record["n"] for line in window] for window in windows]
-
-
-# -- windows -------------------------------------------------------------------------------------------
 
 
 def windows_of(tmp_path, lines, size, **settings) -> list[list[int]]:
