@@ -23,14 +23,14 @@ KINDS = questions.load_categories()
 
 @functools.cache
 def _pairs(count: int) -> list[dict]:
-    made = []
+    records = []
     for record in world.records("dialogue"):
         scores = [world.score("overall", record["prompt"], record[name]) for name in ("chosen", "rejected")]
         if abs(scores[0] - scores[1]) > 0.01:  # no ties but those a judge makes
-            made.append({"id": record["id"], "prompt": record["prompt"],
-                         "completions": [record["rejected"], record["chosen"]]})
-        if len(made) == count:
-            return made
+            records.append({"id": record["id"], "prompt": record["prompt"],
+                            "completions": [record["rejected"], record["chosen"]]})
+        if len(records) == count:
+            return records
 
 
 def pairs(count: int, **more) -> list[dict]:

@@ -97,7 +97,7 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
     folder = judge_rm or (judge if is_folder else None)
     must_fit(mode, together, judge, judge_rm, folder)
     summary = options.Summary()
-    asking = load_mode("together" if together else mode, ties, judge_rm, **given)
+    labeller = load_mode("together" if together else mode, ties, judge_rm, **given)
     partners = Partners(against) if against else None
     judging: Judge
     if folder:
@@ -105,15 +105,15 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
     else:
         answers_file = cache_file(files, output, rejects, dry_run, cache, no_cache)
         judging = server = connect_server_judge(str(judge), answers_file, **given)
-    prepare = partial(prepare_record, mode=asking, judge=judging, partners=partners)
+    prepare = partial(prepare_record, mode=labeller, judge=judging, partners=partners)
     if dry_run:  # a server's
         with options.open_stream(files, None, False, on_error, None, shard, prepare=prepare) as stream:
             return forecast(stream, server, mode)
     model = fingerprint(str(folder or judge), against, *(given[name] for name in TEXTS))
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
-        with closing(judging.answers(stream)) as answered:
-            for line, answers in answered:
-                finish(stream, line, asking.label(line.data[0], answers), ties, summary)
+        with closing(judging.answers(stream)) as judged:
+            for line, answers in judged:
+                finish(stream, line, labeller.label(line.data[0], answers), ties, summary)
         summary.count(**{name: amount for name, amount in judging.counts().items() if amount})
         if partners and not (resume or shard):
             summary.count(**{"left over in --against": partners.left_over()})

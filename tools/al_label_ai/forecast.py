@@ -25,6 +25,7 @@ class Forecast:
                     self.add(query)
 
     def add(self, query: Query) -> None:
+        """Count one query: as cached where its answer is kept, or will be by then."""
         key, tokens = self.judge.estimate(query)
         if tokens == 0 or key in self.keys:
             self.cached += 1

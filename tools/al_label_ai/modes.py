@@ -79,9 +79,11 @@ class Comparison:
         return [self.template.fill(record, *order) for order in orders]
 
     def swapped(self, record: Record) -> bool:
+        """Whether the one order shows the second completion first."""
         return self.sides and coin(self.seed, "side", record)
 
     def label(self, record: Record, answers: Sequence[Answer]) -> Record:
+        """The record with the verdict of both orders; with `unparsed` and no verdict where one could not be read."""
         scores = () if "verdict" in self.template.form.parts else ("scores",)  # else they are another run's
         labelled = without(record, "chosen", "rejected", "winner", "orders_agree", "unparsed", *scores)
         parts = [answer.parts for answer in answers if answer.parts is not None]
@@ -125,6 +127,7 @@ class Single:
         return [self.template.fill(record, text) for text in record["completions"]]
 
     def label(self, record: Record, answers: Sequence[Answer]) -> Record:
+        """The record with its fields, null for a completion whose answer could not be read: see `unparsed`."""
         labelled = without(record, *self.fields, "unparsed")
         for field, part in self.fields.items():
             labelled[field] = [answer.parts and self.attributes.get(answer.parts[part], answer.parts[part])
@@ -171,4 +174,5 @@ def coin(seed: int, what: str, record: Record) -> bool:
 
 
 def without(record: Record, *names: str) -> Record:
+    """The record less some of its fields."""
     return {name: value for name, value in record.items() if name not in names}

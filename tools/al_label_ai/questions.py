@@ -66,6 +66,7 @@ class Template:
             raise click.UsageError(f"--template: {{{wrong[0]}}} is none of its places: {', '.join(sorted(known))}")
 
     def fill(self, record: Record, *texts: str) -> Query:
+        """The query about a record's prompt and the texts to be shown, one for each of `shown`."""
         prompt = prompt_text(record)
         code = fence_code(prompt, *texts)
         fills = {"question": self.question, "code": code, "prompt": fence("prompt", code, prompt)}
@@ -92,6 +93,7 @@ def fence_code(*texts: str) -> str:
 
 
 def fence(tag: str, code: str, text: str) -> str:
+    """The text between tags with the code."""
     return f"<{tag} {code}>\n{text}\n</{tag} {code}>"
 
 
@@ -132,6 +134,7 @@ def load_categories(path: str | None = None) -> list[Category]:
 
 
 def read_example(value: object, path: str) -> tuple[str, str]:
+    """The prompt and the completion of a category's example. Raises ValueError with `path`, where it stands."""
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected an object, got {kind(value)}")
     for name in ("prompt", "completion"):

@@ -31,6 +31,7 @@ class Prices(NamedTuple):
     budget: float = float("inf")
 
     def cost(self, prompt_tokens: int, tokens: int) -> float:
+        """Of a call's prompt and answer."""
         return (prompt_tokens * self.prompt + tokens * self.answer) / 1e6
 
 

@@ -62,11 +62,11 @@ def test_what_was_read_before_a_broken_input_comes_first():
         yield 2
         raise DataError("in:3: broken")
 
-    made = []
+    results = []
     with pytest.raises(DataError, match="in:3"):
         for _, future in in_order(source(), double, 10):
-            made.append(future.result())
-    assert made == [2, 4]
+            results.append(future.result())
+    assert results == [2, 4]
 
 
 def test_leaving_early_ends_the_work_and_closes():
