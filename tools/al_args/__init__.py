@@ -19,7 +19,6 @@ from alignlib.records.jsonl import Line, Record
 if TYPE_CHECKING:
     from al_args.token_by_token import GuidedDraw
 
-OLD = {*fields.OF_COMPLETIONS, "condition"}  # goes with completions that a record had
 SETTINGS = tuple(settings.CHECKS)
 
 # What is looked for, and how; a grid's lines have the same names.
@@ -88,7 +87,7 @@ def main(lm: str, rm: str, files: tuple[str, ...], output: str | None, resume: b
     decoder = Decoder(lm, rm, how, searches, **others)
 
     def finish(line: Line, search: settings.Search, draws: list["GuidedDraw"]) -> Record:
-        record = {name: value for name, value in line.record.items() if name not in OLD}
+        record = fields.without_completions(line.record, "condition")
         record["completions"] = [draw.text for draw in draws]
         record["finish_reasons"] = [draw.reason for draw in draws]
         record["rewards"] = [draw.reward for draw in draws]

@@ -18,8 +18,6 @@ from alignlib.records.jsonl import Line, Record
 if TYPE_CHECKING:
     from alignlib.decoding.draws import Draw
 
-OLD = {*fields.OF_COMPLETIONS, "condition"}  # goes with completions that a record had
-
 # Options that only some backends can do anything about.
 TAKEN_BY = {
     **dict.fromkeys(("batch_tokens", "device", "timed", "contrastive"), ("hf",)),
@@ -107,7 +105,7 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
     sampler = sampler_for(backend, model, how, chosen, others)
 
     def finish(line: Line, draws: list["Draw"]) -> Record:
-        record = {name: value for name, value in line.record.items() if name not in OLD}
+        record = fields.without_completions(line.record, "condition")
         record["completions"] = [draw.text for draw in draws]
         record["finish_reasons"] = [draw.reason for draw in draws]
         if ids or logps:  # log-probabilities are of these ids: their text may encode to others

@@ -236,7 +236,7 @@ class Summary:
 
     def __init__(self) -> None:
         self.start = time.monotonic()
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, float] = {}
         self.name = click.get_current_context().command_path
 
     def count(self, **amounts: float) -> None:

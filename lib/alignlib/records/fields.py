@@ -111,9 +111,9 @@ OF_COMPLETIONS = ("completions", *ALIGNED, "rewards_temperature", "logps_tempera
                   "search", "seconds", "pool", "winner", "win_probability", "human_winner", "orders_agree", "unparsed")
 
 
-def without_completions(record: Record) -> Record:
-    """The record without its completions and what goes with them; the other fields keep their order."""
-    return {name: value for name, value in record.items() if name not in OF_COMPLETIONS}
+def without_completions(record: Record, *more: str) -> Record:
+    """The record without its completions, what goes with them and `more`; the other fields keep their order."""
+    return {name: value for name, value in record.items() if name not in OF_COMPLETIONS and name not in more}
 
 
 def require(record: Mapping[str, Any], *names: str) -> None:

@@ -105,3 +105,11 @@ def test_the_table_has_a_row_for_every_field():
     rows = fields.table().splitlines()
     assert len(rows) == 2 + len(fields.FIELDS)
     assert all(row.count("|") == 5 for row in rows)
+
+
+def test_what_goes_with_the_completions_goes_with_them():
+    record = {**GOOD, "mine": 1}
+    assert [*fields.without_completions(record)] == [
+        "prompt", "messages", "chosen", "rejected", "condition", "text", "label", "domain", "id", "mine"]
+    assert [*fields.without_completions(record, "condition", "chosen")] == [
+        "prompt", "messages", "rejected", "text", "label", "domain", "id", "mine"]
