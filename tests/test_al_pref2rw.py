@@ -261,6 +261,7 @@ def kill_input(records: int) -> bytes:
     return b"".join(draw.choices(kinds, (8, 1, 1))[0](n) for n in range(records))
 
 
+@pytest.mark.slow
 def test_killed_at_random_and_resumed_gives_the_same_bytes(tmp_path):
     (tmp_path / "in").write_bytes(kill_input(40_000))
     draw, out = random.Random(), tmp_path / "out"

@@ -42,6 +42,7 @@ def flat(records: list[dict], field: str = "rewards") -> list[float]:
 # -- figures -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_line_in_one_line_out():
     record = {"mine": {"x": [None]}, "prompt": "\n\nHuman: Hi\n\nAssistant:", "completions": [" Hello.", ""], "id": "7"}
     (made,) = score([record], model=folders().reward)
@@ -301,6 +302,7 @@ def test_pairs_and_prompts_are_named_as_what_they_lack():
         assert done.returncode == 65 and "<stdin>:1: completions: missing" in one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_model_is_told_in_one_line():
     done = call("al-score", "no-such/model", stdin='{"prompt": "p", "completions": ["a"]}\n')
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "no-such/model" in done.stderr

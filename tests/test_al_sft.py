@@ -81,6 +81,7 @@ def test_a_complete_run_is_resumed_by_doing_nothing(name):
     assert done.returncode == 2 and one_line(done.stderr) == f"{name}: {out}: exists and is not empty"
 
 
+@pytest.mark.slow
 @every
 def test_bad_input_is_65_and_leaves_no_folder(name, tmp_path):
     model, good = getattr(folders(), TRAINERS[name][0]), data(name, 3)
@@ -101,6 +102,7 @@ def test_bad_input_is_65_and_leaves_no_folder(name, tmp_path):
         assert not out.exists()
 
 
+@pytest.mark.slow
 @every
 def test_wrong_folders_and_files_are_2_in_one_line(name, tmp_path):
     kind = TRAINERS[name][0]
@@ -126,6 +128,7 @@ def test_wrong_folders_and_files_are_2_in_one_line(name, tmp_path):
         assert (done.returncode, done.stdout) == (2, "") and message in one_line(done.stderr)
 
 
+@pytest.mark.slow
 @every
 def test_sigterm_saves_and_an_unfinished_run_goes_on_only_as_it_began(name):
     model, out, records = getattr(folders(), TRAINERS[name][0]), folders().new(), data(name, 12)
@@ -149,6 +152,7 @@ def test_sigterm_saves_and_an_unfinished_run_goes_on_only_as_it_began(name):
     assert {file.name for file in out.iterdir()} == {file.name for file in whole.iterdir()}
 
 
+@pytest.mark.slow
 @every
 def test_training_needs_no_standard_output(name):
     """Its log is in the folder too."""
@@ -160,6 +164,7 @@ def test_training_needs_no_standard_output(name):
     assert log(out) == log(train(name, data(name, 6))[0])
 
 
+@pytest.mark.slow
 @every
 def test_training_goes_on_when_nobody_reads_the_log(name):
     out, records = folders().new(), data(name, 6)
@@ -191,6 +196,7 @@ def test_the_split_into_packs_does_not_matter_and_the_seed_does(name):
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("args", [("--lora", 4), ("--gradient-checkpointing",), ("--optimizer", "rmsprop"),
                                   ("--schedule", "constant", "--warmup", 0, "--clip", 0, "--weight-decay", "0.1"),

@@ -65,12 +65,14 @@ def test_every_command_and_option_has_help(name):
         assert has_help == "True" and not silent, f"{command_name}: {silent}"
 
 
+@pytest.mark.slow
 @every
 def test_version(name):
     done = call(name, "--version")
     assert done.returncode == 0 and done.stdout.startswith(f"{name} ") and done.stderr == ""
 
 
+@pytest.mark.slow
 @every
 def test_schema_is_json(name):
     for part in parts(name):
@@ -99,6 +101,7 @@ def test_help_loads_nothing_heavy(name):
     assert "alignlib.cli.options" in loaded and not loaded & HEAVY
 
 
+@pytest.mark.slow
 @every
 def test_help_comes_at_once(name):
     """Of processor time, which others at work do not change much, 0.2 s at most; the best of three runs counts."""

@@ -2,7 +2,11 @@
 
 import signal
 
+import pytest
+
 from helpers.kills import sample_job, score_job, survive, training_job
+
+pytestmark = pytest.mark.slow
 
 KILLS = 5
 

@@ -10,6 +10,8 @@ import pytest
 from helpers.commands import folders, lines, pairs, prompts, read, rewarded, weights
 from helpers.process import command, environment
 
+pytestmark = pytest.mark.slow
+
 
 def shell(script: str, **commands: list[str]) -> subprocess.CompletedProcess:
     """Run a script of bash in which {name} stands for a command."""

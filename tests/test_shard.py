@@ -162,6 +162,7 @@ def sharded(name: str, *args: object, shards: int) -> str:
     return "".join(one.stdout for one in done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name,args,records", [
     ("al-pref2rw", (), pairs(40)),
     ("al-score", ("toy:overall",), rewarded(9)),
@@ -178,6 +179,7 @@ def test_the_commands_outputs_in_order_are_the_whole_byte_for_byte(tmp_path, nam
     assert sharded(name, *args, given, shards=5) == whole.stdout
 
 
+@pytest.mark.slow
 def test_more_shards_than_windows_leave_some_empty(tmp_path):
     given = write(tmp_path / "in", lines(*pairs(2)))
     for i in range(1, 6):
@@ -233,6 +235,7 @@ def recipes() -> list[str]:
     return ["\n".join(line[4:] for line in block.splitlines()) for block in blocks]
 
 
+@pytest.mark.slow
 def test_the_recipes_of_the_readme(tmp_path):
     """With two shards for four, and a tiny model; Slurm's part is to set SLURM_ARRAY_TASK_ID."""
     shell, array = (text.replace("N=4", "N=2").replace("/4", "/2") for text in recipes())

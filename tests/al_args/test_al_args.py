@@ -39,6 +39,7 @@ def ending() -> str:
 # -- records ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_line_in_one_line_out():
     record = {"mine": {"x": [None, 1.5]}, "prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": " Hello.", "id": "7"}
     (made,) = args([record])
@@ -213,6 +214,7 @@ def test_records_of_a_line_leave_and_are_found_again_together(tmp_path):
 # -- kills, pipes, shards ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path):
     (tmp_path / "grid").write_bytes(lines(*GRID[1:4]))
     records = [record if i % 7 != 3 else {"prompt": i} for i, record in enumerate(prompts(24))]
@@ -236,6 +238,7 @@ def test_resume_refuses_another_model_and_another_grid(tmp_path):
     assert done.returncode == 65 and "in:4: broken JSON" in one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_shards_in_order_are_the_whole(tmp_path):
     (tmp_path / "in").write_bytes(lines(*prompts(11)))
     call = (folders().policy, folders().reward, tmp_path / "in", *M, "--window", 2, "--method", "stochastic", "--ids")
@@ -243,6 +246,7 @@ def test_shards_in_order_are_the_whole(tmp_path):
     assert "".join(run("al-args", *call, "--shard", f"{i}/3").stdout for i in (1, 2, 3)) == whole
 
 
+@pytest.mark.slow
 def test_head_ends_it_quietly(tmp_path):
     (tmp_path / "in").write_bytes(lines(*prompts(40)))
     argv = command("al-args", folders().policy, folders().reward, tmp_path / "in", *M, "--window", 1)
@@ -312,6 +316,7 @@ def test_a_prompt_that_is_too_long_for_one_of_two_tokenizers():
 # -- models and options -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_wrong_models_are_2_in_one_line(tmp_path):
     assert "a policy is needed here" in refused(lm=folders().reward)
     assert "a reward model (sequence classifier) is needed here" in refused(rm=folders().policy)

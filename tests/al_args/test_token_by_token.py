@@ -16,6 +16,8 @@ from alignlib.models.encoding import Encoder, Example
 from alignlib.models.policy import Policy, RewardModel
 from helpers import tiny
 
+pytestmark = pytest.mark.slow
+
 NEW = 10
 BOS, EOS = tiny.VOCABULARY - 3, tiny.VOCABULARY - 2
 

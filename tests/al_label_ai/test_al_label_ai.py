@@ -15,6 +15,8 @@ from helpers.faulty import Server, subject
 from helpers.judging import KEY, label, labelled, paid, pairs, right, says
 from helpers.process import call, command, environment
 
+pytestmark = pytest.mark.slow
+
 
 def test_one_line_in_one_line_out():
     record = {"mine": {"x": [None, 1.5]}, **pairs(1)[0], "rewards": [1, 0]}

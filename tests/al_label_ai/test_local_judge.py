@@ -10,6 +10,8 @@ from al_label_ai.answers import verdict_form
 from helpers.commands import folders, lines, one_line, read, run
 from helpers.judging import pairs
 
+pytestmark = pytest.mark.slow
+
 
 def roomy(path: str) -> str:
     """A copy of a tiny model that was made for longer texts."""

@@ -15,6 +15,7 @@ def sample(records, *args, model=None) -> list[dict]:
     return read(done.stdout)
 
 
+@pytest.mark.slow
 def test_one_line_in_one_line_out():
     record = {"mine": {"x": [None, 1.5]}, "prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": " Hello.", "id": "7"}
     (made,) = sample([record])
@@ -211,6 +212,7 @@ def test_a_bad_line_in_the_middle(tmp_path):
     assert "skipped <stdin>:4" in done.stderr and "5 records, 1 skipped" in done.stderr
 
 
+@pytest.mark.slow
 def test_files_stdin_and_output_say_the_same(tmp_path):
     (tmp_path / "a").write_bytes(lines(*prompts(4)[:2])), (tmp_path / "b").write_bytes(lines(*prompts(4)[2:]))
     piped = run("al-sample", folders().policy, *M, stdin=lines(*prompts(4)))
@@ -252,6 +254,7 @@ def test_a_prompt_that_is_too_long_alone(tmp_path):
 # -- models --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_wrong_models_are_2_in_one_line():
     for what, (path, word) in folders().wrong(folders().policy).items():
         done = run("al-sample", path, stdin=lines(*prompts(1)))
@@ -262,6 +265,7 @@ def test_wrong_models_are_2_in_one_line():
     assert done.returncode == 2 and "a policy is needed here" in one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_a_cut_checkpoint_is_2_in_one_line():
     folder = folders().without(folders().policy)
     whole = (folder / "model.safetensors").read_bytes()

@@ -14,6 +14,8 @@ from helpers.commands import lines, one_line, read
 from helpers.faulty import CUT, DROP, Server, ok, refuse
 from helpers.process import call, command, environment
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-a-secret-that-nobody-may-see"
 
 

@@ -10,6 +10,8 @@ import pytest
 from helpers.commands import TEMPLATE, folders, lines, prompts, read, run
 from helpers.process import call, environment
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn: the extra dev has them")
 pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn: the extra dev has them")
 

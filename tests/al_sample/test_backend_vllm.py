@@ -21,6 +21,8 @@ from helpers import vllm_wheel
 from helpers.commands import CONTEXT, SERVER, folders, lines, one_line, prompts, read, run
 from helpers.process import ROOT, command, environment
 
+pytestmark = pytest.mark.slow
+
 M = ("-m", 12)
 FACTS = json.loads(vllm_wheel.FACTS.read_text())
 

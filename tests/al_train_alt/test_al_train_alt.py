@@ -7,6 +7,8 @@ import pytest
 
 from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--batch-size", 8, "--lr", "1e-3", "--schedule", "constant", "--warmup", 0)
 BEST = "Excellent. input: "
 

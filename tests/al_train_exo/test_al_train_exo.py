@@ -6,6 +6,8 @@ import pytest
 
 from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
 
+pytestmark = pytest.mark.slow
+
 PAIRS = ("exo-pref", "dpo-pref", "ipo", "robust")
 SMALL = ("--batch-size", 8, "--pack-tokens", 8192)
 

@@ -16,6 +16,8 @@ from alignlib.training.batches import Balanced, Batches
 from helpers import tiny
 from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
 
+pytestmark = pytest.mark.slow
+
 DOMAINS = ("harmless", "helpful", "polite")
 
 

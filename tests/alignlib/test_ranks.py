@@ -24,6 +24,8 @@ from helpers import tiny
 from helpers.commands import folders, lines, log, pairs, read, rewarded
 from helpers.process import command, environment
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 2e-5
 LAUNCHER = Path(sys.executable).parent
 

@@ -19,6 +19,8 @@ from alignlib.training.run_folder import Run
 from helpers import tiny
 from helpers.plain import dense, gradients, plain_logps, same_gradients
 
+pytestmark = pytest.mark.slow
+
 A, B, C, D, E, F, G = range(1, 8)
 FAMILIES = ("llama", "gpt_neox")
 GROUPS = {1: [(5, 3), (1, 140), (30, 7), (2, 0)], 2: [(9, 4, 7), (150, 20, 33), (3, 0, 6), (40, 1, 1)],

@@ -20,6 +20,8 @@ from helpers import memory_ranks, tiny
 from helpers.memory_ranks import allocated, living
 from helpers.process import ROOT, call, command, environment
 
+pytestmark = pytest.mark.slow
+
 LLAMA_7B = LlamaConfig(vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
                        num_attention_heads=32, max_position_embeddings=4096, architectures=["LlamaForCausalLM"])
 
