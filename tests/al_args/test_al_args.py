@@ -1,40 +1,15 @@
 """al-args: what it writes, what it refuses, and that a resumed run is the run."""
 
-import functools
 import json
-import shutil
 import subprocess
 
 import pytest
 
 from alignlib.records.stream import Stream
-from helpers import tiny
 from helpers.commands import CONTEXT, folders, lines, one_line, pairs, prompts, read, run
+from helpers.guided import M, ending, guided, refused
 from helpers.kills import filter_job, survive
 from helpers.process import command, environment
-
-M = ("-m", 12)
-
-
-def args(records, *more, lm=None, rm=None) -> list[dict]:
-    done = run("al-args", lm or folders().policy, rm or folders().reward, *M, *more, stdin=lines(*records))
-    assert done.returncode == 0, done.stderr
-    return read(done.stdout)
-
-
-def refused(*more, lm=None, rm=None, code=2, stdin=b'{"prompt": "Hi"}\n') -> str:
-    done = run("al-args", lm or folders().policy, rm or folders().reward, *more, stdin=stdin)
-    assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    return one_line(done.stderr)
-
-
-@functools.cache
-def ending() -> str:
-    """The policy with more tokens that end a text: every sixteenth, by its generation config."""
-    folder = folders().without(folders().policy)
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [*range(0, 500, 16)]}))
-    return str(folder)
-
 
 # -- records ----------------------------------------------------------------------------------------------------
 
@@ -42,10 +17,10 @@ def ending() -> str:
 @pytest.mark.slow
 def test_one_line_in_one_line_out():
     record = {"mine": {"x": [None, 1.5]}, "prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": " Hello.", "id": "7"}
-    (made,) = args([record])
+    (made,) = guided([record])
     assert list(made.items())[:4] == list(record.items())
     assert list(made)[4:] == ["completions", "finish_reasons", "rewards"]
-    (made,) = args([record], "--ids", "--time", "-n", 2, "--method", "stochastic")
+    (made,) = guided([record], "--ids", "--time", "-n", 2, "--method", "stochastic")
     assert list(made)[4:] == ["completions", "finish_reasons", "rewards", "completion_ids", "seconds"]
     assert all(len(made[name]) == 2 for name in list(made)[4:])
     assert all(type(share) is float and share > 0 for share in made["seconds"])
@@ -55,13 +30,13 @@ def test_one_line_in_one_line_out():
 def test_old_completions_go_with_all_that_went_with_them():
     old = {"prompt": "p", "completions": ["a"], "rewards": [1], "logps": [-1], "condition": "old", "id": "7",
            "search": {"method": "greedy"}, "seconds": [1.0]}
-    (made,) = args([old])
+    (made,) = guided([old])
     assert set(made) == {"prompt", "id", "completions", "finish_reasons", "rewards"}
 
 
 @pytest.mark.parametrize("method", ["greedy", "stochastic", "best-of-n", "segment"])
 def test_rewards_are_al_scores_and_ids_decode_to_the_text(method):
-    made = args(prompts(9), "--method", method, "--ids", "-n", 2, lm=ending())
+    made = guided(prompts(9), "--method", method, "--ids", "-n", 2, lm=ending())
     assert {reason for record in made for reason in record["finish_reasons"]} == {"stop", "length"}
     scored = run("al-score", folders().reward, stdin=lines(*made))
     for one, other in zip(made, read(scored.stdout), strict=True):
@@ -74,17 +49,17 @@ def test_rewards_are_al_scores_and_ids_decode_to_the_text(method):
 
 def test_without_weight_it_is_the_greedy_sampler():
     sampled = read(run("al-sample", folders().policy, *M, "--greedy", stdin=lines(*prompts(7))).stdout)
-    made = args(prompts(7), "--weight", 0)
+    made = guided(prompts(7), "--weight", 0)
     assert [record["completions"] for record in made] == [record["completions"] for record in sampled]
-    assert args(prompts(7), "--topk", 1) == made
-    assert args(prompts(7), "--weight", 20) != made
+    assert guided(prompts(7), "--topk", 1) == made
+    assert guided(prompts(7), "--weight", 20) != made
 
 
 def test_best_of_n_is_the_best_of_al_samples():
     sampled = run("al-sample", folders().policy, *M, "-n", 4, "-t", 0.8, "--seed", 3, "--ids",
                   stdin=lines(*prompts(6))).stdout
     scored = read(run("al-score", folders().reward, stdin=sampled).stdout)
-    made = args(prompts(6), "--method", "best-of-n", "--best-of", 4, "-t", 0.8, "--seed", 3)
+    made = guided(prompts(6), "--method", "best-of-n", "--best-of", 4, "-t", 0.8, "--seed", 3)
     for one, four in zip(made, scored, strict=True):
         best = max(range(4), key=four["rewards"].__getitem__)
         assert one["completions"] == [four["completions"][best]]
@@ -93,39 +68,19 @@ def test_best_of_n_is_the_best_of_al_samples():
 
 def test_a_seed_and_a_place_decide_a_draw_and_nothing_else():
     how = ("--method", "stochastic", "-n", 2, "-t", 2)
-    two = args(prompts(7), *how)
+    two = guided(prompts(7), *how)
     texts = [record["completions"] for record in two]
-    assert args(prompts(7), *how) == two
+    assert guided(prompts(7), *how) == two
     for same in (("--window", 2), ("--batch-tokens", 300)):
-        assert [record["completions"] for record in args(prompts(7), *how, *same)] == texts
-    assert [r["completions"] for r in args(prompts(7), *how, "--seed", 1)] != texts
-    assert [r["completions"][0] for r in args(prompts(7), *how[:2], "-n", 1, *how[4:])] == [text[0] for text in texts]
-
-
-def test_ends_are_scored_as_the_reward_model_was_trained():
-    """Its folder says whether it has seen ends; one that says nothing is taken by the paper's word."""
-    def told(says):
-        folder = folders().without(folders().reward)
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, **says}))
-        return folder
-
-    how = ("--weight", 3, "--ids")
-    plain, silent, never, always = (args(prompts(12), *how, lm=ending(), rm=told(says))
-                                    for says in ({}, {}, {"reads_eos": False}, {"reads_eos": True}))
-    assert plain == silent == args(prompts(12), *how, "--score-end", "token", lm=ending())
-    assert never == args(prompts(12), *how, "--score-end", "text", lm=ending())
-    assert [r["completion_ids"] for r in never] != [r["completion_ids"] for r in plain]
-    assert [r["completion_ids"] for r in always] == [r["completion_ids"] for r in plain]
-    ended = [record["finish_reasons"] == ["stop"] for record in plain]
-    assert any(ended)
-    assert [one["rewards"] != other["rewards"] for one, other in zip(plain, always, strict=True)] == ended
+        assert [record["completions"] for record in guided(prompts(7), *how, *same)] == texts
+    assert [r["completions"] for r in guided(prompts(7), *how, "--seed", 1)] != texts
+    assert [r["completions"][0] for r in guided(prompts(7), *how[:2], "-n", 1, *how[4:])] == [text[0] for text in texts]
 
 
 def test_messages_are_rendered_by_the_chat_template():
     messages = [{"role": "user", "content": "Hello"}]
-    (made,) = args([{"messages": messages}])
-    (plain,) = args([{"prompt": "[user] Hello\n[bot]"}])
+    (made,) = guided([{"messages": messages}])
+    (plain,) = guided([{"prompt": "[user] Hello\n[bot]"}])
     assert made["completions"] == plain["completions"] and made["rewards"] == plain["rewards"]
 
 
@@ -146,7 +101,7 @@ GRID = [{"weight": 0.5}, {"method": "stochastic", "temperature": 0.7, "weight": 
 
 def test_a_grid_writes_one_record_a_setting_the_one_it_writes_alone(tmp_path):
     (tmp_path / "grid").write_bytes(lines(*GRID))
-    made = args(prompts(5), "--grid", tmp_path / "grid", "-k", 7, "--ids")
+    made = guided(prompts(5), "--grid", tmp_path / "grid", "-k", 7, "--ids")
     assert [record["id"] for record in made] == [r["id"] for r in prompts(5) for _ in GRID]
     assert [record["search"] for record in made[:5]] == [
         {"method": "greedy", "weight": 0.5, "topk": 7, "margin": None},
@@ -158,31 +113,8 @@ def test_a_grid_writes_one_record_a_setting_the_one_it_writes_alone(tmp_path):
         more = [word for name, value in {"topk": 7, **setting}.items()
                 if name != "topk" or setting.get("method", "greedy") in ("greedy", "stochastic")
                 for word in (f"--{name.replace('_', '-')}", value)]
-        alone = args(prompts(5), *more, "--ids")
+        alone = guided(prompts(5), *more, "--ids")
         assert [{k: v for k, v in record.items() if k != "search"} for record in made[i::5]] == alone
-
-
-@pytest.mark.parametrize("line, said", [
-    ('{"wieght": 1}', "wieght: no such setting; there are method, weight, topk"),
-    ('{"weight": "1"}', 'weight: expected a number, got "1"'),
-    ('{"topk": 0}', "topk: expected a whole number of at least 1, got 0"),
-    ('{"topk": 2.5}', "topk: expected a whole number of at least 1, got 2.5"),
-    ('{"topk": true}', "topk: expected a whole number of at least 1, got a boolean"),
-    ('{"temperature": -1}', "temperature: expected a number of at least 0, got -1"),
-    ('{"method": "beam"}', 'method: expected one of greedy, stochastic, best-of-n, segment, got "beam"'),
-    ('{"segment": 4}', "segment: does nothing for method greedy"),
-    ('{"method": "greedy"}', "the same as an earlier line"),
-    ("[1]", "expected an object, got an array"),
-    ("{", "broken JSON"),
-])
-def test_a_bad_line_of_a_grid_is_named(tmp_path, line, said):
-    (tmp_path / "grid").write_text('{"weight": 1}\n' + line + "\n")
-    assert f"{tmp_path}/grid:2: {said}" in refused("--grid", tmp_path / "grid", code=65)
-
-
-def test_an_empty_grid_is_refused(tmp_path):
-    (tmp_path / "grid").write_text("\n")
-    assert "grid: no settings" in refused("--grid", tmp_path / "grid", code=65)
 
 
 def test_an_option_that_no_line_of_a_grid_reads_is_refused(tmp_path):
@@ -261,7 +193,7 @@ def test_no_records():
     assert (done.returncode, done.stdout) == (0, "") and "0 records, 0 tokens" in one_line(done.stderr)
 
 
-# -- bad and long lines -----------------------------------------------------------------------------------------
+# -- bad lines --------------------------------------------------------------------------------------------------
 
 
 def test_a_bad_line_in_the_middle(tmp_path):
@@ -277,68 +209,7 @@ def test_a_bad_line_in_the_middle(tmp_path):
     assert done.returncode == 0 and rejects.read_bytes() == bad and "5 records, 1 skipped" in done.stderr
 
 
-def test_a_prompt_too_long_for_either_model():
-    """The shorter context decides what both see."""
-    folder = folders().without(folders().reward)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": CONTEXT // 2}))
-    long = {"prompt": "wash the old door. " * 15, "id": "long"}
-    length = len(folders().tokenizer(long["prompt"])["input_ids"])
-    assert CONTEXT // 2 - 12 < length < CONTEXT - 12
-    records = [prompts(2)[0], long, prompts(2)[1]]
-    whole = run("al-args", folders().policy, folders().reward, *M, stdin=lines(*records))
-    assert "cut" not in whole.stderr
-    cut = run("al-args", folders().policy, folder, *M, stdin=lines(*records))
-    assert "1 prompts cut" in cut.stderr and len(read(cut.stdout)) == 3
-    assert "<stdin>:2: too long: " in run("al-args", folders().policy, folder, *M, "--on-long", "fail",
-                                           stdin=lines(*records)).stderr
-    done = run("al-args", folders().policy, folder, *M, "--on-long", "skip", stdin=lines(*records))
-    assert "2 records, 1 skipped" in done.stderr and read(done.stdout) == [read(cut.stdout)[0], read(cut.stdout)[2]]
-    assert f"the model's context is {CONTEXT // 2} tokens" in refused("-m", CONTEXT // 2, rm=folder)
-
-
-def test_a_prompt_that_is_too_long_for_one_of_two_tokenizers():
-    """One with a token before the text, and one without: what only the reward model's cuts is counted, too."""
-    lm = folders().without(folders().policy)
-    words = json.loads((lm / "tokenizer.json").read_text())
-    (lm / "tokenizer.json").write_text(json.dumps({**words, "post_processor": None}))
-    length = len(folders().tokenizer(prompts(1)[0]["prompt"])["input_ids"])
-    how = ("al-args", lm, folders().reward, *M, "--max-prompt")
-    assert "cut" not in run(*how, length, stdin=lines(*prompts(1))).stderr
-    done = run(*how, length - 1, stdin=lines(*prompts(1)))
-    assert done.returncode == 0 and "1 prompts cut" in done.stderr
-    done = run(*how, length - 2, stdin=lines(*prompts(1)))
-    assert done.returncode == 0 and "1 prompts cut" in done.stderr
-    done = run(*how, length - 1, "--on-long", "fail", stdin=lines(*prompts(1)))
-    assert done.returncode == 65 and "too long" in one_line(done.stderr)
-
-
-# -- models and options -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_wrong_models_are_2_in_one_line(tmp_path):
-    assert "a policy is needed here" in refused(lm=folders().reward)
-    assert "a reward model (sequence classifier) is needed here" in refused(rm=folders().policy)
-    assert "a classifier with 3 labels; a reward model has one" in refused(rm=folders().classifier)
-    pooled = folders().new("pooled")
-    shutil.copytree(folders().reward, pooled)
-    settings = json.loads((pooled / "config.json").read_text())
-    (pooled / "config.json").write_text(json.dumps({**settings, "reward_pool": "mean"}))
-    assert "reads the mean over a text" in refused(rm=pooled)
-    assert "its tokenizer is not that of" in refused(rm=tiny.save(tiny.classifier("llama"), tmp_path / "other"))
-    for what, (path, word) in folders().wrong(folders().reward).items():
-        message = refused(rm=path)
-        assert path in message and word in message, what
-
-
-def test_weights_that_are_not_finite_are_named_before_anything_is_read():
-    for which in ("lm", "rm"):
-        path = folders().broken(folders().policy if which == "lm" else folders().reward)
-        models = {"lm": folders().policy, "rm": folders().reward, which: path}
-        done = run("al-args", models["lm"], models["rm"], stdin=b"bad\n")
-        assert (done.returncode, done.stdout) == (2, "")
-        assert f"al-args: {path}: model.norm.weight has values that are not finite\n" in done.stderr
+# -- options ----------------------------------------------------------------------------------------------------
 
 
 def test_numbers_that_overflow_name_the_record():
@@ -362,12 +233,3 @@ def test_numbers_that_overflow_name_the_record():
 ])
 def test_what_cannot_do_is_refused(given, said):
     assert said in refused(*given)
-
-
-def test_each_model_may_have_its_own_precision():
-    both = args(prompts(6), "--lm-dtype", "fp32", "--rm-dtype", "bf16", "--ids")
-    plain = args(prompts(6), "--lm-dtype", "fp32", "--rm-dtype", "fp32", "--ids")
-    assert [r["rewards"] for r in both] != [r["rewards"] for r in plain]
-    for one, other in zip(both, plain, strict=True):
-        if one["completion_ids"] == other["completion_ids"]:
-            assert one["rewards"] == pytest.approx(other["rewards"], abs=0.1)

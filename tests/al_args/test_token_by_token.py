@@ -1,61 +1,21 @@
-"""GuidedDraw decoding: the plain definition's tokens and scores, whatever is cached, batched, pruned or read late."""
+"""Decoding token by token: the plain definition's tokens and scores, whatever is cached, batched, pruned or late."""
 
 import json
 
 import pytest
 import torch
 
-from al_args import best_segments, token_by_token
+from al_args import token_by_token
 from al_args.settings import Search
 from al_args.token_by_token import GuidedDraw, GuidedModels
-from alignlib.decoding import branches as tree
-from alignlib.decoding import sampler
+from alignlib.decoding import branches, sampler
 from alignlib.decoding.draws import Sampling
 from alignlib.models import load
-from alignlib.models.encoding import Encoder, Example
-from alignlib.models.policy import Policy, RewardModel
+from alignlib.models.encoding import Example
 from helpers import tiny
+from helpers.guided import NEW, RAGGED, decode_all, draws, models, reward_of
 
 pytestmark = pytest.mark.slow
-
-NEW = 10
-BOS, EOS = tiny.VOCABULARY - 3, tiny.VOCABULARY - 2
-
-
-def pair(family="llama", other=None, *, ends_are_tokens=False, reads_eos=False, batch_tokens=1 << 16, new=NEW, stop=(),
-         seed=0) -> GuidedModels:
-    """Tiny models in float64, so that no sum's rounding decides what comes next."""
-    policy = Policy(tiny.causal(family, seed).double(), tiny.tokenizer())
-    reward = RewardModel(tiny.classifier(other or family, seed=seed + 1).double(), tiny.tokenizer())
-    encoder = Encoder(policy.tokenizer, max_length=tiny.CONTEXT)
-    return GuidedModels(policy, reward, encoder, Sampling(new, stop=stop, seed=5), batch_tokens=batch_tokens,
-                ends_are_tokens=ends_are_tokens, reads_eos=reads_eos)
-
-
-@pytest.fixture
-def many_ends(monkeypatch):
-    """Every twentieth token ends a text, so that rows leave and ends are candidates all the time."""
-    ends = set(range(0, tiny.VOCABULARY, 20))
-    monkeypatch.setattr(sampler, "stop_ids", lambda policy: ends)
-    monkeypatch.setattr(token_by_token, "stop_ids", lambda policy: ends)
-    return ends
-
-
-def draws(*lengths, number=1) -> list[GuidedDraw]:
-    """`number` draws for each of the prompts, which have so many tokens; no two rewards see the same."""
-    texts = [[BOS, *tiny.example(length, seed=i).prompt] for i, length in enumerate(lengths)]
-    return [GuidedDraw(i, j, text, 1.0, where=f"record {i}", reward_prompt=text) for i, text in enumerate(texts)
-            for j in range(number)]
-
-
-RAGGED = (3, 17, 1, 30, 8)
-
-
-@torch.no_grad()
-def reward_of(both: GuidedModels, text: list[int]) -> float:
-    """By a whole forward pass: the head at the last token."""
-    hidden = both.reward.core.base_model(input_ids=torch.tensor([text]), use_cache=False).last_hidden_state
-    return both.reward.core.score(hidden)[0, -1, 0].item()
 
 
 @torch.no_grad()
@@ -82,14 +42,8 @@ def greedy(both: GuidedModels, prompt: list[int], search: Search) -> tuple[list[
     return ids, "length"
 
 
-def run(both: GuidedModels, made: list[GuidedDraw], search: Search) -> list[GuidedDraw]:
-    done = list((token_by_token if search.by_token else best_segments).decode(both, made, search))
-    assert sorted(map(id, done)) == sorted(map(id, made))
-    return made
-
-
 def compare(both: GuidedModels, search: Search, lengths=RAGGED) -> list[GuidedDraw]:
-    made = run(both, draws(*lengths), search)
+    made = decode_all(both, draws(*lengths), search)
     for draw in made:
         assert (draw.ids, draw.reason) == greedy(both, draw.prompt, search), draw.where
         closing = both.closing if draw.reason == "stop" else []
@@ -103,19 +57,19 @@ def compare(both: GuidedModels, search: Search, lengths=RAGGED) -> list[GuidedDr
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("ends_are_tokens", [False, True])
 def test_greedy_is_the_definition(family, ends_are_tokens, many_ends):
-    both = pair(family, ends_are_tokens=ends_are_tokens)
-    assert both.kinds == (tree.Tree, tree.Tree)
+    both = models(family, ends_are_tokens=ends_are_tokens)
+    assert both.kinds == (branches.Tree, branches.Tree)
     made = compare(both, Search(weight=2.0, topk=6))
     assert {draw.reason for draw in made} == {"stop", "length"}
 
 
 def test_the_reward_model_may_be_of_another_family(many_ends):
-    compare(pair("gpt2", "llama"), Search(weight=2.0, topk=6))
+    compare(models("gpt2", "llama"), Search(weight=2.0, topk=6))
 
 
 @pytest.mark.parametrize("ends_are_tokens", [False, True])
 def test_rewards_may_be_read_at_the_end(ends_are_tokens, many_ends):
-    compare(pair(ends_are_tokens=ends_are_tokens, reads_eos=True), Search(weight=2.0, topk=6))
+    compare(models(ends_are_tokens=ends_are_tokens, reads_eos=True), Search(weight=2.0, topk=6))
 
 
 @pytest.mark.parametrize("search", [
@@ -125,7 +79,7 @@ def test_rewards_may_be_read_at_the_end(ends_are_tokens, many_ends):
 ])
 def test_settings_at_their_edges(search, many_ends):
     """Also where the reward model falls behind: it is read late, and says the same."""
-    both = pair()
+    both = models()
     compare(both, search, (3, 17, 1))
     whole = both.tokens
     assert (both.reward_calls == 0) == (search.weight == 0 or search.topk == 1 or search.margin == 0)
@@ -134,13 +88,13 @@ def test_settings_at_their_edges(search, many_ends):
 
 def test_a_margin_that_rewards_cannot_bridge_changes_nothing(many_ends):
     """Rewards between -1 and 1: with margin 2 * weight, the same tokens for fewer questions."""
-    both = pair()
+    both = models()
     both.reward.core.score = torch.nn.Sequential(both.reward.core.score, torch.nn.Tanh())
     for weight in (0.2, 1.0):
         both.tokens = both.reward_calls = 0
-        free = run(both, draws(*RAGGED, 5, 6, 7), Search(weight=weight))
+        free = decode_all(both, draws(*RAGGED, 5, 6, 7), Search(weight=weight))
         asked, both.reward_calls = both.reward_calls, 0
-        bound = run(both, draws(*RAGGED, 5, 6, 7), Search(weight=weight, margin=2 * weight))
+        bound = decode_all(both, draws(*RAGGED, 5, 6, 7), Search(weight=weight, margin=2 * weight))
         assert [(d.ids, d.reason) for d in bound] == [(d.ids, d.reason) for d in free]
         assert [d.reward for d in bound] == pytest.approx([d.reward for d in free], abs=1e-6)
         assert 0 < both.reward_calls < asked == both.tokens / 2
@@ -149,20 +103,21 @@ def test_a_margin_that_rewards_cannot_bridge_changes_nothing(many_ends):
 def test_rows_that_wait_take_the_places_of_those_that_are_done(many_ends):
     """Two or three at a time, of prompts with much in common too: as all at once."""
     lengths = [3, 17, 1, 30, 8, 12, 2, 9]
-    wanted = [(d.ids, d.reason, pytest.approx(d.reward)) for d in run(pair(), draws(*lengths), Search(weight=2.0))]
+    together = decode_all(models(), draws(*lengths), Search(weight=2.0))
+    wanted = [(draw.ids, draw.reason, pytest.approx(draw.reward)) for draw in together]
     for batch_tokens in (1, 100, 130):
-        both = pair(batch_tokens=batch_tokens)
-        found = run(both, draws(*lengths), Search(weight=2.0))
+        both = models(batch_tokens=batch_tokens)
+        found = decode_all(both, draws(*lengths), Search(weight=2.0))
         assert [(d.ids, d.reason, d.reward) for d in found] == wanted
         assert len(both.rm.read) == max(1, batch_tokens // (31 + NEW + 11)) < len(lengths)
 
 
 def test_stop_strings_cut_and_the_reward_is_of_what_is_left():
-    free = run(pair(new=20), draws(*RAGGED), Search(weight=2.0))
+    free = decode_all(models(new=20), draws(*RAGGED), Search(weight=2.0))
     text = free[0].text
     stop = text[len(text) // 2:][:2]
-    both = pair(new=20, stop=(stop,))
-    for draw in run(both, draws(*RAGGED), Search(weight=2.0)):
+    both = models(new=20, stop=(stop,))
+    for draw in decode_all(both, draws(*RAGGED), Search(weight=2.0)):
         cut = free[draw.record].text.find(stop)
         assert draw.text == (free[draw.record].text if cut < 0 else free[draw.record].text[:cut])
         assert draw.reason == (free[draw.record].reason if cut < 0 else "stop")
@@ -170,8 +125,8 @@ def test_stop_strings_cut_and_the_reward_is_of_what_is_left():
 
 
 def test_rewards_are_those_of_al_score(many_ends):
-    both = pair()
-    made = run(both, draws(*RAGGED), Search(weight=2.0))
+    both = models()
+    made = decode_all(both, draws(*RAGGED), Search(weight=2.0))
     scores = both.reward.scores(both.reward.pack([Example(made[3].prompt, [made[3].ids])]))
     assert made[3].reward == pytest.approx(scores.item(), abs=1e-5)
 
@@ -182,7 +137,7 @@ def test_rewards_are_those_of_al_score(many_ends):
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_stochastic_draws_from_the_definition(family, many_ends, monkeypatch):
     """The scores of every step, and the token that the draw's own number picks by them."""
-    both, search = pair(family), Search("stochastic", weight=2.0, topk=6, temperature=0.7)
+    both, search = models(family), Search("stochastic", weight=2.0, topk=6, temperature=0.7)
     steps, pick = [], token_by_token.pick
 
     def watched(rows, scores, search):
@@ -191,7 +146,7 @@ def test_stochastic_draws_from_the_definition(family, many_ends, monkeypatch):
         return picks
 
     monkeypatch.setattr(token_by_token, "pick", watched)
-    made = run(both, draws(*RAGGED, number=2), search)
+    made = decode_all(both, draws(*RAGGED, number=2), search)
     for (draw, ids), scores, place in steps:
         candidates, wanted = defined(both, draw.prompt, ids, search)
         assert scores == pytest.approx(wanted, abs=1e-4)
@@ -203,64 +158,20 @@ def test_stochastic_draws_from_the_definition(family, many_ends, monkeypatch):
 
 
 def test_temperature_0_is_greedy(many_ends):
-    cold = run(pair(), draws(*RAGGED), Search("stochastic", weight=2.0, temperature=0.0))
-    assert [d.ids for d in cold] == [d.ids for d in run(pair(), draws(*RAGGED), Search(weight=2.0))]
+    cold = decode_all(models(), draws(*RAGGED), Search("stochastic", weight=2.0, temperature=0.0))
+    assert [d.ids for d in cold] == [d.ids for d in decode_all(models(), draws(*RAGGED), Search(weight=2.0))]
 
 
 def test_temperatures_and_weights_may_be_as_large_as_floats_are(many_ends):
     """What float32 cannot hold is drawn evenly, though never from what a margin leaves out."""
     for weight in (1e34, -1e34):
-        cold = run(pair(), draws(*RAGGED), Search("stochastic", weight=weight, temperature=0.0))
-        assert [d.ids for d in cold] == [d.ids for d in run(pair(), draws(*RAGGED), Search(weight=weight))]
-    best = run(pair(), draws(*RAGGED), Search(margin=0.0))
-    hot = run(pair(), draws(*RAGGED), Search("stochastic", margin=0.0, temperature=1e300))
+        cold = decode_all(models(), draws(*RAGGED), Search("stochastic", weight=weight, temperature=0.0))
+        assert [d.ids for d in cold] == [d.ids for d in decode_all(models(), draws(*RAGGED), Search(weight=weight))]
+    best = decode_all(models(), draws(*RAGGED), Search(margin=0.0))
+    hot = decode_all(models(), draws(*RAGGED), Search("stochastic", margin=0.0, temperature=1e300))
     assert [d.ids for d in hot] == [d.ids for d in best]
-    made = run(pair(), draws(*RAGGED), Search("best-of-n", best_of=2, temperature=1e300))
+    made = decode_all(models(), draws(*RAGGED), Search("best-of-n", best_of=2, temperature=1e300))
     assert {d.reason for d in made} == {"stop", "length"}
-
-
-# -- whole texts and segments -------------------------------------------------------------------------------------
-
-
-def test_best_of_n_is_the_best_of_al_samples(many_ends):
-    both = pair()
-    made = run(both, draws(*RAGGED, number=2), Search("best-of-n", best_of=3))
-    plain = [sampler.Draw(draw.record, number, draw.prompt, 1.0) for draw in draws(*RAGGED) for number in range(6)]
-    sampler.generate(both.policy, Encoder(both.policy.tokenizer, max_length=tiny.CONTEXT), plain, both.how)
-    for draw in made:
-        own = [one for one in plain if one.record == draw.record and one.number // 3 == draw.number]
-        best = max(own, key=lambda one: reward_of(both, one.prompt + one.ids))
-        assert (draw.ids, draw.text, draw.reason) == (best.ids, best.text, best.reason)
-        assert draw.reward == pytest.approx(reward_of(both, best.prompt + best.ids), abs=1e-5)
-
-
-@pytest.mark.parametrize("batch_tokens", [1 << 16, 300])
-@pytest.mark.parametrize("reads_eos", [False, True])
-def test_segments_are_the_definition(batch_tokens, reads_eos, many_ends):
-    """Three segments of 4, 4, 2 tokens, each the best of 3, drawn by whole passes one after the other."""
-    both = pair(batch_tokens=batch_tokens, reads_eos=reads_eos)
-    for draw in run(both, draws(*RAGGED), Search("segment", best_of=3, segment=4, temperature=0.8)):
-        ids, reason = [], ""
-        while not reason:
-            tries = [segment(both, draw, ids, number) for number in range(3)]
-            rewards = [reward_of(both, draw.prompt + text + (both.closing if ended == "stop" else []))
-                       for text, ended in tries]
-            ids, reason = tries[rewards.index(max(rewards))]
-        assert (draw.ids, draw.reason) == (ids, reason)
-        assert draw.reward == pytest.approx(max(rewards), abs=1e-5)
-
-
-@torch.no_grad()
-def segment(both: GuidedModels, draw: GuidedDraw, ids: list[int], number: int) -> tuple[list[int], str]:
-    end, ids = len(ids) + 4, list(ids)
-    while len(ids) < min(end, NEW):
-        logits = both.policy.core(input_ids=torch.tensor([draw.prompt + ids])).logits[0, -1:]
-        chance = sampler.uniforms(5, draw.record, number, NEW)[len(ids):len(ids) + 1]
-        token = sampler.choose(logits.float(), torch.tensor(chance), torch.tensor([0.8]), 0, 1.0).item()
-        if token in both.ends:
-            return ids, "stop"
-        ids.append(token)
-    return ids, "length" if len(ids) == NEW else ""
 
 
 # -- the original's numbers -------------------------------------------------------------------------------------
@@ -300,7 +211,7 @@ def test_the_originals_tokens(fixtures, original):
     for (weight, topk), group in groups.items():
         made = [GuidedDraw(i, 0, case["prompt_ids"], 1.0, reward_prompt=case["prompt_ids"])
                 for i, case in enumerate(group)]
-        run(original(32), made, Search(weight=weight, topk=topk))
+        decode_all(original(32), made, Search(weight=weight, topk=topk))
         for draw, case in zip(made, group, strict=True):
             assert draw.prompt + draw.ids == case["output_ids"], case["id"]
     assert len(groups) >= 16
@@ -317,7 +228,7 @@ def test_the_originals_steps(fixtures, original, monkeypatch, name):
         for step in case["steps"]:
             text = step.get("prefix_ids") or (case["prompt_ids"] + [s["chosen"] for s in case["steps"][:step["step"]]])
             search = Search(weight=case["weight"], topk=case["topk"])
-            (draw,) = run(both, [GuidedDraw(0, 0, text, 1.0, reward_prompt=text)], search)
+            (draw,) = decode_all(both, [GuidedDraw(0, 0, text, 1.0, reward_prompt=text)], search)
             assert draw.ids == step["candidates"][:1]
             if case["weight"] and case["topk"] > 1:
                 assert found[-1] == pytest.approx(step["new_scores"], abs=1e-4)
@@ -333,14 +244,14 @@ def test_the_originals_steps(fixtures, original, monkeypatch, name):
 
 def test_a_model_that_cannot_branch_is_given_copies(capsys, many_ends):
     """Bloom's attention is its own: the same numbers in the original's way, and a warning."""
-    both = pair("bloom", "llama")
-    assert both.kinds == (tree.Copies, tree.Tree)
+    both = models("bloom", "llama")
+    assert both.kinds == (branches.Copies, branches.Tree)
     assert "BloomForCausalLM: candidates on a shared cache fail" in capsys.readouterr().err
     compare(both, Search(weight=2.0, topk=4), (3, 9))
-    both = pair("llama", "bloom")
-    assert both.kinds == (tree.Tree, tree.Copies)
+    both = models("llama", "bloom")
+    assert both.kinds == (branches.Tree, branches.Copies)
     compare(both, Search(weight=2.0, topk=4, margin=1.0), (3, 9))
-    run(both, draws(3, 9), Search("segment", best_of=2, segment=3))
+    decode_all(both, draws(3, 9), Search("segment", best_of=2, segment=3))
 
 
 # -- numbers that are none --------------------------------------------------------------------------------------
@@ -348,14 +259,14 @@ def test_a_model_that_cannot_branch_is_given_copies(capsys, many_ends):
 
 @pytest.mark.parametrize("method", ["greedy", "stochastic", "best-of-n"])
 def test_logits_and_scores_that_are_not_finite_name_the_record(method):
-    both = pair()
+    both = models()
     both.reward.core.score = torch.nn.Sequential(both.reward.core.score, Spoil())
     with pytest.raises(FloatingPointError, match="record 1: the reward model's scores are not finite"):
-        run(both, draws(3, 3), Search(method, best_of=2))
-    both = pair()
+        decode_all(both, draws(3, 3), Search(method, best_of=2))
+    both = models()
     both.policy.core.get_output_embeddings().weight.data.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="record 0: the model's logits are not finite"):
-        run(both, draws(3, 3), Search(method, best_of=2))
+        decode_all(both, draws(3, 3), Search(method, best_of=2))
 
 
 class Spoil(torch.nn.Module):
@@ -367,4 +278,4 @@ class Spoil(torch.nn.Module):
 
 def test_a_weight_too_large_for_floats_is_no_score():
     with pytest.raises(FloatingPointError, match="record 0: logit"):
-        run(pair(), draws(3), Search(weight=1e39))
+        decode_all(models(), draws(3), Search(weight=1e39))

@@ -93,16 +93,6 @@ def test_low_temperatures_and_small_nuclei_raise_the_likelihood():
     assert all(mean[args] > mean["-t", 1] + 100 for args in mean if args != ("-t", 1))
 
 
-@pytest.mark.parametrize("temperature", [1, 0.5])
-def test_its_logps_are_al_scores(temperature):
-    made = sample(prompts(6), "-n", 3, "--logps", "--ids", "-t", temperature)
-    bare = [{name: value for name, value in record.items() if not name.startswith("logps")} for record in made]
-    done = run("al-score", folders().policy, "--logps", "--temperature", temperature, stdin=lines(*bare))
-    for one, other in zip(made, read(done.stdout), strict=True):
-        assert one["logps"] == pytest.approx(other["logps"], rel=1e-5)
-        assert one.get("logps_temperature") == other.get("logps_temperature") == (None if temperature == 1 else 0.5)
-
-
 def test_a_condition_steers_the_sampling_and_stays_out_of_the_prompt():
     records = prompts(4)
     made = sample(records, "--condition", "Be kind. ", "--ids", "--logps")
@@ -306,9 +296,3 @@ def test_what_would_do_nothing_is_refused():
     for args, said in ((("--stop", ""), "--stop"), (("--greedy", "-t", 0.7), "--greedy")):
         done = run("al-sample", folders().policy, *args, stdin='{"prompt": "Hi"}\n')
         assert done.returncode == 2 and said in done.stderr and done.stdout == ""
-
-
-def test_logps_come_with_the_ids_they_are_of():
-    made = run("al-sample", folders().policy, "-n", 3, "-m", 8, "--logps", stdin='{"prompt": "Hi"}\n').stdout
-    again = json.loads(run("al-score", folders().policy, "--logps", "--as-field", "ref_logps", stdin=made).stdout)
-    assert again["logps"] == pytest.approx(again["ref_logps"], abs=1e-4)

@@ -1,5 +1,7 @@
 """The built-in sampler: log-probabilities in packs, whatever the window and the packs are, and after a kill."""
 
+import json
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from alignlib.decoding.draws import Sampling
 from alignlib.models.encoding import Example
 from alignlib.records.jsonl import dumps
 from alignlib.records.stream import Stream
-from helpers.commands import folders, lines, prompts
+from helpers.commands import folders, lines, prompts, read, run
 from helpers.kills import filter_job, survive
 
 
@@ -36,6 +38,25 @@ def test_logps_in_packs_are_those_of_completions_one_by_one(tmp_path, monkeypatc
             assert draw.logp == pytest.approx(alone.item(), rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [1, 0.5])
+def test_its_logps_are_al_scores(temperature):
+    done = run("al-sample", folders().policy, "-n", 3, "-m", 12, "--logps", "--ids", "-t", temperature,
+               stdin=lines(*prompts(6)))
+    made = read(done.stdout)
+    bare = [{name: value for name, value in record.items() if not name.startswith("logps")} for record in made]
+    done = run("al-score", folders().policy, "--logps", "--temperature", temperature, stdin=lines(*bare))
+    for one, other in zip(made, read(done.stdout), strict=True):
+        assert one["logps"] == pytest.approx(other["logps"], rel=1e-5)
+        assert one.get("logps_temperature") == other.get("logps_temperature") == (None if temperature == 1 else 0.5)
+
+
+def test_logps_come_with_the_ids_they_are_of():
+    made = run("al-sample", folders().policy, "-n", 3, "-m", 8, "--logps", stdin='{"prompt": "Hi"}\n').stdout
+    again = json.loads(run("al-score", folders().policy, "--logps", "--as-field", "ref_logps", stdin=made).stdout)
+    assert again["logps"] == pytest.approx(again["ref_logps"], abs=1e-4)
+
+
+@pytest.mark.slow
 def test_killed_and_resumed_with_logps(tmp_path):
     """Byte for byte: a window's packs hold the records that had left before, too."""
     job = filter_job(tmp_path, "al-sample", lines(*prompts(24)), folders().policy, "-n", 2, "-m", 12, "--logps",

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -127,15 +126,6 @@ def test_a_server_that_refuses_several_at_once_is_asked_one_by_one():
     assert [record["completions"] for record in read(done.stdout)] == [["answer 1", "answer 2"],
                                                                        ["answer 0", "answer 1"]]
     assert len(server.calls) == 5  # it was refused once
-
-
-def test_it_needs_no_torch():
-    code = ("import sys, al_sample\n"
-            "try:\n    al_sample.main(['m', '--backend', 'openai', '--base-url', 'http://localhost'])\n"
-            "except SystemExit as end:\n    print(end.code, 'openai' in sys.modules, 'torch' in sys.modules)\n")
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True)
-    assert done.stdout == "0 True False\n", done.stderr
 
 
 # -- faults ----------------------------------------------------------------------------------------------------
