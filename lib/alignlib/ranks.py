@@ -173,17 +173,17 @@ def report(line: str, code: int) -> None:
 
 def connect(device: str) -> None:
     """Meet the other processes, over gloo on CPUs, over NCCL between GPUs; alone, be a group of one."""
-    import torch.distributed as dist
+    from torch import distributed
 
-    if dist.is_initialized():
+    if distributed.is_initialized():
         return
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     if size() > 1:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        distributed.init_process_group(backend, timeout=PATIENCE)
     else:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}  # DeepSpeed looks for them
-        store = dist.HashStore()  # type: ignore[attr-defined]  # torch documents it, and does not list it as exported
-        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+        store = distributed.HashStore()  # type: ignore[attr-defined]  # documented, not listed as exported
+        distributed.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
 def share(work: Callable[[], T]) -> T:
@@ -191,10 +191,10 @@ def share(work: Callable[[], T]) -> T:
     if size() == 1:
         return work()
     import torch
-    import torch.distributed as dist
+    from torch import distributed
 
     values: list[Any] = [work() if first() else None]
-    dist.broadcast_object_list(values, device=torch.device("cpu"))
+    distributed.broadcast_object_list(values, device=torch.device("cpu"))
     return values[0]
 
 
@@ -202,10 +202,10 @@ def gather(value: T) -> list[T]:
     """Every rank's value, on every rank."""
     if size() == 1:
         return [value]
-    import torch.distributed as dist
+    from torch import distributed
 
     values: list[Any] = [None] * size()
-    dist.all_gather_object(values, value)
+    distributed.all_gather_object(values, value)
     return values
 
 
@@ -214,10 +214,10 @@ def total(figures: dict[str, float]) -> dict[str, float]:
     if size() == 1:
         return figures
     import torch
-    import torch.distributed as dist
+    from torch import distributed
 
     sums = torch.tensor(list(figures.values()), dtype=torch.float64)
-    dist.all_reduce(sums)
+    distributed.all_reduce(sums)
     return dict(zip(figures, sums.tolist(), strict=True))
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from al_eval import alpaca_eval as alpaca
 from al_eval import results
+from al_eval.alpaca_eval import instruction_number, output_row, read_gamed, write_outputs
 from al_eval.results import READABLE, Bootstrap, NamedFile, bootstrap_options, label_option, plot_option, result_files
 from alignlib.cli import options
 from alignlib.records import fields, jsonl
@@ -91,7 +91,7 @@ def winrate(files: list[NamedFile], against: str | None, judge: str | None, game
         files = [(name or Path(path).stem, judge_file(path, against, judge)) for name, path in files]
         against = None
     reference = first_completions(against) if against else None
-    baselines = alpaca.read_gamed(gamed) if gamed else None
+    baselines = read_gamed(gamed) if gamed else None
     rows: list[Record] = []
     outputs: list[Record] | None = [] if alpaca_eval else None
     first = None
@@ -105,7 +105,7 @@ def winrate(files: list[NamedFile], against: str | None, judge: str | None, game
         first = first or verdicts
         rows.append(row)
     if alpaca_eval:
-        alpaca.write_outputs(outputs or [], rows[0].get("method") or labels.get("method"), alpaca_eval)
+        write_outputs(outputs or [], rows[0].get("method") or labels.get("method"), alpaca_eval)
     if plot:
         from al_eval import plots
 
@@ -150,7 +150,7 @@ def read_verdicts(path: str, reference: dict[bytes, Record] | None, numbered: bo
         record = line.data
         verdicts.read += 1
         if outputs is not None:
-            outputs.append(alpaca.output_row(record))
+            outputs.append(output_row(record))
             if "winner" not in record and "rewards" not in record:
                 verdicts.unjudged += 1
                 continue
@@ -197,7 +197,7 @@ def add_verdict(verdicts: Verdicts, record: Record, where: str, numbered: bool) 
         winner = record["winner"]
     if numbered:
         try:
-            verdicts.instructions.append(alpaca.instruction_number(record))
+            verdicts.instructions.append(instruction_number(record))
         except ValueError as error:
             raise jsonl.DataError(f"{where}: {error}") from error
     verdicts.add(record, winner)

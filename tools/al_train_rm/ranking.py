@@ -140,8 +140,8 @@ class Classes(Objective):
         self.names = order
 
     def __call__(self, model: RewardModel, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
-        import torch.nn.functional as F
+        from torch.nn.functional import cross_entropy
 
         logits, labels = model.logits(batch), batch.values["label"][:, 0]
         right = (logits.argmax(-1) == labels).float()
-        return F.cross_entropy(logits, labels, reduction="sum"), {"accuracy": right.sum()}
+        return cross_entropy(logits, labels, reduction="sum"), {"accuracy": right.sum()}

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 # Logits that exist at once. 40 MB in float32: what malloc takes from the system and gives back at once, where smaller
@@ -26,7 +26,7 @@ def token_logps(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, te
         logits = full_precision(head(part))  # [n, vocabulary]
         if temperature != 1:  # every step over them all is a copy
             logits = logits / temperature
-        return -F.cross_entropy(logits, wanted, reduction="none")
+        return -cross_entropy(logits, wanted, reduction="none")
 
     return in_chunks(chunk, vocabulary, hidden, targets)
 

@@ -7,8 +7,8 @@ where a pair is meant, column 0 is the preferred completion.
 
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from alignlib.models.logps import Head, full_precision, in_chunks
 
@@ -101,7 +101,7 @@ def dpo_pref(log_ratio: Tensor, beta: float, smoothing: float = 0.0) -> Tensor:
     At policy = reference: log 2.
     """
     margin = beta * (log_ratio[..., 0] - log_ratio[..., 1])
-    return -(1 - smoothing) * F.logsigmoid(margin) - smoothing * F.logsigmoid(-margin)
+    return -(1 - smoothing) * logsigmoid(margin) - smoothing * logsigmoid(-margin)
 
 
 def ipo(log_ratio: Tensor, beta: float) -> Tensor:
@@ -123,7 +123,7 @@ def simpo(mean_logps: Tensor, beta: float, gamma: float) -> Tensor:
     mean_logps: a completion's log-probability a token; column 0 is preferred.
     Meng et al. 2024 (arXiv 2405.14734), equation 6. Where both are equally likely: log(1 + exp(gamma)).
     """
-    return -F.logsigmoid(beta * (mean_logps[..., 0] - mean_logps[..., 1]) - gamma)
+    return -logsigmoid(beta * (mean_logps[..., 0] - mean_logps[..., 1]) - gamma)
 
 
 def importance(log_ratio: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def ranking(scores: Tensor, rewards: Tensor, margin: float = 0.0, soft: float = 
     gaps = scores[..., :, None] - scores[..., None, :]
     if soft:
         likely = (soft * apart).sigmoid()
-        loss = -likely * F.logsigmoid(gaps) - (1 - likely) * F.logsigmoid(-gaps)
+        loss = -likely * logsigmoid(gaps) - (1 - likely) * logsigmoid(-gaps)
     else:
-        loss = -F.logsigmoid(gaps - margin * apart)
+        loss = -logsigmoid(gaps - margin * apart)
     return (loss * (apart > 0)).sum((-1, -2))
