@@ -1,12 +1,10 @@
-"""What tests/bench/test_gpu.py measures on a GPU, on a tiny model: so that it runs the first time there is one."""
-
-import importlib
-from pathlib import Path
+"""What tests/bench/test_gpu.py measures on a GPU, with a tiny model: so that it runs the first time there is one."""
 
 import pytest
 import torch
 
 from alignlib.models import attention
+from helpers import steps
 from helpers.plain import dense
 
 TINY = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "num_attention_heads": 4,
@@ -15,47 +13,41 @@ TINY = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "intermedia
 
 
 @pytest.fixture
-def bench(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent / "bench")
-    return importlib.import_module("test_gpu")
-
-
-@pytest.fixture
-def model(bench, monkeypatch):
+def model(monkeypatch):
     monkeypatch.setattr(attention, "kernel", lambda device: dense)  # flex_attention has no way back on the CPU
-    made = bench.policy(TINY, "cpu")
-    made.flat = attention.use_flex(made.core)
-    return made
+    model = steps.policy(TINY, "cpu")
+    model.flat = attention.use_flex(model.core)
+    return model
 
 
-def test_operations_are_counted(bench, model):
+def test_operations_are_counted(model):
     """By hand: a group of prompt 3 and two completions of 2, twice."""
-    work = bench.Work(3, 2, 2, 2)
+    work = steps.Work(3, 2, 2, 2)
     body = 2 * (32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48)  # two layers: q and o, k and v, the three of the MLP
     pairs = 1 + 2 + 3 + 2 * (4 + 5)  # tokens that each token sees, itself included
     assert work.flops(model.core) == 2 * (6 * (body * 7 + 50 * 32 * 4) + 12 * 2 * 32 * pairs)
-    assert work.data_tokens == 20 and bench.sum_once(work) == 14
-    assert bench.Work.of(3, 2, 2, 45).groups == 4 and bench.Work.of(3, 2, 2, 1).groups == 1
+    assert work.data_tokens == 20 and steps.sum_once(work) == 14
+    assert steps.Work.holding(3, 2, 2, 45).groups == 4 and steps.Work.holding(3, 2, 2, 1).groups == 1
 
 
-def test_all_ways_take_steps(bench, model, tmp_path, capsys):
-    work = bench.Work.of(9, 4, 2, 80)
+def test_all_ways_take_steps(model, tmp_path, capsys):
+    work = steps.Work.holding(9, 4, 2, 80)
     before = model.core.lm_head.weight.clone()
-    meters = bench.ours(model, work, tmp_path, "exo-rw", tuple(bench.WAYS), bench.WARM + 2)
+    meters = steps.ours(model, work, tmp_path, "exo-rw", tuple(steps.WAYS), steps.WARM + 2)
     assert [len(meter.seconds) for meter in meters.values()] == [5, 5, 5] and model.flat
     assert not torch.equal(before, model.core.lm_head.weight)
-    rate, used = bench.report("flat", meters["flat"], work, work.flops(model.core))
+    rate, used = steps.report("flat", meters["flat"], work, work.flops(model.core))
     assert rate > 0 and used is None and "cpu, 9 + 4, K = 2, flat" in capsys.readouterr().out
 
 
-def test_rates_leave_out_the_warm_up(bench):
-    meter = bench.Meter("cpu")
-    meter.seconds = [100.0] * bench.WARM + [2.0, 1.0, 4.0]
+def test_rates_leave_out_the_warm_up():
+    meter = steps.Meter("cpu")
+    meter.seconds = [100.0] * steps.WARM + [2.0, 1.0, 4.0]
     assert meter.rate(30) == 15
 
 
-def test_trl_takes_steps(bench, model, tmp_path):
+def test_trl_takes_steps(model, tmp_path):
     pytest.importorskip("trl", reason="TRL is not installed here")
     model.core.set_attn_implementation("sdpa")
-    meter = bench.theirs(model.core, bench.Work.of(9, 4, 2, 80), tmp_path, bench.WARM + 2)
+    meter = steps.theirs(model.core, steps.Work.holding(9, 4, 2, 80), tmp_path, steps.WARM + 2)
     assert len(meter.seconds) == 5 and all(second > 0 for second in meter.seconds)
