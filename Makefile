@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
-# Two torch processes on few cores stand still without this (README, "What all of them keep to").
+# Two torch processes on few cores stand still without this (docs/conventions.md, "On the machine").
 export GOMP_SPINCOUNT ?= 2000
 export PATH := $(abspath $(VENV)/bin):$(PATH)
 
@@ -43,8 +43,8 @@ dist: $(SETUP) ## build sdist and wheel into dist/, and try the wheel in a bare 
 bench: $(SETUP) ## the benchmarks (an otherwise idle machine, please)
 	$(VENV)/bin/python -m pytest tests/bench -s -p no:xdist -o norecursedirs=
 
-docs: $(SETUP) ## write the generated parts of README.md anew
-	PYTHONPATH=lib:tools $(VENV)/bin/python tests/readme.py
+docs: $(SETUP) ## write the generated parts of the pages anew
+	PYTHONPATH=lib:tools $(VENV)/bin/python docs/generate.py
 
 clean: ## remove what experiments made (runs/)
 	rm -rf runs

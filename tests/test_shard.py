@@ -225,18 +225,18 @@ def test_what_is_no_shard_is_refused(wrong):
     assert done.returncode == 2 and f"{wrong}: expected I/N, from 1/N to N/N" in one_line(done.stderr)
 
 
-# -- README --------------------------------------------------------------------------------------------------
+# -- the docs ------------------------------------------------------------------------------------------------
 
 
 def recipes() -> list[str]:
-    """The scripts of README's section on several devices."""
-    section = (ROOT / "README.md").read_text().split("## Filters on several devices\n")[1].split("\n## ")[0]
+    """The scripts of the section on filters in docs/devices.md."""
+    section = (ROOT / "docs" / "devices.md").read_text().split("## Filters on several devices\n")[1].split("\n## ")[0]
     blocks = [block for block in section.split("\n\n") if block.startswith("    ")]
     return ["\n".join(line[4:] for line in block.splitlines()) for block in blocks]
 
 
 @pytest.mark.slow
-def test_the_recipes_of_the_readme(tmp_path):
+def test_the_recipes_of_the_docs(tmp_path):
     """With two shards for four, and a tiny model; Slurm's part is to set SLURM_ARRAY_TASK_ID."""
     shell, array = (text.replace("N=4", "N=2").replace("/4", "/2") for text in recipes())
     (tmp_path / "sft").symlink_to(folders().policy)

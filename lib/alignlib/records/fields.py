@@ -1,4 +1,4 @@
-"""The records' fields: their names, shapes and checks. The only place that knows them (README has the table)."""
+"""The records' fields: their names, shapes and checks. The only place that knows them; docs/records.md shows it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Field:
 
     @property
     def type(self) -> str:
-        """In words, for the README."""
+        """In words, for the table."""
         return in_words(self.schema)
 
     @cached_property
@@ -180,6 +180,6 @@ def _properties(names: tuple[str, ...]) -> Schema:
 
 
 def table() -> str:
-    """The README's table of fields, in Markdown."""
+    """The table of fields in docs/records.md."""
     rows = [f"| `{name}` | {f.type} | {f.by} | {f.doc} |" for name, f in FIELDS.items()]
     return "\n".join(["| field | type | written by | meaning |", "|---|---|---|---|", *rows])
