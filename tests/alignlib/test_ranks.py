@@ -6,21 +6,15 @@ a learning rate of 1e-3: sums over ranks round otherwise than sums over a batch,
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import click
 import pytest
 
 from alignlib import ranks
-from alignlib.models.policy import Policy
-from alignlib.training import batches
-from alignlib.training.zero import configuration
-from helpers import tiny
 from helpers.commands import folders, lines, log, pairs, read, rewarded
 from helpers.process import command, environment
 
@@ -196,30 +190,6 @@ def test_more_ranks_than_records_still_count_each_once(data, tmp_path):
     alike(log(tmp_path / "many"), log(tmp_path / "one"))
 
 
-def test_hands_are_dealt_evenly():
-    lengths = [7, 1, 1, 5, 3, 3, 9, 2]
-    hands = batches.deal(lengths, 3)
-    assert sorted(thing for hand in hands for thing in hand) == list(range(8))
-    assert sorted(sum(lengths[thing] for thing in hand) for hand in hands) == [10, 10, 11]
-    assert batches.deal([4], 2) == [[0], []]
-
-
-def test_every_rank_makes_as_many_passes(monkeypatch):
-    """And each example is in one counted pack of one rank, whatever the batch."""
-    policy = Policy(tiny.causal("llama"), tiny.tokenizer())
-    examples = [tiny.example(3 + 5 * (i % 7), 4, 2 + i % 5, seed=i) for i in range(23)]
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    for batch in (range(23), range(5), [4], [2, 9, 11]):
-        seen, passes = [], []
-        for rank in range(3):
-            monkeypatch.setenv("RANK", str(rank))
-            packs = list(batches.packs_of(list(batch), policy, examples, tiny.recipe("x", pack_tokens=60)))
-            seen += [index for pack, counts, _ in packs if counts for index in pack.indices]
-            passes.append(len(packs))
-            assert [last for *_, last in packs] == [False] * (len(packs) - 1) + [True]
-        assert sorted(seen) == sorted(batch) and len(set(passes)) == 1
-
-
 # -- how they are started --------------------------------------------------------------------------------------
 
 
@@ -356,29 +326,6 @@ def stopped(args, out, *more):
 
 
 # -- a configuration of the user's own -------------------------------------------------------------------------
-
-
-def test_a_configuration_of_ones_own_wins(tmp_path):
-    own = {"zero_optimization": {"stage": 1, "overlap_comm": False}, "train_batch_size": "auto", "fp16": "auto",
-           "gradient_clipping": 0.25, "optimizer": {"type": "Adam", "params": {"lr": "auto", "eps": 1e-6}},
-           "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}}
-    (tmp_path / "ds.json").write_text(json.dumps(own))
-    found = configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json"), zero=3, lr=0.5, clip=1.0))
-    assert found["zero_optimization"] == {"stage": 1, "overlap_comm": False}
-    assert found["gradient_clipping"] == 0.25 and not found["fp16"]["enabled"]
-    assert found["optimizer"]["params"] == {"lr": 0.5, "eps": 1e-6} and "scheduler" not in found
-    assert (found["train_micro_batch_size_per_gpu"], found["gradient_accumulation_steps"]) == (1, 1)
-
-
-@pytest.mark.parametrize("text, said", [
-    ("{", "not JSON"), ("[]", "not a JSON object"),
-    ('{"train_batch_size": 7}', "train_batch_size 7: it is --batch-size 4 here"),
-    ('{"gradient_accumulation_steps": 2}', "gradient_accumulation_steps 2: it is --batch-size and --pack-tokens here"),
-])
-def test_what_a_configuration_may_not_say(text, said, tmp_path):
-    (tmp_path / "ds.json").write_text(text)
-    with pytest.raises(click.UsageError, match="ds.json: " + re.escape(said)):
-        configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json")))
 
 
 def test_a_run_with_ones_own_configuration_and_optimizer(data, tuned, tmp_path):

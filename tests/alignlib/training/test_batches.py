@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from alignlib.training.batches import Batches, Shuffled, deal
+from alignlib.models.policy import Policy
+from alignlib.training.batches import Batches, Shuffled, deal, packs_of
 from helpers import tiny
 
 
@@ -56,3 +57,27 @@ def test_an_epoch_is_drawn_once():
 def test_things_are_dealt_by_their_lengths():
     assert deal([5, 1, 4, 3], 2) == [[0, 1], [2, 3]]
     assert deal([2], 3) == [[0], [], []]
+
+
+def test_hands_are_dealt_evenly():
+    lengths = [7, 1, 1, 5, 3, 3, 9, 2]
+    hands = deal(lengths, 3)
+    assert sorted(thing for hand in hands for thing in hand) == list(range(8))
+    assert sorted(sum(lengths[thing] for thing in hand) for hand in hands) == [10, 10, 11]
+    assert deal([4], 2) == [[0], []]
+
+
+def test_every_rank_makes_as_many_passes(monkeypatch):
+    """And each example is in one counted pack of one rank, whatever the batch."""
+    policy = Policy(tiny.causal("llama"), tiny.tokenizer())
+    examples = [tiny.example(3 + 5 * (i % 7), 4, 2 + i % 5, seed=i) for i in range(23)]
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for batch in (range(23), range(5), [4], [2, 9, 11]):
+        seen, passes = [], []
+        for rank in range(3):
+            monkeypatch.setenv("RANK", str(rank))
+            packs = list(packs_of(list(batch), policy, examples, tiny.recipe("x", pack_tokens=60)))
+            seen += [index for pack, counts, _ in packs if counts for index in pack.indices]
+            passes.append(len(packs))
+            assert [last for *_, last in packs] == [False] * (len(packs) - 1) + [True]
+        assert sorted(seen) == sorted(batch) and len(set(passes)) == 1

@@ -1,7 +1,6 @@
 """The training loop: a step and its split, the same weights by other ways."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from al_sft import Likelihood
 from alignlib.models import load
 from alignlib.models.policy import Policy
 from alignlib.training import loop
-from alignlib.training.engine import Asking, Single
+from alignlib.training.engine import Asking
 from alignlib.training.objective import Objective
 from helpers import tiny
 from helpers.training import examples, fit, log, same
@@ -51,68 +50,6 @@ def test_the_loss_is_the_mean_over_the_whole_batch(tmp_path):
     recipe = tiny.recipe("x", pack_tokens=30)
     held = loop.evaluate(policy, data, Likelihood("token"), recipe, Asking(policy))
     assert held["loss"] == pytest.approx(-sum(sums) / tokens, rel=1e-5)
-
-
-def bare(layer):
-    """A layer as an engine sees a model."""
-    return SimpleNamespace(model=layer, core=layer, device=torch.device("cpu"), autocast=None)
-
-
-def test_one_step_of_the_optimizer_by_hand():
-    """RMSprop and AdamW on one weight with gradient 2, clipped or not; the rate reported is the one used."""
-
-    def stepped(**changes):
-        layer = torch.nn.Linear(1, 1, bias=False)
-        torch.nn.init.constant_(layer.weight, 3.0)
-        engine = Single(bare(layer), tiny.recipe("x", lr=0.1, **changes), total=10)
-        engine.backward(2 * layer.weight.sum(), last=True)
-        entry = engine.step()
-        return layer.weight.item(), entry
-
-    weight, entry = stepped(optimizer="rmsprop", clip=0.0)
-    assert weight == pytest.approx(3 - 0.1 * 2 / math.sqrt(0.01 * 4)) and entry["grad_norm"] == 2.0
-    weight, entry = stepped(optimizer="rmsprop", clip=0.5)  # RMSprop does not see a scale: all the same
-    assert weight == pytest.approx(3 - 0.1 / math.sqrt(0.01)) and entry == {"grad_norm": 2.0, "lr": 0.1}
-    weight, _ = stepped(weight_decay=0.5, clip=0.0)
-    assert weight == pytest.approx(3 * (1 - 0.05) - 0.1)  # AdamW: decoupled decay; the first step is lr
-
-
-def test_an_overflow_in_fp16_skips_the_step():
-    """Gradients that fp16's scale made infinite: no step, half the scale, and the next one is taken."""
-    layer = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.constant_(layer.weight, 3.0)
-    model = bare(layer)
-    model.autocast = torch.float16
-    engine = Single(model, tiny.recipe("x", lr=0.1, optimizer="rmsprop", clip=0.0), total=10)
-    engine.backward(layer.weight.sum() * 1e36, last=True)
-    assert engine.step() == {"grad_norm": None, "lr": 0.1} and layer.weight.item() == 3.0
-    assert engine.scaler.get_scale() == 2.0**15
-    engine.backward(2 * layer.weight.sum(), last=True)
-    assert engine.step() == {"grad_norm": 2.0, "lr": 0.1}
-    assert layer.weight.item() == pytest.approx(3 - 0.1 * 2 / math.sqrt(0.01 * 4))
-
-
-def test_clipping_scales_the_gradient():
-    layer = torch.nn.Linear(2, 1, bias=False)
-    engine = Single(bare(layer), tiny.recipe("x", clip=1.0), total=1)
-    engine.backward((layer.weight * torch.tensor([[3.0, 4.0]])).sum(), last=True)
-    engine.optimizer.step = lambda: seen.append(layer.weight.grad.clone())
-    seen = []
-    assert engine.step()["grad_norm"] == pytest.approx(5.0)
-    same(seen[0], torch.tensor([[0.6, 0.8]]), 1e-5)
-    assert layer.weight.grad is None
-
-
-@pytest.mark.parametrize("schedule, warmup, wanted", [
-    ("constant", 0, [1, 1, 1, 1]),
-    ("constant", 2, [0, 0.5, 1, 1]),
-    ("linear", 0.5, [0, 0.5, 1, 0.5]),  # below 1: a share of the steps
-    ("linear", 0, [1, 0.75, 0.5, 0.25]),
-    ("cosine", 0, [1, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(3 * math.pi / 4)) / 2]),
-])
-def test_schedules(schedule, warmup, wanted, tmp_path):
-    _, made = fit(tmp_path / "run", schedule=schedule, warmup=warmup, steps=4, lr=1e-3)
-    assert [entry["lr"] for entry in log(made.folder)] == pytest.approx([1e-3 * share for share in wanted], abs=1e-12)
 
 
 def test_nothing_to_learn_from_is_no_division_by_zero(tmp_path):

@@ -1,4 +1,4 @@
-"""What a training run leaves in its folder and goes on from: checkpoints, adapters, the best model, signals."""
+"""What a training run leaves in its folder and goes on from: checkpoints, the best model, signals."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ import al_sft
 from al_train_rm.ranking import Ranking
 from alignlib.cli import exits
 from alignlib.models import load
-from alignlib.models.policy import Policy, RewardModel
+from alignlib.models.policy import RewardModel
 from alignlib.training import loop, run_folder
 from helpers import tiny
 from helpers.process import command, environment
@@ -49,32 +49,6 @@ def test_a_resumed_run_is_the_unbroken_one(changes, tmp_path, monkeypatch):
         logs.append([{**entry, "tokens_per_second": None} for entry in log(folder)])
         files.append({path.name for path in folder.iterdir()})
     assert logs[0] == logs[1] and len(logs[0]) == 7 and files[0] == files[1]
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt"])
-def test_adapters_are_saved_merged(family, tmp_path):
-    policy, made = fit(tmp_path / "run", family=family, lora=3, steps=3, save_every=2, keep=0)
-    trained = [name for name, weight in policy.model.named_parameters() if weight.requires_grad]
-    assert trained and all("lora_" in name for name in trained)
-    example = tiny.example(9, 4, 7)
-    loaded = load.load_policy(str(made.folder), "cpu", "fp32")
-    with torch.no_grad():
-        merged, adapted = (model.logps(model.pack([example])) for model in (loaded, policy))
-        given = Policy(tiny.causal(family), tiny.tokenizer())
-        torch.testing.assert_close(merged, adapted, rtol=1e-5, atol=0)
-        assert (adapted - given.logps(given.pack([example]))).abs().min() > 1e-3
-    assert load.load_policy(str(made.folder / "checkpoint-2")).shared
-
-
-def test_a_reward_models_head_is_trained_beside_its_adapter(tmp_path):
-    reward = RewardModel(tiny.classifier("llama"), tiny.tokenizer())
-    before = reward.core.score.weight.detach().clone()
-    data = examples(8, 5, 3, rewards=[1.0, 0.0])
-    _, made = fit(tmp_path / "run", model=reward, data=data, objective=Ranking(), lora=2, steps=4)
-    loaded = load.load_reward(str(made.folder), "cpu", "fp32")
-    assert (loaded.core.score.weight - before).abs().max() > 1e-3
-    with torch.no_grad():
-        same(loaded.scores(loaded.pack(data)), reward.scores(reward.pack(data)), 1e-5)
 
 
 @pytest.mark.parametrize("keep, kept", [(1, []), (2, [4, 6]), (0, [2, 4, 6])])

@@ -1,0 +1,80 @@
+"""What DeepSpeed is configured to do, and when it is asked for; what it then makes on several ranks: test_ranks.py."""
+
+import json
+import re
+
+import click
+import pytest
+import torch
+
+from alignlib.models.policy import Policy
+from alignlib.training.engine import Asking, Single
+from alignlib.training.zero import configuration, engine_for, engine_to_ask, made_by, merged, wants_deepspeed
+from helpers import tiny
+
+
+def test_a_configuration_of_ones_own_wins(tmp_path):
+    own = {"zero_optimization": {"stage": 1, "overlap_comm": False}, "train_batch_size": "auto", "fp16": "auto",
+           "gradient_clipping": 0.25, "optimizer": {"type": "Adam", "params": {"lr": "auto", "eps": 1e-6}},
+           "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}}
+    (tmp_path / "ds.json").write_text(json.dumps(own))
+    found = configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json"), zero=3, lr=0.5, clip=1.0))
+    assert found["zero_optimization"] == {"stage": 1, "overlap_comm": False}
+    assert found["gradient_clipping"] == 0.25 and not found["fp16"]["enabled"]
+    assert found["optimizer"]["params"] == {"lr": 0.5, "eps": 1e-6} and "scheduler" not in found
+    assert (found["train_micro_batch_size_per_gpu"], found["gradient_accumulation_steps"]) == (1, 1)
+
+
+@pytest.mark.parametrize("text, said", [
+    ("{", "not JSON"), ("[]", "not a JSON object"),
+    ('{"train_batch_size": 7}', "train_batch_size 7: it is --batch-size 4 here"),
+    ('{"gradient_accumulation_steps": 2}', "gradient_accumulation_steps 2: it is --batch-size and --pack-tokens here"),
+])
+def test_what_a_configuration_may_not_say(text, said, tmp_path):
+    (tmp_path / "ds.json").write_text(text)
+    with pytest.raises(click.UsageError, match="ds.json: " + re.escape(said)):
+        configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json")))
+
+
+@pytest.mark.parametrize(("changes", "stage", "devices"), [
+    ({}, 2, set()),
+    ({"zero": 1}, 1, set()),
+    ({"zero": 0}, 0, set()),
+    ({"offload": "optimizer"}, 2, {"offload_optimizer"}),
+    ({"offload": "all"}, 3, {"offload_optimizer", "offload_param"}),
+])
+def test_the_stage_and_what_is_kept_in_the_hosts_memory(changes, stage, devices):
+    zero = configuration(tiny.recipe("x", **changes))["zero_optimization"]
+    assert zero["stage"] == stage and set(zero) - {"stage"} == devices
+    assert all(zero[name] == {"device": "cpu"} for name in devices)
+
+
+def test_bf16_is_deepspeeds_from_stage_1_on():
+    found = [configuration(tiny.recipe("x", dtype="bf16", zero=zero))["bf16"]["enabled"] for zero in range(4)]
+    assert found == [False, True, True, True]
+
+
+def test_theirs_stands_over_ours_and_auto_is_ours():
+    ours = {"a": 1, "b": {"c": 2, "d": 3}, "e": 4}
+    assert merged(ours, {"a": "auto", "b": {"c": 5}, "e": {"f": "auto", "g": 6}, "h": "auto"}) == {
+        "a": 1, "b": {"c": 5, "d": 3}, "e": {"g": 6}}
+    assert ours == {"a": 1, "b": {"c": 2, "d": 3}, "e": 4}
+
+
+@pytest.mark.parametrize("changes", [{"zero": 0}, {"offload": "optimizer"}, {"deepspeed": "ds.json"}])
+def test_any_of_its_options_asks_for_deepspeed(changes, monkeypatch):
+    assert wants_deepspeed(tiny.recipe("x", **changes)) and not wants_deepspeed(tiny.recipe("x"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert wants_deepspeed(tiny.recipe("x"))
+
+
+def test_one_process_without_its_options_is_plain_torch():
+    policy = Policy(tiny.causal("llama"), tiny.tokenizer())
+    assert isinstance(engine_for(policy, tiny.recipe("x"), 1), Single)
+    assert isinstance(engine_to_ask(policy, tiny.recipe("x")), Asking)
+
+
+@pytest.mark.parametrize(("state", "makers"), [({"ranks": 0}, (0, None)), ({"ranks": 2, "stage": 3}, (2, 3))])
+def test_a_checkpoint_knows_who_made_it(state, makers, tmp_path):
+    torch.save(state, tmp_path / "trainer.pt")
+    assert made_by(tmp_path) == makers
