@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from alignlib.models.encoding import Encoder, Example
     from alignlib.models.packs import Pack
-    from alignlib.models.policy import Model
+    from alignlib.models.policy import Policy
 
 
 @options.command(("prompt", "chosen"), options.LOG)
@@ -45,7 +45,7 @@ def main(session: Session, loss: str) -> None:
 
 
 @dataclass
-class Likelihood(Objective):
+class Likelihood(Objective["Policy"]):
     """-log pi(chosen | prompt), a mean over tokens or over sequences."""
 
     per: str
@@ -59,7 +59,7 @@ class Likelihood(Objective):
     def size(self, example: Example) -> float:
         return len(example.completions[0]) if self.per == "token" else 1
 
-    def __call__(self, model: Model, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, model: Policy, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         return -model.token_logps(batch).sum(), {}
 
 

@@ -60,10 +60,10 @@ def measure(recipe: Recipe) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    zero, offload, dtype, folder = sys.argv[1:]
-    asked = tiny.recipe(folder, zero=int(zero), offload=offload, dtype=dtype)
-    with zero.distributed(asked):
-        found = measure(asked)
+    stage, offload, dtype, folder = sys.argv[1:]
+    recipe = tiny.recipe(folder, zero=int(stage), offload=offload, dtype=dtype)
+    with zero.distributed(recipe):
+        bytes_held = measure(recipe)
     if ranks.first():
-        print(json.dumps(found))
+        print(json.dumps(bytes_held))
     ranks.leave(0)  # as every rank does: gloo's threads now and then abort Python's finalization

@@ -1,6 +1,7 @@
 """What changes which layers a policy has and trains: quark's new tokens, --train-layers."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -9,7 +10,7 @@ from transformers import AddedToken
 from alignlib.models.policy import Policy
 
 
-def add_tokens(model: Policy, words: list[str], seed: int = 0) -> int:
+def add_tokens(model: Policy, words: Sequence[str], seed: int = 0) -> int:
     """Teach policy and tokenizer these tokens, with new rows for those they lack; the first one's id.
 
     The other rows stay as they are. The new ones are drawn (from `seed`) about the mean of the old.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Conditional(Objective):
+class Conditional(Objective["Policy"]):
     """-log pi(y_t | condition, x) + kl_coef * KL(pi_ref || pi)_t - entropy_coef * H(pi)_t, a mean over tokens.
 
     kl_coef       moves towards `kl_target` nats a token, if there is one, after each step of `batch_size` records

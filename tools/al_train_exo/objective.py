@@ -60,13 +60,12 @@ LOSSES = {
 
 
 @dataclass
-class Contrast(Objective):
+class Contrast(Objective["Policy"]):
     """A loss on groups of K' completions, from log-probabilities of the policy and, where it needs one, a reference."""
 
     loss: str
     beta_pi: float
     beta_r: float
-    gamma: float
     temperature: float
     num_contrastive: int | None
     ref: str
@@ -74,6 +73,7 @@ class Contrast(Objective):
     reference_free: bool
     importance: bool
     sft_reg: float
+    gamma: float = 0.5  # simpo's margin
 
     def __post_init__(self) -> None:
         self.needs = LOSSES[self.loss]

@@ -71,11 +71,11 @@ class More(Ranking):
         """Number the domains by name. Raises DataError for those that say nothing."""
         order = sorted(self.names)
         for example in (*examples, *held_out):
-            number = order.index(self.names[example.values["domain"][0]])
+            number = order.index(self.names[int(example.values["domain"][0])])
             example.values["domain"] = [number] * len(example.completions)
         self.names = order
         self.expect(held_out)
-        counts = Counter(example.values["domain"][0] for example in examples)
+        counts = Counter(int(example.values["domain"][0]) for example in examples)
         for number, name in enumerate(order):
             if counts[number] == 1:
                 raise DataError(f"domain {name!r}: one record only with two different scores is left")
@@ -89,11 +89,12 @@ class More(Ranking):
 
     def expect(self, held_out: Sequence[Example]) -> None:
         """What part of an evaluation each domain is: means over examples or pairs are told by domain too."""
-        records, pairs = Counter(), Counter()
+        records: Counter[int] = Counter()
+        pairs: Counter[int] = Counter()
         for example in held_out:
-            number = example.values["domain"][0]
+            number = int(example.values["domain"][0])
             records[number] += 1
-            pairs[number] += self.size(example)
+            pairs[number] += int(self.size(example))
         self.shares = {number: (records[number] / records.total(), pairs[number] / pairs.total())
                        for number in sorted(records)}
         self.sized = tuple(f"loss_{self.names[number]}" for number in self.shares)
@@ -115,6 +116,7 @@ class More(Ranking):
         figures, added = self.figures(scores, rewards, nll), self.added(nll, rewards).sum()
         sums = {name: values.sum() for name, values in figures.items()}
         if torch.is_grad_enabled():
+            assert read is not None
             self.hold(read.detach().float(), scores.detach(), batch, loss, figures["accuracy"].detach(), added)
         else:
             for number, (records, pairs) in self.shares.items():

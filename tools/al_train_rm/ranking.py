@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Ranking(Objective):
+class Ranking(Objective["RewardModel"]):
     """-log sigmoid of every score gap that the rewards order.
 
     `output_head`: what turns hidden states into words' logits, for `lm_coef`; set once the model is loaded.
@@ -96,14 +96,15 @@ class Ranking(Objective):
         """Mean -log pi(token) of each example's best completion: [E]."""
         import torch
 
-        from alignlib.models import logps
+        from alignlib.models.logps import token_logps
 
+        assert self.output_head is not None
         rewards = batch.values["rewards"]
         best = rewards.argmax(1) + torch.arange(len(rewards), device=rewards.device) * rewards.shape[1]  # of E * K
         wanted = torch.isin(batch.owner, best)
         with model.precision():
-            logps = logps.token_logps(self.output_head, hidden[batch.sources[wanted]], batch.targets[wanted],
-                                       model.core.config.vocab_size)
+            logps = token_logps(self.output_head, hidden[batch.sources[wanted]], batch.targets[wanted],
+                                model.core.config.vocab_size)
         sums = logps.new_zeros(rewards.numel()).index_add(0, batch.owner[wanted], logps)
         return -sums[best] / batch.counts().flatten()[best].clamp(min=1)
 
@@ -114,7 +115,7 @@ def ordered(rewards: Tensor) -> Tensor:
 
 
 @dataclass
-class Classes(Objective):
+class Classes(Objective["RewardModel"]):
     """The cross-entropy of a text's class; `names`: of the classes, in the order met, sorted once all are known."""
 
     names: list[str] = field(default_factory=list)
@@ -136,7 +137,7 @@ class Classes(Objective):
         if len(order) < 2:
             raise click.UsageError(f"one class only: {order[0]}")
         for example in (*examples, *held_out):
-            example.values["label"] = [order.index(self.names[example.values["label"][0]])]
+            example.values["label"] = [order.index(self.names[int(example.values["label"][0])])]
         self.names = order
 
     def __call__(self, model: RewardModel, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,5 +1,7 @@
 """A reward model or classifier to begin with."""
 
+from typing import Any
+
 import click
 import torch
 import transformers
@@ -17,7 +19,7 @@ def new_reward(path: str, labels: list[str] | None, device: str = "auto", dtype:
     A policy's new head starts small (deviation 1 / sqrt(H + 1), as in Stiennon et al. 2020), drawn from `seed`.
     """
     config = load_config(path)
-    settings = {"num_labels": len(labels or [""])}
+    settings: dict[str, Any] = {"num_labels": len(labels or [""])}
     if labels:
         settings |= {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
     fresh = () if is_classifier(path) else ("score",)

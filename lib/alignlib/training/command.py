@@ -6,29 +6,29 @@
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 import click
 
 from alignlib.cli import options
 from alignlib.cli.model_options import device_options, limit_options
-from alignlib.cli.options import Finite, Seed, stack
+from alignlib.cli.options import Decorator, Finite, Function, Seed, stack
 from alignlib.cli.paths import must_exist
 from alignlib.training.recipe import Recipe
 from alignlib.training.session import Session
 
 
-class Betas(click.ParamType):
+class Betas(click.ParamType[tuple[float, float]]):
     """Two numbers in one argument: "0.9,0.95"."""
 
     name = "B1,B2"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
         if isinstance(value, tuple):
             return value
         try:
-            first, second = map(float, str(value).split(","))
+            first, second = map(float, value.split(","))
         except ValueError:
             self.fail(f"{value}: expected two numbers with a comma between", param, ctx)
         if not (0 <= first < 1 and 0 <= second < 1):
@@ -50,7 +50,7 @@ launch_options = stack(
 )
 
 
-def training_options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw") -> Callable:
+def training_options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw") -> Decorator:
     """MODEL, the files and the options of a training command; its body gets `session` for them, and its own."""
     decorators = (
         click.argument("model"),
@@ -87,9 +87,9 @@ def training_options(*, lr: float, batch_size: int, epochs: float = 1, optimizer
     )
     names = [field.name for field in fields(Recipe)]
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Function) -> Function:
         @functools.wraps(function)
-        def body(model, files, launch, plan, **given):
+        def body(model: str, files: tuple[str, ...], launch: int | None, plan: bool, **given: Any) -> Any:
             must_exist(files)
             recipe = Recipe(**{name: given.pop(name) for name in names})
             return function(Session(model, files, recipe, processes=launch, plan=plan), **given)

@@ -35,10 +35,10 @@ class Engine(Protocol):
     def weights(self) -> dict[str, Tensor] | None:
         """What a model folder holds; None on all ranks but the first."""
 
-    def save(self, folder: Path, **more) -> None:
+    def save(self, folder: Path, **more: Any) -> None:
         """What a resumed run needs beside the weights."""
 
-    def load(self, folder: Path) -> dict:
+    def load(self, folder: Path) -> dict[str, Any]:
         """Take back what `save` wrote; returns its `more`. Raises UsageError for another engine's."""
 
 
@@ -64,7 +64,7 @@ class Single:
     def step(self) -> dict[str, float | None]:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.trained, self.clip or float("inf"))
-        rate = self.schedule.get_last_lr()[0]
+        rate = float(self.schedule.get_last_lr()[0])
         overflow = self.scaler.is_enabled() and not norm.isfinite()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -76,14 +76,14 @@ class Single:
     def weights(self) -> dict[str, Tensor]:
         return load.merged_weights(self.model)
 
-    def save(self, folder: Path, **more) -> None:
+    def save(self, folder: Path, **more: Any) -> None:
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                  "scaler": self.scaler.state_dict(), "random": torch.get_rng_state(),
                  "adapters": trained_weights(self.model), "ranks": 0, **more}
         torch.save(state, folder / "trainer.pt")
 
-    def load(self, folder: Path) -> dict:
-        state = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+    def load(self, folder: Path) -> dict[str, Any]:
+        state: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
         if makers := state.pop("ranks"):
             raise click.UsageError(f"{folder}: made under DeepSpeed by {makers} processes: give --launch or --zero")
         self.optimizer.load_state_dict(state.pop("optimizer"))

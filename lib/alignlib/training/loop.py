@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,8 +23,10 @@ from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
 from alignlib.training.zero import engine_for
 
+M = TypeVar("M", bound=Model)
 
-def fit(model: Model, examples: Sequence[Example], objective: Objective, recipe: Recipe, run: Run,
+
+def fit(model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe, run: Run,
         *, held_out: Sequence[Example] = (), best: str | None = None) -> dict[str, Any]:
     """Train `model` on `examples`, save it in the run's folder, return the final figures.
 
@@ -62,7 +64,7 @@ def fit(model: Model, examples: Sequence[Example], objective: Objective, recipe:
         stop = any(ranks.gather(stop_requested() or ranks.orphaned()))
         if stop or (saves and (step + 1) % saves == 0):
             learnt = {"objective": objective.state} if objective.state else {}
-            run.save(model, **{**state, "step": step + 1, **learnt})
+            run.save(model, engine, **{**state, "step": step + 1, **learnt})
         if stop:
             raise exits.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
     if best and held_out:  # the model that is kept
@@ -88,7 +90,7 @@ def steps_between_checkpoints(recipe: Recipe, total: int) -> int:
     return math.ceil(recipe.save_every * (total if recipe.save_every < 1 else 1)) if recipe.save_every else 0
 
 
-def train_step(indices: Sequence[int], model: Model, examples: Sequence[Example], objective: Objective, recipe: Recipe,
+def train_step(indices: Sequence[int], model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe,
                engine: Engine) -> dict[str, Any]:
     """One step of the optimizer on a global batch; the loss is normalised by the batch's size, however it is split."""
     size = sum(objective.size(examples[i]) for i in indices) or 1  # cut, empty completions leave nothing to learn
@@ -116,7 +118,7 @@ def must_be_finite(entry: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def evaluate(model: Model, examples: Sequence[Example], objective: Objective, recipe: Recipe,
+def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe,
              engine: Engine | Asking) -> dict[str, float]:
     """The objective's loss and figures over all examples, each counted once."""
     size = sum(map(objective.size, examples))
@@ -127,7 +129,7 @@ def evaluate(model: Model, examples: Sequence[Example], objective: Objective, re
     return ranks.total(sums)
 
 
-def means(objective: Objective, figures: dict[str, Tensor], examples: int, size: float) -> dict[str, float]:
+def means(objective: Objective[M], figures: dict[str, Tensor], examples: int, size: float) -> dict[str, float]:
     """A pack's figures as parts of means over the examples, or over what `size` counts."""
     return {name: value.item() / (size if name in objective.sized else examples) for name, value in figures.items()}
 

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from typing import Any
 
 import click
 import orjson
@@ -26,7 +27,7 @@ from alignlib.cli import tables
 from alignlib.models import load
 from alignlib.models.encoding import Example
 from alignlib.models.packs import ROW_TOKENS
-from alignlib.models.policy import Model, Policy, RewardModel
+from alignlib.models.policy import Policy, RewardModel
 from alignlib.training.adapters import add_adapters
 from alignlib.training.recipe import Recipe
 from alignlib.training.zero import BUCKET, configuration, wants_deepspeed
@@ -40,7 +41,7 @@ CARDS = (24, 48, 80, 141)  # GB; a tenth is left to CUDA, NCCL and gaps between 
 CHOICES = ((None, "none"), (0, "none"), (1, "none"), (2, "none"), (2, "optimizer"), (3, "none"), (3, "optimizer"),
            (3, "all"))
 DEVICES = (1, 2, 4, 8, 16, 32, 64)
-Adapt = Callable[[Model], None]
+Adapt = Callable[[Any], None]  # on a policy or a reward model
 
 # -- what stays ----------------------------------------------------------------------------------------------
 
@@ -54,7 +55,7 @@ class Weights:
     largest: int  # of one tensor
 
     @classmethod
-    def of(cls, model: torch.nn.Module) -> "Weights":
+    def count(cls, model: torch.nn.Module) -> "Weights":
         every = list(model.parameters())
         return cls(sum(weight.numel() for weight in every),
                    sum(weight.numel() for weight in every if weight.requires_grad),
@@ -73,7 +74,7 @@ class Setting:
     bucket: int = BUCKET
 
     @classmethod
-    def of(cls, recipe: Recipe, devices: int) -> "Setting":
+    def from_recipe(cls, recipe: Recipe, devices: int) -> "Setting":
         """Of a recipe whose dtype is said. Raises UsageError for one that DeepSpeed cannot follow."""
         moments = 4 if recipe.optimizer == "rmsprop" else 8
         if devices == 1 and not wants_deepspeed(recipe):
@@ -148,23 +149,24 @@ class Live(TorchDispatchMode):
         self.now = self.most = 0
         self.seen = {tensor.untyped_storage()._cdata for tensor in known}
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        for tensor in tree_iter(made):
+    def __torch_dispatch__(self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
             if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in self.seen:
                 storage = tensor.untyped_storage()
                 self.seen.add(key)
                 self.now += storage.nbytes()
                 self.most = max(self.most, self.now)
                 weakref.finalize(storage, self._gone, key, storage.nbytes())
-        return made
+        return result
 
     def _gone(self, key: int, size: int) -> None:
         self.seen.remove(key)
         self.now -= size
 
 
-def blueprint(config, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) -> Model:
+def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) -> Policy | RewardModel:
     """The model as training would have it, on the meta device: without numbers, and without memory."""
     policy = not any("Classification" in name for name in config.architectures or ())
     auto = transformers.AutoModelForCausalLM if policy else transformers.AutoModelForSequenceClassification
@@ -174,19 +176,19 @@ def blueprint(config, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) 
         if model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(NAME)
         load.remove_dropout(model)
-        made = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
-        add_adapters(made, recipe)
+        paper = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
+        add_adapters(paper, recipe)
         if adapt:
-            adapt(made)
+            adapt(paper)
     if narrow:
-        made.model.to(autocast)
+        paper.model.to(autocast)
     if recipe.gradient_checkpointing:
-        made.checkpoint_activations()
-    made.model.train()
-    return made
+        paper.checkpoint_activations()
+    paper.model.train()
+    return paper
 
 
-def activations(config, recipe: Recipe, tokens: int, narrow: bool,
+def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool,
                 adapt: Adapt | None = None) -> tuple[Weights, float]:
     """The model's size, and the most bytes that a pass over a pack of so many tokens makes, to and fro.
 
@@ -206,7 +208,7 @@ def activations(config, recipe: Recipe, tokens: int, narrow: bool,
             with Live([*model.model.parameters(), *model.model.buffers()]) as live:
                 out = model.token_logps(batch) if isinstance(model, Policy) else model.logits(batch)
                 out.sum().backward()
-            return Weights.of(model.model), live.most
+            return Weights.count(model.model), live.most
     except DataDependentOutputException as error:
         raise click.UsageError(f"--plan: what a {config.model_type} does depends on its numbers ({error})") from error
 
@@ -218,14 +220,14 @@ def forget(weight: Tensor) -> None:
 class PaperPolicy(Policy):
     """A policy without numbers."""
 
-    def settle(self) -> None:
+    def choose_packing(self) -> None:
         """There is nothing to try out."""
 
 
 class PaperReward(RewardModel):
     """A reward model without numbers."""
 
-    def settle(self) -> None:
+    def choose_packing(self) -> None:
         """There is nothing to try out."""
 
 
@@ -237,7 +239,8 @@ AttentionMaskInterface.register(NAME, lambda *places, **settings: None)  # else 
 # -- the plan ------------------------------------------------------------------------------------------------
 
 
-def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, adapt: Adapt | None = None) -> dict:
+def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
+         adapt: Adapt | None = None) -> dict[str, Any]:
     """What training the model at `path` by this recipe takes, and what it would otherwise; bytes in GB (10^9).
 
     reference: another of its size is asked beside it. adapt: says which of its weights train.
@@ -250,9 +253,9 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, ad
     def passing(tokens: int, checkpointing: bool, narrow: bool) -> tuple[Weights, float]:
         return activations(config, replace(recipe, gradient_checkpointing=checkpointing), tokens, narrow, adapt)
 
-    def needs(setting: Setting) -> dict:
-        weights, made = passing(recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow)
-        items = {**states(weights, setting), "activations": made}
+    def needs(setting: Setting) -> dict[str, Any]:
+        weights, most_made = passing(recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow)
+        items = {**states(weights, setting), "activations": most_made}
         if reference:
             items |= beside(weights, setting, items, 4 if recipe.dtype == "fp32" else 2)
         most = peak(items)
@@ -260,47 +263,48 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, ad
         return {**asdict(setting), **{name: items[name] / GB for name in ITEMS}, "device": most / GB,
                 "host": items["host"] / GB, "card": card}
 
-    asked = Setting.of(recipe, devices)
-    others = [Setting.of(replace(recipe, zero=zero, offload=offload, deepspeed=None), count)
+    setting = Setting.from_recipe(recipe, devices)
+    others = [Setting.from_recipe(replace(recipe, zero=zero, offload=offload, deepspeed=None), count)
               for zero, offload in CHOICES for count in DEVICES if zero is not None or count == 1]
     lengths = [recipe.pack_tokens * halves // 2 for halves in (1, 2, 4)]
-    by_length = [{"pack_tokens": tokens, **{name: passing(tokens, checkpointing, asked.narrow)[1] / GB
+    by_length = [{"pack_tokens": tokens, **{name: passing(tokens, checkpointing, setting.narrow)[1] / GB
                                             for name, checkpointing in (("kept", False), ("checkpointed", True))}}
                  for tokens in lengths if tokens]
-    weights, _ = passing(recipe.pack_tokens, recipe.gradient_checkpointing, asked.narrow)
+    weights, _ = passing(recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow)
     return {"model": path, **asdict(weights), "dtype": recipe.dtype, "pack_tokens": recipe.pack_tokens,
             "gradient_checkpointing": recipe.gradient_checkpointing, "lora": recipe.lora,
-            "asked": needs(asked), "alternatives": list(map(needs, others)), "activations": by_length}
+            "asked": needs(setting), "alternatives": list(map(needs, others)), "activations": by_length}
 
 
-def show(found: dict) -> None:
+def show(figures: dict[str, Any]) -> None:
     """A plan on stdout: tables on a terminal, else JSON."""
     if not sys.stdout.isatty():
-        print(orjson.dumps(found).decode())
+        print(orjson.dumps(figures).decode())
         return
-    asked, setting = found["asked"], Setting(**{name: found["asked"][name] for name in Setting.__dataclass_fields__})
-    how = [f"{found['total']:,} weights, {found['trained']:,} of them trained", found["dtype"],
-           f"packs of {found['pack_tokens']:,} tokens"]
-    how += ["gradient checkpointing"] * found["gradient_checkpointing"]
-    fits = f"fits a card of {asked['card']} GB" if asked["card"] else f"fits no card of {CARDS[-1]} GB"
-    print(f"{found['model']}: {', '.join(how)}\n\n{setting}, devices: {setting.devices}; {fits}")
+    needs = figures["asked"]
+    setting = Setting(**{name: needs[name] for name in Setting.__dataclass_fields__})
+    how = [f"{figures['total']:,} weights, {figures['trained']:,} of them trained", figures["dtype"],
+           f"packs of {figures['pack_tokens']:,} tokens"]
+    how += ["gradient checkpointing"] * figures["gradient_checkpointing"]
+    fits = f"fits a card of {needs['card']} GB" if needs["card"] else f"fits no card of {CARDS[-1]} GB"
+    print(f"{figures['model']}: {', '.join(how)}\n\n{setting}, devices: {setting.devices}; {fits}")
     names = {**{name: name for name in ITEMS}, "device": "most at once", "host": "host memory"}
-    rows = [{"": label, "GB": f"{asked[name]:.1f}"} for name, label in names.items()]
+    rows = [{"": label, "GB": f"{needs[name]:.1f}"} for name, label in names.items()]
     print(tables.text(rows), end="\n\n")
     print("GB on a device, and the smallest of the usual cards that holds it, by the number of devices")
-    print(tables.text(pivot(found["alternatives"], "device")), end="\n\n")
+    print(tables.text(pivot(figures["alternatives"], "device")), end="\n\n")
     print("GB of the machine's memory for each device's process")
-    print(tables.text(pivot(found["alternatives"], "host")), end="\n\n")
+    print(tables.text(pivot(figures["alternatives"], "host")), end="\n\n")
     print("GB of activations on a device")
     print(tables.text([{"pack tokens": f"{row['pack_tokens']:,}", "kept": f"{row['kept']:.1f}",
-                        "--gradient-checkpointing": f"{row['checkpointed']:.1f}"} for row in found["activations"]]))
+                        "--gradient-checkpointing": f"{row['checkpointed']:.1f}"} for row in figures["activations"]]))
 
 
-def pivot(rows: list[dict], what: str) -> list[dict]:
+def pivot(rows: list[dict[str, Any]], figure: str) -> list[dict[str, str]]:
     """A row a setting, a column a number of devices."""
-    table: dict[str, dict] = {}
+    table: dict[str, dict[str, str]] = {}
     for row in rows:
         name = str(Setting(**{field: row[field] for field in Setting.__dataclass_fields__}))
-        cell = f"{row[what]:.1f}" + (f" ({row['card'] or '-'})" if what == "device" else "")
+        cell = f"{row[figure]:.1f}" + (f" ({row['card'] or '-'})" if figure == "device" else "")
         table.setdefault(name, {"": name})[str(row["devices"])] = cell
     return list(table.values())

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from alignlib.models.encoding import Encoder, Example
     from alignlib.models.packs import Pack
-    from alignlib.models.policy import Model
     from alignlib.records.jsonl import Record
     from alignlib.training.batches import Order
 
+M = TypeVar("M")  # the model that it rates packs with: a Policy, a RewardModel
+
 
 @dataclass
-class Objective:
+class Objective(Generic[M]):
     """A loss to train on. A new one overrides `example`, `__call__` and perhaps `size`; the other hooks do nothing.
 
     whole_step  whether the loss is known only when all of a step's packs have been passed: their graphs are held,
@@ -41,7 +42,7 @@ class Objective:
         """What the example adds to the global batch's denominator: 1, its tokens, its groups."""
         return 1
 
-    def __call__(self, model: Model, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, model: M, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss SUMMED over the batch, and figures to log, each summed over the batch's examples."""
         raise NotImplementedError
 

@@ -12,6 +12,7 @@ import click
 import orjson
 import torch
 import transformers
+from torch import Tensor
 
 from alignlib import __version__, ranks
 from alignlib.cli import exits, options
@@ -92,7 +93,7 @@ class Run:
         """The model folder to load: the newest checkpoint, or the one the user named (adapters start from it too)."""
         return model if self.checkpoint is None or self.recipe.lora else str(self.checkpoint)
 
-    def last_entry(self, step: int) -> dict:
+    def last_entry(self, step: int) -> dict[str, Any]:
         """Cut the log after `step`, where a resumed run goes on; its last entry, {} if there is none."""
         if not ranks.first():
             return {}
@@ -102,7 +103,7 @@ class Run:
         path.write_bytes(b"".join(kept))
         return orjson.loads(kept[-1]) if kept else {}
 
-    def log(self, entry: dict) -> None:
+    def log(self, entry: dict[str, Any]) -> None:
         """One object a step, to stdout and to the folder. Training goes on when nobody reads stdout any more."""
         self.tokens += entry["tokens"]
         if not ranks.first():
@@ -116,14 +117,14 @@ class Run:
         except BrokenPipeError:
             exits.quiet_pipe()
 
-    def save(self, model: Model, step: int, **more) -> None:
+    def save(self, model: Model, engine: Engine, step: int, **more: Any) -> None:
         """A checkpoint, written beside and renamed; then older ones go, or lose what only --resume needs."""
         beside, done = self.folder / ".checkpoint", self.folder / f"checkpoint-{step}"
-        weights = self.engine.weights()
+        weights = engine.weights()
         if ranks.first():
             shutil.rmtree(beside, ignore_errors=True)
             load.save(model, beside, weights)
-        self.engine.save(beside, step=step, **more)
+        engine.save(beside, step=step, **more)
         if ranks.first():
             self._rename(beside, done)
         ranks.wait()
@@ -146,7 +147,7 @@ class Run:
             (self.folder / f".{name}").write_bytes(content)
             os.replace(self.folder / f".{name}", self.folder / name)
 
-    def finish(self, model: Model, final: dict, weights: dict | None) -> None:
+    def finish(self, model: Model, final: dict[str, Any], weights: dict[str, Tensor] | None) -> None:
         """The model with these weights into DIR itself, run.json last."""
         if not ranks.first():
             return
@@ -182,7 +183,7 @@ def step_of(path: Path) -> int:
     return int(path.name.rpartition("-")[2])
 
 
-def replace(path: Path, content: dict) -> None:
+def replace(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that the file is the old one or the new one, never half of one."""
     beside = path.with_suffix(".tmp")
     beside.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

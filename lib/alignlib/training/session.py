@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from alignlib.training.run_folder import Run
 
 Item = TypeVar("Item")
+M = TypeVar("M")
 
 
 class Session:
@@ -40,7 +41,7 @@ class Session:
     run                                     its folder, from `begin` on
     """
 
-    objective: Objective
+    objective: Objective[Any]
     encoder: Encoder
     examples: Sequence[Example]
     held_out: Sequence[Example]
@@ -88,7 +89,7 @@ class Session:
 
         return load.load_policy(self.run.start(self.model), self.recipe.device, self.recipe.dtype, train=True)
 
-    def read(self, objective: Objective, encoder: Encoder) -> None:
+    def read(self, objective: Objective[M], encoder: Encoder) -> None:
         """All examples of the input, and those of --eval. Raises DataError, also for no records."""
         def example(record: Record) -> Example:
             return objective.example(encoder, record)
@@ -116,7 +117,7 @@ class Session:
                 items.append(line.data)
         return items, crc
 
-    def take(self, objective: Objective, encoder: Encoder, examples: Sequence[Example],
+    def take(self, objective: Objective[M], encoder: Encoder, examples: Sequence[Example],
              held_out: Sequence[Example]) -> None:
         """Train on these, evaluate on those."""
         self.objective, self.encoder, self.examples, self.held_out = objective, encoder, examples, held_out

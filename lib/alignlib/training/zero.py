@@ -40,7 +40,7 @@ class Sharded:
 
     def __init__(self, model: Model, recipe: Recipe, total: int, checkpoint: Path | None = None, *,
                  train: bool = True):
-        deepspeed = imported()
+        deepspeed = import_deepspeed()
         self.model, self.config, self.clip = model, configuration(recipe), recipe.clip
         self.stage = self.config["zero_optimization"]["stage"]
         self.trained = [weight for weight in model.model.parameters() if weight.requires_grad]
@@ -80,16 +80,16 @@ class Sharded:
         return {"grad_norm": norm, "lr": rate}
 
     def weights(self) -> dict[str, Tensor] | None:
-        found = load.merged_weights(self.model)  # every rank helps to gather
-        return found if ranks.first() else None
+        weights = load.merged_weights(self.model)  # every rank helps to gather
+        return weights if ranks.first() else None
 
-    def save(self, folder: Path, **more) -> None:
+    def save(self, folder: Path, **more: Any) -> None:
         self.engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False,
                                     client_state={"random": torch.get_rng_state()})
         if ranks.first():
             torch.save({"ranks": ranks.size(), "stage": self.stage, **more}, folder / "trainer.pt")
 
-    def load(self, folder: Path) -> dict:
+    def load(self, folder: Path) -> dict[str, Any]:
         makers, stage = made_by(folder)
         if not makers:
             raise click.UsageError(f"{folder}: made by one process without DeepSpeed: leave out --launch and --zero")
@@ -110,8 +110,8 @@ def made_by(checkpoint: Path) -> tuple[int, int | None]:
 
 def make_universal(checkpoint: Path) -> None:
     """Write checkpoint/universal from checkpoint/deepspeed, by DeepSpeed's own converter."""
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", checkpoint / "deepspeed",
-               "--output_folder", checkpoint / "universal", "--inject_missing_state"]
+    folders = ["--input_folder", str(checkpoint / "deepspeed"), "--output_folder", str(checkpoint / "universal")]
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *folders, "--inject_missing_state"]
     alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     done = subprocess.run(command, capture_output=True, text=True, env=alone)
     if done.returncode:
@@ -132,7 +132,7 @@ def distributed(recipe: Recipe) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     ranks.connect(device.type)
-    imported()
+    import_deepspeed()
     config = configuration(recipe)
     try:
         if config["zero_optimization"]["stage"] == 3:
@@ -148,7 +148,7 @@ def distributed(recipe: Recipe) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def imported():
+def import_deepspeed() -> Any:
     """DeepSpeed, with its log on stderr, where it does not mix with ours."""
     import deepspeed
     from deepspeed.utils.logging import logger, set_log_level_from_string
@@ -162,20 +162,20 @@ def imported():
     return deepspeed
 
 
-def configuration(recipe: Recipe) -> dict:
+def configuration(recipe: Recipe) -> dict[str, Any]:
     """What DeepSpeed is told: the recipe's options under what --deepspeed FILE says. Raises UsageError."""
     stage = recipe.zero if recipe.zero is not None else 3 if recipe.offload == "all" else 2
-    theirs = read_configuration(recipe) if recipe.deepspeed else {}
+    theirs = read_configuration(recipe.deepspeed, recipe) if recipe.deepspeed else {}
     stage = theirs.get("zero_optimization", {}).get("stage", stage)
     if recipe.offload != "none" and stage < (3 if recipe.offload == "all" else 1):
         raise click.UsageError(f"--offload {recipe.offload} needs --zero {3 if recipe.offload == 'all' else 1} or more")
     wanted = load.dtype_for(recipe.dtype, load.device_for(recipe.device))
-    zero = {"stage": stage}
+    zero: dict[str, Any] = {"stage": stage}
     if recipe.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
     if recipe.offload == "all":
         zero["offload_param"] = {"device": "cpu"}
-    ours = {
+    ours: dict[str, Any] = {
         # One "batch" is one pass over a pack, however many a step needs; `backward` says which is the last.
         "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1,
         "gradient_clipping": recipe.clip if stage or wanted == torch.float16 else 0.0,
@@ -190,20 +190,20 @@ def configuration(recipe: Recipe) -> dict:
     return merged(ours, theirs)
 
 
-def read_configuration(recipe: Recipe) -> dict:
+def read_configuration(path: str, recipe: Recipe) -> dict[str, Any]:
     """The user's own configuration, less the sizes of batches, which the command line says. Raises UsageError."""
     try:
-        theirs = orjson.loads(Path(recipe.deepspeed).read_bytes())
+        theirs = orjson.loads(Path(path).read_bytes())
     except orjson.JSONDecodeError as error:
-        raise click.UsageError(f"{recipe.deepspeed}: not JSON ({error})") from error
+        raise click.UsageError(f"{path}: not JSON ({error})") from error
     if not isinstance(theirs, dict):
-        raise click.UsageError(f"{recipe.deepspeed}: not a JSON object")
-    for name, said in {"train_batch_size": f"--batch-size {recipe.batch_size}",
+        raise click.UsageError(f"{path}: not a JSON object")
+    for name, option in {"train_batch_size": f"--batch-size {recipe.batch_size}",
                        "train_micro_batch_size_per_gpu": f"--pack-tokens {recipe.pack_tokens}",
                        "gradient_accumulation_steps": "--batch-size and --pack-tokens"}.items():
         value = theirs.pop(name, "auto")
         if value != "auto" and (name, value) != ("train_batch_size", recipe.batch_size):
-            raise click.UsageError(f"{recipe.deepspeed}: {name} {value}: it is {said} here; leave it out")
+            raise click.UsageError(f"{path}: {name} {value}: it is {option} here; leave it out")
     chosen = theirs.get("optimizer", {}).get("params", {})
     known = {"lr": recipe.lr, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
     chosen |= {name: value for name, value in known.items() if chosen.get(name) == "auto"}
@@ -212,7 +212,7 @@ def read_configuration(recipe: Recipe) -> dict:
     return theirs
 
 
-def merged(ours: dict, theirs: dict) -> dict:
+def merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     """`theirs` over `ours`; their "auto" is what we say, or nothing."""
     result = dict(ours)
     for name, value in theirs.items():

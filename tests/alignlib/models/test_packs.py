@@ -178,7 +178,8 @@ def test_batch_metrics(fixtures):
                                  ref="self", smoothing=config["robust_eps"], reference_free=config["reference_free"],
                                  importance=config["importance_correction"], sft_reg=config["sft_reg"])
             rewards = torch.tensor([[1.0, 0.0]]).expand_as(logps)
-            loss = objective.of(logps, logps - ref, rewards).mean()
+            tensors = {"logps": logps, "log_ratio": logps - ref, "rewards": rewards}
+            loss = objective.group_losses(objective.groups(tensors)).mean()
             kinds |= {name, *(flag for flag in ("importance", "reference_free", "sft_reg") if getattr(objective, flag))}
         torch.testing.assert_close(loss.item(), case["mean_loss"], rtol=1e-5, atol=1e-5)
         (gradient,) = torch.autograd.grad(loss, policy.core.table)

@@ -126,7 +126,7 @@ def test_weights_gradients_and_optimizer_are_what_a_run_keeps(optimizer, lora):
     engine.backward(-policy.token_logps(batch).sum(), True)
     inputs = sum(tensor.nbytes for tensor in vars(batch).values() if isinstance(tensor, torch.Tensor))
     found = living() - before - inputs
-    items = memory_plan.states(Weights.of(policy.model), Setting.of(config, 1))
+    items = memory_plan.states(Weights.count(policy.model), Setting.from_recipe(config, 1))
     steps = 4 * len(engine.trained)
     assert found - buffers - steps == items["weights"] + items["gradients"] + items["optimizer"]
 
@@ -200,7 +200,7 @@ def test_what_deepspeed_keeps_on_each_of_two_ranks(zero, offload, dtype, tmp_pat
                           capture_output=True, text=True, env=paths)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    weights = Weights.of(LlamaForCausalLM(memory_ranks.CONFIG))
+    weights = Weights.count(LlamaForCausalLM(memory_ranks.CONFIG))
     items = memory_plan.states(weights, Setting(2, zero, offload, narrow=dtype == "bf16"))
     temporary = 4 * weights.total / 2  # a float32 number for each weight that a rank steps
     kept = items["weights"] + items["optimizer"] + items["gradients"]
@@ -330,7 +330,7 @@ def test_the_users_deepspeed_configuration_is_planned(tmp_path):
     file = tmp_path / "ds.json"
     file.write_text(json.dumps({"zero_optimization": {"stage": 3, "reduce_bucket_size": 1000,
                                                       "offload_optimizer": {"device": "cpu"}}}))
-    setting = Setting.of(recipe(dtype="bf16", deepspeed=str(file)), 4)
+    setting = Setting.from_recipe(recipe(dtype="bf16", deepspeed=str(file)), 4)
     assert setting == Setting(4, 3, "optimizer", True, 8, 1000)
-    assert Setting.of(recipe(dtype="bf16"), 2) == Setting(2, 2, "none", True)
-    assert Setting.of(recipe(dtype="bf16", optimizer="rmsprop"), 1) == Setting(1, None, "none", False, 4)
+    assert Setting.from_recipe(recipe(dtype="bf16"), 2) == Setting(2, 2, "none", True)
+    assert Setting.from_recipe(recipe(dtype="bf16", optimizer="rmsprop"), 1) == Setting(1, None, "none", False, 4)
