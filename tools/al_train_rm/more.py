@@ -205,6 +205,6 @@ def min_norm(vectors: Tensor) -> Tensor:
     if longest == 0 or not longest.isfinite():
         return vectors.new_full((len(vectors),), 1 / len(vectors) if longest == 0 else float("nan"))
     columns = (vectors / longest).T
-    found, _ = nnls(torch.cat([columns, columns.new_ones(1, len(vectors))]).numpy(), [0.0] * len(columns) + [1.0])
-    found = torch.from_numpy(found)
-    return found / found.sum()
+    point, _ = nnls(torch.cat([columns, columns.new_ones(1, len(vectors))]).numpy(), [0.0] * len(columns) + [1.0])
+    weights = torch.from_numpy(point)
+    return weights / weights.sum()

@@ -37,14 +37,14 @@ def conditional(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, *,
         kl = torch.zeros_like(nll)
         if reference:
             with torch.no_grad():
-                told = full_precision(reference[0](*other))[:, :known].log_softmax(-1)
-            plain = likely if known in (None, vocabulary) else logits[:, :known].log_softmax(-1)
-            kl = (told.exp() * (told - plain)).sum(-1)
+                reference_logps = full_precision(reference[0](*other))[:, :known].log_softmax(-1)
+            policy_logps = likely if known in (None, vocabulary) else logits[:, :known].log_softmax(-1)
+            kl = (reference_logps.exp() * (reference_logps - policy_logps)).sum(-1)
         loss = nll + kl_coef * kl - entropy_coef * entropy
         return torch.stack([loss, nll.detach(), kl.detach(), entropy.detach()], 1)
 
-    found = in_chunks(chunk, vocabulary, hidden, targets, *([reference[1]] if reference else []))
-    return found[:, 0], found[:, 1:].detach()
+    parts = in_chunks(chunk, vocabulary, hidden, targets, *([reference[1]] if reference else []))
+    return parts[:, 0], parts[:, 1:].detach()
 
 
 def adapted(coefficient: float, kl: float, target: float, count: int, horizon: int = 10_000) -> float:

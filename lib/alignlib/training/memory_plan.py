@@ -104,7 +104,7 @@ def states(weights: Weights, setting: Setting) -> dict[str, float]:
                 "gradients": width * trained, "buffers": 0 if setting.zero is None else width * bucket,
                 "step": 4 * trained, "loading": 4 * total, "host": 4 * total}
     cut = setting.zero == 3
-    found = {
+    items = {
         "weights": width * total / (setting.devices if cut else 1),
         "optimizer": (4 + setting.moments) * share,  # a float32 copy of float32 weights too
         "gradients": width * (share if setting.zero > 1 else trained),
@@ -117,12 +117,12 @@ def states(weights: Weights, setting: Setting) -> dict[str, float]:
     }
     if setting.offload != "none":  # all float32 is the host's, the sums of gradients too
         sums = width * share if cut else 2 * width * share
-        kept = found["optimizer"] + 4 * share + sums + found["step"]
-        found |= {"optimizer": 0, "gradients": 0, "step": 0, "buffers": found["buffers"] + width * weights.largest}
+        kept = items["optimizer"] + 4 * share + sums + items["step"]
+        items |= {"optimizer": 0, "gradients": 0, "step": 0, "buffers": items["buffers"] + width * weights.largest}
         if setting.offload == "all":
-            kept, found["weights"] = kept + found["weights"], 0
-        found["host"] = max(found["host"], kept)
-    return found
+            kept, items["weights"] = kept + items["weights"], 0
+        items["host"] = max(items["host"], kept)
+    return items
 
 
 def beside(weights: Weights, setting: Setting, items: dict[str, float], width: int) -> dict[str, float]:

@@ -61,8 +61,8 @@ class Run:
             self._same(self.folder / "started.json")
         elif self.folder.exists() and any(path.name not in BEGINNING for path in self.folder.iterdir()):
             raise click.UsageError(f"{self.recipe.output}: not a run that --resume could go on with")
-        found = [path for path in self.folder.glob("checkpoint-*") if (path / "trainer.pt").exists()]
-        return False, max(found, key=step_of, default=None)
+        checkpoints = [path for path in self.folder.glob("checkpoint-*") if (path / "trainer.pt").exists()]
+        return False, max(checkpoints, key=step_of, default=None)
 
     def reads(self, input_crc: int, eval_crc: int = 0) -> None:
         """Remember what the input was. Raises UsageError if the run began with another."""
