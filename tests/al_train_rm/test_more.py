@@ -8,7 +8,6 @@ from safetensors.torch import load_file
 
 from al_train_rm import more
 from al_train_rm.more import More
-from al_train_rm.ranking import Ranking
 from alignlib.models import load
 from alignlib.models.packs import pack
 from alignlib.training import losses
@@ -428,7 +427,3 @@ def test_the_term_falls_when_it_is_trained_on():
     out = folders().new("more")
     done = run("al-train-rm", folders().reward, "-o", out, "--lm-coef", 1, stdin=lines(*rewarded(2, 3)))
     assert done.returncode == 2 and "needs a policy's output head" in one_line(done.stderr)
-
-
-def test_ranking_alone_is_the_objective_without_more():
-    assert Ranking().size(tiny.example(3, 2, 2, rewards=[1.0, 0.0])) == 1
