@@ -27,6 +27,7 @@ def test_one_line_in_one_line_out():
     assert made["completions"][0] != made["completions"][1]
 
 
+@pytest.mark.slow
 def test_old_completions_go_with_all_that_went_with_them():
     old = {"prompt": "p", "completions": ["a"], "rewards": [1], "logps": [-1], "condition": "old", "id": "7",
            "search": {"method": "greedy"}, "seconds": [1.0]}
@@ -66,6 +67,7 @@ def test_best_of_n_is_the_best_of_al_samples():
         assert one["rewards"] == pytest.approx([four["rewards"][best]], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_seed_and_a_place_decide_a_draw_and_nothing_else():
     how = ("--method", "stochastic", "-n", 2, "-t", 2)
     two = guided(prompts(7), *how)
@@ -99,6 +101,7 @@ GRID = [{"weight": 0.5}, {"method": "stochastic", "temperature": 0.7, "weight": 
         {"method": "best-of-n", "best_of": 3}, {"method": "segment", "best_of": 2, "segment": 5}]
 
 
+@pytest.mark.slow
 def test_a_grid_writes_one_record_a_setting_the_one_it_writes_alone(tmp_path):
     (tmp_path / "grid").write_bytes(lines(*GRID))
     made = guided(prompts(5), "--grid", tmp_path / "grid", "-k", 7, "--ids")

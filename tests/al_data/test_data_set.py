@@ -82,6 +82,7 @@ def test_a_file_is_split_by_the_prompt_s_hash(tmp_path):
     assert 25 < len(test) < 80
 
 
+@pytest.mark.slow
 def test_offline_says_how_to_go_on(tmp_path):
     """A host that refuses at once stands for a machine without network."""
     settings = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}

@@ -77,6 +77,7 @@ def test_model_knows_its_tokenizer(folder):
     assert loss.item() == pytest.approx(math.log(len(tokenizer)), abs=0.5)  # it knows nothing yet
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(folder, corpus):
     for seed, same in ((0, True), (1, False)):
         other = corpus.parent / f"seed{seed}"
@@ -87,6 +88,7 @@ def test_same_seed_same_bytes(folder, corpus):
         assert set(bytes_of(other)) == set(bytes_of(folder))
 
 
+@pytest.mark.slow
 def test_any_input_that_can_be_read_will_do(folder, corpus):
     other = corpus.parent / "piped"
     argv = command("al-data", "new-model", other, "/dev/fd/0", "--size", "1m")  # as bash's <(...) is

@@ -29,6 +29,7 @@ def encoder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["mean", "cls"])
 def test_coherence(encoder, pool):
     import torch
@@ -52,6 +53,7 @@ def test_coherence(encoder, pool):
     assert done.stderr.count("\n") == 1 and "\r" not in done.stderr  # no progress bar: it is no terminal
 
 
+@pytest.mark.slow
 def test_coherence_without_a_model(tmp_path, monkeypatch):
     assert f"{tmp_path}: not a model" in refused(2, "text", "--coherence", tmp_path, stdin=jsonl(record(1)))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody answers

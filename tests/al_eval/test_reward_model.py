@@ -43,6 +43,7 @@ def test_rm_by_hand():
     assert "domain" not in figures
 
 
+@pytest.mark.slow
 def test_each_domain_is_a_line():
     data = jsonl(pair(2, 1, 0, domain="b"), pair(1, 2, 1, domain="b"), pair(3, 0, 2, domain="a"), pair(1, 2, 3))
     whole, a, b = judge(stdin=data)
@@ -56,6 +57,7 @@ def test_each_domain_is_a_line():
     assert len(shown) == 4 and shown[0].split()[:2] == ["domain", "records"] and "reliability" not in shown[0]
 
 
+@pytest.mark.slow
 def test_subsets_as_in_reward_bench(tmp_path):
     """Published rows, prompt, chosen, rejected, subset: through the pipe, into a table of several models."""
     rows = [{"prompt": f"Q{i}", "chosen": "a", "rejected": "b", "subset": f"s{i % 2}", "id": i} for i in range(6)]
@@ -94,6 +96,7 @@ def test_bins_and_strategy_of_the_figures():
     assert "101 is not in the range 1<=x<=100" in refused(2, "rm", "--bins", 101, stdin=data)  # memory goes by them
 
 
+@pytest.mark.slow
 def test_diagrams(tmp_path):
     for name, domains in (("one.png", "a"), ("three.svg", "abc"), ("many.png", "abcdefg")):
         data = jsonl(*(pair(i % 3, 1, i, domain=domains[i % len(domains)]) for i in range(30)))

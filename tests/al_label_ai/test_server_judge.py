@@ -97,6 +97,7 @@ def test_a_request_that_is_wrong_otherwise_is_not_the_schemas_fault():
 # -- never lost, never paid twice ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_question_is_paid_for_once(tmp_path):
     """In a run, in two one after the other, and under another option that asks nothing else."""
     args = ("--cache", tmp_path / "cache")
