@@ -28,14 +28,15 @@ quick: $(SETUP) ## what a change is tried with: ruff and the quick tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/python -m pytest -n auto -m 'not slow'
 
-test: lint ## ruff and every test
+test: lint ## ruff, mypy and every test
 	$(VENV)/bin/python -m pytest -n auto
 
 smoke: $(SETUP) ## run every experiment to its report, on tens of records
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m slow tests/test_smoke.py
 
-lint: $(SETUP) ## ruff
+lint: $(SETUP) ## ruff and mypy
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 
 dist: $(SETUP) ## build sdist and wheel into dist/, and try the wheel in a bare environment
 	.ci/dist

@@ -17,6 +17,8 @@ from helpers.judging import FAULTS, KEY, chance, faulty, judge_job, kept, label,
 from helpers.kills import survive
 from helpers.process import call, command, environment
 
+pytestmark = pytest.mark.slow
+
 # -- answers that cannot be read -----------------------------------------------------------------------------------
 
 
@@ -97,7 +99,6 @@ def test_a_request_that_is_wrong_otherwise_is_not_the_schemas_fault():
 # -- never lost, never paid twice ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_same_question_is_paid_for_once(tmp_path):
     """In a run, in two one after the other, and under another option that asks nothing else."""
     args = ("--cache", tmp_path / "cache")
