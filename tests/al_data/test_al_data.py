@@ -47,7 +47,7 @@ def test_head_ends_it_quietly():
     first = pipe.stdout.readline()
     pipe.stdout.close()
     assert json.loads(first) == next(world.records("dialogue"))
-    assert pipe.wait(20) == 0 and pipe.stderr.read() == b""
+    assert pipe.wait() == 0 and pipe.stderr.read() == b""
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -336,7 +336,7 @@ def test_a_killed_run_loses_nothing_and_asks_again_for_what_was_in_hand_only(tmp
 
     def script(request, nth):
         if hang[0] and int(request["prompt"][1:]) >= after:
-            server.over.wait(timeout=60)  # until it is killed
+            server.over.wait()  # until it is killed
             return DROP
         return ok(request)
 

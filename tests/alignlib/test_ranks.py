@@ -4,6 +4,7 @@ Every run here is the command itself, on CPUs over gloo. TOLERANCE is of single 
 a learning rate of 1e-3: sums over ranks round otherwise than sums over a batch, and AdamW divides by their size.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from alignlib import ranks
+from alignlib.training.run_folder import step_of
 from helpers.commands import folders, lines, log, pairs, read, rewarded
 from helpers.process import command, environment
 
@@ -93,9 +95,8 @@ def test_two_ranks_one_killed_and_resumed_make_what_one_makes(zero, data, alone,
     """SIGKILL of the second after a checkpoint: the job ends and says so; resumed, it makes the same model and log."""
     out = tmp_path / "model"
     args = exo(data, "-o", out, "--launch", 2, "--zero", zero, "--save-every", 2)
-    process = subprocess.Popen(command(*args), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while process.poll() is None and not (out / "checkpoint-4").exists():
-        time.sleep(0.01)
+    process = stuck(args, alone)
+    wait_for_step(4, out, process)
     os.kill(rank_of(process.pid, 1), signal.SIGKILL)
     said = process.communicate()[1].decode()
     assert process.returncode == 1
@@ -107,6 +108,25 @@ def test_two_ranks_one_killed_and_resumed_make_what_one_makes(zero, data, alone,
     assert difference(out, alone) < TOLERANCE
     alike(log(out), log(alone))
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in alone.iterdir())
+
+
+def stuck(args, alone):
+    """Start it with a standard output that takes six lines and a half of the log; then it waits until they are read."""
+    entries = (alone / "log.jsonl").read_bytes().splitlines(keepends=True)
+    room = sum(map(len, entries[:6])) + len(entries[6]) // 2
+    reading, writing = os.pipe()
+    os.write(writing, bytes(fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096) - room))
+    process = subprocess.Popen(command(*args), env=environment(), stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    process.stdout = open(reading, "rb")
+    return process
+
+
+def wait_for_step(step, out, process):
+    """Until there is a checkpoint of this step or a later one."""
+    while not any(step_of(path) >= step for path in out.glob("checkpoint-*")):
+        assert process.poll() is None
+        time.sleep(0.01)
 
 
 def rank_of(launcher, rank):
@@ -125,9 +145,8 @@ def rank_of(launcher, rank):
 def test_another_number_of_processes_goes_on(zero, others, data, alone, tmp_path):
     out = tmp_path / "model"
     args = exo(data, "-o", out, "--zero", zero, "--save-every", 5)
-    process = subprocess.Popen(command(*args, "--launch", 2), env=environment(), stdout=subprocess.PIPE)
-    while not (out / "checkpoint-5").exists():
-        time.sleep(0.01)
+    process = stuck([*args, "--launch", 2], alone)
+    wait_for_step(5, out, process)
     left = [rank_of(process.pid, rank) for rank in (0, 1)]
     process.kill()
     process.communicate()  # ranks without their launcher save and end
