@@ -10,7 +10,8 @@ from alignlib.decoding.draws import Sampling
 from alignlib.models.encoding import Example
 from alignlib.records.jsonl import dumps
 from alignlib.records.stream import Stream
-from helpers.commands import folders, lines, prompts, read, run
+from helpers import tiny
+from helpers.commands import folders, lines, one_line, prompts, read, run
 from helpers.kills import filter_job, survive
 
 
@@ -62,3 +63,16 @@ def test_killed_and_resumed_with_logps(tmp_path):
     job = filter_job(tmp_path, "al-sample", lines(*prompts(24)), folders().policy, "-n", 2, "-m", 12, "--logps",
                      "--window", 5, "--batch-tokens", 300)
     survive(job, 3, seed=8)
+
+
+def test_a_bare_prompt_with_no_token_to_begin_with_is_named(tmp_path):
+    """Under a condition it could be drawn for, but its log-probabilities are of the bare prompt."""
+    folder = tiny.save(tiny.causal("llama"), tmp_path / "policy", tiny.tokenizer(bos=False))
+    settings = tmp_path / "policy" / "tokenizer_config.json"
+    settings.write_text(json.dumps({name: value for name, value in json.loads(settings.read_text()).items()
+                                    if name != "bos_token"}))
+    given = lines({"prompt": "a"}, {"prompt": ""})
+    done = run("al-sample", folder, "--condition", "x", "--logps", "-m", 2, stdin=given)
+    assert done.returncode == 65 and "<stdin>:2: an empty text" in one_line(done.stderr)
+    done = run("al-sample", folder, "--condition", "x", "-m", 2, stdin=given)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 2

@@ -37,6 +37,8 @@ class Sampler:
         self.tokens = 0
 
     def prepare(self, record: Record) -> list[int]:
+        if self.bare is not None:
+            prompt_ids(self.bare, record, None)  # what has no log-probability is refused before anything is drawn
         return prompt_ids(self.encoder, record, self.condition)
 
     def draws(self, stream: Stream) -> Generator[tuple[Line, list[Draw]], None, None]:
