@@ -10,6 +10,7 @@ from helpers.commands import CONTEXT, folders, lines, one_line, prompts, read, r
 from helpers.guided import M, ending, guided, refused
 
 
+@pytest.mark.slow
 def test_ends_are_scored_as_the_reward_model_was_trained():
     """Its folder says whether it has seen ends; one that says nothing is taken by the paper's word."""
     def told(says):

@@ -154,6 +154,7 @@ def gaps(*values, **more):
     return jsonl(*(pair(value, 0, number, **more) for number, value in enumerate(values)))
 
 
+@pytest.mark.slow
 def test_a_temperature_from_pairs_to_rewards():
     """Fitted on some pairs, kept in the folder, used by al-score: the sum is what dividing by hand gives."""
     model = str(folders().without(folders().reward))

@@ -53,6 +53,7 @@ def test_rewards_tell_where_nobody_was_asked():
     assert [figures[name]["mean"] for name in ("win", "loss", "tie")] == [pytest.approx(1 / 3)] * 3
 
 
+@pytest.mark.slow
 def test_a_judge_compares_on_the_fly(tmp_path):
     records = pairs(6)
     answers = {name: [{**record, "completions": [record["completions"][at]]} for record in records]
@@ -86,6 +87,7 @@ def scored(prompt, *rewards):
     return {"prompt": prompt, "completions": ["w " * (i + 1) for i in range(len(rewards))], "rewards": rewards}
 
 
+@pytest.mark.slow
 def test_two_files_are_joined_on_the_prompt(tmp_path):
     reference = save(tmp_path / "ref.jsonl", scored("b", 5, 9), scored("a", 1))
     figures = evaluate("winrate", "--against", reference, stdin=jsonl(scored("a", 2, 0), scored("b", 4)))

@@ -1,10 +1,13 @@
 """Two files of completions, joined by the prompt."""
 
+import pytest
+
 from helpers.commands import lines, one_line, read
 from helpers.faulty import Server
 from helpers.judging import label, labelled, pairs, right
 
 
+@pytest.mark.slow
 def test_two_files_are_joined_on_the_prompt(tmp_path):
     """In the first one's order and with its other fields, but for those that went with its completions."""
     whole = pairs(6)

@@ -10,6 +10,7 @@ from helpers.judging import pairs, right
 from helpers.process import call
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_it_would_cost_and_asks_nothing(tmp_path):
     (tmp_path / "in").write_bytes(lines(*pairs(5), *pairs(2)))
     args = ("al-label-ai", tmp_path / "in", "--judge", "overall", "-o", tmp_path / "out", "--price-in", 2,

@@ -69,6 +69,7 @@ def test_it_is_the_definition(family, many_ends):
     assert count == sum(len(draw.ids) + (draw.reason == "stop") for draw in made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "top_k"), [(0.0, 5), (1.0, 5), (0.6, 1), (0.6, 2), (0.3, tiny.VOCABULARY),
                                               (0.3, 10 * tiny.VOCABULARY)])
 def test_settings_at_their_edges(alpha, top_k, many_ends):

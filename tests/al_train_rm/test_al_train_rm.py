@@ -29,6 +29,7 @@ def sided(count: int, start: int = 0) -> list[dict]:
             for pair in pairs(start + count)[start:]]
 
 
+@pytest.mark.slow
 def test_preferences_and_rewards_say_the_same():
     prefs = pairs(10)
     both = [{"prompt": pair["prompt"], "completions": [pair["chosen"], pair["rejected"]], "rewards": [1, 0]}
@@ -83,6 +84,7 @@ def test_accuracy_rises_on_held_out_pairs_and_the_scores_show_it(tmp_path):
     assert sum(one > other for one, other in zip(scores[::2], scores[1::2], strict=True)) / 24 == max(found)
 
 
+@pytest.mark.slow
 def test_the_best_is_kept_when_it_gets_worse_again(tmp_path):
     """Trained on turned pairs after a good start, it only gets worse: the first evaluation is the best."""
     good, _ = train(sided(40), "--lr", "3e-3", "--epochs", 12)
@@ -98,6 +100,7 @@ def test_the_best_is_kept_when_it_gets_worse_again(tmp_path):
     assert weights(made) != weights(short / "checkpoint-10")
 
 
+@pytest.mark.slow
 def test_classes(tmp_path):
     texts = [{"text": word + record["text"], "label": label} for record, (word, label) in zip(
         world.labelled("review", limit=48), itertools.cycle((("Oh. ", "sad"), ("Ah! ", "glad"), ("Um, ", "dull"))),
@@ -168,6 +171,7 @@ def test_bad_records_are_65():
         assert done.returncode == 65 and f"<stdin>:3: {message}" in one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_keeps_its_best_and_goes_on(tmp_path):
     (tmp_path / "eval").write_bytes(lines(*sided(16, 40)))
     args = ("--batch-size", 8, "--epochs", 60, "--lr", "3e-3", "--eval", tmp_path / "eval", "--eval-every", 5,

@@ -65,6 +65,7 @@ def test_the_loss_is_of_the_models_scores():
     assert (figures["best_score"].item(), figures["worst_score"].item()) == pytest.approx(tuple(scores.tolist()))
 
 
+@pytest.mark.slow
 def test_classes_are_numbered_by_name_whatever_the_order_of_the_texts():
     numbers = []
     for order in (["sad", "glad", "dull", "sad"], ["dull", "sad", "sad", "glad"]):

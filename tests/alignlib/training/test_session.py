@@ -180,6 +180,7 @@ def test_nan_is_1(name):
     assert (done.returncode, done.stdout) == (1, "") and "the loss is nan at step 1" in done.stderr
 
 
+@pytest.mark.slow
 @every
 def test_the_split_into_packs_does_not_matter_and_the_seed_does(name):
     args = ("--batch-size", 5, "--lr", "1e-3", "--steps", 4)
@@ -211,6 +212,7 @@ def test_other_ways_to_train_lower_the_loss_too(name, args):
         assert losses == pytest.approx([entry["loss"] for entry in read(plain.stdout)], rel=1e-4)
 
 
+@pytest.mark.slow
 @every
 def test_checkpoints_are_kept_as_asked(name):
     args = ("--batch-size", 2, "--save-every", 1)
