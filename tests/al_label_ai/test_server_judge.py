@@ -159,7 +159,7 @@ def test_a_call_that_fails_for_good_ends_the_run_by_name_or_puts_its_line_aside(
                      "--rejects", tmp_path / "rejects")
     assert done.returncode == 0 and len(read(done.stdout)) == 3
     assert (tmp_path / "rejects").read_bytes() == lines(pairs(4)[2])
-    assert all(count == 1 for question, count in server.asked.items() if bad not in question)
+    assert all(count == 1 for question, count in server.counts.items() if bad not in question)
 
 
 def test_2000_records_and_three_calls_in_ten_go_wrong():
@@ -177,7 +177,7 @@ def test_2000_records_and_three_calls_in_ten_go_wrong():
     requests = {subject(request): request for _, _, request in server.calls}
     first_right = {question: next(nth for nth in range(4) if faulty(request, nth) not in FAULTS)
                    for question, request in requests.items()}
-    assert server.asked == {question: nth + 1 for question, nth in first_right.items()}  # none after the right one
+    assert server.counts == {question: nth + 1 for question, nth in first_right.items()}  # none after the right one
     assert 0.25 < 1 - len(records) / len(server.calls) < 0.35
 
 

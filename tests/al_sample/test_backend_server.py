@@ -37,7 +37,7 @@ def key(monkeypatch):
 
 def times(server: Server) -> list[int]:
     """How often each prompt was asked for."""
-    return [server.asked[name] for name in sorted(server.asked)]
+    return [server.counts[name] for name in sorted(server.counts)]
 
 
 # -- what is asked, what is written ----------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_what_will_not_pass_is_not_asked_again(status):
     """The server quotes the key; we do not."""
     with Server(lambda request, nth: refuse(status, f"bad key {KEY} for model m")) as server:
         done = sample(server, questions(5), "--concurrency", 1, "-v")
-    assert done.returncode == 1 and done.stdout == "" and server.asked["q0"] == 1
+    assert done.returncode == 1 and done.stdout == "" and server.counts["q0"] == 1
     assert f"<stdin>:1: the server says {status}: bad key *** for model m" in done.stderr
 
 
@@ -204,7 +204,7 @@ def test_spent_money_does_not_come_back():
     body = json.dumps({"error": {"message": "no credit", "code": "insufficient_quota"}}).encode()
     with Server(lambda request, nth: (429, {}, body)) as server:
         done = sample(server, questions(2), "--concurrency", 1, "--on-error", "skip")
-    assert done.returncode == 1 and "429: no credit" in one_line(done.stderr) and server.asked["q0"] == 1
+    assert done.returncode == 1 and "429: no credit" in one_line(done.stderr) and server.counts["q0"] == 1
 
 
 def test_who_is_told_to_wait_for_hours_does_not():
@@ -353,7 +353,7 @@ def test_a_killed_run_loses_nothing_and_asks_again_for_what_was_in_hand_only(tmp
         done = subprocess.run([*argv, "--resume", "--concurrency", "3"], env=environment(), capture_output=True)
         assert done.returncode == 0, done.stderr
     assert [record["completions"] for record in read(out.read_text())] == [[f"{r['prompt']}/0"] for r in records]
-    assert all(server.asked[f"q{i}"] == (2 if after <= i < after + window else 1) for i in range(20))
+    assert all(server.counts[f"q{i}"] == (2 if after <= i < after + window else 1) for i in range(20))
 
 
 def test_a_failed_run_can_be_gone_on_with(tmp_path):
@@ -371,7 +371,7 @@ def test_a_failed_run_can_be_gone_on_with(tmp_path):
         broken[0] = False
         assert call(*args, "--retries", 2, "--resume").returncode == 0
     assert [record["id"] for record in read((tmp_path / "out").read_text())] == [str(i) for i in range(6)]
-    assert all(server.asked[f"q{i}"] == 1 for i in range(3))
+    assert all(server.counts[f"q{i}"] == 1 for i in range(3))
 
 
 # -- what it cannot do -----------------------------------------------------------------------------------------

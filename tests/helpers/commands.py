@@ -43,14 +43,14 @@ def prompts(count: int) -> list[dict]:
 def rewarded(count: int, k: int = 4) -> list[dict]:
     """Toy prompts with k answers each, and the oracle's rewards, no two of a prompt alike."""
     answers = itertools.cycle(dict.fromkeys(pair["chosen"] for pair in pairs(40)))
-    made = []
+    records = []
     for record in prompts(count):
         texts: dict[float, str] = {}
         while len(texts) < k:
             answer = next(answers)
             texts.setdefault(world.score("overall", record["prompt"], answer), answer)
-        made.append({**record, "completions": list(texts.values()), "rewards": list(texts)})
-    return made
+        records.append({**record, "completions": list(texts.values()), "rewards": list(texts)})
+    return records
 
 
 def one_line(text: str) -> str:
@@ -176,11 +176,11 @@ def run(name: str, *args: object, stdin: bytes | str = b"",
     at.mkdir()
     (at / "in").write_bytes(stdin if isinstance(stdin, bytes) else stdin.encode())
     (at / "out").touch(), (at / "err").touch()
-    asked = {"name": name, "args": [*map(str, args)], "at": str(at)}
-    forks.stdin.write(json.dumps(asked) + "\n")
+    request = {"name": name, "args": [*map(str, args)], "at": str(at)}
+    forks.stdin.write(json.dumps(request) + "\n")
     forks.stdin.flush()
     code = int(forks.stdout.readline())
-    return subprocess.CompletedProcess(asked["args"], code, (at / "out").read_text(), (at / "err").read_text())
+    return subprocess.CompletedProcess(request["args"], code, (at / "out").read_text(), (at / "err").read_text())
 
 
 def stopped(name: str, *args: object, stdin: bytes, sign: int = signal.SIGTERM) -> tuple[int, str, str]:

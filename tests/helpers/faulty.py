@@ -20,9 +20,9 @@ def subject(request: dict) -> str:
 def answer(request: dict, texts: list[str] | None = None, reason: str = "stop", **more) -> dict:
     """A right answer: as many choices as asked for, which echo the prompt."""
     texts = [f"{subject(request)}/{i}" for i in range(request.get("n", 1))] if texts is None else texts
-    said = "messages" in request
+    chat = "messages" in request
     choices = [{"index": i, "finish_reason": reason,
-                **({"message": {"role": "assistant", "content": text}} if said else {"text": text})}
+                **({"message": {"role": "assistant", "content": text}} if chat else {"text": text})}
                for i, text in enumerate(texts)]
     usage = {"prompt_tokens": 7, "completion_tokens": 3 * len(texts), "total_tokens": 7 + 3 * len(texts)}
     return {"id": "x", "object": "text_completion", "created": 1, "model": request["model"], "choices": choices,
@@ -49,7 +49,7 @@ class HTTP(ThreadingHTTPServer):
 
 class Server:
     def __init__(self, script: Callable[[dict, int], object]):
-        self.script, self.calls, self.asked, self.lock = script, [], Counter(), threading.Lock()
+        self.script, self.calls, self.counts, self.lock = script, [], Counter(), threading.Lock()
         self.over = threading.Event()  # what waits for ever waits until then
         handler = type("Handler", (Handler,), {"owner": self})
         self.http = HTTP(("127.0.0.1", 0), handler)
@@ -75,8 +75,8 @@ class Handler(BaseHTTPRequestHandler):
         with self.owner.lock:
             headers = {name.lower(): value for name, value in self.headers.items()}
             self.owner.calls.append((self.path, headers, request))
-            nth = self.owner.asked[subject(request)]
-            self.owner.asked[subject(request)] += 1
+            nth = self.owner.counts[subject(request)]
+            self.owner.counts[subject(request)] += 1
         action = self.owner.script(request, nth)
         if action is DROP or action == CUT:
             if action == CUT:

@@ -76,13 +76,13 @@ def faulty(request: dict, nth: int, share: float = 0.3) -> object:
 
 def paid(server: Server) -> list[int]:
     """How often each question was asked."""
-    return list(server.asked.values())
+    return list(server.counts.values())
 
 
 def judge_job(folder: Path, server: Server, count: int, concurrency: int):
     job = filter_job(folder, "al-label-ai", lines(*pairs(count)), "--judge", "overall", "--base-url", server.url,
                      "--concurrency", concurrency)
-    job.made += [folder / f"out.jsonl.cache{end}" for end in ("", "-wal", "-shm")]
+    job.paths += [folder / f"out.jsonl.cache{end}" for end in ("", "-wal", "-shm")]
     return job
 
 

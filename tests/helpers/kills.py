@@ -25,7 +25,7 @@ class Job:
 
     argv: list[str]
     stdin: Path | None
-    made: list[Path]  # what it writes
+    paths: list[Path]  # what it writes
     begun: Path  # is there once the work has begun
     result: Callable[[], object]
 
@@ -46,7 +46,7 @@ class Job:
         return process
 
     def clear(self) -> None:
-        for path in self.made:
+        for path in self.paths:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def wait_until_begun(self, process: subprocess.Popen) -> None:
@@ -56,8 +56,8 @@ class Job:
     def finish(self, *more: str) -> object:
         """Run to the end; what it made."""
         process = self.start(*more)
-        said = process.communicate()[1].decode()
-        assert process.returncode == 0, said
+        errors = process.communicate()[1].decode()
+        assert process.returncode == 0, errors
         return self.result()
 
 
@@ -79,13 +79,13 @@ def survive(job: Job, kills: int, seed: int, sign: signal.Signals = signal.SIGKI
             job.wait_until_begun(process)
             time.sleep(chance.uniform(0, work / 2))
         process.send_signal(sign)
-        said = process.communicate()[1].decode()
+        errors = process.communicate()[1].decode()
         if process.returncode == 0:  # it was done before the kill: once more
             assert job.result() == expected
             job.clear()
             runs += 1
         else:
-            assert process.returncode in codes, said
+            assert process.returncode in codes, errors
             kills -= 1
     assert job.finish("--resume") == expected
     job.clear()
@@ -101,10 +101,10 @@ def filter_job(folder: Path, name: str, data: bytes, *args: object, skip: bool =
     given.write_bytes(data)
     more = ["--on-error", "skip", "--rejects", rejects] if skip else []
     argv = command(name, *args, *([] if stdin else [given]), "-o", out, *more)
-    made = [out, rejects] if skip else [out]
+    outputs = [out, rejects] if skip else [out]
     state = Path(f"{out}.state")
-    return Job(argv, given if stdin else None, [*made, state], state,
-               lambda: ([path.read_bytes() for path in made], state.exists()))
+    return Job(argv, given if stdin else None, [*outputs, state], state,
+               lambda: ([path.read_bytes() for path in outputs], state.exists()))
 
 
 def sample_job(folder: Path, count: int = 36, *args: object, **how) -> Job:

@@ -24,13 +24,13 @@ CONFIG = LlamaConfig(vocab_size=300, hidden_size=128, intermediate_size=256, num
 def living() -> int:
     """Bytes of the storages behind all tensors there are; the fake ones that a compiler leaves behind have none."""
     gc.collect()
-    found = {}
+    storages = {}
     for thing in gc.get_objects():
         if type(thing) in (torch.Tensor, torch.nn.Parameter) and thing.device.type != "meta":
             for tensor in (thing, thing.grad if thing.is_leaf else None):
                 if tensor is not None:
-                    found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-    return sum(found.values())
+                    storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return sum(storages.values())
 
 
 def allocated(work) -> int:

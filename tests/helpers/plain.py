@@ -19,12 +19,12 @@ def gradients(model, loss):
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-def same_gradients(found, wanted, relative):
+def same_gradients(actual, wanted, relative):
     """Each weight's gradient, by the norm of the difference."""
-    assert found.keys() == wanted.keys() and len(wanted) > 10
+    assert actual.keys() == wanted.keys() and len(wanted) > 10
     largest = max(gradient.norm() for gradient in wanted.values())
     for name, gradient in wanted.items():
-        assert (found[name] - gradient).norm() <= relative * (gradient.norm() + 1e-3 * largest), name
+        assert (actual[name] - gradient).norm() <= relative * (gradient.norm() + 1e-3 * largest), name
 
 
 def dense(query, key, value, *, block_mask, scale, enable_gqa):

@@ -30,13 +30,13 @@ def tokenizer(*, bos: bool = True, pad: str = PAD) -> PreTrainedTokenizerFast:
         head = marked[:-1]
         merges.append((head, marked[-1]))
         vocabulary[marked] = len(vocabulary)
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens([BOS, EOS, PAD])
+    fast = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    fast.decoder = decoders.ByteLevel()
+    fast.add_special_tokens([BOS, EOS, PAD])
     if bos:
-        made.post_processor = processors.TemplateProcessing(f"{BOS} $A", special_tokens=[(BOS, made.token_to_id(BOS))])
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token=BOS, eos_token=EOS, pad_token=pad)
+        fast.post_processor = processors.TemplateProcessing(f"{BOS} $A", special_tokens=[(BOS, fast.token_to_id(BOS))])
+    return PreTrainedTokenizerFast(tokenizer_object=fast, bos_token=BOS, eos_token=EOS, pad_token=pad)
 
 
 def _marks() -> dict[int, str]:
@@ -52,7 +52,7 @@ def config(family: str, **changes):
     common = {"vocab_size": VOCABULARY, "initializer_range": 0.3, **ends}
     layers = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "max_position_embeddings": CONTEXT}
     wide = {**layers, "intermediate_size": 48}
-    made = {
+    makers = {
         "llama": lambda: transformers.LlamaConfig(**{**common, **wide, "num_key_value_heads": 2, **changes}),
         "mistral": lambda: transformers.MistralConfig(**common, **wide, num_key_value_heads=2, **changes),
         "gpt_neox": lambda: transformers.GPTNeoXConfig(**{**common, **wide, "attention_dropout": 0.2,
@@ -63,7 +63,7 @@ def config(family: str, **changes):
                                                  "dropout": 0.2, "do_layer_norm_before": True, **changes}),
         "bloom": lambda: transformers.BloomConfig(**common, n_layer=2, n_head=4, hidden_size=32, **changes),
     }
-    return made[family]()
+    return makers[family]()
 
 
 def causal(family: str, seed: int = 0, **changes) -> torch.nn.Module:
@@ -75,8 +75,8 @@ def causal(family: str, seed: int = 0, **changes) -> torch.nn.Module:
 def classifier(family: str, labels: int = 1, seed: int = 0, **changes) -> torch.nn.Module:
     """An untrained sequence classifier; one label: a reward model."""
     torch.manual_seed(seed)
-    made = config(family, num_labels=labels, **changes)
-    return transformers.AutoModelForSequenceClassification.from_config(made).eval()
+    shape = config(family, num_labels=labels, **changes)
+    return transformers.AutoModelForSequenceClassification.from_config(shape).eval()
 
 
 def save(model: torch.nn.Module, folder: Path, words: PreTrainedTokenizerFast | None = None) -> str:

@@ -20,19 +20,19 @@ def fit(folder, *, model=None, data=None, objective=None, family="llama", resume
     """Train a tiny policy on eight examples; returns it and its run."""
     fitted = {name: changes.pop(name) for name in ("held_out", "best") if name in changes}
     recipe = tiny.recipe(folder, resume=resume, **changes)
-    made = Run(recipe, {"command": "test"})
-    made.reads(1)
-    policy = model or load.Policy(start(made, family), tiny.tokenizer())
-    loop.fit(policy, data or examples(8), objective or Likelihood("token"), recipe, made, **fitted)
-    return policy, made
+    run = Run(recipe, {"command": "test"})
+    run.reads(1)
+    policy = model or load.Policy(start(run, family), tiny.tokenizer())
+    loop.fit(policy, data or examples(8), objective or Likelihood("token"), recipe, run, **fitted)
+    return policy, run
 
 
-def start(made, family):
+def start(run, family):
     """What a command would load, without dropout: the newest checkpoint, or the model it was given."""
-    if made.start("given") == "given":
+    if run.start("given") == "given":
         model = tiny.causal(family)
     else:
-        model = AutoModelForCausalLM.from_pretrained(made.start("given"), attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_pretrained(run.start("given"), attn_implementation="sdpa")
     load.remove_dropout(model)
     return model
 
@@ -41,8 +41,8 @@ def weights(folder):
     return AutoModelForCausalLM.from_pretrained(folder).state_dict()
 
 
-def same(found, wanted, tolerance=0.0):
-    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+def same(actual, wanted, tolerance=0.0):
+    torch.testing.assert_close(actual, wanted, rtol=tolerance, atol=tolerance)
 
 
 def log(folder):

@@ -59,10 +59,10 @@ class Wheel:
         bound = node.args.args[0].arg in ("self", "cls") if node.args.args else False
         plain = node.args.args[bound:]
         needed = len(plain) - len(node.args.defaults)
-        found = [_parameter(one.arg, i >= needed) for i, one in enumerate(plain)]
+        parameters = [_parameter(one.arg, i >= needed) for i, one in enumerate(plain)]
         named = [_parameter(one.arg, default is not None)
                  for one, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
-        return [*found, "*", *named] if named else found
+        return [*parameters, "*", *named] if named else parameters
 
     def fields(self, module: str, node: ast.ClassDef) -> list[str]:
         """Of a dataclass or a struct, its bases' first."""
@@ -74,8 +74,8 @@ class Wheel:
     def members(self, path: str) -> list[str]:
         """What its instances have: fields, members of an enumeration, and what __init__ gives to self."""
         _, node = self.find(*path.split(":"))
-        made = [child for child in node.body if getattr(child, "name", "") == "__init__"]
-        given = [target.attr for child in made for target in ast.walk(child)
+        initializers = [child for child in node.body if getattr(child, "name", "") == "__init__"]
+        given = [target.attr for child in initializers for target in ast.walk(child)
                  if isinstance(target, ast.Attribute) and isinstance(target.ctx, ast.Store)]
         return given + [target.id for child in node.body if isinstance(child, ast.Assign | ast.AnnAssign)
                         for target in ast.walk(child) if isinstance(target, ast.Name) and
@@ -108,7 +108,7 @@ def written(facts: dict) -> str:
     rows = []
     for name, value in facts.items():
         if name in ("parameters", "members"):
-            inner = ",\n".join(f"  {json.dumps(path)}: {json.dumps(said)}" for path, said in value.items())
+            inner = ",\n".join(f"  {json.dumps(path)}: {json.dumps(names)}" for path, names in value.items())
             rows.append(f' "{name}": {{\n{inner}\n }}')
         else:
             rows.append(f' "{name}": {json.dumps(value)}')

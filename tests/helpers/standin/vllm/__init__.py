@@ -16,13 +16,13 @@ class SamplingParams:
     """Refuses what the released one refuses, of what may be asked of it here."""
 
     def __init__(self, *args, **given):
-        asked = bound("vllm:SamplingParams", args, given)
-        self.temperature, self.top_p, self.top_k = asked["temperature"], asked["top_p"], asked["top_k"]
-        self.seed, self.max_tokens, self.logprobs = asked["seed"], asked["max_tokens"], asked["logprobs"]
-        self.stop, self.output_kind = asked["stop"], asked["output_kind"]
+        values = bound("vllm:SamplingParams", args, given)
+        self.temperature, self.top_p, self.top_k = values["temperature"], values["top_p"], values["top_k"]
+        self.seed, self.max_tokens, self.logprobs = values["seed"], values["max_tokens"], values["logprobs"]
+        self.stop, self.output_kind = values["stop"], values["output_kind"]
         if not 0 <= self.temperature <= 2 or not 0 < self.top_p <= 1:
             raise ValueError("temperature or top_p")
-        if self.stop and not asked["detokenize"]:
+        if self.stop and not values["detokenize"]:
             raise ValueError("stop strings are only supported when detokenize is True")
         if not 0 <= self.seed < 2**63:
             raise ValueError("seed")

@@ -12,15 +12,15 @@ FACTS = json.loads((Path(__file__).parents[2] / "vllm_facts.json").read_text())
 
 def signature(path: str) -> inspect.Signature:
     """That of a callable in the facts."""
-    kind, made = inspect.Parameter.POSITIONAL_OR_KEYWORD, []
+    kind, parameters = inspect.Parameter.POSITIONAL_OR_KEYWORD, []
     for name in FACTS["parameters"][path]:
         if name == "*":
             kind = inspect.Parameter.KEYWORD_ONLY
         else:
             default = None if name.endswith("=") else inspect.Parameter.empty
             # A struct's or dataclass's own order is not what a call may rest on.
-            made.append(inspect.Parameter(name.rstrip("="), kind, default=default))
-    return inspect.Signature(made)
+            parameters.append(inspect.Parameter(name.rstrip("="), kind, default=default))
+    return inspect.Signature(parameters)
 
 
 def bound(path: str, args: tuple, given: dict) -> dict:
@@ -48,7 +48,7 @@ def keeps_to(path: str) -> Callable:
 
 def only(path: str, **attributes) -> object:
     """An object that has what the class in the facts has, of it `attributes`; anything else is an AttributeError."""
-    made = type(path.partition(":")[2], (), {"__slots__": tuple(FACTS["members"][path])})()
+    instance = type(path.partition(":")[2], (), {"__slots__": tuple(FACTS["members"][path])})()
     for name, value in attributes.items():
-        setattr(made, name, value)
-    return made
+        setattr(instance, name, value)
+    return instance

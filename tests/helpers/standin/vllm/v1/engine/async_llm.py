@@ -38,10 +38,10 @@ class AsyncLLM:
         self.waiting.append((ids, params, done))
         self.hold -= 1
         self.running = self.running or asyncio.create_task(self._run())
-        made = await done
+        completion = await done
         if params.output_kind is not RequestOutputKind.FINAL_ONLY:
             raise NotImplementedError("partial outputs")
-        yield only("vllm.outputs:RequestOutput", request_id=request_id, outputs=[made], finished=True)
+        yield only("vllm.outputs:RequestOutput", request_id=request_id, outputs=[completion], finished=True)
 
     async def _run(self):
         while self.waiting:
@@ -60,9 +60,9 @@ class AsyncLLM:
             token, processed = _draw(logits, params, chance)
             ids.append(token)
             total += (processed if self.processed else logits).log_softmax(-1)[token].item()
-            said = [text for text in params.stop if text in self.tokenizer.decode(ids)]
-            if token == self.tokenizer.eos_token_id or said:
-                reason, stop = "stop", said[0] if said else None
+            stops = [text for text in params.stop if text in self.tokenizer.decode(ids)]
+            if token == self.tokenizer.eos_token_id or stops:
+                reason, stop = "stop", stops[0] if stops else None
             elif len(ids) == params.max_tokens:
                 reason = "length"
         return only("vllm.outputs:CompletionOutput", index=0, text="not what we write", token_ids=tuple(ids),
