@@ -12,16 +12,17 @@ from alignlib.models.logps import Head
 from alignlib.models.policy import Model, RewardModel, gather_weights, is_sharded, scale_and_cap
 
 
-def new_reward(path: str, labels: list[str] | None, device: str = "auto", dtype: str = "auto",
+def new_reward(path: str, class_names: list[str] | None, device: str = "auto", dtype: str = "auto",
                seed: int = 0) -> RewardModel:
-    """The model at `path`, policy or classifier, with a head to train: one label, or one a class in `labels`.
+    """The model at `path`, policy or classifier, with a head to train: one label, or one a class.
 
     A policy's new head starts small (deviation 1 / sqrt(H + 1), as in Stiennon et al. 2020), drawn from `seed`.
     """
     config = load_config(path)
-    settings: dict[str, Any] = {"num_labels": len(labels or [""])}
-    if labels:
-        settings |= {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    settings: dict[str, Any] = {"num_labels": len(class_names or [""])}
+    if class_names:
+        settings |= {"id2label": dict(enumerate(class_names)),
+                     "label2id": {name: i for i, name in enumerate(class_names)}}
     fresh = () if is_classifier(path) else ("score",)
     torch.manual_seed(seed)
     model = load(transformers.AutoModelForSequenceClassification, path, device, torch.float32, fresh, **settings)

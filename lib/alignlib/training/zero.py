@@ -36,7 +36,12 @@ class Asked(nn.Module):
 
 
 class Sharded:
-    """The same under DeepSpeed, on every rank; gradients are summed over ranks."""
+    """A model's training steps under DeepSpeed, on every rank: one optimizer, whose gradients are summed over ranks.
+
+    total       steps of the whole run, which the schedule needs
+    checkpoint  what it will be told to load
+    train       False: it is only asked, its weights gathered from the ranks as they are needed
+    """
 
     def __init__(self, model: Model, recipe: Recipe, total: int, checkpoint: Path | None = None, *,
                  train: bool = True):
