@@ -46,7 +46,7 @@ def policy_of(folder):
 def test_1_a_prompt_that_fills_the_context_leaves_a_loss(tmp_path):
     """Through the model's own encoder: completions stay, the loss is a number above 0, and the cut is counted."""
     policy = policy_of(tmp_path / "policy")
-    encoder = load.encoder(policy)
+    encoder = load.encoder_for(policy)
     made = Likelihood("token").example(encoder, {"prompt": LONG, "chosen": " Yes"})
     assert made.length == tiny.CONTEXT and encoder.cut == {"prompts_cut": 1, "completions_cut": 0}
     loss, _ = Likelihood("token")(policy, policy.pack([made]))
@@ -61,7 +61,7 @@ def test_2_end_of_sequence_is_learnt_where_it_is_the_padding():
     """Its probability rises in training with pad = eos, rows of unequal length, in plain and in shared rows."""
     words = tiny.tokenizer(pad=tiny.EOS)
     policy = Policy(tiny.causal("llama"), words)
-    encoder = load.encoder(policy)
+    encoder = load.encoder_for(policy)
     records = [{"prompt": "Q", "chosen": text} for text in (" a", " longer one")]
     batch = policy.pack([Likelihood("token").example(encoder, record) for record in records])
     assert batch.targets.tolist().count(words.eos_token_id) == 2
