@@ -301,3 +301,13 @@ def test_a_stopped_run_goes_on_with_the_reference_it_began_with(more, tmp_path):
     (tmp_path / "eval").write_bytes(lines(*rewarded(12)[8:]))
     train(rewarded(8), *args, "--resume", out=out)
     assert weights(out) == weights(whole) and log(out) == entries
+
+
+def test_a_reference_that_has_changed_is_not_the_one_the_run_began_with():
+    ref = folders().without(folders().other)
+    out, _ = train(rewarded(4), "--ref", ref, "--steps", 1)
+    config = ref / "config.json"
+    config.write_text(config.read_text() + " ")
+    done = run("al-train-exo", folders().policy, "-o", out, *SMALL, "--ref", ref, "--steps", 1, "--resume",
+               stdin=lines(*rewarded(4)))
+    assert done.returncode == 2 and "cannot resume: ref files changed" in one_line(done.stderr)

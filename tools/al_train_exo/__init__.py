@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from al_train_exo.objective import LOSSES, Contrast
-from alignlib.cli import options
+from alignlib.cli import options, paths
 from alignlib.training.command import training_options
 from alignlib.training.session import Session
 
@@ -44,8 +44,9 @@ def main(session: Session, loss: str, **settings: Any) -> None:
     For pairs a judge's `chosen` among two completions does instead of rewards. Reads all input first.
     """
     refuse(loss, settings)
-    objective = Contrast(loss, **settings)
-    with session.begin(loss=loss, **settings):
+    objective, ref = Contrast(loss, **settings), settings["ref"]
+    ref_files = None if ref in ("self", "ref_logps") else paths.fingerprint(ref)
+    with session.begin(loss=loss, **settings, ref_files=ref_files):
         from al_train_exo.reference import add_ref_logps
         from alignlib.models import load
 
