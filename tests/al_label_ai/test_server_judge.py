@@ -233,10 +233,11 @@ def test_kills_at_random_moments(tmp_path):
 # -- money ---------------------------------------------------------------------------------------------------------
 
 
-def using(prompt_tokens, completion_tokens):
-    """A Server's script: the oracle's answers, each of which takes so many tokens."""
+def using(prompt_tokens, completion_tokens, seconds=0.0):
+    """A Server's script: the oracle's answers, each of which takes so many tokens, and so long."""
 
     def script(request, nth):
+        time.sleep(seconds)
         body = toy_judge.answer(request)
         body["usage"] = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
         return 200, {}, json.dumps(body).encode()
@@ -270,7 +271,8 @@ def test_a_budget_reckons_with_what_is_under_way(tmp_path):
 
 
 def test_the_first_call_tells_what_one_costs_before_more_are_made(tmp_path):
-    with Server(using(0, 1_000_000)) as server:
+    """One that is under way when another of its record is refused still comes in, however long it takes."""
+    with Server(using(0, 1_000_000, seconds=0.3)) as server:
         done = label(server, pairs(20), "--concurrency", 8, "--price-out", 1, "--budget", 3, "--cache", tmp_path / "c")
     assert done.returncode == 1 and "the budget of 3 is spent: a call is about 1" in one_line(done.stderr)
     assert len(server.calls) == 3 == kept(tmp_path / "c")

@@ -93,8 +93,13 @@ class ServerJudge:
             self.stopped, self.client.retries = Failure(f"{line.where}: {error.message}", everything=True), 0
 
     async def judge(self, line: Line) -> list[Answer]:
+        """The answers to the line's queries; where one fails, the others under way still come in: they are paid for."""
         _, queries = line.data
-        return await asyncio.gather(*(self.ask(query) for query in queries))
+        answers = await asyncio.gather(*(self.ask(query) for query in queries), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, Answer)]
 
     # -- calls -------------------------------------------------------------------------------------------
 
