@@ -19,6 +19,7 @@ from helpers.house import (
     read_texts,
     renamed_modules,
     strangers,
+    trusting_loads,
     unshared,
     untested_files,
 )
@@ -54,7 +55,7 @@ def test_imports(imports, check):
     keeps(check(imports))
 
 
-@pytest.mark.parametrize("check", [renamed_modules, long_files, long_functions])
+@pytest.mark.parametrize("check", [renamed_modules, long_files, long_functions, trusting_loads])
 def test_files(texts, check):
     keeps(check(texts))
 
@@ -216,3 +217,29 @@ def test_a_test_that_imports_a_test_is_found(line):
     assert list(borrowing_tests({"tests/alignlib/test_hub.py": "from helpers import tiny\nimport torch.testing"})) == []
     (breach,) = borrowing_tests({"tests/alignlib/test_hub.py": f"def test_it():\n    {line}"})
     assert "test_ranks" in breach and breach.endswith("a test; move what they share to tests/helpers/")
+
+
+@pytest.mark.parametrize(("code", "load"), [
+    ("AutoConfig.from_pretrained(path, trust_remote_code=False)", None),
+    ("auto.from_pretrained(path, trust_remote_code=False, **settings)", None),
+    ("peft.PeftModel.from_pretrained(model, path)", None),
+    ("torch.load(file, map_location='cpu', weights_only=True)", None),
+    ("json.load(file)", None),
+    ("transformers.AutoTokenizer.from_pretrained(path)", "transformers.AutoTokenizer.from_pretrained"),
+    ("auto.from_config(config, dtype=torch.float32)", "auto.from_config"),
+    ("auto.from_pretrained(path, **settings)", "auto.from_pretrained"),
+    ("AutoModel.from_pretrained(path, trust_remote_code=True)", "AutoModel.from_pretrained"),
+    ("AutoModel.from_pretrained(path, trust_remote_code=trust)", "AutoModel.from_pretrained"),
+    ("load = AutoModel.from_pretrained", "AutoModel.from_pretrained"),
+    ("vllm.AsyncEngineArgs(model=path)", "vllm.AsyncEngineArgs"),
+    ("pipeline('text-generation', path)", "pipeline"),
+])
+def test_a_load_that_would_run_a_folder_s_code_is_found(code, load):
+    breach = f"tools/al_x.py:2: {load} does not say trust_remote_code=False"
+    assert list(trusting_loads({"tools/al_x.py": f"def f():\n    {code}"})) == ([breach] if load else [])
+
+
+@pytest.mark.parametrize("code", ["torch.load(file)", "torch.load(file, weights_only=False)"])
+def test_a_file_that_may_hold_code_is_found(code):
+    (breach,) = trusting_loads({"tools/al_x.py": code})
+    assert breach == "tools/al_x.py:1: torch.load does not say weights_only=True"

@@ -1,11 +1,14 @@
 """Coherence: vectors of a tiny encoder, as al-eval text --coherence compares them; what is no encoder."""
 
 import json
+import shutil
 import subprocess
 import sys
 
+import click
 import pytest
 
+from al_eval.embeddings import Embedder
 from helpers.evaluation import jsonl, record, refused
 from helpers.process import call, environment
 
@@ -63,3 +66,42 @@ def test_coherence_without_a_model(tmp_path, monkeypatch):
     assert done.stdout == "False\n"
     message = refused(2, "text", "--coherence", "no-such/encoder", stdin=jsonl(record(1)))
     assert "no-such/encoder: not a model" in message
+
+
+def changed(encoder, folder, change):
+    """A copy of the encoder whose weights `change` has changed, in their dict."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(encoder, folder)
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_heads_are_left_out_and_other_weights_are_not(encoder, tmp_path):
+    import torch
+
+    whole = Embedder(str(encoder))(["one two"])
+    one = torch.ones(1)
+    headed = changed(encoder, tmp_path / "headed", lambda w: w.update({"cls.predictions.bias": one}))
+    bare = changed(encoder, tmp_path / "bare", lambda w: [w.pop(name) for name in list(w) if "pooler" in name])
+    for folder in (headed, bare):
+        assert (Embedder(str(folder))(["one two"]) == whole).all()
+    longer = changed(encoder, tmp_path / "longer", lambda w: w.update({"encoder.layer.2.weight": one}))
+    cut = changed(encoder, tmp_path / "cut", lambda w: w.pop("encoder.layer.1.output.dense.weight"))
+    for folder, message in ((longer, "has 1 weights .* encoder.layer.2.weight"), (cut, "lacks 1 weights, encoder")):
+        with pytest.raises(click.UsageError, match=message):
+            Embedder(str(folder))
+
+
+def test_a_word_that_the_encoder_has_no_row_for_is_named(encoder, tmp_path):
+    from transformers import AutoTokenizer
+
+    shutil.copytree(encoder, tmp_path / "encoder")
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    tokenizer.add_tokens("seven")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    good, bad = ({"prompt": "one", "completions": [text]} for text in ("two", "two seven"))
+    message = refused(65, "text", "--coherence", tmp_path / "encoder", stdin=jsonl(good, bad))
+    assert "<stdin>:2: token 8 (seven) has no row in the encoder, which knows 8 tokens" in message

@@ -116,7 +116,7 @@ def test_all_of_it_is_called_and_with_what(log):
     (engine,) = asked(log, "vllm:AsyncEngineArgs")
     assert engine == {"model": folders().policy, "dtype": "float16", "tensor_parallel_size": 2, "data_parallel_size": 3,
                       "gpu_memory_utilization": 0.5, "max_model_len": 100, "logprobs_mode": "processed_logprobs",
-                      "disable_log_stats": True}
+                      "disable_log_stats": True, "trust_remote_code": False}
     one, other = asked(log, "vllm:SamplingParams")
     assert one.pop("seed") != other.pop("seed")
     assert one == other == {"temperature": 0.5, "top_p": 0.9, "top_k": 4, "max_tokens": 12, "stop": ["x"],

@@ -22,6 +22,10 @@ FLOORS = (
 )
 FILE_LINES, FUNCTION_LINES, LIBRARY_LINES = 320, 60, 6500
 SHORT_NAMES = {"numpy": "np"}  # what everybody calls it
+# What a call must say so that no code of a folder is run, by the last of its function's name, and whose need not.
+SAYS = {name: "trust_remote_code=False" for name in ("from_pretrained", "from_config", "AsyncEngineArgs", "pipeline")}
+SAYS |= {"torch.load": "weights_only=True"}
+KNOW_NO_CODE = {"PeftModel", "PeftConfig", "GenerationConfig"}  # they take no such argument
 
 Imports = dict[str, set[str]]
 Texts = dict[str, str]
@@ -182,3 +186,20 @@ def borrowing_tests(tests: Texts) -> Iterator[str]:
         for name, _ in import_statements(path, text):
             if any(part.startswith("test_") for part in name.split(".")):
                 yield f"{path} imports {name}, a test; move what they share to tests/helpers/"
+
+
+def trusting_loads(texts: Texts) -> Iterator[str]:
+    """Loads that would run a folder's code, or ask whether to; those by another name (load = x.from_pretrained) too."""
+    for path, text in texts.items():
+        nodes = list(ast.walk(ast.parse(text)))
+        calls = {id(node.func): node for node in nodes if isinstance(node, ast.Call)}
+        for node in nodes:
+            if not isinstance(node, ast.Attribute | ast.Name):
+                continue
+            parts = ast.unparse(node).split(".")
+            must = SAYS.get(".".join(parts[-2:])) or SAYS.get(parts[-1])
+            if not must or len(parts) > 1 and parts[-2] in KNOW_NO_CODE:
+                continue
+            call = calls.get(id(node))
+            if not call or must not in {f"{word.arg}={ast.unparse(word.value)}" for word in call.keywords}:
+                yield f"{path}:{node.lineno}: {ast.unparse(node)} does not say {must}"

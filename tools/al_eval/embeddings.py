@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from alignlib import hub
+from alignlib.models import checkpoint
 
 transformers.logging.set_verbosity_error()  # it warns of texts that are too long, which are cut here and counted
 
@@ -21,19 +22,27 @@ class Embedder:
     """`Embedder(model)(texts)`: (n, h) float32, one vector a text.
 
     pool: "mean" over a text's tokens, or "cls", its first token's. Padding takes no part in either. Raises OSError
-    for what is no model. `cut` counts the texts that were longer than the model takes: they lose their right end.
+    or UsageError for what is no model. `cut` counts the texts that were longer than the model takes: they lose their
+    right end.
     """
 
     def __init__(self, model: str, pool: str = "mean") -> None:
         if not sys.stderr.isatty():
             transformers.utils.logging.disable_progress_bar()
         here = Path(model).exists() or not hub.answers()  # what is in the cache is still found
-        self.tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=here)
-        self.model = AutoModel.from_pretrained(model, dtype=torch.float32, local_files_only=here).eval()
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=here, trust_remote_code=False)
+        loaded, _ = checkpoint.read(AutoModel, model, torch.float32, ("pooler.",), heads, local_files_only=here)
+        self.model = loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         longest = getattr(self.model.config, "max_position_embeddings", None) or LONGEST
         self.limit = min(self.tokenizer.model_max_length, longest, LONGEST)
         self.pool, self.cut = pool, 0
+
+    def must_know(self, text: str) -> None:
+        """Raises ValueError for a text with a token that the model has no row for."""
+        rows = self.model.get_input_embeddings().num_embeddings
+        if len(self.tokenizer) > rows and (new := [i for i in self.tokenizer(text)["input_ids"] if i >= rows]):
+            token = self.tokenizer.convert_ids_to_tokens(new[0])
+            raise ValueError(f"token {new[0]} ({token}) has no row in the encoder, which knows {rows} tokens")
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
@@ -52,3 +61,9 @@ class Embedder:
             return hidden[:, 0].cpu().numpy()
         weight = mask.unsqueeze(-1).to(hidden.dtype)  # (n, width, 1)
         return ((hidden * weight).sum(1) / weight.sum(1)).cpu().numpy()
+
+
+def heads(model: PreTrainedModel, names: set[str]) -> set[str]:
+    """Those of the names that are no part of the body: a checkpoint's heads, which are not asked here."""
+    body = {model.base_model_prefix, *(name.split(".")[0] for name in model.state_dict())}
+    return {name for name in names if name.split(".")[0] not in body}

@@ -119,6 +119,11 @@ class Cosines:
     def add(self, line: Line) -> None:
         """The completions of one record, some of which may wait for more to be embedded with."""
         prompt = prompt_text(line.record)
+        try:
+            for text in (prompt, *line.record["completions"]):
+                self.embed.must_know(text)
+        except ValueError as error:
+            raise jsonl.DataError(f"{line.where}: {error}") from error
         self.waiting += [(line.index, prompt, completion) for completion in line.record["completions"]]
         while len(self.waiting) >= EMBED:
             self._measure(self.waiting[:EMBED])

@@ -149,7 +149,8 @@ def start(**arguments: Any) -> "AsyncLLM":
         from vllm.v1.engine.async_llm import AsyncLLM
 
         # Its defaults for offline work: larger batches than a server's.
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
+        engine = AsyncEngineArgs(trust_remote_code=False, **arguments)
+        return AsyncLLM.from_engine_args(engine, usage_context=UsageContext.LLM_CLASS)
 
 
 def terminate(*_: object) -> NoReturn:

@@ -11,10 +11,10 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from alignlib.models.checkpoint import CONSTANTS
+
 HEAD = "v_head.weight"
 BODIES = ("rwtransformer.", "rwtranrsformer.")
-# Constants that older models kept among their weights: causal masks, rotary frequencies.
-CONSTANTS = (".attn.bias", ".attention.bias", ".masked_bias", ".rotary_emb.inv_freq")
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
@@ -38,8 +38,9 @@ def holds_reward_model(path: str) -> bool:
 
 def load(path: str, dtype: torch.dtype) -> PreTrainedModel:
     """The checkpoint as a sequence classifier with one label. Raises UsageError for weights that do not fit."""
-    config = transformers.AutoConfig.from_pretrained(path, num_labels=1)
-    model = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+    config = transformers.AutoConfig.from_pretrained(path, num_labels=1, trust_remote_code=False)
+    auto = transformers.AutoModelForSequenceClassification
+    model = auto.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
     state = {}
     for name, weight in read_weights(path).items():
         body = next((body for body in BODIES if name.startswith(body)), "")

@@ -79,14 +79,16 @@ class Encoder:
     keep            which end of a too long prompt stays
     on_long         "truncate" (counted in `cut`), "skip" or "fail"
     eos             whether a finished completion gets its end-of-sequence (reward models read without)
+    rows            how many tokens the model has embeddings of; None: of all
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int, max_prompt: int | None = None,
-                 max_completion: int | None = None, keep: str = "end", on_long: str = "truncate", eos: bool = True):
+                 max_completion: int | None = None, keep: str = "end", on_long: str = "truncate", eos: bool = True,
+                 rows: int | None = None):
         self.tokenizer, self.inner = tokenizer, continuation_tokenizer(tokenizer)
         self.max_length, self.max_prompt = max_length, max_prompt or max_length
         self.max_completion = max_completion
-        self.keep, self.on_long = keep, on_long
+        self.keep, self.on_long, self.rows = keep, on_long, rows
         self.eos = tokenizer.eos_token_id if eos else None
         self.cut = {"prompts_cut": 0, "completions_cut": 0}
         self.bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
@@ -106,6 +108,14 @@ class Encoder:
         # Without a token before it, a first token has no probability: an empty prompt gets a BOS from any tokenizer.
         if (self.adds_bos or not ids) and self.bos is not None and ids[:1] != [self.bos]:
             ids = [self.bos, *ids]
+        return self.embedded(ids)
+
+    def embedded(self, ids: list[int]) -> list[int]:
+        """The ids. Raises ValueError for one that the model has no row for: a token added to its tokenizer alone."""
+        if self.rows is not None and max(ids, default=0) >= self.rows:
+            new = next(i for i in ids if i >= self.rows)
+            token = self.tokenizer.convert_ids_to_tokens(new)
+            raise ValueError(f"token {new} ({token}) has no row in the model, which knows {self.rows} tokens")
         return ids
 
     def begin(self, record: Record, condition: str = "") -> Example:
@@ -129,8 +139,10 @@ class Encoder:
         if ids is None or not self.can_decode(ids) or self.decode(ids) != text:
             ids = self.inner.encode(text, add_special_tokens=False).ids
         if self.closing:
-            return [*ids, *self.closing]
-        return [*ids, self.eos] if finished and self.eos is not None else ids
+            ids = [*ids, *self.closing]
+        elif finished and self.eos is not None:
+            ids = [*ids, self.eos]
+        return self.embedded(ids)
 
     def can_decode(self, ids: list[int]) -> bool:
         size = self.inner.get_vocab_size()

@@ -2,16 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlib import hub, ranks
+from alignlib.models import checkpoint
+from alignlib.models.checkpoint import AutoClass, Spare, first_line
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
 
@@ -66,14 +67,12 @@ def load_config(path: str) -> PreTrainedConfig:
         raise click.UsageError(f"{path}: not a model folder (it has no config.json)")
     try:
         here = Path(path).exists() or not hub.answers()  # what is in the cache is still found
-        return transformers.AutoConfig.from_pretrained(path, local_files_only=here)
+        config = transformers.AutoConfig.from_pretrained(path, local_files_only=here, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        checkpoint.must_know_type(path)
         raise click.UsageError(f"{path}: no model folder, nor to be had from the Hub ({first_line(error)})") from error
-
-
-def first_line(error: Exception) -> str:
-    """Of its message; the error's name where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    config._attn_implementation = None  # a folder's may be code on the Hub; ours is chosen where a model is loaded
+    return config
 
 
 def is_classifier(path: str) -> bool:
@@ -87,41 +86,20 @@ def is_classifier(path: str) -> bool:
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The folder's tokenizer. Raises UsageError."""
     try:
-        return transformers.AutoTokenizer.from_pretrained(path)
+        return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"{path}: no tokenizer ({first_line(error)})") from error
 
 
-class AutoClass(Protocol):
-    """One of transformers' Auto classes, each of which loads models for one purpose."""
-
-    def from_pretrained(self, path: str, /, **settings: object) -> tuple[PreTrainedModel, dict[str, Any]]: ...
-
-
 def load(auto: AutoClass, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (),
-         **settings: object) -> PreTrainedModel:
-    """A model in eval mode, without dropout; `fresh` may be missing from the checkpoint. Raises UsageError."""
-    settings = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True,
-                "ignore_mismatched_sizes": True, **settings}  # `info` has them, rather than an error
-    try:
-        model, info = auto.from_pretrained(path, **settings)
-    except ValueError as error:
-        if "sdpa" not in str(error) and "scaled_dot_product" not in str(error):
-            raise click.UsageError(f"{path}: {first_line(error)}") from error
-        model, info = auto.from_pretrained(path, **{**settings, "attn_implementation": "eager"})
-    except (OSError, SafetensorError) as error:
-        raise click.UsageError(f"{path}: {first_line(error)}") from error
-    missing = [key for key in info["missing_keys"] if not key.startswith(fresh or ("\0",))]
-    if missing:
-        raise click.UsageError(f"{path}: the checkpoint lacks {len(missing)} weights, {missing[0]} the first")
-    if info["mismatched_keys"]:
-        key, shape, wanted = min(info["mismatched_keys"])
-        raise click.UsageError(f"{path}: {key} is {list(shape)}, the configuration wants {list(wanted)}")
+         spare: Spare = checkpoint.nothing, **settings: object) -> tuple[PreTrainedModel, set[str]]:
+    """A model in eval mode, without dropout, and the weights that it lacked; as checkpoint.read. Raises UsageError."""
+    model, lacking = checkpoint.read(auto, path, dtype, fresh, spare, **settings)
     remove_dropout(model)
     # Mapped from a file, weights begin at any byte, and sums round by it: a resumed run would stray in the last bit.
     for weight in () if is_sharded(model) else model.parameters():
         weight.data = weight.data.clone()
-    return (model if is_sharded(model) else model.to(device_for(device))).eval()
+    return (model if is_sharded(model) else model.to(device_for(device))).eval(), lacking
 
 
 def remove_dropout(model: nn.Module) -> None:
@@ -147,11 +125,9 @@ def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: 
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         raise click.UsageError(f"{path}: not a causal language model but a {names[0]}")
     wanted = dtype_for(dtype, device_for(device), config)
-    model = load(transformers.AutoModelForCausalLM, base, device, torch.float32 if train else wanted)
+    model, _ = load(transformers.AutoModelForCausalLM, base, device, torch.float32 if train else wanted)
     if base != path:
-        import peft
-
-        model = peft.PeftModel.from_pretrained(model, path).merge_and_unload().requires_grad_()  # peft froze it
+        model = checkpoint.merge_adapter(model, path).requires_grad_()  # peft froze it
     words = path if (Path(path) / "tokenizer_config.json").is_file() else base  # an adapter may come without
     autocast = wanted if train and wanted != torch.float32 else None
     return Policy(model, load_tokenizer(words), autocast=autocast, train=train)
@@ -176,7 +152,7 @@ def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardM
     if deepspeed_chat.holds_reward_model(path):
         model = deepspeed_chat.load(path, wanted).to(device_for(device)).eval()
     else:
-        model = load(transformers.AutoModelForSequenceClassification, path, device, wanted)
+        model, _ = load(transformers.AutoModelForSequenceClassification, path, device, wanted)
     return RewardModel(model, load_tokenizer(path))
 
 
@@ -201,7 +177,7 @@ def build_encoder(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, 
     if max_length and max_length > longest:
         raise click.UsageError(f"--max-length {max_length}: the model's context is {longest} tokens")
     try:
-        return Encoder(tokenizer, max_length=max_length or min(longest, 2048), **limits)
+        return Encoder(tokenizer, max_length=max_length or min(longest, 2048), rows=known, **limits)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

@@ -172,7 +172,7 @@ def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = N
     auto = transformers.AutoModelForCausalLM if policy else transformers.AutoModelForSequenceClassification
     autocast = None if recipe.dtype == "fp32" else load.DTYPES[recipe.dtype]
     with torch.device("meta"):
-        model = auto.from_config(config, dtype=torch.float32)
+        model = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
         if model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(NAME)
         load.remove_dropout(model)

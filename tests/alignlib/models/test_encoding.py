@@ -231,3 +231,25 @@ def test_what_fits_is_not_cut():
     for prompt, completion, expected in cases:
         example = encoder(max_length=10, max_completion=None).fit(Example([5] * prompt, [[6] * completion]))
         assert (len(example.prompt), len(example.completions[0])) == expected
+
+
+# -- tokens without a row ---------------------------------------------------------------------------------------
+
+
+def test_a_token_that_the_model_has_no_row_for_is_named():
+    """In prompts, completions and their ids; the model's own end included."""
+    words = tiny.tokenizer()
+    rows = len(words)
+    words.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
+    coder = Encoder(words, max_length=20, rows=rows)
+    message = rf"^token {rows} \(<\|tool\|>\) has no row in the model, which knows {rows} tokens$"
+    stored = {"prompt": "a", "finish_reasons": ["length"], "completion_ids": [[*ids("x"), rows]]}
+    for record, text in (({"prompt": "a <|tool|>"}, "x"), ({"prompt": "a"}, "x<|tool|>"), (stored, "x")):
+        with pytest.raises(ValueError, match=message):
+            coder.encode(record, [text])
+        assert Encoder(words, max_length=20).encode(record, [text])
+    with pytest.raises(ValueError, match=message):
+        coder.begin({"prompt": "<|tool|>"})
+    assert coder.encode({"prompt": "a"}, ["x"]).prompt == [words.bos_token_id, *ids("a")]
+    with pytest.raises(ValueError, match=f"token {words.eos_token_id} "):
+        Encoder(words, max_length=20, rows=words.eos_token_id).encode({"prompt": "a"}, ["x"])

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from alignlib.models import load
 from alignlib.models.policy import Policy, RewardModel
 from helpers import tiny
+from helpers.commands import lines, one_line, run
 from helpers.plain import plain_logps
 
 # -- what they are given ---------------------------------------------------------------------------------------
@@ -26,6 +27,24 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused():
     load.build_encoder(tiny.config("llama", vocab_size=size), tiny.tokenizer())
     with pytest.raises(click.UsageError, match=f"a tokenizer of {size} tokens, a model of {size - 1}"):
         load.build_encoder(tiny.config("llama", vocab_size=size - 1), tiny.tokenizer())
+
+
+def test_an_encoder_knows_the_model_s_rows(tmp_path):
+    """A token that was added to the tokenizer alone is named with its record, in whatever command reads it."""
+    words, size = tiny.tokenizer(), len(tiny.tokenizer())
+    words.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
+    policy = tiny.save(tiny.causal("llama"), tmp_path / "policy", words)
+    reward = tiny.save(tiny.classifier("llama"), tmp_path / "reward", words)
+    records = lines({"prompt": "the", "completions": ["a", "b"], "rewards": [1, 0], "chosen": "a", "rejected": "b"}) * 2
+    records += lines({"prompt": "the<|tool|>", "completions": ["a", "b"], "rewards": [1, 0], "chosen": "a",
+                      "rejected": "b"})
+    for command in (("al-sample", policy, "-m", 2), ("al-score", policy, "--logps"), ("al-score", reward),
+                    ("al-args", policy, reward, "-m", 2), ("al-sft", policy, "-o", tmp_path / "sft"),
+                    ("al-train-rm", policy, "-o", tmp_path / "rm")):
+        done = run(*command, stdin=records)
+        assert done.returncode == 65, command
+        assert one_line(done.stderr) == (f"{command[0]}: <stdin>:3: token {size} (<|tool|>) has no row in the model, "
+                                         f"which knows {size} tokens")
 
 
 # -- folders ----------------------------------------------------------------------------------------------------

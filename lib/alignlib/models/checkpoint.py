@@ -1,0 +1,92 @@
+"""A folder's weights, all and no others, in the class that transformers has for it; none of its code is run."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import click
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+# Constants that older checkpoints kept among their weights: causal masks, rotary frequencies, a version.
+CONSTANTS = (".attn.bias", ".attention.bias", ".masked_bias", ".causal_mask", ".rotary_emb.inv_freq", ".version")
+
+Spare = Callable[[PreTrainedModel, set[str]], set[str]]
+
+
+class AutoClass(Protocol):
+    """One of transformers' Auto classes, each of which loads models for one purpose."""
+
+    def from_pretrained(self, path: str, /, **settings: object) -> tuple[PreTrainedModel, dict[str, Any]]: ...
+
+
+def nothing(model: PreTrainedModel, names: set[str]) -> set[str]:
+    """No weight of a checkpoint is left out."""
+    return set()
+
+
+def read(auto: AutoClass, path: str, dtype: torch.dtype, fresh: tuple[str, ...] = (), spare: Spare = nothing,
+         **settings: object) -> tuple[PreTrainedModel, set[str]]:
+    """The model, and the names of its weights that the checkpoint lacks: drawn anew. Raises UsageError.
+
+    fresh  how names begin that it may lack
+    spare  which of the checkpoint's weights that have no place in the model are left out on purpose
+    """
+    # `info` has mismatched sizes, rather than an error
+    settings = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True,
+                "ignore_mismatched_sizes": True, **settings}
+    try:
+        model, info = auto.from_pretrained(path, trust_remote_code=False, **settings)
+    except ValueError as error:
+        if "sdpa" not in str(error) and "scaled_dot_product" not in str(error):
+            must_know_type(path)
+            raise click.UsageError(f"{path}: {first_line(error)}") from error
+        settings["attn_implementation"] = "eager"
+        model, info = auto.from_pretrained(path, trust_remote_code=False, **settings)
+    except (OSError, SafetensorError) as error:
+        raise click.UsageError(f"{path}: {first_line(error)}") from error
+    lacking = set(info["missing_keys"])
+    if missing := [key for key in lacking if not key.startswith(fresh)]:
+        raise click.UsageError(f"{path}: the checkpoint lacks {len(missing)} weights, {min(missing)} the first")
+    if info["mismatched_keys"]:
+        key, shape, wanted = min(info["mismatched_keys"])
+        raise click.UsageError(f"{path}: {key} is {list(shape)}, the configuration wants {list(wanted)}")
+    buffers = {name for name, _ in model.named_buffers()}
+    homeless = {key for key in info["unexpected_keys"] if not key.endswith(CONSTANTS)} - buffers
+    if homeless and (homeless := homeless - spare(model, homeless)):
+        raise click.UsageError(f"{path}: the checkpoint has {len(homeless)} weights that a {type(model).__name__} has "
+                               f"no place for, {min(homeless)} the first")
+    return model, lacking
+
+
+def must_know_type(path: str) -> None:
+    """Raises UsageError for a folder whose model type transformers lacks: its own code, if any, is never run."""
+    try:
+        config, _ = transformers.PreTrainedConfig.get_config_dict(path, local_files_only=True)  # by now it is here
+    except (OSError, ValueError):
+        return
+    if (kind := config.get("model_type")) and kind not in transformers.CONFIG_MAPPING:
+        raise click.UsageError(f"{path}: model type {kind}, which transformers {transformers.__version__} does not "
+                               "have; a folder's own code is not run")
+
+
+def merge_adapter(model: PreTrainedModel, path: str) -> PreTrainedModel:
+    """The model with the weights of peft's adapter at `path` added in. Raises UsageError for one of another model."""
+    import peft
+
+    try:
+        adapted = peft.PeftModel.from_pretrained(model, path)
+        fit = adapted.load_adapter(path, "default")  # again, to be told of what does not fit
+    except (OSError, RuntimeError, ValueError) as error:  # the sizes are in a RuntimeError's second line
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise click.UsageError(f"{path}: the adapter does not fit: {lines[:2][-1].strip()}") from error
+    if wrong := [*fit.unexpected_keys, *fit.missing_keys]:
+        what = "has" if fit.unexpected_keys else "lacks"
+        raise click.UsageError(f"{path}: the adapter {what} {wrong[0]}, unlike a {type(model).__name__}")
+    return adapted.merge_and_unload()
+
+
+def first_line(error: Exception) -> str:
+    """Of its message; the error's name where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
