@@ -59,11 +59,18 @@ def here(tmp_path, monkeypatch):
     ("al-sft", "policy", (), ("-o", "out")),
     ("al-sft", "policy", (), ("--plan",)),
     ("al-train-rm", "policy", (), ("-o", "out")),
+    ("al-train-exo", "policy", (), ("-o", "out")),
+    ("al-args", "policy", (), ("REWARD", "-m", 2)),
+    ("al-args", "reward", ("POLICY",), ("-m", 2)),
+    ("al-label-ai", "policy", ("--judge",), ()),
+    ("al-label-ai", "reward", ("--judge-rm",), ()),
 ])
 def test_a_type_that_transformers_lacks_is_refused_unasked(here, name, kind, before, after):
     """Standard input says yes to everything, as long as anybody asks."""
     folder = with_code(getattr(folders(), kind), model_type="mycustom")
-    done = run(name, *before, folder, *after, stdin="y\n" * 1000)
+    others = {"POLICY": folders().policy, "REWARD": folders().reward}
+    args = [others.get(arg, arg) for arg in (*before, folder, *after)]
+    done = run(name, *args, stdin="y\n" * 1000)
     assert done.returncode == 2 and done.stdout == ""
     assert f"{folder}: model type mycustom" in one_line(done.stderr)
     assert not list(here.rglob(RAN)) and not list(folder.glob("**/" + RAN))
