@@ -1,6 +1,7 @@
 """A folder's weights, all and no others, in the class that transformers has for it; none of its code is run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import click
@@ -8,6 +9,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
+from transformers.integrations import deepspeed
 
 # Constants that older checkpoints kept among their weights: causal masks, rotary frequencies, a version.
 CONSTANTS = (".attn.bias", ".attention.bias", ".masked_bias", ".causal_mask", ".rotary_emb.inv_freq", ".version")
@@ -46,18 +48,38 @@ def read(auto: AutoClass, path: str, dtype: torch.dtype, fresh: tuple[str, ...] 
         model, info = auto.from_pretrained(path, trust_remote_code=False, **settings)
     except (OSError, SafetensorError) as error:
         raise click.UsageError(f"{path}: {first_line(error)}") from error
-    lacking = set(info["missing_keys"])
-    if missing := [key for key in lacking if not key.startswith(fresh)]:
+    with without_zero() as zero:
+        if zero:  # what it loads it does not compare
+            _, info = auto.from_pretrained(path, trust_remote_code=False, **settings, device_map="meta")
+        must_fit(path, model, info, fresh, spare)
+    return model, set(info["missing_keys"])
+
+
+def must_fit(path: str, model: PreTrainedModel, info: dict[str, Any], fresh: tuple[str, ...], spare: Spare) -> None:
+    """Raises UsageError where the checkpoint, by the report of its load, is not the model's; a weight is named."""
+    if missing := [key for key in info["missing_keys"] if not key.startswith(fresh)]:
         raise click.UsageError(f"{path}: the checkpoint lacks {len(missing)} weights, {min(missing)} the first")
     if info["mismatched_keys"]:
         key, shape, wanted = min(info["mismatched_keys"])
         raise click.UsageError(f"{path}: {key} is {list(shape)}, the configuration wants {list(wanted)}")
     buffers = {name for name, _ in model.named_buffers()}
     homeless = {key for key in info["unexpected_keys"] if not key.endswith(CONSTANTS)} - buffers
-    if homeless and (homeless := homeless - spare(model, homeless)):
+    homeless -= spare(model, homeless) if homeless else homeless
+    if homeless:
         raise click.UsageError(f"{path}: the checkpoint has {len(homeless)} weights that a {type(model).__name__} has "
                                f"no place for, {min(homeless)} the first")
-    return model, lacking
+
+
+@contextmanager
+def without_zero() -> Iterator[bool]:
+    """In its body ZeRO 3 deals out no model that is loaded; whether it would."""
+    config = deepspeed._hf_deepspeed_config_weak_ref and deepspeed._hf_deepspeed_config_weak_ref()
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield config is not None
+    finally:
+        if config is not None:
+            deepspeed.set_hf_deepspeed_config(config)
 
 
 def must_know_type(path: str) -> None:

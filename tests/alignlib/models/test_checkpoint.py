@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from alignlib.models import checkpoint, load
 from helpers import tiny
-from helpers.commands import folders, lines, one_line, run
+from helpers.commands import folders, lines, one_line, pairs, run
 
 # -- code in a folder ---------------------------------------------------------------------------------------------
 
@@ -123,6 +123,17 @@ def test_weights_without_a_place_are_named(tmp_path):
                          lambda weights: weights.update({"v_head.summary.weight": torch.ones(1, 32)}))
     with pytest.raises(click.UsageError, match="has 1 weights that a OPTForCausalLM .* v_head.summary.weight"):
         load.load_policy(value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["al-sft", "al-train-rm"])
+def test_zero_3_drops_no_weights_either(tmp_path, name):
+    """DeepSpeed's own way of loading does not compare names."""
+    folder = with_weights(folders().without(folders().policy),
+                          lambda weights: weights.update({"v_head.weight": torch.ones(1, 32)}))
+    done = run(name, folder, "-o", tmp_path / "out", "--zero", 3, "--steps", 1, stdin=lines(*pairs(2)))
+    assert done.returncode == 2
+    assert "has 1 weights that a Llama" in one_line(done.stderr) and "v_head.weight the first" in done.stderr
 
 
 def test_weights_that_are_missing_are_named_and_may_be(tmp_path):
