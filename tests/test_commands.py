@@ -67,6 +67,13 @@ def test_every_command_and_option_has_help(name):
 
 @pytest.mark.slow
 @every
+def test_python_m_runs_it(name):
+    done = subprocess.run([sys.executable, "-m", MODULES[name], "--version"], env=environment(), capture_output=True,
+                          text=True)
+    assert done.returncode == 0 and done.stdout.startswith(f"{name} ")
+
+
+@every
 def test_version(name):
     done = call(name, "--version")
     assert done.returncode == 0 and done.stdout.startswith(f"{name} ") and done.stderr == ""

@@ -152,7 +152,7 @@ def test_a_room_imports_downwards(importer, imported, where):
 
 def test_a_new_room_is_on_no_floor():
     assert breaches(climbs, ("alignlib.attic.boxes", "alignlib.training.loop")) == [
-        "alignlib.attic.boxes is in no room of FLOORS; give its room a floor there and in DESIGN.md, section 1"]
+        "alignlib.attic.boxes is in no room of FLOORS; give its room a floor there and in ARCHITECTURE.md"]
 
 
 def test_imports_are_read_wherever_they_stand():

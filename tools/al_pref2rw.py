@@ -128,3 +128,7 @@ def main(to: str, ties: str, **filters: Any) -> None:
                 if notes:
                     summary.count(**notes)
     summary.close(stream)
+
+
+if __name__ == "__main__":
+    main()

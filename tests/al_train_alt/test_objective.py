@@ -6,7 +6,7 @@ import torch
 from al_train_alt.objective import Conditional
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Policy
-from alignlib.training.engine import Asking
+from alignlib.training.engine import AskingEngine
 from helpers import tiny
 
 RECORD = {"prompt": "Say the word.", "condition": "Good. ", "completions": [" Yes.", " No, never."]}
@@ -53,7 +53,7 @@ def test_tokens_that_the_reference_cannot_read_are_encoded_anew():
 
 def test_the_loss_is_its_parts_and_the_likelihood_the_policys():
     objective, model = conditional(), policy()
-    objective.refer(model, policy(seed=1), Asking(model))
+    objective.refer(model, policy(seed=1), AskingEngine(model))
     batch = model.pack([objective.example(encoder(), RECORD)])
     loss, figures = objective(model, batch)
     nll, kl, entropy = (figures[name].item() for name in ("nll", "kl", "entropy"))
@@ -64,7 +64,7 @@ def test_the_loss_is_its_parts_and_the_likelihood_the_policys():
 
 def test_a_policy_has_no_kl_to_itself_under_the_same_prompt():
     objective, model = conditional(ref_sees="condition"), policy()
-    objective.refer(model, policy(), Asking(model))
+    objective.refer(model, policy(), AskingEngine(model))
     _, figures = objective(model, model.pack([objective.example(encoder(), RECORD)]))
     assert figures["kl"].item() == pytest.approx(0, abs=1e-5)
 

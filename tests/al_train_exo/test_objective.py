@@ -22,7 +22,8 @@ def encoder() -> Encoder:
 def test_a_loss_has_its_function_and_what_it_takes_says_what_it_needs(loss):
     assert callable(getattr(losses, loss.replace("-", "_")))
     declared = LOSSES[loss]
-    assert declared.pairs == (loss not in ("exo-rw", "dpo-rw")) and declared.reference == (loss != "simpo")
+    assert declared.pairs == (loss not in ("exo-rw", "dpo-rw"))
+    assert declared.reference == ("log_ratio" in declared.takes)
     assert declared.heeds("beta_pi") and declared.heeds("beta_r") == (not declared.pairs)
     assert declared.heeds("smoothing") == (loss in ("exo-pref", "dpo-pref", "robust"))
     assert declared.heeds("gamma") == (loss == "simpo") and declared.heeds("ref") == declared.reference

@@ -36,7 +36,7 @@ def test_weighing_domains_costs_little(hidden, layers, millions, tmp_path):
     names = [f"d{number}" for number in range(DOMAINS)]
     ways = {"plain": Ranking(), "MultiTask": More(names=names, no_reweight=True), "MORE": More(names=names)}
     recipe = tiny.recipe(tmp_path, batch_size=BATCH, lr=0.0)
-    place = engine.Single(reward, recipe, ROUNDS * len(ways))
+    place = engine.PlainEngine(reward, recipe, ROUNDS * len(ways))
     groups = tuple(tuple(i for i, whose in enumerate(domain) if whose == number) for number in range(DOMAINS))
     order, seconds = Balanced(groups, BATCH // DOMAINS * ROUNDS), {name: [] for name in ways}
     batches = Batches(order, recipe)

@@ -45,7 +45,7 @@ def examples(count: int, k: int) -> list[Example]:
 
 def train(model: Policy, data: list[Example]) -> None:
     """What a step of al-train-exo --loss exo-rw does, up to the optimizer."""
-    loss = Contrast("exo-rw", 0.5, 0.5, 1.0, None, "ref_logps", 0.0, False, False, 0.0)
+    loss = Contrast("exo-rw", 0.5, 0.5, 1.0, None, "ref_logps", 0.0, False, False, 0.0, 0.0)
     for indices in plan(data, range(len(data)), BUDGET, shared=model.shared):
         loss(model, model.pack([data[i] for i in indices], indices))[0].backward()
     model.core.zero_grad()

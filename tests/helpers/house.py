@@ -126,7 +126,7 @@ def climbs(imports: Imports) -> Iterator[str]:
     library = {module for module in imports if command_name(module) is None}
     for module in sorted(library):
         if room_name(module) not in floors:
-            yield f"{module} is in no room of FLOORS; give its room a floor there and in DESIGN.md, section 1"
+            yield f"{module} is in no room of FLOORS; give its room a floor there and in ARCHITECTURE.md"
             continue
         floor = floors[room_name(module)]
         for other in sorted(imports[module] & library):

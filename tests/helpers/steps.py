@@ -103,7 +103,7 @@ def ours(model: Policy, work: Work, folder, loss: str, ways: tuple[str, ...], ro
     """Steps of each way, in turns."""
     recipe = tiny.recipe(folder, batch_size=work.groups, pack_tokens=PASS, lr=1e-6)
     examples, objective = work.examples(model.core.config.vocab_size), tiny.contrast(loss, ref="ref_logps")
-    place = engine.Single(model, recipe, rounds * len(ways))
+    place = engine.PlainEngine(model, recipe, rounds * len(ways))
     meters, settled = {way: Meter(model.device.type) for way in ways}, (model.shared, model.flat)
     model.core.train()
     for _ in range(rounds):

@@ -2,7 +2,7 @@
 
 in    {"prompt": "Human: hi\\n\\nAssistant:"}
 out   {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!"], "finish_reasons": ["stop"], "rewards": [1.3]}
-pipe  al-args sft rm prompts.jsonl --weight 1.5 | al-score toy:overall --as-field oracle | al-eval reward --field oracle
+pipe  al-args sft rm prompts.jsonl --weight 1.5 | al-score toy:overall | al-eval reward
 """
 
 from collections.abc import Sequence

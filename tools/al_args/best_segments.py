@@ -17,7 +17,7 @@ from alignlib.decoding.sampler import choose
 
 
 @dataclass(slots=True)
-class Group:
+class Candidates:
     """A completion and its candidates, in slots side by side."""
 
     draw: GuidedDraw
@@ -37,7 +37,7 @@ def decode(models: GuidedModels, draws: Sequence[GuidedDraw], search: Search) ->
     Candidate j of completion i is al-sample's completion i * best_of + j, as far as no segment was kept before.
     """
     waiting = in_turn(draws)
-    groups: dict[int, Group] = {}
+    groups: dict[int, Candidates] = {}
     segment = search.segment if search.method == "segment" else models.how.max_new_tokens
     number = models.open(draws, search.best_of)
     while groups or waiting:
@@ -60,13 +60,13 @@ def decode(models: GuidedModels, draws: Sequence[GuidedDraw], search: Search) ->
         yield from [group.draw for group in ended.values() if group.draw.reason]
 
 
-def candidates(models: GuidedModels, draw: GuidedDraw, place: int, search: Search, segment: int) -> Group:
+def candidates(models: GuidedModels, draw: GuidedDraw, place: int, search: Search, segment: int) -> Candidates:
     """The draws that a completion is the best of."""
     drafts = {}
     for candidate in range(search.best_of):
         own = replace(draw, number=draw.number * search.best_of + candidate, ids=[])
         drafts[place * search.best_of + candidate] = models.draft(own)
-    return Group(draw, drafts, segment)
+    return Candidates(draw, drafts, segment)
 
 
 def advance(models: GuidedModels, drafts: dict[int, Draft], search: Search) -> None:
@@ -82,7 +82,7 @@ def advance(models: GuidedModels, drafts: dict[int, Draft], search: Search) -> N
     models.tokens += len(drafts)
 
 
-def keep_best(models: GuidedModels, group: Group, segment: int) -> None:
+def keep_best(models: GuidedModels, group: Candidates, segment: int) -> None:
     """The first candidate of the highest reward: the answer, if it has come to its end; else all go on from it."""
     slot, best = max(group.drafts.items(), key=lambda item: item[1].draw.reward)
     if best.draw.reason:

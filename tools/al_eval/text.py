@@ -46,7 +46,7 @@ def text(files: tuple[str, ...], coherence: str | None, pool: str, resamples: in
     summary = options.Summary()
     summary.count(records=0)
     cosines = Cosines(load_embedder(coherence, pool)) if coherence else None
-    texts = Texts()
+    texts = TextFigures()
     for line in jsonl.read_all(files, fields.require_completions):
         summary.count(records=1, completions=len(line.record["completions"]))
         texts.add(line)
@@ -59,7 +59,7 @@ def text(files: tuple[str, ...], coherence: str | None, pool: str, resamples: in
     summary.close()
 
 
-class Texts:
+class TextFigures:
     """What is kept of the records: numbers, each under the name of its figure, and hashes of n-grams."""
 
     def __init__(self) -> None:

@@ -77,7 +77,7 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
                        ref_files=paths.fingerprint(ref or session.model), train_layers=train_layers):
         from al_train_alt.layers import add_tokens
         from alignlib.models import load
-        from alignlib.training.zero import engine_to_ask
+        from alignlib.training.zero import asking_engine_for
 
         recipe = session.recipe
         trained, tested = gathered(session, old, selection)
@@ -90,7 +90,7 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
         if kl_coef:
             reference = load.load_policy(ref or session.model, recipe.device, recipe.dtype)
             must_share_words(policy, reference, ref or session.model, selection.names if quark else ())
-            objective.refer(policy, reference, engine_to_ask(reference, recipe))
+            objective.refer(policy, reference, asking_engine_for(reference, recipe))
         if adapt:
             adapt(policy)
         session.start(policy)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from alignlib.models.encoding import Encoder, Example
     from alignlib.models.packs import Pack
     from alignlib.models.policy import Policy
-    from alignlib.training.engine import Asking, Engine
+    from alignlib.training.engine import AskingEngine, Engine
 
 
 @dataclass
@@ -37,13 +37,13 @@ class Conditional(Objective["Policy"]):
     first_new: int | None = None
     sized: tuple[str, ...] = field(default=("nll", "kl", "entropy"), init=False)
     reference: Policy | None = field(default=None, init=False)
-    engine: Asking | Engine | None = field(default=None, init=False)
+    engine: AskingEngine | Engine | None = field(default=None, init=False)
     ref_examples: list[Example] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.state["kl_coef"] = self.kl_coef
 
-    def refer(self, policy: Policy, reference: Policy, engine: Asking | Engine) -> None:
+    def refer(self, policy: Policy, reference: Policy, engine: AskingEngine | Engine) -> None:
         """Take the KL to this reference, over the tokens that both know."""
         self.reference, self.engine = reference, engine
         known = min(model.core.config.vocab_size for model in (policy, reference))

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from al_train_exo.objective import LOSSES, Contrast
+from al_train_exo.objective import LOSSES, Contrast, heeding
 from alignlib.cli import options, paths
 from alignlib.training.command import training_options
 from alignlib.training.session import Session
 
 if TYPE_CHECKING:
     from alignlib.models.policy import Policy
+
+BETAS = ("beta_pi", "beta_r")  # recipes of several losses give both to each
 
 
 @options.command(("prompt", "completions", "rewards"), options.LOG,
@@ -29,14 +31,17 @@ if TYPE_CHECKING:
 @click.option("--beta-pi", type=options.Finite(min=0, min_open=True), default=0.5, help="Of the policy (DPO's beta).")
 @click.option("--beta-r", type=options.Finite(min=0, min_open=True), default=0.5, help="Of the rewards (-rw).")
 @click.option("--gamma", type=options.Finite(min=0), default=0.5,
-              help="How far the better half's mean log-probability is to be ahead, beta included (simpo).")
+              help=f"How far the better half is to be ahead, beta included ({heeding('gamma')}).")
 @click.option("--temperature", type=options.Finite(min=0, min_open=True), default=1.0,
               help="What policy's and reference's logits are divided by: the sampling temperature.")
 @click.option("--num-contrastive", type=click.IntRange(min=2), help="Completions a group.  [default: all; 2 for pairs]")
 @click.option("--ref", default="self", help="self: MODEL as it is now; ref_logps: that field; else a model.")
-@click.option("--smoothing", type=options.Finite(0, 0.5, max_open=True), default=0.0, help="Share of wrong labels.")
-@click.option("--reference-free", is_flag=True, help="Leave the reference out of the loss (dpo-pref, ipo, robust).")
-@click.option("--importance", is_flag=True, help="Weigh a pair by pi / pi_ref of its worse half (dpo-pref, robust).")
+@click.option("--smoothing", type=options.Finite(0, 0.5, max_open=True), default=0.0,
+              help=f"Share of wrong labels ({heeding('smoothing')}).")
+@click.option("--reference-free", is_flag=True,
+              help=f"Leave the reference out of the loss ({heeding('reference_free')}).")
+@click.option("--importance", is_flag=True,
+              help=f"Weigh a pair by pi / pi_ref of its worse half ({heeding('importance')}).")
 @click.option("--sft-reg", type=options.Finite(min=0), default=0.0, help="Add this times -log pi of the better half.")
 def main(session: Session, loss: str, **settings: Any) -> None:
     """Align the policy MODEL with `completions` and their `rewards`, into the folder -o; the log goes to stdout.
@@ -65,19 +70,14 @@ def main(session: Session, loss: str, **settings: Any) -> None:
 
 def refuse(loss: str, settings: dict[str, Any]) -> None:
     """Combinations that would do nothing are mistakes."""
-    for name in ("smoothing", "reference_free", "importance", "sft_reg"):
-        if settings[name] and not LOSSES[loss].heeds(name):
-            refuse_option(name, loss)
-    for name in ("gamma", "ref"):
-        if name in options.given_options() and not LOSSES[loss].heeds(name):
-            refuse_option(name, loss)
+    context = click.get_current_context()
+    defaults = {parameter.name: parameter.get_default(context) for parameter in context.command.params}
+    for name, value in settings.items():
+        if value != defaults[name] and name not in BETAS and heeding(name) and not LOSSES[loss].heeds(name):
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} does nothing for --loss {loss}, only for {heeding(name)}")
     if LOSSES[loss].pairs and settings["num_contrastive"] not in (None, 2):
         raise click.UsageError(f"--loss {loss} is about pairs: --num-contrastive is 2")
-
-
-def refuse_option(name: str, loss: str) -> None:
-    heeding = ", ".join(other for other, needs in LOSSES.items() if needs.heeds(name))
-    raise click.UsageError(f"--{name.replace('_', '-')} does nothing for --loss {loss}, only for {heeding}")
 
 
 def reference_for(objective: Contrast, policy: Policy, session: Session) -> Policy | None:

@@ -48,6 +48,11 @@ class Loss:
         return own.get(option, option in self.takes)
 
 
+def heeding(option: str) -> str:
+    """The losses for which an option changes anything, for --help and messages; "" where it is of no loss."""
+    return ", ".join(name for name, loss in LOSSES.items() if loss.heeds(option))
+
+
 LOSSES = {
     "exo-pref": Loss(("log_ratio", "beta_pi", "smoothing")),
     "dpo-pref": Loss(("log_ratio", "beta_pi", "smoothing"), reference_free=True, importance=True),
@@ -73,7 +78,7 @@ class Contrast(Objective["Policy"]):
     reference_free: bool
     importance: bool
     sft_reg: float
-    gamma: float = 0.5  # simpo's margin
+    gamma: float
 
     def __post_init__(self) -> None:
         self.needs = LOSSES[self.loss]
@@ -108,13 +113,11 @@ class Contrast(Objective["Policy"]):
 
     def __call__(self, model: Policy, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         logps, rewards = model.logps(batch, self.temperature), batch.values["rewards"]  # [E, K]
-        tensors = {"logps": logps, "rewards": rewards}
+        tensors = {"logps": logps, "mean_logps": logps / batch.counts().clamp(min=1), "rewards": rewards}
         if self.needs.reference:
             tensors["log_ratio"] = logps - batch.values["ref_logps"]
-        else:
-            tensors["mean_logps"] = logps / batch.counts().clamp(min=1)
         loss = self.group_losses(self.groups(tensors))
-        judged = tensors.get("log_ratio", tensors.get("mean_logps", logps)).detach()
+        judged = tensors[next(name for name in self.needs.takes if name in tensors and name != "rewards")].detach()
         best, worst = rewards.argmax(1, keepdim=True), rewards.argmin(1, keepdim=True)
         margin = self.beta_pi * (judged.gather(1, best) - judged.gather(1, worst))[:, 0]
         accuracy = (margin > 0).float() + 0.5 * (margin == 0).float()

@@ -16,7 +16,7 @@ from alignlib.models.policy import Model
 from alignlib.training.batches import Batches, Shuffled, packs_of
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
-from alignlib.training.zero import engine_to_ask
+from alignlib.training.zero import asking_engine_for
 
 Rows = dict[int, list[float]]  # by the number of the example, one log-probability a completion
 
@@ -46,7 +46,7 @@ def add_ref_logps(model: Model, examples: Sequence[Example], recipe: Recipe, run
 def computed(model: Model, examples: Sequence[Example], recipe: Recipe, run: Run,
              logps: Callable[[Pack], Tensor], held_out: Sequence[Example]) -> list[Rows]:
     """The rows of the examples and of the held-out ones, from the ranks that have them."""
-    engine = run.engine if run.engine and run.engine.model is model else engine_to_ask(model, recipe)
+    engine = run.engine if run.engine and run.engine.model is model else asking_engine_for(model, recipe)
     batches = Batches(Shuffled(len(examples)), recipe)
     steps = options.progress(range(min(len(batches), batches.an_epoch)), unit="step", desc="reference")
     first = (pack for step in steps for pack in packs_of(batches.at(step), model, examples, recipe))

@@ -22,7 +22,7 @@ ROOM = 64  # tokens of space a cache keeps ahead
 COMPACT = 0.75  # when fewer rows than this share are unfinished, the others leave the batch
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers' types are not read
     """A cache layer that writes new tokens into room kept ahead, instead of copying all it has at every step."""
 
     keys: Tensor  # [rows, heads, read so far, size], as transformers has them: here views of the rooms

@@ -1,4 +1,4 @@
-"""Where a training step happens: `Single` is one device in plain torch, `Sharded` (zero.py) DeepSpeed on several."""
+"""Where a training step happens: `PlainEngine`, one device in plain torch; `ZeroEngine` (zero.py), DeepSpeed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Take back what `save` wrote; returns its `more`. Raises UsageError for another engine's."""
 
 
-class Single:
+class PlainEngine:
     """Backward passes, the optimizer and its schedule on one device.
 
     `total` is the number of steps of the whole run, which the schedule needs.
@@ -94,7 +94,7 @@ class Single:
         return state
 
 
-class Asking:
+class AskingEngine:
     """A model that is only asked."""
 
     def __init__(self, model: Model):

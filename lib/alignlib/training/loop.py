@@ -17,7 +17,7 @@ from alignlib.models.encoding import Example
 from alignlib.models.policy import Model
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, packs_of
-from alignlib.training.engine import Asking, Engine
+from alignlib.training.engine import AskingEngine, Engine
 from alignlib.training.objective import Objective
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
@@ -119,7 +119,7 @@ def must_be_finite(entry: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe,
-             engine: Engine | Asking) -> dict[str, float]:
+             engine: Engine | AskingEngine) -> dict[str, float]:
     """The objective's loss and figures over all examples, each counted once."""
     size = sum(map(objective.size, examples))
     sums = {"loss": 0.0}

@@ -120,7 +120,7 @@ def robust(log_ratio: Tensor, beta: float, smoothing: float) -> Tensor:
 def simpo(mean_logps: Tensor, beta: float, gamma: float) -> Tensor:
     """SimPO: -log sigmoid(beta (mean log pi(y_w) - mean log pi(y_l)) - gamma); no reference. [G, 2] -> [G].
 
-    mean_logps: a completion's log-probability a token; column 0 is preferred.
+    mean_logps: a completion's log-probability a token, 0 of an empty one; column 0 is preferred.
     Meng et al. 2024 (arXiv 2405.14734), equation 6. Where both are equally likely: log(1 + exp(gamma)).
     """
     return -logsigmoid(beta * (mean_logps[..., 0] - mean_logps[..., 1]) - gamma)

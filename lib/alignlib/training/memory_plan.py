@@ -145,7 +145,7 @@ class Live(TorchDispatchMode):
     """Counts the bytes of the tensors that come into being inside it and are still there: now, and at most."""
 
     def __init__(self, known: list[Tensor]):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's, which has no types
         self.now = self.most = 0
         self.seen = {tensor.untyped_storage()._cdata for tensor in known}
 

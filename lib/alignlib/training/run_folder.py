@@ -168,8 +168,8 @@ class Run:
                 shutil.rmtree(path)
         for path in self.folder.glob("checkpoint-*"):
             light(path)
-        for name in ("ref_logps.pt", "best.pt", "started.json"):
-            (self.folder / name).unlink(missing_ok=True)
+        for path in (*self.folder.glob("*.pt"), self.folder / "started.json"):  # the model itself is safetensors
+            path.unlink(missing_ok=True)
 
 
 def light(checkpoint: Path) -> None:

@@ -18,13 +18,13 @@ from alignlib import ranks
 from alignlib.models import load
 from alignlib.models.policy import Model, is_sharded
 from alignlib.training import engine
-from alignlib.training.engine import Asking, Engine, Single
+from alignlib.training.engine import AskingEngine, Engine, PlainEngine
 from alignlib.training.recipe import Recipe
 
 BUCKET = 500_000_000  # elements that DeepSpeed reduces at once, at most
 
 
-class Asked(nn.Module):
+class WorkModule(nn.Module):
     """A model that DeepSpeed sees as one module, whatever is asked of it: its forward pass is the `work` given."""
 
     def __init__(self, model: nn.Module):
@@ -35,7 +35,7 @@ class Asked(nn.Module):
         return work()
 
 
-class Sharded:
+class ZeroEngine:
     """A model's training steps under DeepSpeed, on every rank: one optimizer, whose gradients are summed over ranks.
 
     total       steps of the whole run, which the schedule needs
@@ -62,8 +62,9 @@ class Sharded:
             optimizer = engine.optimizer_of(self.trained, recipe)
             if "scheduler" not in self.config:
                 schedule = engine.schedule_of(optimizer, recipe, total)
-        self.engine, *_ = deepspeed.initialize(model=Asked(model.model), optimizer=optimizer, lr_scheduler=schedule,
-                                               model_parameters=self.trained, config=self.config)
+        self.engine, *_ = deepspeed.initialize(
+            model=WorkModule(model.model), optimizer=optimizer, lr_scheduler=schedule, model_parameters=self.trained,
+            config=self.config)
         if self.stage == 3:
             self.ask(model.choose_packing)
 
@@ -232,15 +233,15 @@ def merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
 def engine_for(model: Model, recipe: Recipe, total: int, checkpoint: Path | None = None) -> Engine:
     """The engine that the recipe asks for; `checkpoint` is what it will be told to load."""
     if not wants_deepspeed(recipe):
-        return Single(model, recipe, total)
-    return Sharded(model, recipe, total, checkpoint)
+        return PlainEngine(model, recipe, total)
+    return ZeroEngine(model, recipe, total, checkpoint)
 
 
-def engine_to_ask(model: Model, recipe: Recipe) -> Asking | Engine:
+def asking_engine_for(model: Model, recipe: Recipe) -> AskingEngine | Engine:
     """The engine of a model that does not train; what ZeRO 3 has dealt out must be gathered as it is asked."""
     if not is_sharded(model.model):
-        return Asking(model)
-    return Sharded(model, recipe, 0, train=False)
+        return AskingEngine(model)
+    return ZeroEngine(model, recipe, 0, train=False)
 
 
 def wants_deepspeed(recipe: Recipe) -> bool:

@@ -7,7 +7,7 @@ import click
 import pytest
 import torch
 
-from alignlib.training.engine import Asking, Single
+from alignlib.training.engine import AskingEngine, PlainEngine
 from helpers import tiny
 from helpers.training import fit, log, same
 
@@ -23,7 +23,7 @@ def test_one_step_of_the_optimizer_by_hand():
     def stepped(**changes):
         layer = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.constant_(layer.weight, 3.0)
-        engine = Single(bare(layer), tiny.recipe("x", lr=0.1, **changes), total=10)
+        engine = PlainEngine(bare(layer), tiny.recipe("x", lr=0.1, **changes), total=10)
         engine.backward(2 * layer.weight.sum(), last=True)
         entry = engine.step()
         return layer.weight.item(), entry
@@ -42,7 +42,7 @@ def test_an_overflow_in_fp16_skips_the_step():
     torch.nn.init.constant_(layer.weight, 3.0)
     model = bare(layer)
     model.autocast = torch.float16
-    engine = Single(model, tiny.recipe("x", lr=0.1, optimizer="rmsprop", clip=0.0), total=10)
+    engine = PlainEngine(model, tiny.recipe("x", lr=0.1, optimizer="rmsprop", clip=0.0), total=10)
     engine.backward(layer.weight.sum() * 1e36, last=True)
     assert engine.step() == {"grad_norm": None, "lr": 0.1} and layer.weight.item() == 3.0
     assert engine.scaler.get_scale() == 2.0**15
@@ -53,7 +53,7 @@ def test_an_overflow_in_fp16_skips_the_step():
 
 def test_clipping_scales_the_gradient():
     layer = torch.nn.Linear(2, 1, bias=False)
-    engine = Single(bare(layer), tiny.recipe("x", clip=1.0), total=1)
+    engine = PlainEngine(bare(layer), tiny.recipe("x", clip=1.0), total=1)
     engine.backward((layer.weight * torch.tensor([[3.0, 4.0]])).sum(), last=True)
     engine.optimizer.step = lambda: seen.append(layer.weight.grad.clone())
     seen = []
@@ -78,7 +78,7 @@ def test_a_checkpoint_gives_back_the_optimizer_the_schedule_and_what_was_added(t
     """Two steps, saved after the first: the second is the same again, to the bit."""
 
     def engine(layer):
-        return Single(bare(layer), tiny.recipe("x", lr=0.1, schedule="linear"), total=4)
+        return PlainEngine(bare(layer), tiny.recipe("x", lr=0.1, schedule="linear"), total=4)
 
     def step(engine):
         engine.backward((engine.model.core.weight ** 2).sum(), last=True)
@@ -99,7 +99,7 @@ def test_a_checkpoint_gives_back_the_optimizer_the_schedule_and_what_was_added(t
 
 def test_a_checkpoint_of_deepspeed_is_refused(tmp_path):
     torch.save({"ranks": 2, "stage": 1}, tmp_path / "trainer.pt")
-    engine = Single(bare(torch.nn.Linear(1, 1)), tiny.recipe("x"), total=1)
+    engine = PlainEngine(bare(torch.nn.Linear(1, 1)), tiny.recipe("x"), total=1)
     with pytest.raises(click.UsageError, match="made under DeepSpeed by 2 processes: give --launch or --zero"):
         engine.load(tmp_path)
 
@@ -107,9 +107,9 @@ def test_a_checkpoint_of_deepspeed_is_refused(tmp_path):
 def test_only_what_trains_is_stepped():
     layer = torch.nn.Linear(2, 1)
     layer.bias.requires_grad_(False)
-    engine = Single(bare(layer), tiny.recipe("x"), total=1)
+    engine = PlainEngine(bare(layer), tiny.recipe("x"), total=1)
     assert [weight is layer.weight for weight in engine.trained] == [True]
 
 
 def test_a_model_that_is_asked_answers():
-    assert Asking(bare(torch.nn.Linear(1, 1))).ask(lambda: 7) == 7
+    assert AskingEngine(bare(torch.nn.Linear(1, 1))).ask(lambda: 7) == 7

@@ -9,7 +9,7 @@ from al_sft import Likelihood
 from alignlib.models import load
 from alignlib.models.policy import Policy
 from alignlib.training import loop
-from alignlib.training.engine import Asking
+from alignlib.training.engine import AskingEngine
 from alignlib.training.objective import Objective
 from helpers import tiny
 from helpers.training import examples, fit, log, same
@@ -48,7 +48,7 @@ def test_the_loss_is_the_mean_over_the_whole_batch(tmp_path):
         assert entry["loss"] == pytest.approx(wanted, rel=1e-5)
         assert entry["tokens"] == sum(example.length for example in data)
     recipe = tiny.recipe("x", pack_tokens=30)
-    held = loop.evaluate(policy, data, Likelihood("token"), recipe, Asking(policy))
+    held = loop.evaluate(policy, data, Likelihood("token"), recipe, AskingEngine(policy))
     assert held["loss"] == pytest.approx(-sum(sums) / tokens, rel=1e-5)
 
 

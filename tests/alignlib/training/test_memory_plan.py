@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from alignlib.models import load
 from alignlib.models.policy import Policy
 from alignlib.training import memory_plan
-from alignlib.training.engine import Single
+from alignlib.training.engine import PlainEngine
 from alignlib.training.memory_plan import Setting, Weights
 from helpers import memory_ranks, tiny
 from helpers.memory_ranks import allocated, living
@@ -116,7 +116,7 @@ def test_weights_gradients_and_optimizer_are_what_a_run_keeps(optimizer, lora):
     policy = Policy(tiny.causal("llama"), tiny.tokenizer())
     buffers = sum(buffer.nbytes for buffer in policy.core.buffers())
     adapters.add_adapters(policy, config)
-    engine = Single(policy, config, 4)
+    engine = PlainEngine(policy, config, 4)
     batch = policy.pack([tiny.example(2, 6)])
     for _ in range(2):
         loss = -policy.token_logps(batch).sum()

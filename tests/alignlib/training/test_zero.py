@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from alignlib.models.policy import Policy
-from alignlib.training.engine import Asking, Single
-from alignlib.training.zero import configuration, engine_for, engine_to_ask, made_by, merged, wants_deepspeed
+from alignlib.training.engine import AskingEngine, PlainEngine
+from alignlib.training.zero import asking_engine_for, configuration, engine_for, made_by, merged, wants_deepspeed
 from helpers import tiny
 
 
@@ -70,8 +70,8 @@ def test_any_of_its_options_asks_for_deepspeed(changes, monkeypatch):
 
 def test_one_process_without_its_options_is_plain_torch():
     policy = Policy(tiny.causal("llama"), tiny.tokenizer())
-    assert isinstance(engine_for(policy, tiny.recipe("x"), 1), Single)
-    assert isinstance(engine_to_ask(policy, tiny.recipe("x")), Asking)
+    assert isinstance(engine_for(policy, tiny.recipe("x"), 1), PlainEngine)
+    assert isinstance(asking_engine_for(policy, tiny.recipe("x")), AskingEngine)
 
 
 @pytest.mark.parametrize(("state", "makers"), [({"ranks": 0}, (0, None)), ({"ranks": 2, "stage": 3}, (2, 3))])
