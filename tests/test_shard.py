@@ -11,6 +11,7 @@ import pytest
 from alignlib.records.jsonl import DataError, dumps
 from alignlib.records.stream import StateError, Stream
 from helpers.commands import folders, lines, one_line, pairs, prompts, rewarded, run
+from helpers.numbered import copy_until
 from helpers.process import ROOT, call, command, environment
 
 GOOD = [b'{"n": %d}\n' % n for n in range(23)]
@@ -69,24 +70,11 @@ def test_others_lines_are_not_parsed_and_no_more_are_read_than_needed(tmp_path):
 INPUT = [*GOOD[:6], b"bad 6\n", b"bad 7\n", b"\n", *GOOD[8:11], b"bad 11\n", *GOOD[12:15]]  # 15 records
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: neither __exit__ nor anything after it happens."""
-
-
 def copy(folder: Path, shard, *, stop: int | None = None, size: int = 3, **settings) -> Stream:
     """The shard's records into `out`, bad lines into `bad`; with `stop`, die before that many records were written."""
     stream = Stream([str(folder / "in")], str(folder / "out"), shard=shard, skip=True, rejects=str(folder / "bad"),
                     key="k", **settings)
-    try:
-        for window in stream.windows(size):
-            for line in window:
-                if stream.written == stop:
-                    raise Killed
-                stream.write(line, line.record)
-    except Killed:
-        return stream
-    stream.__exit__(None, None, None)
-    return stream
+    return copy_until(stream, size, stop)
 
 
 def test_outputs_and_rejects_of_the_shards_in_order_are_the_whole(tmp_path):

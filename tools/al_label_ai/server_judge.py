@@ -16,10 +16,9 @@ from al_label_ai.questions import Query, packaged_text
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
-from alignlib.server.client import Client, Failure, choice, usage
+from alignlib.server.client import REFUSALS, Client, Failure, choice, usage
 
 BYTES_A_TOKEN = 4  # where nobody has counted
-REFUSALS = (400, 422)
 Messages = list[dict[str, str]]
 
 
@@ -95,11 +94,9 @@ class ServerJudge:
     async def judge(self, line: Line) -> list[Answer]:
         """The answers to the line's queries; where one fails, the others under way still come in: they are paid for."""
         _, queries = line.data
-        answers = await asyncio.gather(*(self.ask(query) for query in queries), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        return [answer for answer in answers if isinstance(answer, Answer)]
+        calls = [asyncio.ensure_future(self.ask(query)) for query in queries]
+        await asyncio.gather(*calls, return_exceptions=True)
+        return [call.result() for call in calls]
 
     # -- calls -------------------------------------------------------------------------------------------
 

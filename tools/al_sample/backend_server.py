@@ -10,10 +10,9 @@ from alignlib.records import fields
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
-from alignlib.server.client import Client, Failure, choice, usage
+from alignlib.server.client import REFUSALS, Client, Failure, choice, usage
 
 SEED_BITS = 31  # servers keep seeds in integers of different sizes
-REFUSALS = (400, 422)
 
 
 class Sampler:

@@ -160,8 +160,7 @@ def take_pools(session: Session, objective: Conditional, encoder: Encoder, train
     examples, skipped = objective.examples(trained, encoder)
     held_out, tests_skipped = objective.examples(tested, encoder) if tested else ([], 0)
     session.run.skipped += skipped + tests_skipped
-    if not examples:
-        raise DataError(f"no records to train on ({session.run.skipped} were left out)")
+    session.must_train_on(examples)
     session.take(objective, encoder, examples, held_out)
     session.counts = {"completions": sum(len(example.completions) for example in examples), **trained.counts}
 

@@ -20,7 +20,7 @@ from alignlib.training.session import Session
 if TYPE_CHECKING:
     from alignlib.models.policy import Policy
 
-BETAS = ("beta_pi", "beta_r")  # recipes of several losses give both to each
+ANY_LOSS = ("beta_r",)  # recipes of several losses give both betas to each
 
 
 @options.command(("prompt", "completions", "rewards"), options.LOG,
@@ -73,7 +73,7 @@ def refuse(loss: str, settings: dict[str, Any]) -> None:
     context = click.get_current_context()
     defaults = {parameter.name: parameter.get_default(context) for parameter in context.command.params}
     for name, value in settings.items():
-        if value != defaults[name] and name not in BETAS and heeding(name) and not LOSSES[loss].heeds(name):
+        if value != defaults[name] and name not in ANY_LOSS and heeding(name) and not LOSSES[loss].heeds(name):
             option = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{option} does nothing for --loss {loss}, only for {heeding(name)}")
     if LOSSES[loss].pairs and settings["num_contrastive"] not in (None, 2):

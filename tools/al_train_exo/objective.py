@@ -113,9 +113,11 @@ class Contrast(Objective["Policy"]):
 
     def __call__(self, model: Policy, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         logps, rewards = model.logps(batch, self.temperature), batch.values["rewards"]  # [E, K]
-        tensors = {"logps": logps, "mean_logps": logps / batch.counts().clamp(min=1), "rewards": rewards}
+        tensors = {"logps": logps, "rewards": rewards}
         if self.needs.reference:
             tensors["log_ratio"] = logps - batch.values["ref_logps"]
+        if "mean_logps" in self.needs.takes:
+            tensors["mean_logps"] = logps / batch.counts().clamp(min=1)
         loss = self.group_losses(self.groups(tensors))
         judged = tensors[next(name for name in self.needs.takes if name in tensors and name != "rewards")].detach()
         best, worst = rewards.argmax(1, keepdim=True), rewards.argmin(1, keepdim=True)
@@ -123,7 +125,7 @@ class Contrast(Objective["Policy"]):
         accuracy = (margin > 0).float() + 0.5 * (margin == 0).float()
         figures = {"margin": margin.sum(), "accuracy": accuracy.sum()}
         if self.needs.reference:  # of completions that the reference drew, an estimate of KL(pi_ref || pi)
-            figures["kl"] = -judged.mean(1).sum()
+            figures["kl"] = -tensors["log_ratio"].detach().mean(1).sum()
         return loss.sum(), figures
 
     def groups(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

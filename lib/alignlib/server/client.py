@@ -25,6 +25,7 @@ from alignlib.records.jsonl import Record, kind
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds before another try; doubles from the one to the other
 PATIENCE = 600.0  # seconds: who is told to come back later than that gives up
+REFUSALS = (400, 422)  # of a request as it is: another one may do
 ABOUT_ALL = (401, 403, 404)  # answers that every other call would get too
 PASSING = (408, 409, 425, 429)  # and 500 and above: worth another try
 BUSY = (429, 503, 529)

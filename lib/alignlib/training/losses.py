@@ -5,7 +5,6 @@ each the SUM over a completion's tokens, in nats, both at the same temperature. 
 where a pair is meant, column 0 is the preferred completion.
 """
 
-
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid

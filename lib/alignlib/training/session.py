@@ -95,9 +95,7 @@ class Session:
             return objective.example(encoder, record)
 
         examples, crc = self.gather(self.files, example)
-        if not examples:
-            left_out = f" ({self.run.skipped} were left out)" if self.run.skipped else ""
-            raise jsonl.DataError(f"no records to train on{left_out}")
+        self.must_train_on(examples)
         held_out, eval_crc = self.gather([self.recipe.eval], example) if self.recipe.eval else ([], 0)
         if self.recipe.eval and not held_out:
             raise jsonl.DataError(f"{self.recipe.eval}: no records to evaluate on")
@@ -116,6 +114,12 @@ class Session:
             else:
                 items.append(line.data)
         return items, crc
+
+    def must_train_on(self, examples: Sequence[Example]) -> None:
+        """Raises DataError for none, with how many were left out."""
+        if not examples:
+            left_out = f" ({self.run.skipped} were left out)" if self.run.skipped else ""
+            raise jsonl.DataError(f"no records to train on{left_out}")
 
     def take(self, objective: Objective[M], encoder: Encoder, examples: Sequence[Example],
              held_out: Sequence[Example]) -> None:

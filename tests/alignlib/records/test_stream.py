@@ -9,7 +9,7 @@ import pytest
 
 from alignlib.records.jsonl import DataError, Skip, dumps
 from alignlib.records.stream import StateError, Stream
-from helpers.numbered import BAD, GOOD, write
+from helpers.numbered import BAD, GOOD, copy_until, write
 
 
 def numbers(windows) -> list[list[int]]:
@@ -101,24 +101,11 @@ def test_rejects_of_two_files_do_not_run_together(tmp_path):
 INPUT = [BAD, GOOD[0], GOOD[1], b"\n", b"[]\n", b"[1]\n", GOOD[2], GOOD[3], GOOD[4], BAD]
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL in `run`: neither __exit__ nor anything after it happens."""
-
-
 def run(folder: Path, *, stop: int | None = None, size: int = 2, **settings) -> Stream:
     """Copy `in` to `out`, rejects to `bad`; with `stop`, die before that many records were written."""
     settings = {"skip": True, "rejects": str(folder / "bad"), "key": "k", **settings}
     stream = Stream([str(folder / "in")], str(folder / "out"), **settings)
-    try:
-        for window in stream.windows(size):
-            for line in window:
-                if stop is not None and stream.written == stop:
-                    raise Killed
-                stream.write(line, line.record)
-    except Killed:
-        return stream
-    stream.__exit__(None, None, None)
-    return stream
+    return copy_until(stream, size, stop)
 
 
 def results(folder: Path) -> tuple[bytes, bytes]:
