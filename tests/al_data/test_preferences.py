@@ -21,7 +21,7 @@ DEFECTS = {
         "chosen": " Good end.", "rejected": " Bad end."},
     "rejected_empty_no_space": "an empty answer",
     "does_not_start_with_blank": "not a dialogue",
-    "different_human_turn": "the Human turns differ",
+    "different_human_turn": "the user's turns differ",
 }
 
 
@@ -47,7 +47,7 @@ def turn(human, assistant):
     (turn("a", " b "), turn("a", " b"), "no answer differs by more than white space"),
     (turn("a", " b"), turn("a", " b") + turn("c", " d"), "no answer differs by more than white space"),
     (turn("a", " \n"), turn("a", " b"), "an empty answer"),
-    (turn("a", " b"), turn("z", " c"), "the Human turns differ"),
+    (turn("a", " b"), turn("z", " c"), "the user's turns differ"),
     (turn("a", " b"), "\n\nAssistant: c", "the speakers differ"),
     ("", turn("a", " b"), "not a dialogue"),
     ("hello", "there", "not a dialogue"),

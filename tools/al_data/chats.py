@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from al_data.row import Row, number, objects, own, string, unmarked
-from alignlib.records.dialogue import answer, dialogue_prompt
+from al_data.dialogues import SPEAKERS, Dialogue, alternate
+from al_data.messages import ASSISTANT, HUMAN
+from al_data.row import Row, is_own, number, objects, own, string, unmarked
+from alignlib.records.dialogue import answer
 from alignlib.records.jsonl import Record, Skip, kind
-
-HUMAN, ASSISTANT = ("human", "user", "prompter"), ("gpt", "assistant", "chatgpt", "bard", "bing")
 
 
 def sharegpt(row: Record, turns: int = 1) -> list[Record] | Record:
     """{id, conversations: [{from, value}]} -> {id, prompt, chosen} of each of the first `turns` answers.
 
     A later answer's prompt holds the turns before it. Chats that begin with the assistant are left out, as in the
-    AI-feedback study; a system's turn is no part of the prompt; where a speaker speaks twice the dialogue ends.
+    AI-feedback study; a system's turn is in the prompt's messages only; where a speaker speaks twice the dialogue ends.
     """
-    if "prompt" in row:
+    if is_own(row):
         return own(row, "prompt", "chosen")
     utterances = [(string(turn, "from"), string(turn, "value")) for turn in objects(row, "conversations")]
     return dialogue(utterances, turns, row.get("id"))
@@ -31,7 +31,7 @@ def teacher(row: Record) -> Record:
 
     The first answer counts, as in the AI-feedback study, which publishes one object {instruction: [answer]}.
     """
-    if "prompt" in row:
+    if is_own(row):
         return own(row, "prompt", "chosen")
     answers = row.get("value")
     if not isinstance(answers, list) or not answers or not isinstance(answers[0], str):
@@ -41,10 +41,10 @@ def teacher(row: Record) -> Record:
 
 def ultrachat(row: Record, turns: int = 1) -> list[Record] | Record:
     """{prompt_id, messages: [{role, content}]} or {id, data: [text]} -> {id, prompt, chosen} as `sharegpt`."""
-    if "messages" in row:
+    if "messages" in row and "chosen" not in row:
         utterances = [(string(turn, "role"), string(turn, "content")) for turn in objects(row, "messages")]
         return dialogue(utterances, turns, row.get("prompt_id"))
-    if "prompt" in row:
+    if is_own(row):
         return own(row, "prompt", "chosen")
     texts = row.get("data")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -55,20 +55,27 @@ def ultrachat(row: Record, turns: int = 1) -> list[Record] | Record:
 
 def dialogue(utterances: Iterable[tuple[str, str]], turns: int, name: object = None) -> list[Record]:
     """(speaker, text) by turns -> a record for each of the first `turns` answers. Raises Skip where there is none."""
+    utterances = list(utterances)
     spoken = [(speaker, text) for speaker, text in utterances if speaker != "system"]
     unmarked(*(text for _, text in spoken))
     if spoken and spoken[0][0] in ASSISTANT:
         raise Skip("begins with the assistant")
     records: list[Record] = []
-    texts: list[str] = []
-    for speaker, text in spoken[:2 * turns]:
-        if speaker not in (ASSISTANT if len(texts) % 2 else HUMAN) or not text.strip():
-            break  # the dialogue is torn here
-        if len(texts) % 2:
+    messages: list[Record] = []
+    turn = 0
+    for speaker, text in utterances:
+        if speaker == "system":
+            messages += [{"role": "system", "content": text.strip()}] if text.strip() else []
+            continue
+        if turn == 2 * turns or speaker not in (HUMAN, ASSISTANT)[turn % 2] or not text.strip():
+            break  # enough, or the dialogue is torn here
+        role = tuple(SPEAKERS)[turn % 2]
+        if role == "assistant":
             nth = f"-{len(records) + 1}" if records else ""
             known = {"id": f"{name}{nth}"} if isinstance(name, str) else {}
-            records.append({**known, "prompt": dialogue_prompt(*texts), "chosen": answer(text)})
-        texts.append(text.strip())
+            records.append({**known, "prompt": Dialogue([*messages]), "chosen": answer(text)})
+        messages.append({"role": role, "content": text.strip()})
+        turn += 1
     if not records:
         raise Skip("no answer to a first question")
     return records
@@ -86,11 +93,11 @@ def alpaca_eval(row: Record) -> Record:
     winner, ...}: output_1 is the reference's, and `preference` 1 prefers it, 2 the other, 1.5 (once 0) neither; between
     them it is 1 + the judge's probability for output_2, which becomes `win_probability`.
     """
-    if "prompt" in row:
+    if is_own(row):
         return own(row, "prompt")
     kept = {name: value for name, value in row.items()
             if name not in ("output", "output_1", "output_2", "preference") and not name.startswith("raw")}
-    record = {name: row[name] for name in row if name == "id"} | {"prompt": dialogue_prompt(string(row, "instruction"))}
+    record = {name: row[name] for name in row if name == "id"} | {"prompt": alternate(string(row, "instruction"))}
     if "output_1" not in row:
         return {**record, "completions": [answer_as_is(row, "output")], **kept}
     if row.get("preference") is None:

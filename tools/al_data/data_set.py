@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from al_data.dialogues import as_chats, question
 from al_data.row import Row, RowFunction, convert, share
-from al_data.sources import Unreachable, files_of, from_file, from_hub, from_hub_file
+from al_data.sources import NoPart, Unreachable, files_of, from_file, from_hub, from_hub_file
 from al_data.write import write, write_options
 from alignlib.cli import options
 from alignlib.records.dialogue import instruction
@@ -40,30 +41,39 @@ class DataSet:
     hub: Hub
     domain: str | None = None  # unless a record has its own, or --domain names it
     gather: Callable[[Iterable[Row]], Iterable[Row]] = iter  # puts rows together before anything else
+    mixed: bool = False  # its records need not have the same fields
 
 
-def data_set(name: str, *own_options: Callable[..., Any], writes: tuple[str, ...],
-             reads: tuple[str, ...] = ()) -> Callable[[Callable[..., DataSet]], click.Command]:
+from_option = click.option("--from", "source", type=click.Path(exists=True, allow_dash=True),
+                           help="A file (.jsonl, .jsonl.gz, .json, .csv, .parquet; - is stdin), or a folder of such; "
+                           "else the Hub.")
+chat_option = click.option("--chat", is_flag=True, help="Write each prompt as messages, with its system's turns, "
+                           "instead of one text; answers have no space before them.")
+
+
+def data_set(name: str, *own_options: Callable[..., Any], writes: tuple[str, ...], reads: tuple[str, ...] = (),
+             source: Callable[..., Any] = from_option,
+             dialogues: bool = False) -> Callable[[Callable[..., DataSet]], click.Command]:
     """A command of al-data: the function takes the options of its own and returns the set; its docstring is --help.
 
-    writes, reads: the records' fields, for --schema.
+    writes, reads: the records' fields, for --schema. source: the option, or argument, that says where the rows are.
+    dialogues: its prompts are, so that --chat makes messages of them.
     """
+    chat = (chat_option,) if dialogues else ()
 
     def decorate(function: Callable[..., DataSet]) -> click.Command:
-        body = options.stack(*own_options, source_options)(partial(write_set, function))
-        return options.command(reads, writes, name=name, help=function.__doc__)(body)
+        body = options.stack(*own_options, *chat, source, source_options)(partial(write_set, function))
+        fields = (*writes, "messages") if dialogues else writes
+        return options.command(reads, fields, name=name, help=function.__doc__)(body)
 
     return decorate
 
 
 def source_options(function: Callable[..., None]) -> Callable[..., None]:
     """What every set takes: which of the rows, and what is done with the records."""
-    path = click.Path(exists=True, allow_dash=True)
-    where = "A file (.jsonl, .jsonl.gz, .json, .csv, .parquet; - is stdin), or a folder of such; else the Hub."
     which = "Which part. A file, or a folder that names none, is split 90 to 10 by a hash of the prompt."
     return options.stack(
         write_options,
-        click.option("--from", "source", type=path, help=where),
         click.option("--split", type=click.Choice(world.SPLITS), show_default="train; of a file all", help=which),
         click.option("--fraction", type=options.Finite(0, 1), default=1, help="The set up to this share of it."),
         click.option("--skip-fraction", type=options.Finite(0, 1), default=0, help="Leave out this share of the set, "
@@ -77,7 +87,8 @@ def source_options(function: Callable[..., None]) -> Callable[..., None]:
 
 def write_set(function: Callable[..., DataSet], *, source: str | None, split: str | None, fraction: float,
               skip_fraction: float, max_chars: int | None, max_words: int | None, domain: str | None, seed: int,
-              limit: int | None, shuffle: bool, only: str | None, output: str | None, **own_options: Any) -> None:
+              limit: int | None, shuffle: bool, only: str | None, output: str | None, chat: bool = False,
+              **own_options: Any) -> None:
     """Write the records of the set that `function` makes of its own options."""
     chosen = function(**own_options)
     if skip_fraction > fraction:
@@ -86,21 +97,26 @@ def write_set(function: Callable[..., DataSet], *, source: str | None, split: st
     rows, hashed = rows_of(chosen.hub, source, split)
     records = convert(share(chosen.gather(rows), skip_fraction, fraction), chosen.records, dropped)
     if hashed:
-        records = (record for record in records
-                   if world.split_of(record["prompt" if "prompt" in record else "text"]) == split)
+        records = (record for record in records if world.split_of(question(record) or record.get("text", "")) == split)
     if max_chars or max_words:
         records = short(records, max_chars, max_words, dropped)
     if domain or chosen.domain:
         records = (with_domain(record, domain, chosen.domain) for record in records)
+    if chat:
+        records = as_chats(records, dropped)
     try:
-        write(records, dropped, seed, limit, shuffle, only, output)
+        write(records, dropped, seed, limit, shuffle, only, output, chosen.mixed)
+    except NoPart as error:
+        raise click.UsageError(str(error)) from error
     except Unreachable as error:
+        where = "in its place" if source else "with --from PATH"
         raise click.ClickException(f"cannot reach the Hub for {error}, and it is not in the cache: "
-                                   "download it elsewhere and give its files with --from PATH") from error
+                                   f"download it elsewhere and give its files {where}") from error
 
 
 def rows_of(hub: Hub, source: str | None, split: str | None) -> tuple[Iterator[Row], bool]:
-    """The rows to read, and whether they are still to be split by a hash."""
+    """The rows to read, and whether they are still to be split by a hash; the source may be the Hub's name itself."""
+    source = None if source == hub.name else source
     if source is None and hub.file:
         return from_hub_file(hub.name, hub.file, hub.read), split is not None
     if source is None:
@@ -118,7 +134,7 @@ def rows_of(hub: Hub, source: str | None, split: str | None) -> tuple[Iterator[R
 def short(records: Iterable[Record], chars: int | None, words: int | None, dropped: Counter[str]) -> Iterator[Record]:
     """The records whose question is shorter than both limits; the others are counted."""
     for record in records:
-        text = instruction(record.get("prompt", ""))
+        text = instruction(question(record))
         if chars and len(text) >= chars or words and len(text.split()) >= words:
             dropped["a long question"] += 1
         else:

@@ -6,19 +6,18 @@ become completions, best first, with their rewards.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 
-from al_data.row import Row, number, objects, own, string, unmarked
+from al_data.dialogues import SPEAKERS, Dialogue, alternate, first_difference, stripped, turns
+from al_data.row import Row, is_own, number, objects, own, string, unmarked
 from al_data.texts import tldr_prompt
-from alignlib.records.dialogue import answer, dialogue_prompt
+from alignlib.records.dialogue import answer
 from alignlib.records.jsonl import DataError, Record, Skip, kind
 
 # --------------------------------------------------------------------------------------- HH, TL;DR
 
 HH_PARTS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
-_TURN = re.compile(r"\n\n(Human|Assistant)s?:")
 
 
 def hh(row: Record) -> Record:
@@ -27,32 +26,15 @@ def hh(row: Record) -> Record:
     As EXO's preprocessing, less its defects: both sides are stripped alike, so that turns which differ by white space
     alone are equal, and a speaker's name inside a turn stays.
     """
-    if "prompt" in row:
+    if is_own(row):
         return own(row, "prompt", "chosen")
     texts = [string(row, name) for name in ("chosen", "rejected")]
     chosen, rejected = map(turns, texts)
-    prompt = ""
-    for (speaker, text), (other_speaker, other_text) in zip(chosen, rejected, strict=False):
-        if speaker != other_speaker:
-            raise Skip("the speakers differ")
-        prompt += f"\n\n{speaker}:"
-        if text.strip() == other_text.strip():
-            prompt += text
-        elif speaker == "Human":
-            raise Skip("the Human turns differ")
-        elif not text.strip() or not other_text.strip():
-            raise Skip("an empty answer")
-        else:
-            return {"prompt": prompt, "chosen": f" {text.strip()}", "rejected": f" {other_text.strip()}"}
-    raise Skip("no answer differs by more than white space")
-
-
-def turns(dialogue: str) -> list[tuple[str, str]]:
-    """(speaker, text) of each turn; the text begins right after the colon. Skip for what does not start with one."""
-    start, *parts = _TURN.split(dialogue)
-    if start.strip() or not parts or not dialogue.startswith("\n\n"):
-        raise Skip("not a dialogue")
-    return list(zip(parts[::2], parts[1::2], strict=True))
+    place = first_difference(chosen, rejected)
+    before = chosen[:place]
+    text = "".join(f"\n\n{SPEAKERS[turn['role']]}:{turn['content']}" for turn in before) + "\n\nAssistant:"
+    return {"prompt": Dialogue(stripped(before), text), "chosen": answer(chosen[place]["content"]),
+            "rejected": answer(rejected[place]["content"])}
 
 
 def tldr_pref(row: Record) -> Record:
@@ -60,7 +42,7 @@ def tldr_pref(row: Record) -> Record:
 
     The set also holds comparisons of news articles, which have no post: they are skipped.
     """
-    if "prompt" in row:
+    if is_own(row):
         return own(row, "prompt", "chosen", "rejected")
     info, summaries, choice = row.get("info"), row.get("summaries"), row.get("choice")
     if not isinstance(info, dict):
@@ -104,17 +86,21 @@ def ultrafeedback(row: Record, every: bool = False) -> Record:
     if "instruction" in row:
         rated = [(number(item, "overall_score"), string(item, "response")) for item in objects(row, "completions")]
         unmarked(string(row, "instruction"))
-        return ranked(dialogue_prompt(row["instruction"].strip()), rated, every)
-    prompt = string(row, "prompt")
+        return ranked(alternate(row["instruction"].strip()), rated, every)
+    if "messages" in row and "prompt" not in row:
+        return own(row, "prompt", "chosen", "rejected")
+    prompt, system = string(row, "prompt"), []
     head = f"Human: {prompt}\n\nAssistant: "
     if isinstance(row.get("chosen"), list):
         pair = [string((objects(row, side) or [{}])[-1], "content") for side in ("chosen", "rejected")]
+        system = [string(turn, "content") for turn in row["chosen"] if turn.get("role") == "system"]
     elif string(row, "chosen").startswith(head):
         pair = [string(row, side).removeprefix(head) for side in ("chosen", "rejected")]
     else:
         return own(row, "prompt", "chosen", "rejected")
     unmarked(prompt, *pair)
-    return ranked(dialogue_prompt(prompt.strip()), zip((1.0, 0.0), pair, strict=True), every, row.get("prompt_id"))
+    return ranked(alternate(prompt.strip(), system=system), zip((1.0, 0.0), pair, strict=True), every,
+                  row.get("prompt_id"))
 
 
 def shp(row: Record, least: float = 2.0) -> Record:
@@ -122,7 +108,7 @@ def shp(row: Record, least: float = 2.0) -> Record:
 
     labels: 1 where A is preferred, 0 where B is. Pairs whose scores' ratio is below `least` are left out.
     """
-    if "prompt" in row:
+    if is_own(row):
         return own(row, "prompt", "chosen", "rejected")
     texts = [string(row, "human_ref_A"), string(row, "human_ref_B")]
     low, high = sorted((number(row, "score_A"), number(row, "score_B")))
@@ -131,19 +117,19 @@ def shp(row: Record, least: float = 2.0) -> Record:
         raise ValueError(f"labels: expected 0 or 1, got {label!r}")
     if high < least * low:
         raise Skip(f"scores' ratio under {least:g}")
-    return ranked(dialogue_prompt(string(row, "history").strip()), zip((label, 1 - label), texts, strict=True),
+    return ranked(alternate(string(row, "history").strip()), zip((label, 1 - label), texts, strict=True),
                   name=row.get("post_id"))
 
 
 def webgpt(row: Record, every: bool = False) -> Record:
     """{question: {full_text}, answer_0, answer_1, score_0, score_1} -> a record; comparisons scored 0 are ties."""
-    if "prompt" in row:
+    if is_own(row):
         return own(row, "prompt", "chosen", "rejected")
     question = row.get("question")
     if not isinstance(question, dict):
         raise ValueError("question: expected an object")
     rated = [(number(row, f"score_{i}"), string(row, f"answer_{i}")) for i in (0, 1)]
-    return ranked(dialogue_prompt(string(question, "full_text").strip()), rated, every)
+    return ranked(alternate(string(question, "full_text").strip()), rated, every)
 
 
 # ------------------------------------------------------------------------------ StackExchange
@@ -155,13 +141,13 @@ def stackexchange(row: Record, every: bool = False) -> Record:
     Code blocks keep their <code> marks, as in the AI-feedback study; whose text lost links and inline code, ours does
     not.
     """
-    if "prompt" in row:
+    if is_own(row):
         return own(row, "prompt", "chosen", "rejected")
     rated = [(number(item, "pm_score"), plain(string(item, "text"))) for item in objects(row, "answers")]
     question = plain(string(row, "question"))
     if not question:
         raise Skip("no question")
-    return ranked(dialogue_prompt(question), rated, every, None if row.get("qid") is None else str(row["qid"]))
+    return ranked(alternate(question), rated, every, None if row.get("qid") is None else str(row["qid"]))
 
 
 def plain(html: str) -> str:
@@ -252,6 +238,6 @@ def _questions(message: Record, before: list[str], every: bool) -> Iterator[Reco
                  if reply.get("rank") is not None and not reply.get("deleted")]
         rated = list({text.strip(): (score, text) for score, text in rated if text.strip()}.values())
         if len({score for score, _ in rated}) > 1:
-            yield ranked(dialogue_prompt(*texts), rated, every, message.get("message_id"))
+            yield ranked(alternate(*texts), rated, every, message.get("message_id"))
     for reply in replies:
         yield from _questions(reply, texts, every)

@@ -2,7 +2,7 @@
 
 A row function returns a record, or a list of them; it raises ValueError for a row that is not of the set, and Skip,
 with the reason, for one that has nothing to learn from: such rows are counted, never silently lost. Records that are
-already in our own form (they have `prompt`, or `text` and a named `label`) pass through unchanged.
+already in our own form (they have `prompt` or `messages`, or `text` and a named `label`) pass through unchanged.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
+from alignlib.records.fields import require
 from alignlib.records.jsonl import DataError, Record, Skip, kind
 
 Row = tuple[str, Record]  # where it stands ("test.jsonl.gz:17"), and what it holds
@@ -59,10 +60,14 @@ def unmarked(*texts: str) -> None:
 # --------------------------------------------------------------------------------------- fields
 
 
+def is_own(row: Record) -> bool:
+    """Whether a row is in our form already: no set but those that look themselves publishes these fields."""
+    return "prompt" in row or "messages" in row
+
+
 def own(row: Record, *names: str) -> Record:
-    """A record that is in our form already, with the fields it must have."""
-    for name in names:
-        string(row, name)
+    """A record that is in our form already, with the fields it must have; `messages` are a prompt too."""
+    require(row, *names)
     return row
 
 

@@ -6,19 +6,20 @@
     al-data sharegpt --fraction 0.1 | al-sft base -o sft
 
 A set is declared here, once: its name, the options of its own, the fields it writes, its --help, its place, its domain.
-What its rows become is a function in the file of its kind: preferences.py, chats.py, texts.py.
+What its rows become is a function in the file of its kind: preferences.py, chats.py, texts.py, conversations.py.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from functools import partial
 
 import click
 
-from al_data import chats, preferences, texts
+from al_data import chats, conversations, preferences, texts
 from al_data.data_set import DataSet, Hub, data_set
-from al_data.sources import from_object
+from al_data.sources import SUFFIXES, from_object
 from alignlib.cli import options
 
 PAIR = ("id", "prompt", "chosen", "rejected", "domain")
@@ -33,13 +34,46 @@ every_option = click.option("--all-answers", "every", is_flag=True,
                             help="All answers as completions and rewards, not the best and the worst.")
 
 
+# --------------------------------------------------------------------------------- conversations
+
+
+@data_set("chat",
+          click.option("--kind", help="Of a set or folder with several: what the names of its parts end in, e.g. sft "
+                       "of train_sft."),
+          click.option("--config", help="Which configuration of the Hub's set."),
+          source=click.argument("source", metavar="[FILE|NAME]", default="-"),
+          writes=("id", "messages", "chosen", "rejected", "completions", "rewards", "domain"))
+def chat(kind: str | None, config: str | None) -> DataSet:
+    """Conversations in the common public shapes, told apart row by row -> messages, chosen, rejected.
+
+    FILE is .jsonl, .jsonl.gz, .json, .csv or .parquet, a folder of such, or - for stdin; NAME is a set on the Hub.
+    Streams. The shapes are those of TRL, OpenAI's fine-tuning, ShareGPT, Alpaca, prompt or question and answer, also
+    as ultrachat_200k and ultrafeedback_binarized have them. The last answer is chosen, the turns before it are the
+    messages. Other fields (tools, ...) stay.
+
+    \b
+        in:   {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]}
+        out:  {"messages": [{"role": "user", "content": "Hi"}], "chosen": "Hello."}
+        al-data chat HuggingFaceH4/ultrafeedback_binarized --kind prefs | al-train-rm sft -o rm
+    """
+    source: str = click.get_current_context().params["source"]
+    if source == "-" or os.path.exists(source):
+        if config:
+            raise click.UsageError("--config is of a set on the Hub")
+        return DataSet(conversations.conversation, Hub("", kind_of=kind or ""), mixed=True)
+    if source.endswith(SUFFIXES) or source.startswith((".", "/", "~")):
+        raise click.UsageError(f"{source}: no such file")
+    hub = Hub(source, kind_of=kind or "", where={"name": config} if config else {})
+    return DataSet(conversations.conversation, hub, mixed=True)
+
+
 # ----------------------------------------------------------------------------------- preferences
 
 
 @data_set("hh",
           click.option("--part", type=click.Choice(preferences.HH_PARTS), default="harmless-base",
                        help="Which folder of the Hub's set."),
-          reads=("chosen", "rejected"), writes=("prompt", "domain"))
+          reads=("chosen", "rejected"), writes=("prompt", "domain"), dialogues=True)
 def hh(part: str) -> DataSet:
     """Anthropic's HH dialogues: the prompt ends where chosen and rejected first differ in an Assistant turn.
 
@@ -58,7 +92,7 @@ def tldr_pref() -> DataSet:
     return DataSet(preferences.tldr_pref, hub, domain="summarisation")
 
 
-@data_set("ultrafeedback", every_option, writes=RANKED)
+@data_set("ultrafeedback", every_option, writes=RANKED, dialogues=True)
 def ultrafeedback(every: bool) -> DataSet:
     """Instructions with answers that GPT-4 scored; also its binarized forms."""
     return DataSet(partial(preferences.ultrafeedback, every=every),
@@ -68,20 +102,20 @@ def ultrafeedback(every: bool) -> DataSet:
 @data_set("shp",
           click.option("--min-ratio", type=options.Finite(1), default=2,
                        help="Leave out pairs whose votes' ratio is below."),
-          writes=PAIR)
+          writes=PAIR, dialogues=True)
 def shp(min_ratio: float) -> DataSet:
     """Reddit posts and two comments, the more voted one preferred."""
     return DataSet(partial(preferences.shp, least=min_ratio), Hub("stanfordnlp/SHP"))
 
 
-@data_set("stackexchange", every_option, writes=RANKED)
+@data_set("stackexchange", every_option, writes=RANKED, dialogues=True)
 def stackexchange(every: bool) -> DataSet:
     """StackExchange's questions and voted answers, made plain text."""
     return DataSet(partial(preferences.stackexchange, every=every),
                    Hub("HuggingFaceH4/stack-exchange-preferences", one_part=True))
 
 
-@data_set("webgpt", every_option, writes=RANKED)
+@data_set("webgpt", every_option, writes=RANKED, dialogues=True)
 def webgpt(every: bool) -> DataSet:
     """Human comparisons of two answers written with a browser. Ties are left out."""
     return DataSet(partial(preferences.webgpt, every=every),
@@ -89,7 +123,7 @@ def webgpt(every: bool) -> DataSet:
 
 
 @data_set("oasst1", click.option("--lang", help="Only conversations in this language, e.g. en."), every_option,
-          writes=RANKED)
+          writes=RANKED, dialogues=True)
 def oasst1(lang: str | None, every: bool) -> DataSet:
     """OpenAssistant's trees of messages, or the messages alone: a record for each question with ranked answers."""
     return DataSet(partial(preferences.oasst, every=every, lang=lang), Hub("OpenAssistant/oasst1"), domain="oasst1",
@@ -103,7 +137,7 @@ def oasst1(lang: str | None, every: bool) -> DataSet:
           click.option("--teacher", type=click.Choice(["chatgpt", "gpt4", "claude"]), default="chatgpt",
                        help="Whose answers: those in the chats, or GPT-4's or Claude's to their first turns, each a "
                        "file of its own."),
-          turns_option, writes=("id", "prompt", "chosen"))
+          turns_option, writes=("id", "prompt", "chosen"), dialogues=True)
 def sharegpt(teacher: str, turns: int) -> DataSet:
     """Chats with ChatGPT: conversations -> prompt, chosen; or other teachers' answers to the same first questions.
 
@@ -116,13 +150,13 @@ def sharegpt(teacher: str, turns: int) -> DataSet:
     return DataSet(chats.teacher, Hub(RLAIF, f"sharegpt1turn_df1.0_ff0_{teacher}_completions.json", from_object))
 
 
-@data_set("ultrachat", turns_option, writes=("id", "prompt", "chosen"))
+@data_set("ultrachat", turns_option, writes=("id", "prompt", "chosen"), dialogues=True)
 def ultrachat(turns: int) -> DataSet:
     """Chats of two models: messages, or data -> prompt, chosen."""
     return DataSet(partial(chats.ultrachat, turns=turns), Hub("HuggingFaceH4/ultrachat_200k", kind_of="sft"))
 
 
-@data_set("alpaca-eval", writes=(*PAIR, "completions", "winner", "win_probability"))
+@data_set("alpaca-eval", writes=(*PAIR, "completions", "winner", "win_probability"), dialogues=True)
 def alpaca_eval() -> DataSet:
     """AlpacaEval: instructions -> prompt and the reference's completion; or annotations.json -> labelled pairs.
 

@@ -26,6 +26,10 @@ class Unreachable(Exception):
     """The Hub cannot be reached, and the set is not in the local cache."""
 
 
+class NoPart(Exception):
+    """The Hub has no such set, or the set no such part."""
+
+
 def from_file(name: str) -> Iterator[Row]:
     """The rows of one file, by its suffix; "-" is JSON Lines on standard input. Raises DataError with file:line."""
     if name.endswith(".parquet"):
@@ -80,11 +84,12 @@ def files_of(folder: str, split: str, kind_of: str = "") -> tuple[list[str], boo
 def from_hub(name: str, split: str, kind_of: str = "", **where: str) -> Iterator[Row]:
     """The rows of a split ("train" | "test") of a set on the Hub; `where` goes to datasets.load_dataset.
 
-    kind_of: what the names of its splits end in ("prefs" of train_prefs). Raises Unreachable within seconds where
-    there is no network and nothing cached.
+    kind_of: what the names of its splits end in ("prefs" of train_prefs). Raises NoPart where the set, or the split, is
+    not there, Unreachable within seconds where there is no network and nothing cached.
     """
     go_offline_without_hub()
     import datasets
+    from datasets.exceptions import DatasetNotFoundError
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
@@ -92,10 +97,12 @@ def from_hub(name: str, split: str, kind_of: str = "", **where: str) -> Iterator
         parts = datasets.load_dataset(name, **where)
     except ConnectionError as error:
         raise Unreachable(name) from error
+    except (DatasetNotFoundError, ValueError) as error:  # no such set; no such configuration of it
+        raise NoPart(f"{name}: {error}") from error
     wanted = [f"{candidate}_{kind_of}" if kind_of else candidate for candidate in SPLITS[split]]
     part = next((candidate for candidate in wanted if candidate in parts), None)
     if part is None:
-        raise ValueError(f"{name}: no {split} part, only {', '.join(parts)}")
+        raise NoPart(f"{name}: no {split} part, only {', '.join(parts)}")
     for number, row in enumerate(parts[part], 1):
         yield f"{name} {part}:{number}", row
 

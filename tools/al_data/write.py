@@ -22,29 +22,32 @@ from alignlib.records.jsonl import DataError, Record, Skip, dumps
 
 ONLY = {"prompts": ("prompt",), "sft": ("prompt", "chosen"), "pref": ("prompt", "chosen", "rejected"),
         "judge": ("prompt", "completions", "human_winner")}
-KEPT = ("id", "domain")  # stay with --only, where a record has them
+KEPT = ("messages", "id", "domain", "tools")  # stay with --only, where a record has them
 
 
 write_options = options.stack(
     click.option("--limit", type=click.IntRange(0), help="At most this many records."),
     click.option("--shuffle", is_flag=True, help="In random order. Reads all input first."),
     click.option("--seed", type=options.Seed(), default=0, help="Of the shuffle, the sides; of toy's draws."),
-    click.option("--only", type=click.Choice(list(ONLY)), help="Keep only these fields (and id, domain). judge: "
+    click.option("--only", type=click.Choice(list(ONLY)), help="Keep only these fields (and id, domain, tools). judge: "
                  "chosen and rejected as two completions, sides drawn at random, and human_winner."),
     options.output_option,
 )
 
 
 def write(records: Iterable[Record], dropped: Counter[str], seed: int, limit: int | None, shuffle: bool,
-          only: str | None, output: str | None) -> None:
-    """Write the records as asked, and say how many there were and how many of them were left out, by reason."""
+          only: str | None, output: str | None, mixed: bool = False) -> None:
+    """Write the records as asked, and say how many there were and how many of them were left out, by reason.
+
+    mixed: not all records of the set have the same fields, and those that lack what `only` keeps are left out.
+    """
     summary = options.Summary()
     summary.count(records=0)
     if shuffle:
         records = list(records)
         random.Random(seed).shuffle(records)
     if only:
-        records = narrow_all(records, only, random.Random(f"{seed} sides"), dropped)
+        records = narrow_all(records, only, random.Random(f"{seed} sides"), dropped, mixed)
     with open_output(output) as handle:
         for record in islice(records, limit):
             handle.write(dumps(record))
@@ -54,23 +57,29 @@ def write(records: Iterable[Record], dropped: Counter[str], seed: int, limit: in
     summary.close()
 
 
-def narrow_all(records: Iterable[Record], only: str, sides: random.Random, dropped: Counter[str]) -> Iterator[Record]:
+def narrow_all(records: Iterable[Record], only: str, sides: random.Random, dropped: Counter[str],
+               mixed: bool = False) -> Iterator[Record]:
     """The records with the fields that `--only` keeps; those without a preference are counted in `dropped`."""
     for record in records:
         try:
             if only == "judge":
                 record = hide_preference(record, sides)
-            yield narrow(record, only)
+            yield narrow(record, only, mixed)
         except Skip as reason:
             dropped[str(reason)] += 1
 
 
-def narrow(record: Record, only: str) -> Record:
-    """The fields that `--only` keeps. Raises DataError where one is missing, Skip where a tie has none to prefer."""
+def narrow(record: Record, only: str, mixed: bool = False) -> Record:
+    """The fields that `--only` keeps, a prompt's `messages` too.
+
+    Raises DataError where one is missing, Skip where a tie has none to prefer, or where the set is `mixed`.
+    """
     for name in ONLY[only]:
-        if name not in record:
+        if name not in record and not (name == "prompt" and "messages" in record):
             if record.get("winner", 0) is None:
                 raise Skip("a tie")
+            if mixed:
+                raise Skip(f"no {name}")
             raise DataError(f"--only {only}: the records of this set have no {name}")
     return {name: value for name, value in record.items() if name in (*ONLY[only], *KEPT)}
 
