@@ -41,6 +41,7 @@ reviews: --task review --only pref --shuffle --seed 3 --limit 12 | judge: --only
 helpful: --by helpful --limit 16 | harmless: --by harmless --best-of 4 --seed 1 --limit 16
 = al-data
 imdb-labels: imdb --labels --from imdb.csv | alpaca-pref: alpaca-eval --only pref --from annotations.json
+chats: chat chats.json | chat-test: chat chats.json --only prompts --split test
 sharegpt-rest: sharegpt --skip-fraction 0.5 --split train --shuffle --from chats.json
 base: new-model base toy.out --size 1m --vocab-size 400 --context 1024
 = al-score
@@ -146,6 +147,7 @@ SETS: tuple[tuple[str, str, object], ...] = (
     ("oasst1 --lang en --all-answers", "oasst1.jsonl", [
         {"message_id": name, "parent_id": name[:-1] or None, "role": "assistant" if name[1:] else "prompter",
          "text": name, "lang": "en", "rank": int(name[1:] or 0), "deleted": False} for name in ("a", "a1", "a0")]),
+    ("hh --chat", "harmless.jsonl", SIDES),
     ("rtp", "rtp.jsonl", [{"prompt": {"text": "A dog"}, "continuation": {"text": " barked.", "toxicity": 0.25}}]),
     ("writing-prompts", "test.wp_source", "[ WP ] You wake up .\n[wp] A door opens , \u2026\n\n[ EU ] \nNo mark .\n"),
 )

@@ -81,15 +81,101 @@ def test_a_file_is_split_by_the_prompt_s_hash(tmp_path):
     assert 25 < len(test) < 80
 
 
+BOTH = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Good."}]
+BRIEF = {"role": "system", "content": "Be brief."}
+UTTERED = [{"from": "system", "value": "Be brief."}, *({"from": turn["role"], "value": turn["content"]}
+                                                      for turn in BOTH * 2)]
+DIALOGUES = {  # a set's rows as published; whether they have a system's turn
+    "hh": ([{side: f"\n\nHuman:  Hi \n\nAssistant:Hello.\n\nHuman: Who? \n\nAssistant: {side}" for side in
+             ("chosen", "rejected")}], False),
+    "ultrafeedback": ([{"prompt": "Why?", "prompt_id": "u", "chosen": [BRIEF, *BOTH], "rejected": [
+        BRIEF, BOTH[0], {"role": "assistant", "content": "Bad."}]}], True),
+    "shp": ([{"post_id": "p", "history": "Why?", "human_ref_A": "Bad.", "labels": 0, "human_ref_B": "Good.",
+              "score_A": 4, "score_B": 9}], False),
+    "stackexchange --all-answers": ([{"qid": 1, "question": "<p>Why?</p>", "answers": [
+        {"text": f"<p>{text}</p>", "pm_score": score} for text, score in (("Good.", 2), ("Bad.", 1))]}], False),
+    "webgpt": ([WEBGPT], False),
+    "oasst1": ([{"message_id": name, "parent_id": name[:-1] or None, "role": "assistant" if name[1:] else "prompter",
+                 "text": name, "rank": int(name[1:] or 0)} for name in ("a", "a1", "a0")], False),
+    "sharegpt --turns 2": ([{"id": "c", "conversations": UTTERED}], True),
+    "ultrachat --turns 2": ([{"prompt": "Why?", "prompt_id": "u", "messages": [BRIEF, *BOTH, *BOTH]},
+                             {"id": "1", "data": ["Why?", "Good."]}], True),
+    "sharegpt --teacher gpt4": ([{"Why?": ["Good."]}], False),
+    "alpaca-eval": ([{"instruction": "Why? ", "output_1": " Good.", "output_2": "Bad.\n", "preference": 1}], False),
+}
+
+
+@pytest.mark.parametrize("name", DIALOGUES)
+def test_with_chat_the_same_turns_are_messages(name):
+    """A record has its fields in either form: but for the system's turns, each follows from the other."""
+    rows, has_system = DIALOGUES[name]
+    texts = succeeded(call("al-data", *name.split(), "--from", "-", stdin=lines(*rows)))
+    chats = succeeded(call("al-data", *name.split(), "--from", "-", "--chat", stdin=lines(*rows)))
+    assert texts and len(texts) == len(chats)
+    for text, chat in zip(texts, chats, strict=True):
+        messages = chat["messages"]
+        assert ["messages" if field == "prompt" else field for field in text] == list(chat)
+        systems = [turn["content"] for turn in messages if turn["role"] == "system"]
+        assert systems == (["Be brief."] if has_system and chat.get("id") != "1" else [])
+        spoken = [turn["content"].strip() for turn in messages if turn["role"] != "system"]
+        assert "".join(dialogue_prompt(*spoken).split()) == "".join(text["prompt"].split())
+        for field in ("chosen", "rejected"):
+            assert field not in text or text[field] == f" {chat[field]}"
+        assert text.get("completions") == ([f" {answer}" for answer in chat["completions"]]
+                                           if "completions" in chat else None)
+
+
+def test_hh_s_white_space_stays_in_the_text_alone():
+    rows, _ = DIALOGUES["hh"]
+    (text,) = succeeded(call("al-data", "hh", "--from", "-", stdin=lines(*rows)))
+    (chat,) = succeeded(call("al-data", "hh", "--from", "-", "--chat", stdin=lines(*rows)))
+    assert text["prompt"] == "\n\nHuman:  Hi \n\nAssistant:Hello.\n\nHuman: Who? \n\nAssistant:"
+    assert [turn["content"] for turn in chat["messages"]] == ["Hi", "Hello.", "Who?"]
+
+
+def test_both_forms_are_split_and_limited_alike(tmp_path):
+    path = tmp_path / "chats.json"
+    path.write_text(json.dumps([{"id": f"c{number}", "conversations": [
+        {"from": "system", "value": f"{number}"}, {"from": "human", "value": "a" * number},
+        {"from": "gpt", "value": "b"}]} for number in range(1, 101)]))
+    for name, *arguments in (("sharegpt", "--split", "test", "--from"), ("sharegpt", "--max-chars", 50, "--from"),
+                             ("sharegpt", "--skip-fraction", 0.9, "--from"),
+                             ("sharegpt", "--shuffle", "--limit", 9, "--from")):
+        texts = succeeded(call("al-data", name, *arguments, path))
+        chats = succeeded(call("al-data", name, "--chat", *arguments, path))
+        assert 0 < len(texts) < 60 and [text["id"] for text in texts] == [chat["id"] for chat in chats]
+        same = succeeded(call("al-data", "chat", path, *arguments[:-1]))
+        assert [chat["id"] for chat in same] == [text["id"] for text in texts] and same == chats
+    for only in ("prompts", "sft"):
+        chats = succeeded(call("al-data", "sharegpt", "--chat", "--only", only, "--from", path))
+        assert list(chats[0]) == ["id", "messages", "chosen"][:2 if only == "prompts" else 3]
+
+
+def test_our_own_records_are_a_chat_too():
+    """Text that is no dialogue is one turn of the user; messages pass through, with --chat and without."""
+    rows = [{"id": "1", "prompt": dialogue_prompt("Hi", "Hello.", "Who?"), "chosen": " Me.", "rejected": " You."},
+            OURS, {"messages": [{"role": "user", "content": "Hi"}], "chosen": "Hello.", "rejected": "Go."}]
+    chats = succeeded(call("al-data", "hh", "--from", "-", "--chat", stdin=lines(*rows)))
+    assert chats == [
+        {"id": "1", "messages": [{"role": role, "content": text} for role, text in (
+            ("user", "Hi"), ("assistant", "Hello."), ("user", "Who?"))], "chosen": "Me.", "rejected": "You."},
+        {"messages": [{"role": "user", "content": "p"}], "chosen": "c", "rejected": "r"}, rows[2]]
+    assert succeeded(call("al-data", "hh", "--from", "-", stdin=lines(*rows))) == rows
+    done = call("al-data", "hh", "--from", "-", stdin=lines({"messages": [], "chosen": "x"}))
+    assert done.returncode == 65 and done.stderr.startswith("al-data: <stdin>:1: messages: ")
+
+
 @pytest.mark.slow
 def test_offline_says_how_to_go_on(tmp_path):
     """A host that refuses at once stands for a machine without network. The Hub's client would sleep and try again."""
     settings = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     clean = {name: value for name, value in environment().items() if "proxy" not in name.lower()}
-    for name in ("hh", "tldr", "tldr-pref", "imdb", "sharegpt"):
-        python, option, code, *args = command("al-data", name)
+    for name, where in (("hh", "with --from PATH"), ("tldr", "with --from PATH"), ("tldr-pref", "with --from PATH"),
+                        ("imdb", "with --from PATH"), ("sharegpt", "with --from PATH"),
+                        ("chat owner/name", "in its place")):
+        python, option, code, *args = command("al-data", *name.split())
         watched = f"import sys, time; time.sleep = lambda seconds: print('it sleeps', file=sys.stderr); {code}"
         done = subprocess.run([python, option, watched, *args], capture_output=True, env={**clean, **settings})
         message = done.stderr.decode()
         assert done.returncode == 1 and done.stdout == b"", message
-        assert len(message.splitlines()) == 1 and "cannot reach the Hub" in message and "--from PATH" in message
+        assert len(message.splitlines()) == 1 and "cannot reach the Hub" in message and where in message

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from al_data.sources import files_of, from_file, from_object
+from al_data.sources import NoPart, files_of, from_file, from_hub, from_object
 from al_data.texts import imdb_labels
 from alignlib.records.jsonl import DataError
 
@@ -101,3 +101,14 @@ def test_the_items_of_one_object_are_rows(tmp_path):
     path.write_text('{"a": ["b"], "c": 1}')
     assert list(from_object(str(path))) == [(f"{path}: item 1", {"key": "a", "value": ["b"]}),
                                             (f"{path}: item 2", {"key": "c", "value": 1})]
+
+
+def test_a_set_without_the_part_is_named(tmp_path):
+    """A folder is a set to the Hub's client, too."""
+    folder, where = folder_of(tmp_path / "set", "train.jsonl"), {"cache_dir": str(tmp_path / "cache")}
+    assert list(from_hub(folder, "train", **where)) == [(f"{folder} train:1", {"text": "x", "label": 1})]
+    for arguments, options, message in ((("test",), {}, "no test part, only train"),
+                                        (("train", "sft"), {}, "no train part, only train"),
+                                        (("train",), {"name": "main"}, "BuilderConfig 'main' not found")):
+        with pytest.raises(NoPart, match=message):
+            list(from_hub(folder, *arguments, **options, **where))

@@ -19,13 +19,13 @@ from alignlib.records.jsonl import DataError, Record, read_all
 from alignlib.toy import world
 
 
-@options.group(writes=("id", "prompt", "chosen", "rejected", "domain", "text", "label"))
+@options.group(writes=("id", "prompt", "messages", "chosen", "rejected", "domain", "text", "label"))
 def main() -> None:
     """Write records of a public data set, or of the toy world; or make a new small model.
 
-    The sets come from the Hugging Face Hub, or from local files in the form they are published in (--from). Rows that
-    hold nothing to learn from are left out and counted. Commands stream; --shuffle, --fraction, --skip-fraction and
-    oasst1 read all input first.
+    The sets come from the Hugging Face Hub, or from local files in the form they are published in (--from); `chat`
+    reads any other set of conversations. Rows that hold nothing to learn from are left out and counted. Commands
+    stream; --shuffle, --fraction, --skip-fraction and oasst1 read all input first.
     """
 
 

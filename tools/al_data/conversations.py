@@ -22,13 +22,14 @@ ANSWERS = ("completion", "response", "answer", "output")
 OF_MESSAGES = ("completion", "response")  # beside a list of messages an `answer` is what it is checked against
 CONTEXTS = ("input", "context")  # of an instruction
 SYSTEMS = ("system", "system_prompt")
-PAIR = ("chosen", "rejected")
+PAIR = {"chosen": ("chosen", "preferred_output"), "rejected": ("rejected", "non_preferred_output")}
 SHAPES = ("messages | conversations: [{role, content} | {from, value}]; prompt, or prompt and completion | response; "
           "chosen and rejected, with or without prompt; question and answer | response; instruction, input, output; "
           "input: {messages}, preferred_output, non_preferred_output")
 # Nulls there say that the row is of another shape, as in tables that hold several.
-KNOWN = {*LISTS, *QUESTIONS, *ANSWERS, *CONTEXTS, *SYSTEMS, *PAIR, "text", "label", "history", "tools", "functions",
-         "preferred_output", "non_preferred_output", "id", "prompt_id"}
+KNOWN = {*LISTS, *QUESTIONS, *ANSWERS, *CONTEXTS, *SYSTEMS, *PAIR["chosen"], *PAIR["rejected"], "text", "label",
+         "history", "tools", "functions", "id", "prompt_id"}
+Answer = str | list[Record]  # a text, or messages: of the answer alone, or of the whole conversation
 
 
 def conversation(row: Record) -> Record:
@@ -39,14 +40,14 @@ def conversation(row: Record) -> Record:
     """
     fields = {name: value for name, value in row.items() if value is not None or name not in KNOWN}
     keys = ", ".join(fields) or "no fields"
-    openai_preference(fields)
+    unpack_input(fields)
     start, prompt = take_start(fields), take_turns(fields)
     asked = take_question(fields, prompt)
     answers = take_answers(fields, prompt, asked)
     if not answers and prompt is None and (asked is None or "prompt" not in row):
         if asked is not None or "text" not in fields:
             raise ValueError(f"no known shape in a row of {keys}: al-data chat reads {SHAPES}")
-        answers = {"chosen": fields.pop("text")}
+        answers = {"chosen": take_answer(fields, "text")}
     record = take_name(fields) | answered(prompt, asked, answers, start)
     if "completion" in row and list(answers) == ["chosen"] and isinstance(fields.get("label"), bool):
         # TRL's unpaired preference: whether the completion is a good one
@@ -62,17 +63,14 @@ def conversation(row: Record) -> Record:
 # --------------------------------------------------------------------------------- what a row is made of
 
 
-def openai_preference(fields: Record) -> None:
-    """{input: {messages, tools}, preferred_output, non_preferred_output} in the words of the others."""
+def unpack_input(fields: Record) -> None:
+    """OpenAI's {input: {messages, tools}, preferred_output, ...}: what is in the input stands beside the others."""
     if "preferred_output" not in fields:
         return
     given = fields.pop("input", None)
     if not isinstance(given, dict):
         raise ValueError(f"input: expected an object, got {kind(given)}")
     fields.update({name: value for name, value in given.items() if value is not None})
-    fields["chosen"] = fields.pop("preferred_output")
-    if "non_preferred_output" in fields:
-        fields["rejected"] = fields.pop("non_preferred_output")
 
 
 def take_start(fields: Record) -> list[Record]:
@@ -125,9 +123,9 @@ def take_question(fields: Record, prompt: list[Record] | None) -> str | None:
     return text
 
 
-def take_answers(fields: Record, prompt: list[Record] | None, asked: str | None) -> Record:
-    """{chosen, rejected}, as far as the row has them: texts, or lists of messages."""
-    answers = {name: fields.pop(name) for name in PAIR if name in fields}
+def take_answers(fields: Record, prompt: list[Record] | None, asked: str | None) -> dict[str, Answer]:
+    """{chosen, rejected}, as far as the row has them."""
+    answers = {side: take_answer(fields, name) for side, names in PAIR.items() for name in names if name in fields}
     if "rejected" in answers and "chosen" not in answers:
         if not (prompt and prompt[-1]["role"] == "assistant"):
             raise ValueError("chosen: missing")
@@ -139,7 +137,17 @@ def take_answers(fields: Record, prompt: list[Record] | None, asked: str | None)
         return {}
     if len(names) > 1:
         raise ValueError(f"{' and '.join(names)}: which one is the answer? Leave the others out")
-    return {"chosen": fields.pop(names[0])}
+    return {"chosen": take_answer(fields, names[0])}
+
+
+def take_answer(fields: Record, name: str) -> Answer:
+    """The answer that a field holds: one message is a list of one."""
+    value = fields.pop(name)
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list | dict):
+        raise ValueError(f"{name}: expected a string or messages, got {kind(value)}")
+    return messages({name: [value] if isinstance(value, dict) else value}, name)
 
 
 def take_name(fields: Record) -> Record:
@@ -151,11 +159,13 @@ def take_name(fields: Record) -> Record:
 # ---------------------------------------------------------------------------- what it is made into
 
 
-def answered(prompt: list[Record] | None, asked: str | None, answers: Record, start: list[Record]) -> Record:
+def answered(prompt: list[Record] | None, asked: str | None, answers: dict[str, Answer],
+             start: list[Record]) -> Record:
     """{messages, chosen, rejected}, as far as there are answers. Raises Skip where the parts disagree."""
     if prompt and asked is not None:
         must_hold(prompt, asked)
-    whole = {name: with_start(joined(prompt, asked, value, name), start) for name, value in answers.items()}
+    whole = {side: with_start(joined(prompt, asked, answer, side == "chosen"), start)
+             for side, answer in answers.items()}
     if "rejected" in whole:
         place = first_difference(whole["chosen"], whole["rejected"])
         before = whole["chosen"][:place]
@@ -169,27 +179,27 @@ def answered(prompt: list[Record] | None, asked: str | None, answers: Record, st
     return {"messages": before} if answer is None else {"messages": before, "chosen": answer}
 
 
-def joined(prompt: list[Record] | None, asked: str | None, value: object, name: str) -> list[Record]:
-    """A conversation up to and with an answer: a text, a message, or messages, the prompt's perhaps among them."""
-    if isinstance(value, str) and prompt is None and asked is None:
-        return stripped(turns(value))
-    if isinstance(value, str):
-        conversation = [{"role": "assistant", "content": value}]
-    else:
-        conversation = messages({name: [value] if isinstance(value, dict) else value}, name)
+def joined(prompt: list[Record] | None, asked: str | None, answer: Answer, agrees: bool) -> list[Record]:
+    """A conversation up to and with its answer, whose messages may hold the prompt's.
+
+    agrees: whether they must; `first_difference` holds what is rejected against what is chosen.
+    """
+    if isinstance(answer, str) and prompt is None and asked is None:
+        return stripped(turns(answer))
+    conversation = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
     if not conversation:
         raise Skip("an empty answer")
-    if conversation[0]["role"] in ("system", "user"):  # the whole; what is rejected is held against what is chosen
-        if name != "rejected" and asked is not None:
+    if conversation[0]["role"] in ("system", "user"):  # the whole
+        if agrees and asked is not None:
             must_hold(conversation, asked)
-        if name != "rejected" and prompt and not begins(conversation, prompt):
+        if agrees and prompt and not begins(conversation, prompt):
             raise Skip("two conversations that disagree")
         return conversation
     if prompt is None:
         return [*read(asked).messages, *conversation] if asked is not None else conversation
     if prompt[-1]["role"] != "assistant":
         return [*prompt, *conversation]
-    if name != "rejected" and not same(prompt[-1], conversation[0]):
+    if agrees and not same(prompt[-1], conversation[0]):
         raise Skip("two answers that disagree")
     return [*prompt[:-1], *conversation]
 

@@ -81,7 +81,7 @@ def files_of(folder: str, split: str, kind_of: str = "") -> tuple[list[str], boo
     return [str(path) for path in chosen], named
 
 
-def from_hub(name: str, split: str, kind_of: str = "", **where: str) -> Iterator[Row]:
+def from_hub(name: str, split: str, kind_of: str = "", /, **where: str) -> Iterator[Row]:
     """The rows of a split ("train" | "test") of a set on the Hub; `where` goes to datasets.load_dataset.
 
     kind_of: what the names of its splits end in ("prefs" of train_prefs). Raises NoPart where the set, or the split, is
