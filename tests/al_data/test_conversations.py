@@ -186,6 +186,50 @@ def test_no_row_of_many_is_lost():
     assert said == reasons and len(written) + sum(said.values()) == 10_000
 
 
+JUNK = [None, 3, True, "", "x", [], {}, [None], {"role": "user"}, {"from": "gpt", "value": "x"}, answers("y"),
+        says("a", "b", system="s"), "\n\nHuman: a\n\nAssistant:"]
+
+
+def places(value, path=()):
+    """The paths to all that is in a row."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(value[key], (*path, key))
+
+
+def spoiled(row, draw):
+    """The row with a value in it, at any depth, or a field more, that belongs to another shape or to none."""
+    row = json.loads(json.dumps(row))
+    *inside, last = draw.choice([*places(row), (draw.choice(draw.choice(NAMES)),)])
+    target = row
+    for key in inside:
+        target = target[key]
+    target[last] = draw.choice(JUNK)
+    return row
+
+
+NAMES = [sorted(row) for row, _ in SHAPES]
+
+
+def test_spoiled_rows_are_records_or_named_or_skipped():
+    """What comes out is whole, and comes out again as it is; the row stays as it was."""
+    draw, whole = random.Random(14), 0
+    for _ in range(5000):
+        row = spoiled(draw.choice(SHAPES)[0], draw)
+        before = json.dumps(row)
+        try:
+            record = conversation(row)
+        except ValueError as error:  # Skip is one
+            assert str(error)
+            continue
+        whole += 1
+        assert json.dumps(row) == before and record["messages"][-1]["role"] in ("user", "tool")
+        assert all(record[name].strip() for name in ("chosen", "rejected") if name in record)
+        again = {name: value for name, value in record.items() if name != "label"}
+        assert conversation(again) == again
+    assert 1000 < whole < 4000
+
+
 @pytest.mark.parametrize("row, message", [
     ({"x": 1, "y": None}, "no known shape in a row of x, y: al-data chat reads messages | conversations: "),
     ({}, "no known shape in a row of no fields: "),
@@ -226,6 +270,9 @@ def test_every_kind_of_file(tmp_path):
         parquet.write_table(table, tmp_path / "folder" / f"train_{kind}-00000-of-00001.parquet")
     done = call("al-data", "chat", "--kind", "prefs", tmp_path / "folder")
     assert succeeded(done) == [{"id": "u", "messages": says("Why?"), "chosen": "No."}]
+    parquet.write_table(pyarrow.Table.from_pylist([{"prompt": "Why?", "picture": b"x"}]), tmp_path / "seen.parquet")
+    done = call("al-data", "chat", tmp_path / "seen.parquet")
+    assert done.returncode == 65 and "seen.parquet: row 1: picture: Type is not JSON serializable: bytes" in done.stderr
     done = call("al-data", "chat", tmp_path / "folder")
     assert done.returncode == 2 and "several kinds of files here (prefs, sft)" in done.stderr
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from al_data.dialogues import SPEAKERS, bare, first_difference, must_ask, read, same, stripped, turns
 from al_data.messages import answer_text, messages, parted, tools
 from al_data.row import string
-from alignlib.records.jsonl import Record, Skip, kind
+from alignlib.records.jsonl import Record, Skip, dumps, kind
 
 LISTS = ("messages", "conversations", "conversation")
-QUESTIONS = ("prompt", "question", "query", "instruction", "input")  # the first that is there
+QUESTIONS = ("prompt", "question", "query", "instruction", "input")  # one of them; `input` beside another is none
 ANSWERS = ("completion", "response", "answer", "output")
 OF_MESSAGES = ("completion", "response")  # beside a list of messages an `answer` is what it is checked against
 CONTEXTS = ("input", "context")  # of an instruction
@@ -49,14 +49,15 @@ def conversation(row: Record) -> Record:
             raise ValueError(f"no known shape in a row of {keys}: al-data chat reads {SHAPES}")
         answers = {"chosen": take_answer(fields, "text")}
     record = take_name(fields) | answered(prompt, asked, answers, start)
-    if "completion" in row and list(answers) == ["chosen"] and isinstance(fields.get("label"), bool):
-        # TRL's unpaired preference: whether the completion is a good one
+    taken = row.get("completion") is not None and "completion" not in fields
+    if taken and isinstance(fields.get("label"), bool):  # TRL's unpaired preference: whether it is a good one
         record |= {"completions": [record.pop("chosen")], "rewards": [float(fields.pop("label"))]}
     for name in ("functions", "tools"):
         if listed := tools(fields.pop(name, None)):
             record["tools"] = listed
     if asked is not None and "completions" in fields:
         fields["completions"] = bare(fields["completions"])
+    must_be_json(fields)
     return record | {name: value for name, value in fields.items() if name not in record}
 
 
@@ -154,6 +155,15 @@ def take_name(fields: Record) -> Record:
     """{id}, from `id` or `prompt_id`, where the row has one."""
     name = "id" if "id" in fields else "prompt_id"
     return {"id": str(fields.pop(name))} if isinstance(fields.get(name), str | int) else {}
+
+
+def must_be_json(fields: Record) -> None:
+    """Raises ValueError for a field that no line can hold: tables have pictures and the like."""
+    for name, value in fields.items():
+        try:
+            dumps({name: value})
+        except TypeError as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
 # ---------------------------------------------------------------------------- what it is made into
