@@ -267,7 +267,8 @@ class Recorder:
         else:
             process = self.python(code, *given, stderr=subprocess.PIPE)
             (out, err), end = process.communicate(), process.wait()
-        said = f"exit {end}\n" + re.sub(r"[\d,]+ (\w+)/s", r"N \1/s", re.sub(r"\d+\.\d s\b", "T s", err))
+        said = re.sub(r"\d+\.\d s\b( \+ \d+\.\d s loading)?", "T s", err)
+        said = f"exit {end}\n" + re.sub(r"[\d,]+ (\w+)/s", r"N \1/s", said)
         own = self.work / f"{name}.out"
         own.write_text(out)
         kept = {"stderr": ("exact", said.encode())}

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import click
 
-from alignlib.cli import options
+from alignlib.cli import bars, options
 from alignlib.records.jsonl import DataError, Record, Skip, dumps
 
 ONLY = {"prompts": ("prompt",), "sft": ("prompt", "chosen"), "pref": ("prompt", "chosen", "rejected"),
@@ -48,10 +48,13 @@ def write(records: Iterable[Record], dropped: Counter[str], seed: int, limit: in
         random.Random(seed).shuffle(records)
     if only:
         records = narrow_all(records, only, random.Random(f"{seed} sides"), dropped, mixed)
-    with open_output(output) as handle:
-        for record in islice(records, limit):
-            handle.write(dumps(record))
-            handle.flush()  # the next command of the pipe starts at once
+    bar = bars.Bar(limit, name=summary.name, unit="records", where=bars.terminal(sys.stderr))
+    with bar, open_output(output) as handle:
+        for number, record in enumerate(islice(records, limit), 1):
+            with bar.aside():
+                handle.write(dumps(record))
+                handle.flush()  # the next command of the pipe starts at once
+            bar.reach(number)
             summary.count(records=1)
     summary.count(**{f"dropped ({reason})": count for reason, count in dropped.items()})
     summary.close()

@@ -107,7 +107,7 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
         judging = server = connect_server_judge(str(judge), answers_file, **given)
     prepare = partial(prepare_record, mode=labeller, judge=judging, partners=partners)
     if dry_run:  # a server's
-        with options.open_stream(files, None, False, on_error, None, shard, prepare=prepare) as stream:
+        with options.open_stream(files, None, False, on_error, None, shard, prepare=prepare, show=False) as stream:
             return forecast(stream, server, mode)
     model = fingerprint(str(folder or judge), against, *(given[name] for name in TEXTS))
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:

@@ -1,15 +1,16 @@
 """The reference's log-probabilities, computed once, before training."""
 
 import os
+import sys
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from alignlib import ranks
-from alignlib.cli import options
+from alignlib.cli import bars
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack
 from alignlib.models.policy import Model
@@ -48,10 +49,16 @@ def computed(model: Model, examples: Sequence[Example], recipe: Recipe, run: Run
     """The rows of the examples and of the held-out ones, from the ranks that have them."""
     engine = run.engine if run.engine and run.engine.model is model else asking_engine_for(model, recipe)
     batches = Batches(Shuffled(len(examples)), recipe)
-    steps = options.progress(range(min(len(batches), batches.an_epoch)), unit="step", desc="reference")
-    first = (pack for step in steps for pack in packs_of(batches.at(step), model, examples, recipe))
+    steps = min(len(batches), batches.an_epoch)
+
+    def packs_of_steps(bar: bars.Bar) -> Iterator[tuple[Pack, bool, bool]]:
+        for step in range(steps):
+            yield from packs_of(batches.at(step), model, examples, recipe)
+            bar.reach(step + 1)
+
     rest = packs_of(range(len(held_out)), model, held_out, recipe) if held_out else ()
-    mine = [{index: row for batch, *_ in packs
-             for index, row in zip(batch.indices, engine.ask(partial(logps, batch)).tolist(), strict=True)}
-            for packs in (first, rest)]
+    with bars.Bar(steps, name="reference", unit="steps", where=bars.terminal(sys.stderr, sys.stdout)) as bar:
+        mine = [{index: row for batch, *_ in packs
+                 for index, row in zip(batch.indices, engine.ask(partial(logps, batch)).tolist(), strict=True)}
+                for packs in (packs_of_steps(bar), rest)]
     return [dict(ChainMap(*parts)) for parts in zip(*ranks.gather(mine), strict=True)]

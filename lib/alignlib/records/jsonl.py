@@ -3,7 +3,7 @@
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BufferedIOBase
 from typing import Any
@@ -133,6 +133,16 @@ def count(files: Iterable[str] = ()) -> int:
     if "-" in names:
         os.lseek(sys.stdin.fileno(), place, os.SEEK_SET)
     return total
+
+
+def count_ahead(files: Sequence[str]) -> int | None:
+    """How many lines of `files` are not blank; None where that shows only in reading them: pipes, standard input."""
+    if not files or "-" in files or not all(map(os.path.isfile, files)):
+        return None
+    try:
+        return count(files)
+    except (DataError, OSError):  # it is raised once more where the reading comes to it, behind what is good
+        return None
 
 
 def _own_stdin() -> int:

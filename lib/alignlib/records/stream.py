@@ -14,17 +14,19 @@ import math
 import os
 import sys
 import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from contextlib import AbstractContextManager
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import orjson
 
-from alignlib.records.jsonl import Line, Record, Skip, count, dumps, lines
+from alignlib.records.jsonl import Line, Record, Skip, count, count_ahead, dumps, lines
 from alignlib.records.output import Output, StateError, regular
 
 STATE = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "rejects": int, "written": int,
@@ -32,6 +34,18 @@ STATE = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "re
 STATE_BYTES = 512  # one write of fixed size, in place: a kill leaves the old state or the new one
 NOTHING = -1  # the "line" of a state whose run has written none
 WARNINGS = 5  # bad lines named on stderr before the summary only counts them
+
+
+class Bar(Protocol):
+    """What shows how far a stream is."""
+
+    def reach(self, done: int) -> None:
+        """So many of its records have left."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Around what may be written to the same terminal."""
+
+    def close(self) -> None: ...
 
 
 class Stream:
@@ -46,6 +60,9 @@ class Stream:
     each      how many records come of a line: they leave together
     skip      put bad lines aside, byte for byte (a newline added where the input's last line has none) in the file
               `rejects` if given, instead of raising DataError
+    bar       makes what shows how far it is, of how many records there are (None: unknown) and how many have left
+
+    `began` is the time.monotonic() at which the reading began: before, everything was loaded.
     """
 
     def __init__(
@@ -60,12 +77,16 @@ class Stream:
         skip: bool = False,
         rejects: str | None = None,
         prepare: Callable[[Record], Any] | None = None,
+        bar: Callable[[int | None, int], Bar] | None = None,
     ):
         self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
-        self.shard, self.each = shard, each
+        self.shard, self.each, self.make_bar = shard, each, bar
         self.next = 0  # index of the first line that has not left
         self.crc = 0  # of the input that has left
         self.written = self.rejected = 0
+        self.began: float | None = None
+        self._bar: Bar | None = None
+        self._first = 0  # the number of the shard's first record
         self._bad: deque[Line] = deque()  # read, but not yet their turn to leave
         self._turn = threading.RLock()  # `ahead` reads in one thread while another writes
         self._out: Output  # of a run that is complete there is none: nothing is left to be written
@@ -95,6 +116,8 @@ class Stream:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         begun = error is None or self.written + self.rejected > 0
+        if self._bar:
+            self._bar.close()
         for sink in self._sinks:
             sink.close(begun)
         if self._state is not None:
@@ -110,17 +133,28 @@ class Stream:
         Lists depend on line numbers alone, so a resumed run sees the same ones; the list in which the killed run
         stopped comes whole, and `write` passes over the lines that have left already.
         """
+        self._begin_reading(size)
         yield from self._windows(size)
         self.finish()
 
     def ahead(self) -> Iterator[Line]:
         """The good lines one by one, for a reader in a thread of its own; the writer ends with `finish`."""
-        for window in self._windows(1):
-            yield from window
+        self._begin_reading(1)
+        return chain.from_iterable(self._windows(1))
 
     def finish(self) -> None:
         """Put aside the bad lines behind the last good one, which has left."""
         self._reject_before(None)
+
+    def _begin_reading(self, size: int) -> None:
+        """All is loaded; from here on a bar shows the shard's records, or all of them."""
+        if self.make_bar and not self.complete:
+            block = self.block(size)
+            records = self.records if self.shard else count_ahead(self.files)
+            self._first = block.start
+            total = None if records is None else min(records, block.stop) - block.start
+            self._bar = self.make_bar(total, max(self.next - block.start, 0))
+        self.began = time.monotonic()
 
     def _windows(self, size: int) -> Iterator[list[Line]]:
         window: list[Line] = []
@@ -176,9 +210,13 @@ class Stream:
             data = b"".join(map(dumps, records))
             self._out.cut()
             self._save(line.index, line.crc)
-            self._out.write(data)
-            self.next, self.crc = line.index + 1, line.crc
+            if self._bar and not self.path:
+                with self._bar.aside():
+                    self._out.write(data)
+            else:
+                self._out.write(data)
             self.written += self.each
+            self._left(line)
 
     def reject(self, line: Line, error: ValueError) -> None:
         """Put aside, instead of writing it, a good line of which nothing could be made."""
@@ -196,10 +234,15 @@ class Stream:
                 continue
             if self._rejects:
                 self._rejects.write(bad.raw if bad.raw.endswith(b"\n") else bad.raw + b"\n")
-            self.next, self.crc = bad.index + 1, bad.crc
             self.rejected += 1
+            self._left(bad)
             if self.rejected <= WARNINGS:
                 print(f"skipped {bad.failure()}", file=sys.stderr)
+
+    def _left(self, line: Line) -> None:
+        self.next, self.crc = line.index + 1, line.crc
+        if self._bar:
+            self._bar.reach(self.next - self._first)
 
     # -- the state -------------------------------------------------------------------------------------
 

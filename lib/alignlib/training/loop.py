@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alignlib import ranks
-from alignlib.cli import exits, options
+from alignlib.cli import bars, exits
 from alignlib.models.encoding import Example
 from alignlib.models.policy import Model
 from alignlib.training.adapters import add_adapters
@@ -47,33 +48,39 @@ def fit(model: M, examples: Sequence[Example], objective: Objective[M], recipe: 
         model.checkpoint_activations()
     model.model.train()
     total = len(batches)
-    for step in options.progress(range(state["step"], total), initial=state["step"], total=total, unit="step"):
-        started = time.monotonic()
-        entry = {"step": step + 1, "epoch": round((step + 1) / batches.an_epoch, 4)}
-        entry |= train_step(batches.at(step), model, examples, objective, recipe, engine)
-        must_be_finite(entry)
-        objective.stepped(entry)
-        entry["tokens_per_second"] = round(entry["tokens"] / (time.monotonic() - started), 1)
-        if held_out and ((step + 1) % every == 0 or step + 1 == total):
-            figures = evaluate(model, held_out, objective, recipe, engine)
-            entry |= {f"eval_{name}": value for name, value in figures.items()}
-            if best and (state["best"] is None or entry[f"eval_{best}"] > state["best"]):
-                state |= {"best": entry[f"eval_{best}"], "best_step": step + 1}
-                keep_best(run, engine)
-        run.log(entry)
-        stop = any(ranks.gather(stop_requested() or ranks.orphaned()))
-        if stop or (saves and (step + 1) % saves == 0):
-            learnt = {"objective": objective.state} if objective.state else {}
-            run.save(model, engine, **{**state, "step": step + 1, **learnt})
-        if stop:
-            raise exits.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
-    if best and held_out:  # the model that is kept
-        weights = torch.load(run.folder / "best.pt", weights_only=True) if ranks.first() else None
-        entry |= {f"best_{best}": state["best"], "best_step": state["best_step"]}
-    else:
-        weights = engine.weights()
-    run.finish(model, entry, weights)
-    return entry
+    with bars.Bar(total, state["step"], name=run.fixed["command"], unit="steps", stays=True,
+                  where=bars.terminal(sys.stderr, sys.stdout)) as bar:
+        for step in range(state["step"], total):
+            started = time.monotonic()
+            entry = {"step": step + 1, "epoch": round((step + 1) / batches.an_epoch, 4)}
+            entry |= train_step(batches.at(step), model, examples, objective, recipe, engine)
+            must_be_finite(entry)
+            objective.stepped(entry)
+            entry["tokens_per_second"] = round(entry["tokens"] / (time.monotonic() - started), 1)
+            if held_out and ((step + 1) % every == 0 or step + 1 == total):
+                figures = evaluate(model, held_out, objective, recipe, engine, bar)
+                entry |= {f"eval_{name}": value for name, value in figures.items()}
+                bar.note(evaluation(entry))
+                if best and (state["best"] is None or entry[f"eval_{best}"] > state["best"]):
+                    state |= {"best": entry[f"eval_{best}"], "best_step": step + 1}
+                    keep_best(run, engine)
+            run.log(entry)
+            bar.reach(step + 1, f"loss={entry['loss']:.4g}")
+            stop = any(ranks.gather(stop_requested() or ranks.orphaned()))
+            if stop or (saves and (step + 1) % saves == 0):
+                learnt = {"objective": objective.state} if objective.state else {}
+                with bar.during(f"saving checkpoint-{step + 1}"):
+                    run.save(model, engine, **{**state, "step": step + 1, **learnt})
+            if stop:
+                raise exits.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
+        if best and held_out:  # the model that is kept
+            weights = torch.load(run.folder / "best.pt", weights_only=True) if ranks.first() else None
+            entry |= {f"best_{best}": state["best"], "best_step": state["best_step"]}
+        else:
+            weights = engine.weights()
+        with bar.during("saving the model"):
+            run.finish(model, entry, weights)
+        return entry
 
 
 def start(model: Model, batches: Batches, recipe: Recipe, run: Run) -> Engine:
@@ -119,14 +126,23 @@ def must_be_finite(entry: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe,
-             engine: Engine | AskingEngine) -> dict[str, float]:
+             engine: Engine | AskingEngine, bar: bars.Bar | None = None) -> dict[str, float]:
     """The objective's loss and figures over all examples, each counted once."""
     size = sum(map(objective.size, examples))
-    sums = {"loss": 0.0}
+    sums, done = {"loss": 0.0}, 0
     for batch, counts, _ in packs_of(range(len(examples)), model, examples, recipe):
+        if bar:
+            bar.say(f"evaluating {done} of {len(examples)}")
+            done = min(len(examples), done + len(batch.indices) * ranks.size())  # about: the other ranks have as many
         loss, figures = engine.ask(partial(objective, model, batch))
         add(sums, counts, {"loss": loss.item() / size, **means(objective, figures, len(examples), size)})
     return ranks.total(sums)
+
+
+def evaluation(entry: dict[str, Any]) -> str:
+    """What a step's evaluation found, in a line."""
+    figures = (f"{name} {value:.4g}" for name, value in entry.items() if name.startswith("eval_"))
+    return f"step {entry['step']}: {', '.join(figures)}"
 
 
 def means(objective: Objective[M], figures: dict[str, Tensor], examples: int, size: float) -> dict[str, float]:

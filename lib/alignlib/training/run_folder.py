@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,6 +47,7 @@ class Run:
         self.fixed = orjson.loads(orjson.dumps({**fixed, **asdict(recipe)}))
         self._lock: BinaryIO | None = None
         self.engine: Engine | None = None  # made by loop.start
+        self.began: float | None = None  # the time.monotonic() at which all was loaded and read
         self.complete, self.checkpoint = ranks.share(self._look)
 
     def _look(self) -> tuple[bool, Path | None]:
@@ -72,6 +74,7 @@ class Run:
 
     def begin(self) -> None:
         """From here on the folder is this run's: nothing before it failed."""
+        self.began = self.began or time.monotonic()
         if not ranks.first() or self._lock is not None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -104,13 +107,18 @@ class Run:
         return orjson.loads(kept[-1]) if kept else {}
 
     def log(self, entry: dict[str, Any]) -> None:
-        """One object a step, to stdout and to the folder. Training goes on when nobody reads stdout any more."""
+        """One object a step, to the folder and to stdout, but for a terminal, which has a bar instead.
+
+        Training goes on when nobody reads stdout any more.
+        """
         self.tokens += entry["tokens"]
         if not ranks.first():
             return
         line = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
         with open(self.folder / "log.jsonl", "ab") as handle:
             handle.write(line)
+        if sys.stdout.isatty():
+            return
         try:
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()

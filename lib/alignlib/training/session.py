@@ -10,6 +10,7 @@ No torch at the top: the commands import this for their --help.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from alignlib import ranks
-from alignlib.cli import options, paths
+from alignlib.cli import bars, options, paths
 from alignlib.records import jsonl
 from alignlib.records.jsonl import Record
 from alignlib.training.recipe import Recipe
@@ -69,11 +70,11 @@ class Session:
         if self.recipe.output is None:
             raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
         ranks.join(self.files, self.processes)
+        summary = options.Summary()
         from alignlib.training.run_folder import Run
         from alignlib.training.zero import distributed
 
         with distributed(self.recipe):
-            summary = options.Summary()
             self.run = Run(self.recipe, {"command": summary.name, "model": self.model,
                                          "model_files": paths.fingerprint(self.model), **fixed})
             if self.run.complete:
@@ -81,7 +82,7 @@ class Session:
             yield
             summary.count(records=len(self.examples), **self.counts)
             summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)
-            summary.close()
+            summary.close(began=self.run.began)
 
     def load_policy(self) -> Policy:
         """The policy to train: MODEL, or the newest checkpoint of the run that is resumed."""
@@ -105,14 +106,18 @@ class Session:
     def gather(self, files: Sequence[str], prepare: Callable[[Record], Item]) -> tuple[list[Item], int]:
         """What `prepare` makes of the records of `files`, and their checksum; those it Skips are counted in the run."""
         items, crc = [], 0
-        for line in jsonl.read(files, prepare):
-            crc = line.crc
-            if isinstance(line.error, jsonl.Skip):
-                self.run.skipped += 1
-            elif line.error:
-                raise line.failure()
-            else:
-                items.append(line.data)
+        where = None if bars.typed(files) else bars.terminal(sys.stderr, sys.stdout)
+        total = jsonl.count_ahead(files) if where else None
+        with bars.Bar(total, name="reading", unit="records", where=where) as bar:
+            for line in jsonl.read(files, prepare):
+                crc = line.crc
+                if isinstance(line.error, jsonl.Skip):
+                    self.run.skipped += 1
+                elif line.error:
+                    raise line.failure()
+                else:
+                    items.append(line.data)
+                bar.reach(line.index + 1)
         return items, crc
 
     def must_train_on(self, examples: Sequence[Example]) -> None:

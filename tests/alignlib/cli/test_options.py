@@ -1,5 +1,7 @@
 """Keys of runs, what their options say of themselves, summaries: a small command of our own, called in this process."""
 
+import re
+
 import pytest
 
 from alignlib.cli import options
@@ -127,6 +129,35 @@ def test_the_summary_counts_what_happened_and_is_silent_on_what_did_not(capfd, m
     summary.count(tokens=800, ties=2)
     summary.close()
     assert capfd.readouterr().err == "al-test: 3 records, 2,000 tokens, 2 ties, 4.0 s, 500 tokens/s\n"
+
+
+def test_loading_is_no_part_of_the_summarys_rate(capfd, monkeypatch):
+    clock = iter([10.0, 19.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with options.click.Context(options.click.Command("al-test"), info_name="al-test"):
+        summary = options.Summary()
+    summary.count(records=2, tokens=1000)
+    summary.close(began=15.0)
+    assert capfd.readouterr().err == "al-test: 2 records, 1,000 tokens, 4.0 s + 5.0 s loading, 250 tokens/s\n"
+
+
+def test_a_filters_loading_ends_where_its_reading_begins(capfd, tmp_path):
+    data = tmp_path / "a.jsonl"
+    data.write_text('{"id": "1"}\n{"id": "2"}\n')
+
+    @options.command(reads=("id",), name="al-test")
+    @options.filter_options
+    def main(**filters):
+        summary = options.Summary()
+        summary.start -= 5  # seconds that it took to load
+        with options.open_stream(**filters) as stream:
+            for (line,) in stream.windows(1):
+                stream.write(line, line.record)
+            stream.began -= 2  # and to work
+            summary.close(stream)
+
+    code, message = outcome(capfd, lambda: main.main([str(data), "-o", str(tmp_path / "b")], "al-test"))
+    assert code == 0 and re.fullmatch(r"al-test: 2 records, \d+\.\d s \+ 3\.\d s loading, \d records/s\n", message)
 
 
 @pytest.mark.parametrize("argv", [["al-data", "toy"], ["al-data", "new-model", "x"], ["al-sample", "x"],

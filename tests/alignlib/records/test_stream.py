@@ -2,12 +2,13 @@
 
 import gzip
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 import pytest
 
-from alignlib.records.jsonl import DataError, Skip, dumps
+from alignlib.records.jsonl import DataError, Skip, count_ahead, dumps
 from alignlib.records.stream import StateError, Stream
 from helpers.numbered import BAD, GOOD, copy_until, write
 
@@ -304,3 +305,74 @@ def test_devices_and_pipes_get_no_state(tmp_path):
         for window in stream.windows(1):
             stream.write(window[0], window[0].record)
     assert stream.written == 10
+
+
+# -- what shows how far it is --------------------------------------------------------------------------
+
+
+class Shown:
+    """A bar that remembers what it was told."""
+
+    def __init__(self, total, done):
+        self.total, self.counts, self.asides, self.closed = total, [done], 0, False
+
+    def reach(self, done):
+        self.counts.append(done)
+
+    @contextmanager
+    def aside(self):
+        self.asides += 1
+        yield
+
+    def close(self):
+        self.closed = True
+
+
+def shown_by(*files, size=2, **settings) -> Shown:
+    bars = []
+
+    def bar(total, done):
+        bars.append(Shown(total, done))
+        return bars[-1]
+
+    with Stream(files, bar=bar, **settings) as stream:
+        for window in stream.windows(size):
+            for line in window:
+                stream.write(line, line.record)
+    (shown,) = bars
+    assert shown.closed
+    return shown
+
+
+def test_a_bar_counts_what_has_left_of_the_records_of_files(tmp_path):
+    files = [write(tmp_path / "a", *GOOD[:3], b"\n", BAD), str(tmp_path / "b.gz")]
+    (tmp_path / "b.gz").write_bytes(gzip.compress(b"".join(GOOD[3:5])))
+    shown = shown_by(*files, output=str(tmp_path / "out"), skip=True)
+    assert (shown.total, shown.counts, shown.asides) == (6, list(range(7)), 0)
+
+
+def test_a_bar_makes_way_for_records_on_standard_output(tmp_path):
+    assert shown_by(write(tmp_path / "in", *GOOD)).asides == 10
+
+
+def test_what_cannot_be_counted_beforehand_is_not(tmp_path):
+    """A broken end shows only where the reading comes to it, and what is before it still leaves."""
+    os.mkfifo(tmp_path / "pipe")
+    assert count_ahead([write(tmp_path / "a", *GOOD), str(tmp_path / "pipe")]) is None
+    assert count_ahead([]) is count_ahead(["-"]) is count_ahead([str(tmp_path / "a"), "-"]) is None
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"".join(GOOD))[:-4])
+    assert count_ahead([str(tmp_path / "cut.gz")]) is None and count_ahead([str(tmp_path / "a")]) == 10
+
+
+@pytest.mark.parametrize(("shard", "size", "total"), [((1, 2), 4, 4), ((2, 2), 4, 6), ((3, 4), 1, 2), ((1, 4), 4, 0)])
+def test_a_shards_bar_has_the_shards_records(tmp_path, shard, size, total):
+    shown = shown_by(write(tmp_path / "in", *GOOD), shard=shard, size=size)
+    assert (shown.total, shown.counts) == (total, list(range(total + 1)))
+
+
+def test_a_resumed_bar_begins_where_it_goes_on(tmp_path):
+    name, how = write(tmp_path / "in", *GOOD), {"output": str(tmp_path / "out"), "key": "k", "shard": (2, 2)}
+    copy_until(Stream([name], **how), 2, 3)
+    shown = shown_by(name, resume=True, **how)
+    assert (shown.total, shown.counts) == (6, [3, 4, 5, 6])
+    assert Stream([name], resume=True, **how).complete
