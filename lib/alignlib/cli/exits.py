@@ -1,8 +1,10 @@
 """How a command ends: one line on stderr for an error, one exit code for each kind of it."""
 
+import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -14,6 +16,12 @@ from alignlib.records.jsonl import DataError
 from alignlib.records.output import StateError
 
 FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, 130, ranks.TERMINATED
+
+
+# Each is read once, when its library is imported; who has set one keeps it. libgomp's: two commands of a pipe share the
+# cores. The others': libraries that have something to say of themselves say it where something has failed.
+ENVIRONMENT = {"GOMP_SPINCOUNT": "2000", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error",
+               "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 class Terminated(Exception):
@@ -73,8 +81,7 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
 
     flags: hold "verbose" by the time of an error that is to show its traceback; logs: see Command.
     """
-    # libgomp reads it once, when torch is imported: two commands of a pipe share the cores.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    be_quiet()
     name = prog_name or program()
     sys.stderr = sys.stderr or to_nothing(2)
     if sys.stdout is None and not logs:
@@ -109,3 +116,13 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
     if message is not None:
         ranks.report(f"{name}: {' '.join(message.split())}", code)
     ranks.leave(code)
+
+
+def be_quiet() -> None:
+    """Let libraries keep their warnings to themselves, unless they are asked for: -v, python -W, PYTHONWARNINGS."""
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    if logging.lastResort:  # what prints the log of those who have set up none
+        logging.lastResort.setLevel(logging.ERROR)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")

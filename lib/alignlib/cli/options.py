@@ -9,6 +9,7 @@
 import hashlib
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from math import isfinite
@@ -74,13 +75,14 @@ def add_common_options(command: Command, described: dict[str, Any]) -> None:
     def be_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
         if value:
             context.ensure_object(dict)["verbose"] = True
+            warnings.simplefilter("default")
 
     for add in (
         click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=print_schema,
                      help="Print the JSON Schema of what it reads and writes."),
         click.version_option(__version__, message="%(prog)s %(version)s"),
         click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=be_verbose,
-                     help="A traceback with an error."),
+                     help="A traceback with an error, and what libraries warn of."),
     ):
         add(command)
 

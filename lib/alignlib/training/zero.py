@@ -4,7 +4,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -162,7 +161,6 @@ def import_deepspeed() -> Any:
     for handler in logger.handlers:
         handler.setStream(sys.stderr)
     set_log_level_from_string("error")
-    warnings.simplefilter("ignore", FutureWarning)  # of what DeepSpeed calls: its authors' to mend
     # It would look for compilers, and compile, for a minute, an op for sums over CPUs; gloo sums well enough.
     deepspeed.ops.__compatible_ops__ = {}
     return deepspeed

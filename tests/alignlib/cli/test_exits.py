@@ -1,7 +1,9 @@
 """Exit codes and one-line errors: a small command of our own, called in this process."""
 
+import os
 import shlex
 import subprocess
+import sys
 
 import pytest
 
@@ -74,3 +76,35 @@ def test_closed_standard_streams_are_named():
     for closed, said in (("<&-", "standard input is closed"), (">&-", "standard output is closed")):
         done = subprocess.run(["bash", "-c", shell + closed], capture_output=True, text=True, env=environment())
         assert done.returncode in (1, 65) and said in done.stderr and "Traceback" not in done.stderr
+
+
+# A command whose libraries warn: by Python's warnings, by a log that nobody has set up.
+WARNS = """
+import logging, warnings
+from alignlib.cli import options
+
+@options.command(name="al-test")
+def main():
+    warnings.warn("mind this", FutureWarning)
+    logging.getLogger("library").warning("and that")
+    logging.getLogger("library").error("this is wrong")
+
+main()
+"""
+
+
+@pytest.mark.parametrize(("python", "args", "warned"), [
+    ([], [], False), ([], ["-v"], True), (["-W", "always"], [], True)])
+def test_what_libraries_warn_of_is_shown_where_it_is_asked_for(python, args, warned):
+    done = subprocess.run([sys.executable, *python, "-c", WARNS, *args], capture_output=True, text=True,
+                          env=environment())
+    assert done.returncode == 0 and ("FutureWarning: mind this" in done.stderr) == warned
+    assert "and that" not in done.stderr and done.stderr.endswith("this is wrong\n")
+
+
+def test_what_is_set_in_the_environment_stays(monkeypatch, capfd):
+    monkeypatch.setenv("HF_HUB_VERBOSITY", "info")
+    monkeypatch.delenv("DATASETS_VERBOSITY", raising=False)
+    seen = []
+    outcome(capfd, lambda: seen.extend(os.environ[name] for name in ("HF_HUB_VERBOSITY", "DATASETS_VERBOSITY")))
+    assert seen == ["info", "error"]
