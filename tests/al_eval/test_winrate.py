@@ -31,9 +31,10 @@ def test_pairs_of_one_prompt_are_drawn_together():
 def test_orders_and_unparsed():
     rows = [judged(None, "a", orders_agree=False), judged(None, "b", orders_agree=True),
             judged(0, "c", orders_agree=True), judged(0, "d"),
-            judged(None, "e", orders_agree=None, unparsed=[None, "hm"]), judged(1, "f", orders_agree=True)]
+            judged(None, "e", orders_agree=None, unparsed=[None, "hm"]), judged(1, "f", orders_agree=True),
+            judged(None, "g", orders_agree=None, unparsed=["", ""])]
     figures = evaluate("winrate", stdin=jsonl(*rows))
-    assert (figures["records"], figures["unparsed"], figures["winrate"]["n"]) == (6, 1, 5)
+    assert (figures["records"], figures["unparsed"], figures["winrate"]["n"]) == (7, 2, 5)
     assert figures["winrate"]["mean"] == 0.6 and figures["tie"]["mean"] == 0.4
     assert (figures["orders_disagree"]["mean"], figures["orders_disagree"]["n"]) == (0.25, 4)
 

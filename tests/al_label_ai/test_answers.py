@@ -29,6 +29,7 @@ def unread(form: AnswerForm, text: str) -> bool:
 @pytest.mark.parametrize("text", ["A", " A\n", "A.", '"A"', "**A**", "(A)", "Answer: A", "Answer A", "Verdict: A",
                                   'First is clearer.\nMore helpful: "A"', "I compare.\n\nAnswer: **A**",
                                   "<think>B is long. Answer: B</think>\nA", '{"verdict": "A"}',
+                                  "<think>B?</think>\n<think>\nAnswer: B\n</think>\nA", "B?\nAnswer: B\n</think>\nA",
                                   '```json\n{"verdict": "A"}\n```', '{"why": "short", "verdict": "A"}'])
 def test_a_verdict_is_read(text):
     assert verdict_form().read(text) == {"verdict": "A"}
@@ -36,6 +37,8 @@ def test_a_verdict_is_read(text):
 
 @pytest.mark.parametrize("text", ["", "D", "a", "A B", "A or B", "A, B", "A is better", "Both A", "Not better: A",
                                   "Less helpful: A", "I compare.\nA", "Answer: A\nAnswer: or B", "<think>A",
+                                  "<think>\nB is wrong.\nAnswer: A", "<think>B?</think>\n<think>\nMore helpful: A",
+                                  "<think>\nA\n</think>", "Answer: A\n</think>",
                                   "Answer: A\n\nBut B is close.", '{"verdict": "A or B"}', '{"verdict": null}',
                                   '{"verdict": ["A"]}', '{"answer": "A"}', '{"verdict": "A"', "{}", "[]"])
 def test_what_is_no_verdict_is_none(text):
@@ -82,6 +85,8 @@ def test_a_review_is_read_whole():
     for text in (A_REVIEW, A_REVIEW + ".", A_REVIEW + "/3", "Analysis: Clear. Feedback: Good. Score: 3",
                  json.dumps(parts)):
         assert form.read(text) == parts
+    quotes = A_REVIEW.replace("Clear.", "It leaves a <think> and a </think> in.")  # which is no reasoning
+    assert form.read(quotes) == parts | {"analysis": "It leaves a <think> and a </think> in."}
     for text in (A_REVIEW + "0", A_REVIEW + ".5", A_REVIEW + "\nScore: 0", A_REVIEW + "\nThat is all.",
                  A_REVIEW.replace("3", "4"), A_REVIEW.replace("Clear.", ""), "Sure.\n" + A_REVIEW,
                  json.dumps(parts | {"score": "3"}), json.dumps(parts | {"feedback": " "}),

@@ -7,7 +7,7 @@ import sys
 import click
 import pytest
 
-from al_label_ai.cache import Cache, Reply, request_key
+from al_label_ai.cache import REFUSAL, Cache, Reply, request_key
 from helpers.process import environment
 
 
@@ -22,6 +22,20 @@ def test_an_answer_is_found_again_by_model_messages_and_parameters(tmp_path):
     again = Cache(str(tmp_path / "c"))  # while the other has it open
     assert again.get(request_key(dict(reversed(request.items())))) == reply == cache.get(request_key(request))
     assert [again.get(request_key(other)) for other in others] == [None] * 4
+
+
+def test_a_cache_of_old_is_read(tmp_path):
+    """One that was made before there were refusals in it."""
+    with sqlite3.connect(tmp_path / "c") as file:
+        file.execute("CREATE TABLE answers (key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL, reason TEXT "
+                     "NOT NULL, prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL) WITHOUT ROWID")
+        file.execute("PRAGMA user_version = 1")
+        file.execute("INSERT INTO answers VALUES ('aeb1c6f9ae500c662d030ddec3a1029c', 'm', 'A', 'stop', 7, 1)")
+    cache = Cache(str(tmp_path / "c"))
+    request = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0, "max_tokens": 1024}
+    assert cache.get(request_key(request)) == Reply("A", "stop", 7, 1)
+    cache.put("k", "m", Reply("no", REFUSAL, 1, 1))
+    assert cache.get("k").reason == "refusal"
 
 
 def test_several_processes_write_one_cache(tmp_path):

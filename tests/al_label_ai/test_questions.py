@@ -58,6 +58,28 @@ def test_a_code_that_a_text_holds_is_not_taken(monkeypatch):
     assert questions.fence_code("a", "b") == "beef" and questions.fence_code("a", "dead beef") == "cafe"
 
 
+@pytest.mark.parametrize("token", [
+    "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|endoftext|>", "<|START_OF_TURN_TOKEN|>",
+    "<\uff5cUser\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<|turn>", "<turn|>", "[|endofturn|]", "<s>",
+    "</s>", "<bos>", "<eos>", "<pad>", "<sop>", "<start_of_turn>", "<end_of_turn>", "<end_of_utterance>", "<unused42>",
+    "<reserved_106>", "<extra_id_1>", "<SPECIAL_10>", "<seed:eos>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]",
+    "[TOOL_CALLS]", "[gMASK]", "[UNUSED_TOKEN_145]", "[control_8]", "<<SYS>>", "<</SYS>>", "]~b]", "]~!b[", "[e~["])
+def test_a_control_token_is_broken_and_looks_the_same(token):
+    """Once is enough, and one that begins within another is broken as well."""
+    broken = token[0] + questions.JOINER + token[1:]
+    assert questions.break_controls(f"a{token}{token}b") == f"a{broken}{broken}b"
+    assert questions.break_controls(broken) == broken
+    for nested in (f"<|{token}", f"[INST{token}", f"[INST]{token[1:]}"):
+        shown = questions.break_controls(nested)
+        assert token not in shown and "[INST]" not in shown and shown.replace(questions.JOINER, "") == nested
+
+
+@pytest.mark.parametrize("text", ["a < b > c", "x |> f() |> g", "[NOTE] [user] [1]", "<b>bold</b> <div class='s'>",
+                                  "List<String> a<b||c>d", "<answer A 9f86d081884c7d65>", "<| |>", "[/inst", "s> <"])
+def test_what_is_no_control_token_stays_as_it_is(text):
+    assert questions.break_controls(text) == text
+
+
 def test_messages_are_shown_as_a_dialogue():
     record = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"},
                            {"role": "user", "content": "Bye"}], "completions": ["a", "b"]}

@@ -11,7 +11,8 @@ import pytest
 
 from helpers.commands import lines, one_line, read
 from helpers.faulty import CUT, DROP, Server, ok, refuse
-from helpers.process import call, command, environment
+from helpers.process import call, command, environment, succeeded
+from helpers.servers import FILTERED, REFUSAL, as_server
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +143,8 @@ FAULTS = {
     "an array": (200, {}, b"[1, 2]"),
     "no choices": (200, {}, b'{"choices": []}'),
     "no text": (200, {}, b'{"choices": [{"index": 0, "finish_reason": "stop", "text": null}]}'),
-    "no reason": (200, {}, b'{"choices": [{"index": 0, "finish_reason": null, "text": "a"}]}'),
+    "an error under 200": (200, {}, b'{"error": {"message": "overloaded", "code": 500}}'),
+    "aborted": (200, {}, b'{"choices": [{"index": 0, "finish_reason": "abort", "text": "a"}]}'),
 }
 
 
@@ -220,12 +222,116 @@ def test_no_server():
     assert done.returncode == 1 and "<stdin>:1: no connection, or a broken one: " in one_line(done.stderr)
 
 
-@pytest.mark.parametrize("reason", ["content_filter", "tool_calls"])
-def test_an_answer_that_is_no_completion_is_no_label(reason):
-    with Server(lambda request, nth: ok(request, reason=reason)) as server:
-        done = sample(server, questions(1))
-    assert done.returncode == 1 and done.stdout == "" and len(server.calls) == 1
-    assert f"<stdin>:1: choices[0].finish_reason: {reason}" in one_line(done.stderr)
+# -- servers as they are ---------------------------------------------------------------------------------------
+
+
+def answered_by(name: str, *args: object) -> tuple[subprocess.CompletedProcess, Server]:
+    """One prompt as a chat, asked again once where that is of use."""
+    with Server(as_server(name)) as server:
+        return sample(server, questions(1), "--api", "chat", "--retries", 1, *args), server
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    *((name, "A") for name in ("eos_token", "end_turn", "STOP", "stop_sequence", "eos", "", "nofinish",
+                               "no finish_reason", "parts")), ("more parts", "A.")])
+def test_a_whole_answer_is_a_stop_however_it_is_wrapped(name, text):
+    done, server = answered_by(name)
+    (record,) = succeeded(done)
+    assert (record["completions"], record["finish_reasons"]) == ([text], ["stop"]) and len(server.calls) == 1
+
+
+@pytest.mark.parametrize(("reason", "ours"), [("MAX_TOKENS", "length"), ("eos_token", "stop"), (None, "stop")])
+def test_a_plain_completion_ends_in_the_same_words(reason, ours):
+    with Server(lambda request, nth: ok(request, ["x"], reason)) as server:
+        (record,) = succeeded(sample(server, questions(1)))
+    assert record["finish_reasons"] == [ours]
+
+
+def test_a_prompt_may_be_gone_on_with_by_nothing():
+    """The end came first, or a stop string did."""
+    with Server(lambda request, nth: ok(request, [""])) as server:
+        (record,) = succeeded(sample(server, questions(1)))
+    assert (record["completions"], record["finish_reasons"]) == ([""], ["stop"])
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("refusal", f"choices[0].message.refusal: {REFUSAL}"),
+    ("refusal in parts", f"choices[0].message.refusal: {REFUSAL}"),
+    ("filter", "choices[0].finish_reason: content_filter"), ("SAFETY", "choices[0].finish_reason: SAFETY"),
+    ("filter, half of it there", "choices[0].finish_reason: content_filter: A, bec"),
+    ("azure", f"the server says 400: {FILTERED}"), ("filter200", f"status 200, application/json, an error: {FILTERED}"),
+    ("tool_calls", "choices[0].finish_reason: tool_calls"), ("unknown", "choices[0].finish_reason: tired"),
+    ("empty", "choices[0]: an empty answer"), ("reasoning", "choices[0]: nothing but reasoning"),
+    ("reasoning, cut", "choices[0]: nothing but reasoning, cut: --max-new-tokens counts reasoning in"),
+    ("err200b", "status 200, application/json, an error: The model `m` does not exist."),
+])
+def test_an_answer_that_is_none_is_asked_for_once_and_becomes_no_completion(name, says):
+    done, server = answered_by(name)
+    assert (done.returncode, done.stdout, len(server.calls)) == (1, "", 1)
+    assert one_line(done.stderr) == f"al-sample: <stdin>:1: {says}"
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("err200", "status 200, application/json, an error: The model is overloaded, try later (2 tries)"),
+    ("html200", "an answer that is none: status 200, text/html, no JSON: <!doctype html><html><title>Sign in</title>"
+                "<body> [31mLog in to the proxy</body></html> (2 tries)"),
+    ("stream", 'an answer that is none: status 200, text/event-stream, no JSON: data: {"choices":[{"delta":'),
+    ("nochoices", 'an answer that is none: status 200, application/json, no choices: {"id": "x"'),
+])
+def test_a_body_that_is_no_answer_is_named(name, says):
+    done, server = answered_by(name)
+    assert (done.returncode, done.stdout, len(server.calls)) == (1, "", 2)
+    assert one_line(done.stderr).startswith(f"al-sample: <stdin>:1: {says}") and done.stderr[:-1].isprintable()
+
+
+def test_refusals_are_put_aside_with_the_bad_lines(tmp_path):
+    """And not gone after: neither again, nor one by one. The whole record goes where one of its completions does."""
+    records = [lines(record) for record in questions(4)]
+
+    def script(request, nth):
+        if request["prompt"] == "q1":
+            return as_server("azure")(request, nth)
+        answer = ok(request, ["a", "b"])
+        if request["prompt"] == "q2":
+            body = json.loads(answer[2])
+            body["choices"][1]["finish_reason"] = "content_filter"
+            return 200, {}, json.dumps(body).encode()
+        return answer
+
+    with Server(script) as server:
+        done = sample(server, b"".join(records), "-n", 2, "--on-error", "skip", "--rejects", tmp_path / "rejects")
+    assert [record["id"] for record in succeeded(done)] == ["0", "3"] and times(server) == [1, 1, 1, 1]
+    assert (tmp_path / "rejects").read_bytes() == records[1] + records[2]
+    assert f"skipped <stdin>:2: the server says 400: {FILTERED}" in done.stderr
+    assert "skipped <stdin>:3: choices[1].finish_reason: content_filter: b" in done.stderr
+
+
+def test_a_server_that_is_particular_gets_what_it_takes():
+    done, _ = answered_by("o1s")
+    assert done.returncode == 1 and "Unsupported parameter: 'max_tokens'" in one_line(done.stderr)
+    done, server = answered_by("o1s", "--parameters",
+                               '{"max_tokens": null, "seed": null, "temperature": null, "max_completion_tokens": 99}')
+    assert succeeded(done)[0]["completions"] == ["A"]
+    assert server.calls[0][2].keys() == {"model", "messages", "max_completion_tokens"}
+
+
+def test_parameters_of_ones_own():
+    with Server(lambda request, nth: ok(request)) as server:
+        done = sample(server, questions(1), "-n", 2, "--parameters", '{"min_p": 0.1, "seed": 5}')
+    assert succeeded(done)[0]["completions"] == ["q0/0", "q0/1"]
+    request = server.calls[0][2]
+    assert (request["min_p"], request["seed"], request["max_tokens"], request["n"]) == (0.1, 5, 128, 2)
+
+
+@pytest.mark.parametrize(("args", "words"), [
+    (["--parameters", "{"], "--parameters: broken JSON"), (["--parameters", "[]"], "--parameters: expected an object"),
+    (["--parameters", '{"n": 2}'], "--parameters: n is this command's to say"),
+    (["--parameters", '{"temperature": 1}', "-t", 0, "-t", 1], "--parameters: temperature goes with one --temperature"),
+])
+def test_parameters_that_cannot_be(args, words):
+    with Server(lambda request, nth: ok(request)) as server:
+        done = sample(server, questions(1), *args)
+    assert done.returncode == 2 and words in one_line(done.stderr) and server.calls == []
 
 
 def test_failed_calls_are_put_aside_with_the_bad_lines(tmp_path):

@@ -57,7 +57,7 @@ FAULTS = (
     (200, {}, b"\x00\xffgarbage"),
     (200, {}, b""),
     (200, {}, b'{"choices": [{"message": {"content": "A'),
-    (200, {}, json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": ""}}]}).encode()),
+    (200, {}, json.dumps({"error": {"message": "overloaded", "code": 500}}).encode()),
 )
 
 

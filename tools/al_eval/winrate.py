@@ -190,7 +190,7 @@ def add_verdict(verdicts: Verdicts, record: Record, where: str, numbered: bool) 
     if "winner" not in record:
         mine, other = record["rewards"]
         winner = None if mine == other else int(mine < other)
-    elif record["winner"] is None and any(record.get("unparsed") or ()):
+    elif record["winner"] is None and any(text is not None for text in record.get("unparsed") or ()):
         verdicts.unparsed += 1
         return
     else:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
 from al_label_ai import questions
 from al_label_ai.against import Partners
@@ -31,6 +30,7 @@ MODES = ("pair", "rate", "lmc", "steerlm", "lmu")
 TEXTS = ("rubric", "template", "categories")
 AT_A_SERVER = ("base_url", "structured", "ask_again", "max_tokens", "parameters", "concurrency", "timeout", "retries",
                "cache", "no_cache", "dry_run", "price_in", "price_out", "budget")
+OWN_PARAMETERS = ("model", "messages", "n", "stream", "response_format")
 FILE = click.Path(exists=True, dir_okay=False)
 
 judge_options = options.stack(
@@ -77,7 +77,7 @@ money_options = options.stack(
 @click.option("--categories", type=FILE,
               help="lmc, steerlm: lines of {category, attributes, examples}.  [default: four, for dialogues]")
 @click.option("--against", type=FILE,
-              help="pair: take the second completion from this file's record with the same prompt.")
+              help="pair: take the second completion from this file's record with the same id, or else prompt.")
 @click.option("--one-order", is_flag=True, help="pair: ask once, the sides drawn by --seed; else in both orders.")
 @click.option("--together", is_flag=True, help="rate: two in one answer, asked for as pair does, and their winner.")
 @click.option("--ties", cls=options.Aside, aside="drop", type=click.Choice(["keep", "drop", "random"]), default="keep",
@@ -206,9 +206,10 @@ def connect_server_judge(model: str, cache: str | None, *, base_url: str | None,
     from al_label_ai.cache import Cache
     from al_label_ai.server_judge import Prices, ServerJudge
     from alignlib.server.client import Client
+    from alignlib.server.parameters import read_parameters
 
     client = Client(base_url, concurrency=concurrency, timeout=timeout, retries=retries)
-    request = read_parameters(parameters, max_tokens)
+    request = {"temperature": 0, "max_tokens": max_tokens, **read_parameters(parameters, OWN_PARAMETERS)}
     return ServerJudge(model, client, cache=Cache(cache) if cache else None, parameters=request, structured=structured,
                        ask_again=ask_again, prices=Prices(price_in, price_out, budget or float("inf")),
                        window=16 * concurrency)
@@ -222,20 +223,6 @@ def cache_file(files: tuple[str, ...], output: str | None, rejects: str | None, 
     paths.must_exist(files)
     paths.keep_apart(files, output, rejects, path)
     return None if dry_run and path and not Path(path).exists() else path
-
-
-def read_parameters(text: str, max_tokens: int) -> dict[str, Any]:
-    """A server's request's, by --parameters and --max-tokens. Raises UsageError."""
-    try:
-        more = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise click.UsageError(f"--parameters: broken JSON: {error}") from error
-    if not isinstance(more, dict):
-        raise click.UsageError("--parameters: expected an object")
-    if taken := more.keys() & {"model", "messages", "n", "stream", "response_format"}:
-        raise click.UsageError(f"--parameters: {min(taken)} is this command's to say")
-    parameters = {"temperature": 0, "max_tokens": max_tokens, **more}
-    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def fingerprint(judge: str, *texts: str | None) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 
 A, B, NEITHER = "A", "B", "C"
-# Reasoning that a server leaves in the text, and the fence that some put around JSON.
-THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+# Reasoning that a server leaves in the text; where the model's template opened it, its end alone, which begins a line.
+THOUGHTS = re.compile(r"\A(?:\s*<think>.*?</think>)+|\A(?!\s*<think>).*^</think>", re.DOTALL | re.MULTILINE)
+# The fence that some put around JSON.
 FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
 Parts = dict[str, str | int]  # of an answer, by name: {"verdict": "A"}, {"score": 8}, ...
 NAMED = r"(?i:answer|verdict|better|more helpful|more harmless):\s*"
@@ -32,7 +33,9 @@ class AnswerForm:
 
     def read(self, text: str) -> Parts:
         """The parts of an answer, each as its schema has it. Raises ValueError."""
-        text = THOUGHT.sub("", text).strip()
+        text = THOUGHTS.sub("", text).strip()
+        if text.startswith("<think>"):
+            raise ValueError("cut in its reasoning")  # which may name an answer that it then takes back
         if fenced := FENCE.match(text):
             text = fenced[1].strip()
         parts = self._json(text) if text.startswith("{") else self._plain(text)

@@ -13,6 +13,7 @@ import orjson
 from alignlib.records.jsonl import Record
 
 VERSION = 1
+REFUSAL = "refusal"
 PATIENCE = 60.0  # seconds to wait for another process that writes
 TABLE = """CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL, reason TEXT NOT NULL,
@@ -20,7 +21,10 @@ TABLE = """CREATE TABLE IF NOT EXISTS answers (
 
 
 class Reply(NamedTuple):
-    """A server's answer as it came; "length" is the reason of one that was cut, tokens are what it was charged for."""
+    """A server's answer as it came; "length" is the reason of one that was cut, tokens are what it was charged for.
+
+    REFUSAL is the reason of an answer that is none, and `text` what was said instead.
+    """
 
     text: str
     reason: str

@@ -7,16 +7,20 @@
 import asyncio
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from al_label_ai.answers import AnswerForm, Parts
-from al_label_ai.cache import Cache, Reply, request_key
+from al_label_ai.cache import REFUSAL, Cache, Reply, request_key
 from al_label_ai.modes import Answer
-from al_label_ai.questions import Query, packaged_text
+from al_label_ai.questions import Query, break_controls, packaged_text
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
-from alignlib.server.client import REFUSALS, Client, Failure, choice, usage
+from alignlib.server.client import REFUSALS, Client
+from alignlib.server.parameters import with_parameters
+from alignlib.server.replies import Failure, NoAnswer, choice, usage
 
 BYTES_A_TOKEN = 4  # where nobody has counted
 Messages = list[dict[str, str]]
@@ -38,7 +42,7 @@ class ServerJudge:
     """A server's `model`.
 
     cache       where answers are kept; None: nowhere, and only calls that are in hand together are made once
-    parameters  of the requests: temperature, max_tokens, ...
+    parameters  of the requests: temperature, max_tokens, ...; None takes one out
     structured  ask for the form's JSON schema, as long as the server takes one
     ask_again   how often an answer that cannot be read is asked for anew
     window      records in hand
@@ -58,7 +62,9 @@ class ServerJudge:
         client.allow = self.allow
 
     def prepare(self, queries: list[Query]) -> list[Query]:
-        return queries
+        """With no control token in them: whether a server's tokenizer reads those in a text is not ours to say."""
+        return [replace(query, messages=[message | {"content": break_controls(message["content"])}
+                                         for message in query.messages]) for query in queries]
 
     # -- records -----------------------------------------------------------------------------------------
 
@@ -101,14 +107,20 @@ class ServerJudge:
     # -- calls -------------------------------------------------------------------------------------------
 
     async def ask(self, query: Query) -> Answer:
-        """The answer, asked for anew, with what came before, where it cannot be read. Raises Failure."""
+        """The answer, asked for anew, with what came before, where it cannot be read; not if the judge refuses.
+
+        Raises Failure.
+        """
         messages = query.messages
         for _ in range(1 + self.ask_again):
             reply = await self.reply(messages, query.form)
+            if reply.reason == REFUSAL:
+                break
             try:
                 return Answer(read_parts(reply, query.form))
             except ValueError:
-                messages = [*messages, {"role": "assistant", "content": reply.text.strip() or "..."},
+                said = break_controls(reply.text.strip()) or "..."
+                messages = [*messages, {"role": "assistant", "content": said},
                             {"role": "user", "content": packaged_text("again").strip()}]
         return Answer(None, reply.text)
 
@@ -151,23 +163,27 @@ class ServerJudge:
                 raise
             reply = await self.call(messages, None)  # was it the schema that the server did not take?
             self.structured = False
-        self.schema_known = True
+        self.schema_known = reply.reason != REFUSAL  # which a filter may give before the request is looked at
         return reply
 
     async def call(self, messages: Messages, form: AnswerForm | None) -> Reply:
         request = self.request(messages, form)
-        reply = await self.client.ask("chat", client_request(request), lambda body: read_reply(body, messages))
+        try:
+            reply = await self.client.ask("chat", request, partial(read_reply, messages=messages))
+        except NoAnswer as error:  # the question was filtered: nothing was charged
+            reply = Reply(error.words, REFUSAL, 0, 0)
         if self.cache:
             self.cache.put(request_key(request), self.model, reply)
         price = self.prices.cost(reply.prompt_tokens, reply.tokens)
-        self.spent, self.dearest, self.price_known = self.spent + price, max(self.dearest, price), True
+        self.spent, self.dearest = self.spent + price, max(self.dearest, price)
+        self.price_known = self.price_known or reply.tokens + reply.prompt_tokens > 0
         self.used["prompt_tokens"] += reply.prompt_tokens
         self.used["tokens"] += reply.tokens
         return reply
 
     def request(self, messages: Messages, form: AnswerForm | None) -> Record:
         schema = {"response_format": form.response_format} if form and self.structured else {}
-        return {"model": self.model, "messages": messages, **self.parameters, **schema}
+        return with_parameters({"model": self.model, "messages": messages}, {**self.parameters, **schema})
 
     def allow(self, request: Record) -> None:
         """Before every try of a call. Raises Failure where there is to be none.
@@ -207,20 +223,17 @@ def read_parts(reply: Reply, form: AnswerForm) -> Parts:
 
 
 def read_reply(body: Record, messages: Messages) -> Reply:
-    """Raises ValueError for garbage, an empty answer included, and Failure for what is no answer."""
-    text, reason = choice(body)
-    if not text.strip() and reason != "length":
-        raise ValueError("choices[0]: empty")
+    """A refusal is a Reply too, and so is an answer of nothing but reasoning. Raises ValueError for garbage."""
+    try:
+        text, reason, reasoning = choice(body)
+    except NoAnswer as error:
+        text, reason, reasoning = error.words, REFUSAL, ""
+    if not text.strip() and reasoning:
+        text = f"<think>\n{reasoning}\n</think>"  # as it comes from servers that leave it in the text: no answer
     prompt_tokens, tokens = usage(body)
     if prompt_tokens is None or tokens is None:
         prompt_tokens, tokens = estimate_tokens(messages), len(text.encode()) // BYTES_A_TOKEN + 1
     return Reply(text, reason, prompt_tokens, tokens)
-
-
-def client_request(request: Record) -> Record:
-    """The request as the client takes it: parameters that it does not know go into the body as they are."""
-    plain = {name: request[name] for name in ("model", "messages")}
-    return {**plain, "extra_body": {name: value for name, value in request.items() if name not in plain}}
 
 
 def estimate_tokens(messages: Messages) -> int:

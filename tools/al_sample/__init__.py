@@ -23,7 +23,7 @@ TAKEN_BY = {
     **dict.fromkeys(("batch_tokens", "device", "timed", "contrastive"), ("hf",)),
     **dict.fromkeys(("top_k", "logps", "ids", "max_prompt", "keep_prompt", "on_long", "dtype"), ("hf", "vllm")),
     **dict.fromkeys(("tensor_parallel", "data_parallel", "gpu_memory", "max_model_len"), ("vllm",)),
-    **dict.fromkeys(("base_url", "api", "concurrency", "timeout", "retries"), ("openai",)),
+    **dict.fromkeys(("base_url", "api", "parameters", "concurrency", "timeout", "retries"), ("openai",)),
 }
 WINDOWS = {"hf": 64, "vllm": 1024, "openai": 64}
 
@@ -44,6 +44,8 @@ backend_options = options.stack(
                  help="openai: the server.  [default: $OPENAI_BASE_URL, or OpenAI's]"),
     click.option("--api", type=click.Choice(["auto", "completions", "chat"]), default="auto",
                  help="openai: auto is chat for messages, completions for a prompt."),
+    click.option("--parameters", metavar="JSON", default="{}",
+                 help="openai: more of the requests; null takes one out: {\"max_tokens\": null, \"seed\": null}."),
     click.option("--concurrency", cls=options.Beside, type=click.IntRange(min=1), default=16,
                  help="openai: calls at a time."),
     click.option("--timeout", cls=options.Beside, type=options.Finite(0, min_open=True), default=300.0,

@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
+
+import click
 
 from alignlib.decoding.conditions import Condition
 from alignlib.decoding.draws import Draw, Sampling, seed_for, stop_place
@@ -10,16 +13,25 @@ from alignlib.records import fields
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
-from alignlib.server.client import REFUSALS, Client, Failure, choice, usage
+from alignlib.server.client import REFUSALS, Client
+from alignlib.server.parameters import read_parameters, with_parameters
+from alignlib.server.replies import Failure, NoAnswer, choice, usage
 
+OWN_PARAMETERS = ("model", "messages", "prompt", "n", "stream")
 SEED_BITS = 31  # servers keep seeds in integers of different sizes
 
 
 class Sampler:
-    """Draws from a server's `model`. How often a prompt is asked for all its completions is the server's to say."""
+    """Draws from a server's `model`. How often a prompt is asked for all its completions is the server's to say.
+
+    parameters  JSON: what else the requests hold, or in place of what they would; null takes one out
+    """
 
     def __init__(self, model: str, how: Sampling, client: Client, *, condition: Condition | None, api: str,
-                 window: int):
+                 window: int, parameters: str):
+        self.parameters = read_parameters(parameters, OWN_PARAMETERS)
+        if "temperature" in self.parameters and len(set(how.temperatures)) > 1:
+            raise click.UsageError("--parameters: temperature goes with one --temperature")
         self.model, self.how, self.client, self.condition, self.api = model, how, client, condition, api
         self.window = window
         self.most = max(how.temperatures.count(temperature) for temperature in how.temperatures)  # completions a call
@@ -69,7 +81,7 @@ class Sampler:
         while draws:
             count = min(len(draws), self.most)
             try:
-                choices = await self.client.ask(api, self.request(about, draws[0], count), self.read)
+                choices = await self.client.ask(api, self.request(about, draws[0], count), partial(self.read, api))
             except Failure as error:
                 if count == 1 or error.status not in REFUSALS:
                     raise
@@ -90,15 +102,15 @@ class Sampler:
             request["top_p"] = self.how.top_p
         if self.how.stop:
             request["stop"] = list(self.how.stop)
-        return request
+        return with_parameters(request, self.parameters)
 
-    def read(self, body: Record) -> list[tuple[str, str]]:
+    def read(self, api: str, body: Record) -> list[tuple[str, str]]:
         """Texts and reasons of an answer's choices.
 
         Raises ValueError for garbage, and Failure for an answer that is no completion.
         """
-        choices = [choice(body)]  # which sees to it that there are choices
-        choices += [choice(body, i) for i in range(1, len(body["choices"]))]
+        choices = [completion(body, 0, api)]  # which sees to it that there are choices
+        choices += [completion(body, i, api) for i in range(1, len(body["choices"]))]
         for name, count in zip(self.used, usage(body), strict=True):
             self.used[name] += count or 0
         return [self.cut_at_stop(text, reason) for text, reason in choices]
@@ -111,3 +123,15 @@ class Sampler:
     def counts(self) -> dict[str, int]:
         return {**self.used, **self.client.counts}
 
+
+def completion(body: Record, number: int, api: str) -> tuple[str, str]:
+    """The text and the reason of one choice; a prompt may be gone on with by nothing, a chat is not answered by it.
+
+    Raises as `choice` does, and NoAnswer for an empty message.
+    """
+    text, reason, reasoning = choice(body, number)
+    if api == "chat" and not text:
+        words = "nothing but reasoning" if reasoning else "an empty answer"
+        cure = ", cut: --max-new-tokens counts reasoning in" if reason == "length" else ""
+        raise NoAnswer(f"choices[{number}]: {words}{cure}", reasoning)
+    return text, reason

@@ -34,7 +34,8 @@ def sampler_for(backend: str, model: str, how: Sampling, condition: Condition | 
         from alignlib.server.client import Client
 
         client = Client(settings["base_url"], **take("concurrency", "timeout", "retries"))
-        return backend_server.Sampler(model, how, client, condition=condition, **take("window", "api"))
+        return backend_server.Sampler(model, how, client, condition=condition,
+                                      **take("window", "api", "parameters"))
     local = take("logps", "window", "dtype", "max_prompt", "keep_prompt", "on_long")
     if backend == "vllm":
         from al_sample import backend_vllm

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import click
 import openai
-import orjson
 
-from alignlib.records.jsonl import Record, kind
+from alignlib.records.jsonl import Record
+from alignlib.server.replies import FILTERED, ErrorBody, Failure, NoAnswer, error_words, read_body
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds before another try; doubles from the one to the other
 PATIENCE = 600.0  # seconds: who is told to come back later than that gives up
@@ -29,17 +29,10 @@ REFUSALS = (400, 422)  # of a request as it is: another one may do
 ABOUT_ALL = (401, 403, 404)  # answers that every other call would get too
 PASSING = (408, 409, 425, 429)  # and 500 and above: worth another try
 BUSY = (429, 503, 529)
+WORDS = 160  # characters of an answer that is none, to know it by
 SECRET = 8  # characters: a shorter "key" is a placeholder that local servers want, and may be part of any word
 
 Reading = TypeVar("Reading")
-
-
-class Failure(click.ClickException):
-    """A call that gave no answer, said in one line. `everything`: the next call would fare no better."""
-
-    def __init__(self, message: str, status: int | None = None, everything: bool = False):
-        super().__init__(message)
-        self.status, self.everything = status, everything
 
 
 def must_be_address(url: str, name: str) -> None:
@@ -82,9 +75,13 @@ class Client:
     async def ask(self, api: str, request: Record, read: Callable[[Record], Reading]) -> Reading:
         """What `read` makes of the answer to a request to the API, "chat" or "completions". Raises Failure.
 
-        `read` raises ValueError for an answer that is not what it should be; the call is made again.
+        `read` raises ValueError for an answer that is not what it should be, and the call is made again; Failure, like
+        NoAnswer, for one that would be no better then.
         """
         endpoint: Any = self.openai.chat.completions if api == "chat" else self.openai.completions
+        about = {name: request[name] for name in ("model", "messages", "prompt") if name in request}
+        # The library refuses parameters that it does not know, but in a body of the caller's own.
+        more = {name: value for name, value in request.items() if name not in about}
         age = next(self.ages)
         for tries in itertools.count():
             async with self.places.hold(age):
@@ -93,9 +90,10 @@ class Client:
                 self.flying += 1
                 try:
                     async with asyncio.timeout(self.timeout):  # the library's own starts anew with each byte
-                        reply = await endpoint.with_raw_response.create(**request, extra_headers=self.headers)
-                    return read(_json(reply.content))
-                except (openai.APIError, TimeoutError, ValueError) as error:
+                        reply = await endpoint.with_raw_response.create(**about, extra_body=more,
+                                                                        extra_headers=self.headers)
+                    return read(read_body(reply.content, reply.headers.get("content-type", "")))
+                except (openai.APIError, TimeoutError, ValueError, Failure) as error:
                     problem, wait = self.weigh(error, tries)
                 finally:
                     self.flying -= 1
@@ -108,32 +106,41 @@ class Client:
                 await asyncio.sleep(wait)
         # Outside the handler: what the server said there may quote the key, and a traceback would show it.
         tried = f" ({tries + 1} tries)" if tries and wait is not None else ""
-        raise Failure(f"{problem.message}{tried}", problem.status, problem.everything)
+        raise problem.reworded(f"{problem.message}{tried}")
 
     def weigh(self, error: Exception, tries: int) -> tuple[Failure, float | None]:
         """The error as a Failure without the key, and the seconds to wait before another try; None: there is none."""
         wait = min(FIRST_WAIT * 2**tries, LONGEST_WAIT) * random.uniform(0.5, 1)  # apart from those that fell with it
         if isinstance(error, openai.APIStatusError):
-            return self.weigh_status(error, wait)
+            words = error_words(error.body or error.response.reason_phrase)
+            return self.weigh_status(f"the server says {error.status_code}: {words}", words, error.status_code,
+                                     error.code, wait, _retry_after(error.response.headers))
         if isinstance(error, TimeoutError | openai.APITimeoutError):
             return Failure(f"no answer within {self.timeout:g} s"), wait
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__ or error
             return Failure(self.clean(f"no connection, or a broken one: {str(cause) or type(cause).__name__}")), wait
-        return Failure(self.clean(f"an answer that is none: {error}")), wait
+        if isinstance(error, Failure):  # of `read`
+            return error.reworded(self.clean(error.message)), None
+        if isinstance(error, ErrorBody):
+            return self.weigh_status(str(error), error.words, error.status, error.code, wait)
+        return Failure(self.clean(f"an answer that is none: {error}", WORDS)), wait
 
-    def weigh_status(self, error: openai.APIStatusError, wait: float) -> tuple[Failure, float | None]:
-        status, spent = error.status_code, error.code == "insufficient_quota"
-        problem = Failure(self.clean(f"the server says {status}: {_server_words(error)}"), status,
-                          everything=spent or status in ABOUT_ALL)
-        if spent or not (status in PASSING or status >= 500):
+    def weigh_status(self, message: str, words: str, status: int | None, code: object, wait: float,
+                     requested: float | None = None) -> tuple[Failure, float | None]:
+        """Of an error that the server gives, with a status or, in a body under 200, without."""
+        if code in FILTERED:
+            return NoAnswer(self.clean(message), self.clean(words)), None
+        spent = code == "insufficient_quota"
+        problem = Failure(self.clean(message), status, everything=spent or status in ABOUT_ALL)
+        if spent or not (status is None or status in PASSING or status >= 500):
             return problem, None
-        requested = _retry_after(error.response.headers)
         return problem, None if requested is not None and requested > PATIENCE else max(requested or 0.0, wait)
 
-    def clean(self, text: str) -> str:
-        """One line without the key."""
-        return " ".join((text.replace(self.key, "***") if len(self.key) >= SECRET else text).split())[:500]
+    def clean(self, text: str, most: int = 500) -> str:
+        """One line of what can be printed, without the key."""
+        text = text.replace(self.key, "***") if len(self.key) >= SECRET else text  # while it is whole
+        return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:most]
 
     async def close(self) -> None:
         await self.openai.close()
@@ -177,55 +184,6 @@ class Places:
                 place.set_result(None)
                 return
         self.free += 1
-
-
-def choice(body: Record, number: int = 0) -> tuple[str, str]:
-    """The text and the finish reason, "stop" or "length", of one choice of an answer, of either API.
-
-    Raises ValueError for garbage, and Failure for an answer that is no completion.
-    """
-    choices, path = body.get("choices"), f"choices[{number}]"
-    if not isinstance(choices, list) or not choices:
-        raise ValueError(f"choices: expected a list of some, got {kind(choices)}")
-    entry = choices[number]
-    if not isinstance(entry, dict):
-        raise ValueError(f"{path}: expected an object, got {kind(entry)}")
-    reason = entry.get("finish_reason")
-    if reason not in ("stop", "length"):
-        if isinstance(reason, str):  # content_filter, tool_calls: an answer, but no completion
-            raise Failure(f"{path}.finish_reason: {reason[:80]}")
-        raise ValueError(f"{path}.finish_reason: expected a string, got {kind(reason)}")
-    message = entry.get("message")
-    text = message.get("content") if isinstance(message, dict) else entry.get("text")
-    if text is None and reason == "length" and isinstance(message, dict):
-        text = ""  # all tokens went into reasoning
-    if not isinstance(text, str):
-        raise ValueError(f"{path}: expected a text, got {kind(text)}")
-    return text, reason
-
-
-def usage(body: Record) -> tuple[int | None, int | None]:
-    """The tokens of the prompt and of the answer, None where the server does not say."""
-    figures = body.get("usage")
-    counts = figures if isinstance(figures, dict) else {}
-    prompt_tokens, tokens = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    return prompt_tokens if type(prompt_tokens) is int else None, tokens if type(tokens) is int else None
-
-
-def _json(content: bytes) -> Record:
-    try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"no JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise ValueError("expected an object")
-    return body
-
-
-def _server_words(error: openai.APIStatusError) -> str:
-    """The server's own words, out of the usual places."""
-    body = error.body if isinstance(error.body, dict) else {"message": error.body or error.response.reason_phrase}
-    return str(body.get("message") or body.get("detail") or body)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -1,10 +1,9 @@
-"""Who is next at a server: the oldest call, and no place is lost; what is read of an answer."""
+"""Who is next at a server: the oldest call, and no place is lost; what is said of a failure."""
 
 import asyncio
 
-import pytest
-
-from alignlib.server.client import Failure, Places, choice, usage
+from alignlib.server.client import WORDS, Client, Places
+from alignlib.server.replies import ErrorBody, NoAnswer
 
 
 def test_the_oldest_goes_first_however_late_it_comes():
@@ -57,31 +56,38 @@ def test_a_call_that_fails_gives_its_place_back():
     assert asyncio.run(fail()) == 1
 
 
-# -- what is read of an answer -----------------------------------------------------------------------------------
+# -- what is said of a failure -----------------------------------------------------------------------------------
+
+KEY = "sk-a-secret-that-nobody-may-see"
 
 
-def test_a_choice_of_either_api_is_a_text_and_a_reason():
-    chat = {"choices": [{"finish_reason": "stop", "message": {"content": "Hi"}}]}
-    plain = {"choices": [{"finish_reason": "stop", "text": "a"}, {"finish_reason": "length", "text": ""}]}
-    thought = {"choices": [{"finish_reason": "length", "message": {"content": None}}]}  # all of it was reasoning
-    assert (choice(chat), choice(plain, 1), choice(thought)) == (("Hi", "stop"), ("", "length"), ("", "length"))
-    with pytest.raises(Failure, match=r"choices\[0\].finish_reason: content_filter"):
-        choice({"choices": [{"finish_reason": "content_filter", "message": {"content": ""}}]})
+def client(monkeypatch) -> Client:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    return Client("http://localhost/v1", concurrency=1, timeout=1, retries=0)
 
 
-@pytest.mark.parametrize(("body", "words"), [
-    ({}, "choices: expected a list of some, got null"), ({"choices": []}, "choices: expected a list of some"),
-    ({"choices": ["a"]}, r"choices\[0\]: expected an object, got a string"),
-    ({"choices": [{"text": "a"}]}, r"choices\[0\].finish_reason: expected a string, got null"),
-    ({"choices": [{"finish_reason": "stop", "message": {"content": None}}]},
-     r"choices\[0\]: expected a text, got null"),
-])
-def test_garbage_is_no_choice(body, words):
-    with pytest.raises(ValueError, match=words):
-        choice(body)
+def test_it_is_one_line_of_what_can_be_printed_without_the_key(monkeypatch):
+    """The key is cut out before the rest is cut off: half of it is no better."""
+    ours = client(monkeypatch)
+    assert ours.clean(f"a\x00b\x1b[31m\n\u2028c {KEY}d") == "a b [31m c ***d"
+    for room in range(1, len(KEY) + 2):
+        text = "x" * (WORDS - room) + KEY
+        assert ours.clean(text, WORDS) == ("x" * (WORDS - room) + "***")[:WORDS]
+    problem, wait = ours.weigh(ValueError(f"{KEY}\n" + "y" * 1000), 0)
+    assert problem.message.startswith("an answer that is none: *** yyy") and len(problem.message) == WORDS and wait
+    refused, wait = ours.weigh(NoAnswer(f"no, {KEY}\x07", "no"), 0)
+    assert (type(refused), refused.message, refused.words, wait) == (NoAnswer, "no, ***", "no", None)
 
 
-def test_tokens_that_a_server_does_not_count_are_none():
-    assert usage({"usage": {"prompt_tokens": 7, "completion_tokens": 0}}) == (7, 0)
-    assert usage({"usage": {"prompt_tokens": "7", "completion_tokens": True}}) == (None, None)
-    assert usage({}) == usage({"usage": None}) == usage({"usage": [1]}) == (None, None)
+def test_an_error_under_200_is_weighed_by_the_status_that_it_says(monkeypatch):
+    ours = client(monkeypatch)
+
+    def weighed(status: int | None, code: object) -> tuple[bool, bool]:
+        problem, wait = ours.weigh(ErrorBody("an error", "no", status, code), 0)
+        return problem.everything, wait is not None
+
+    assert [weighed(status, status) for status in (None, 503, 429, 400, 404)] == [
+        (False, True), (False, True), (False, True), (False, False), (True, False)]
+    assert weighed(None, "insufficient_quota") == (True, False)
+    filtered, wait = ours.weigh(ErrorBody("an error", "filtered", None, "content_filter"), 0)
+    assert (type(filtered), filtered.words, wait) == (NoAnswer, "filtered", None)
