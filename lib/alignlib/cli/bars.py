@@ -4,7 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
 
 def terminal(*streams: TextIO) -> TextIO | None:
@@ -31,14 +31,13 @@ class Bar:
         self.where = where
         if where is None:
             return
-        from tqdm import tqdm
         from tqdm.contrib import DummyTqdmFile
 
-        tqdm.set_lock(threading.RLock())  # tqdm's own is one of processes, for which some Pythons start another
-        tqdm.monitor_interval = 0  # its thread; ours does what it does
-        # smoothing = 0: the mean rate so far. What a batch holds is done at once, and says nothing of the next ones.
-        self._bar: Any = tqdm(total=total, initial=done, desc=name, unit=f" {unit}", file=where, dynamic_ncols=True,
-                              leave=stays, miniters=1, smoothing=0)
+        from alignlib.cli.line import Line
+
+        Line.set_lock(threading.RLock())  # tqdm's own is one of processes, for which some Pythons start another
+        Line.monitor_interval = 0  # its thread; ours does what it does
+        self._bar = Line(where, unit, total=total, initial=done, desc=name, leave=stays)
         self._mixed = sys.stdout.isatty()
         self._stderr, sys.stderr = sys.stderr, DummyTqdmFile(sys.stderr)
         self._ended = threading.Event()

@@ -1,0 +1,65 @@
+"""A bar's line: tqdm's, of which a terminal shows one at a time, whatever commands of a pipe draw theirs there."""
+
+import fcntl
+import os
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+
+class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
+    """The line that is drawn first stays the one until its end, by a lock on the terminal; then another's follows.
+
+    One that does not know how many things there are, and has counted none, makes way for any other.
+    """
+
+    def __init__(self, terminal: TextIO, unit: str, **settings: Any):
+        self.lock_file = open_again(terminal)
+        # smoothing = 0: the mean rate so far. What a batch holds is done at once, and says nothing of the next ones.
+        super().__init__(file=terminal, unit=f" {unit}", dynamic_ncols=True, miniters=1, smoothing=0, **settings)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Draw it, and whether it was; an empty `msg` wipes it off. At its end what stays is drawn in any case."""
+        if msg is None and not self.disable and not self.take_terminal():
+            return False
+        drawn: bool = super().display(msg, pos)
+        if self.lock_file is not None and self.total is None and self.n == self.initial:
+            fcntl.flock(self.lock_file, fcntl.LOCK_UN)
+        return drawn
+
+    def take_terminal(self) -> bool:
+        """Whether the terminal is this line's, from now on."""
+        if self.lock_file is None:
+            return True
+        try:
+            fcntl.flock(self.lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What tqdm makes the line of: a slow rate is seconds a step, not steps."""
+        figures: dict[str, Any] = super().format_dict
+        slow = figures["elapsed"] > figures["n"] - figures["initial"] > 0
+        return {**figures, "unit": self.unit.strip().removesuffix("s")} if slow and self.total else figures
+
+    def close(self) -> None:
+        super().close()
+        if self.lock_file is not None:
+            os.close(self.lock_file)
+            self.lock_file = None
+
+
+def open_again(terminal: TextIO) -> int | None:
+    """The terminal opened anew, for a lock of this process alone; None where none can be had: it has no name, say."""
+    try:
+        again = os.open(os.ttyname(terminal.fileno()), os.O_WRONLY | os.O_NOCTTY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(again, fcntl.LOCK_UN)
+    except OSError:  # not every system locks terminals
+        os.close(again)
+        return None
+    return again
