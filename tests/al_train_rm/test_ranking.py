@@ -1,5 +1,7 @@
 """The objectives of al-train-rm on single examples: pairs of a prompt's completions, classes of texts."""
 
+import json
+
 import click
 import pytest
 import torch
@@ -75,6 +77,17 @@ def test_classes_are_numbered_by_name_whatever_the_order_of_the_texts():
         assert objective.names == ["dull", "glad", "sad"]
         numbers.append({label: example.values["label"] for label, example in zip(order, examples, strict=True)})
     assert numbers[0] == numbers[1] == {"dull": [0], "glad": [1], "sad": [2]}
+
+
+def test_classes_may_be_numbers_and_truths():
+    """By their JSON; whole numbers by their size, before other names. The string of a number is its class."""
+    for order in (["x", 10, 9, True, "9", -1, False], [False, -1, 9, "x", True, "10"]):
+        objective = Classes()
+        examples = [objective.example(encoder(), {"text": "a day", "label": label}) for label in order]
+        objective.settle(examples, [])
+        assert objective.names == ["-1", "9", "10", "false", "true", "x"]
+        names = [label if isinstance(label, str) else json.dumps(label) for label in order]
+        assert [objective.names[example.values["label"][0]] for example in examples] == names
 
 
 def test_one_class_is_none():

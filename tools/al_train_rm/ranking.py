@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
+import orjson
 
 from alignlib.records import fields
 from alignlib.records.jsonl import Record, Skip
@@ -87,7 +89,7 @@ class Ranking(Objective["RewardModel"]):
         with model.precision():
             hidden = model.hidden(batch)
             read = model.pooled(hidden, batch)
-            scores = model.core.score(read).float().view(batch.shape)
+            scores = model.head(read).view(batch.shape)
         loss = losses.ranking(scores, rewards, self.margin, self.soft)
         nll = self.nll(model, hidden, batch) if self.lm_coef else loss.new_zeros(loss.shape)
         return scores, read, loss, nll
@@ -116,7 +118,10 @@ def ordered(rewards: Tensor) -> Tensor:
 
 @dataclass
 class Classes(Objective["RewardModel"]):
-    """The cross-entropy of a text's class; `names`: of the classes, in the order met, sorted once all are known."""
+    """The cross-entropy of a text's class; `names`: of the classes, in the order met, sorted once all are known.
+
+    A class that is no text has its JSON for a name.
+    """
 
     names: list[str] = field(default_factory=list)
 
@@ -124,16 +129,18 @@ class Classes(Objective["RewardModel"]):
         from alignlib.models.encoding import Example
 
         fields.require(record, "text", "label")
-        if record["label"] not in self.names:
-            self.names.append(record["label"])
+        label = record["label"]
+        name = label if isinstance(label, str) else orjson.dumps(label).decode()
+        if name not in self.names:
+            self.names.append(name)
         example = Example(encoder.prompt({"prompt": ""}), [encoder.completion(record["text"])])
         example = encoder.fit(example)
-        example.values["label"] = [self.names.index(record["label"])]
+        example.values["label"] = [self.names.index(name)]
         return example
 
     def settle(self, examples: Sequence[Example], held_out: Sequence[Example]) -> None:
         """The class names, sorted, so that a class's number does not depend on the order of the data."""
-        order = sorted(self.names)
+        order = sorted(self.names, key=by_number)
         if len(order) < 2:
             raise click.UsageError(f"one class only: {order[0]}")
         for example in (*examples, *held_out):
@@ -146,3 +153,9 @@ class Classes(Objective["RewardModel"]):
         logits, labels = model.logits(batch), batch.values["label"][:, 0]
         right = (logits.argmax(-1) == labels).float()
         return cross_entropy(logits, labels, reduction="sum"), {"accuracy": right.sum()}
+
+
+def by_number(name: str) -> tuple[bool, int, str]:
+    """What class names are sorted by: whole numbers come first, 9 before 10, then the others as texts."""
+    number = re.fullmatch("-?[0-9]+", name)
+    return not number, int(name) if number else 0, name

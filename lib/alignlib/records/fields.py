@@ -97,7 +97,10 @@ FIELDS: dict[str, Field] = {
     "seconds": Field(NUMBERS, "al-args --time, al-sample --time",
                      "one a completion: its share of the clock while it was decoded"),
     "text": Field(STRING, "al-data --labels", "a text to classify"),
-    "label": Field(STRING, "al-data --labels", "its class, for `al-train-rm --loss classify`"),
+    "label": Field(
+        {"anyOf": [STRING, {"type": "integer"}, {"type": "boolean"}]}, "al-data --labels",
+        "its class, for `al-train-rm --loss classify`; one that is no string goes by its JSON",
+    ),
     "domain": Field(STRING, "al-data", "preference domain"),
     "id": Field(STRING, "anyone", "kept; else the record is known by its line number"),
 }

@@ -32,6 +32,8 @@ def check_for(schema: Schema) -> Check:
     """The check of a value against `schema`: its type, its range or choices, and all that is in it."""
     if "enum" in schema:
         return _check_choice(schema["enum"])
+    if "anyOf" in schema:
+        return _check_any(schema["anyOf"])
     name, nullable = _type(schema)
     parts = [_check_type(name)]
     if name == "number":
@@ -56,6 +58,8 @@ def in_words(schema: Schema, plural: str = "") -> str:
     """The type for people: 'list of "stop" / "length"'; `plural`, "s", of many."""
     if "enum" in schema:
         return " / ".join(_json(choice) for choice in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(in_words(one, plural) for one in schema["anyOf"])
     name, nullable = _type(schema)
     if name == "array":
         words = f"list{plural} of {in_words(schema['items'], 's')}"
@@ -67,7 +71,7 @@ def in_words(schema: Schema, plural: str = "") -> str:
 
 
 def _type(schema: Schema) -> tuple[str, bool]:
-    """The name of the type, and whether null may stand there too."""
+    """The name of the type, of a schema without choices, and whether null may stand there too."""
     names = schema["type"]
     return (names, False) if isinstance(names, str) else (names[0], "null" in names)
 
@@ -98,6 +102,22 @@ def _check_choice(choices: list[Any]) -> Check:
             raise ValueError(f"{path}: expected {expected}, got {kind(value)}")
         if value not in choices:
             raise ValueError(f"{path}: expected {expected}, got {value}")
+
+    return check
+
+
+def _check_any(schemas: list[Schema]) -> Check:
+    """One of several schemas, told apart by their types."""
+    checks = [(PYTHON[_type(schema)[0]], check_for(schema)) for schema in schemas]
+    names = [ARTICLES.get(name, f"a {name}") for name, _ in map(_type, schemas)]
+    nullable = any(nullable for _, nullable in map(_type, schemas))
+
+    def check(value: Any, path: str) -> None:
+        for types, check_one in checks:
+            if type(value) in types:
+                return check_one(value, path)
+        if value is not None or not nullable:
+            raise ValueError(f"{path}: expected {' or '.join(names)}, got {kind(value)}")
 
     return check
 
