@@ -12,7 +12,7 @@ import pytest
 from helpers.commands import lines, one_line, read
 from helpers.faulty import CUT, DROP, Server, ok, refuse
 from helpers.process import call, command, environment, succeeded
-from helpers.servers import FILTERED, REFUSAL, as_server
+from helpers.servers import FILTERED, REFUSAL, as_server, message
 
 pytestmark = pytest.mark.slow
 
@@ -282,6 +282,17 @@ def test_a_body_that_is_no_answer_is_named(name, says):
     done, server = answered_by(name)
     assert (done.returncode, done.stdout, len(server.calls)) == (1, "", 2)
     assert one_line(done.stderr).startswith(f"al-sample: <stdin>:1: {says}") and done.stderr[:-1].isprintable()
+
+
+@pytest.mark.parametrize(("content_type", "body", "says"), [
+    ("text/html", f"<p>Bad key {KEY}", "no JSON: <p>Bad key ***"),
+    ("application/json", json.dumps({"error": f"bad key {KEY}"}), "an error: bad key ***"),
+    ("application/json", json.dumps(message(None, refusal=f"No, {KEY}\x1b[2J")), "message.refusal: No, *** [2J"),
+])
+def test_an_answer_that_quotes_the_key_is_named_without_it(content_type, body, says):
+    with Server(lambda request, nth: (200, {"Content-Type": content_type}, body.encode())) as server:
+        done = sample(server, questions(1), "--api", "chat", "--retries", 0)
+    assert done.returncode == 1 and one_line(done.stderr).endswith(says)
 
 
 def test_refusals_are_put_aside_with_the_bad_lines(tmp_path):
