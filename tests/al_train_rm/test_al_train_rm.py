@@ -2,8 +2,11 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from alignlib.toy import world
 from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
@@ -122,10 +125,67 @@ def test_classes(tmp_path):
     for records, code, message in (
         (texts[:1] * 2, 2, "one class only: sad"),
         (pairs(1), 65, "<stdin>:1: text: missing"),
-        ([*texts[:2], {"text": "x", "label": 1}], 65, "<stdin>:3: label: expected a string, got a number"),
+        ([*texts[:2], {"text": "x", "label": 1.5}], 65,
+         "<stdin>:3: label: expected a string or an integer or a boolean, got a number"),
     ):
         done = run("al-train-rm", folders().policy, "-o", folders().new(), "--loss", "classify", stdin=lines(*records))
         assert done.returncode == code and message in one_line(done.stderr)
+
+
+@pytest.mark.slow
+def test_classes_that_are_numbers_or_yes_and_no():
+    """Their JSON is the name that al-score knows them by."""
+    for labels, names in (((10, 9, -1), ["-1", "9", "10"]), ((True, False), ["false", "true"])):
+        texts = [{"text": f"It is {label}.", "label": label} for label in labels * 4]
+        made, _ = train(texts, "--loss", "classify", "--lr", "1e-2", "--epochs", 12)
+        assert [*json.loads((made / "config.json").read_text())["id2label"].values()] == names
+        given = [{"prompt": "", "completions": [record["text"] for record in texts[:len(labels)]]}]
+        chances = {name: score(made, given, "--label", name, "--as", "prob") for name in names}
+        for i, record in enumerate(texts[:len(labels)]):
+            assert max(names, key=lambda name: chances[name][i]) == json.dumps(record["label"])
+
+
+# -- padding -----------------------------------------------------------------------------------------------------
+
+
+def edited(file: Path, **changes) -> None:
+    """Change a JSON file; None leaves a name out."""
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+
+def padded(pad: str | None, number: int | None) -> Path:
+    """The policy with another padding token in its tokenizer, another number in its configuration."""
+    folder = folders().without(folders().policy)
+    edited(folder / "tokenizer_config.json", pad_token=pad)
+    edited(folder / "config.json", pad_token_id=number)
+    if pad == "<|beyond|>":
+        words = AutoTokenizer.from_pretrained(folders().policy)
+        words.add_special_tokens({"pad_token": pad})
+        words.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("pad, number, args", [
+    ("<|pad|>", 2, ()), (None, None, ()), (None, None, ("--rm-eos",)), ("<|eos|>", 1, ("--rm-eos",)),
+    ("<|beyond|>", None, ("--lora", 2)),
+])
+def test_transformers_can_batch_what_was_trained(pad, number, args):
+    """Padded on either side it gives al-score's rewards: the token is one that has a row, and ends no text."""
+    made, _ = train(pairs(4), "--lr", "1e-2", "--steps", 2, *args, model=padded(pad, number))
+    model = AutoModelForSequenceClassification.from_pretrained(made).eval()
+    words = AutoTokenizer.from_pretrained(made)
+    assert words.pad_token_id == model.config.pad_token_id < model.config.vocab_size
+    assert words.pad_token == (pad if pad == "<|pad|>" else "<|pad|>")
+    records = [{"prompt": pair["prompt"], "completions": [pair["chosen"], pair["rejected"]]} for pair in pairs(3)]
+    end = "<|eos|>" if "--rm-eos" in args else ""
+    texts = [record["prompt"] + text + end for record in records for text in record["completions"]]
+    wanted = score(made, records)
+    for side in ("right", "left"):
+        batch = words(texts, padding=True, padding_side=side, return_tensors="pt")
+        assert not batch["attention_mask"].all()
+        with torch.no_grad():
+            assert model(**batch).logits[:, 0].tolist() == pytest.approx(wanted, abs=1e-4)
 
 
 def test_where_the_score_is_read_is_remembered():

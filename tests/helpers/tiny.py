@@ -19,6 +19,7 @@ BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 VOCABULARY = 256 + len(MERGES) + 3
 CONTEXT = 256
 FAMILIES = ("llama", "gpt_neox", "gpt2", "opt")
+CHATS = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3")  # of which there are chat and reward models
 
 
 def tokenizer(*, bos: bool = True, pad: str = PAD) -> PreTrainedTokenizerFast:
@@ -54,13 +55,20 @@ def config(family: str, **changes):
     wide = {**layers, "intermediate_size": 48}
     makers = {
         "llama": lambda: transformers.LlamaConfig(**{**common, **wide, "num_key_value_heads": 2, **changes}),
-        "mistral": lambda: transformers.MistralConfig(**common, **wide, num_key_value_heads=2, **changes),
+        "mistral": lambda: transformers.MistralConfig(**{**common, **wide, "num_key_value_heads": 2, **changes}),
         "gpt_neox": lambda: transformers.GPTNeoXConfig(**{**common, **wide, "attention_dropout": 0.2,
                                                           "hidden_dropout": 0.2, **changes}),
         "gpt2": lambda: transformers.GPT2Config(**{**common, "n_layer": 2, "n_head": 4, "n_embd": 32,
                                                    "n_positions": CONTEXT, **changes}),
         "opt": lambda: transformers.OPTConfig(**{**common, **layers, "ffn_dim": 48, "word_embed_proj_dim": 24,
                                                  "dropout": 0.2, "do_layer_norm_before": True, **changes}),
+        "qwen2": lambda: transformers.Qwen2Config(**{**common, **wide, "num_key_value_heads": 2, **changes}),
+        "qwen3": lambda: transformers.Qwen3Config(**{**common, **wide, "num_key_value_heads": 2, "head_dim": 8,
+                                                     **changes}),
+        "gemma2": lambda: transformers.Gemma2Config(**{**common, **wide, "num_key_value_heads": 2, "head_dim": 8,
+                                                       **changes}),
+        "gemma3": lambda: transformers.Gemma3TextConfig(**{**common, **wide, "num_key_value_heads": 2, "head_dim": 8,
+                                                           **changes}),
         "bloom": lambda: transformers.BloomConfig(**common, n_layer=2, n_head=4, hidden_size=32, **changes),
     }
     return makers[family]()

@@ -25,8 +25,8 @@ class LaidOutLinear(nn.Module):
 def lay_out(model: nn.Module) -> None:
     """Have the model's linear layers laid out, in place; it can then be asked, but neither trained nor saved.
 
-    Those that share their weight with an embedding stay, and all of them where PyTorch has no such operators or they
-    give other numbers.
+    Those that share their weight with an embedding stay, a reward model's head, which is computed in float32, too; and
+    all of them where PyTorch has no such operators or they give other numbers.
     """
     first = next(model.parameters())
     if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.bfloat16) or not works(first.dtype):

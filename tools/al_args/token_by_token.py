@@ -93,7 +93,7 @@ class GuidedModels:
 
     def scores(self, hidden: Tensor, drafts: Sequence[Draft]) -> list[float]:
         """What the reward model's head says, [N, H], about N drafts. Raises FloatingPointError, naming the record."""
-        scores: list[float] = self.reward.core.score(hidden)[:, 0].float().tolist()
+        scores: list[float] = self.reward.head(hidden)[:, 0].tolist()
         for score, draft in zip(scores, drafts, strict=True):
             if not math.isfinite(score):
                 raise FloatingPointError(f"{draft.draw.where}: the reward model's scores are not finite")

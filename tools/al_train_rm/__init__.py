@@ -60,7 +60,7 @@ def main(session: Session, loss: str, rm_eos: bool, pool: str | None, more: bool
     refuse(loss, more, resample, settings)
     objective = objective_of(loss, more, resample, settings)
     with session.begin(loss=loss, rm_eos=rm_eos, pool=pool, more=more, resample=resample, **settings):
-        from al_train_rm.start import new_reward, output_head
+        from al_train_rm.start import new_reward, output_head, set_padding
         from alignlib.models import load
 
         recipe, start = session.recipe, session.run.start(session.model)
@@ -71,6 +71,7 @@ def main(session: Session, loss: str, rm_eos: bool, pool: str | None, more: bool
         must_have_head(reward, session.model, more or bool(pool) or bool(settings["lm_coef"]))
         reward.core.config.reads_eos = rm_eos
         reward.core.config.reward_pool = pool or reward.pooling
+        set_padding(reward, [*session.examples, *session.held_out])
         if isinstance(objective, Ranking) and objective.lm_coef:
             objective.output_head = output_head(session.model, reward)
         session.start(reward)

@@ -1,15 +1,27 @@
 """A reward model or classifier to begin with."""
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import torch
 import transformers
 from torch.nn import functional
-from transformers import PreTrainedModel
-from transformers.core_model_loading import revert_weight_conversion
+from transformers import PreTrainedTokenizerBase
 
-from alignlib.models.load import dtype_for, is_classifier, load, load_config, load_policy, load_tokenizer
+from alignlib import ranks
+from alignlib.models.checkpoint import language_head
+from alignlib.models.encoding import Example
+from alignlib.models.load import (
+    dtype_for,
+    is_classifier,
+    load,
+    load_classifier,
+    load_config,
+    load_policy,
+    load_tokenizer,
+)
 from alignlib.models.logps import Head
 from alignlib.models.policy import Model, RewardModel, gather_weights, is_sharded, scale_and_cap
 
@@ -26,26 +38,52 @@ def new_reward(path: str, class_names: list[str] | None, device: str = "auto", d
     if class_names:
         settings |= {"id2label": dict(enumerate(class_names)),
                      "label2id": {name: i for i, name in enumerate(class_names)}}
-    if not is_classifier(path):
-        settings |= {"fresh": ("score",), "spare": language_head}
     torch.manual_seed(seed)
-    model, lacking = load(transformers.AutoModelForSequenceClassification, path, device, torch.float32, **settings)
+    if is_classifier(path):
+        model, lacking = load_classifier(path, device, torch.float32, **settings)
+    else:
+        model, lacking = load(transformers.AutoModelForSequenceClassification, path, device, torch.float32,
+                              fresh=("score",), spare=language_head, **settings)
+    if hasattr(model, "score"):
+        model.score.bias = None  # of a value head: no order of scores depends on it, nor has a folder a place for it
     if "score.weight" in lacking:
         with gather_weights([model.score.weight], change=True):
             torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
-    tokenizer = load_tokenizer(path)
-    model.config.pad_token_id = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
     wanted = dtype_for(dtype, model.device, config)
-    return RewardModel(model, tokenizer, autocast=wanted if wanted != torch.float32 else None, train=True)
+    autocast = wanted if wanted != torch.float32 else None
+    return RewardModel(model, load_tokenizer(path), autocast=autocast, train=True)
 
 
-def language_head(model: PreTrainedModel, names: set[str]) -> set[str]:
-    """Those of a checkpoint's names that are the output head's of a policy of the model's configuration."""
-    with torch.device("meta"):
-        policy = transformers.AutoModelForCausalLM.from_config(model.config, trust_remote_code=False)
-    body = f"{policy.base_model_prefix}."
-    head = {name: weight for name, weight in policy.state_dict().items() if not name.startswith(body)}
-    return names & {*head, *revert_weight_conversion(policy, head)}  # GPT-NeoX's has another name in files
+def set_padding(reward: RewardModel, examples: Sequence[Example]) -> None:
+    """Give the model a padding token that none of its texts ends with: transformers reads the last token that is none.
+
+    Where there is none, a warning says what that means.
+    """
+    tokenizer, config = reward.tokenizer, reward.core.config
+    texts = [example.prompt + row for example in examples for row in example.completions]
+    ends = {text[-1] for text in texts} | ({tokenizer.eos_token_id} if config.reads_eos else set())
+    tokenizer.pad_token = padding_token(tokenizer, config.get_text_config().vocab_size, ends, set().union(*texts))
+    for part in (config, config.get_text_config()):
+        part.pad_token_id = tokenizer.pad_token_id
+    if tokenizer.pad_token is None and ranks.first():
+        print("warning: no token is left to pad with: transformers will read the model's texts one at a time only",
+              file=sys.stderr)
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase, rows: int, ends: set[int], seen: set[int]) -> str | None:
+    """The tokenizer's own padding, or else a special token: one called so, one that no text has, any; None for none.
+
+    It is one that a model of so many rows has a row for, and no text's end; the unknown token may be any text's end.
+    """
+    special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    fit = {number: text for number, text in special.items() if number < rows and number not in ends}
+    if tokenizer.pad_token_id in fit or not fit:
+        return fit.get(tokenizer.pad_token_id)
+
+    def order(number: int) -> tuple[bool, bool, bool, int]:
+        return "pad" not in fit[number].lower(), number == tokenizer.unk_token_id, number in seen, number
+
+    return fit[min(fit, key=order)]
 
 
 def output_head(path: str, model: Model) -> Head:

@@ -1,18 +1,30 @@
 """A folder's weights, all and no others, in the class that transformers has for it; none of its code is run."""
 
+import pickle
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import click
+import orjson
 import torch
 import transformers
 from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.integrations import deepspeed
+from transformers.utils.hub import cached_files
+
+from alignlib import hub
 
 # Constants that older checkpoints kept among their weights: causal masks, rotary frequencies, a version.
 CONSTANTS = (".attn.bias", ".attention.bias", ".masked_bias", ".causal_mask", ".rotary_emb.inv_freq", ".version")
+
+FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 Spare = Callable[[PreTrainedModel, set[str]], set[str]]
 
@@ -26,6 +38,15 @@ class AutoClass(Protocol):
 def nothing(model: PreTrainedModel, names: set[str]) -> set[str]:
     """No weight of a checkpoint is left out."""
     return set()
+
+
+def language_head(model: PreTrainedModel, names: set[str]) -> set[str]:
+    """Those of a checkpoint's names that are the output head's of a policy of the model's configuration."""
+    with torch.device("meta"):
+        policy = transformers.AutoModelForCausalLM.from_config(model.config, trust_remote_code=False)
+    body = f"{policy.base_model_prefix}."
+    head = {name: weight for name, weight in policy.state_dict().items() if not name.startswith(body)}
+    return names & {*head, *revert_weight_conversion(policy, head)}  # GPT-NeoX's has another name in files
 
 
 def read(auto: AutoClass, path: str, dtype: torch.dtype, fresh: tuple[str, ...] = (), spare: Spare = nothing,
@@ -107,6 +128,39 @@ def merge_adapter(model: PreTrainedModel, path: str) -> PreTrainedModel:
         what = "has" if fit.unexpected_keys else "lacks"
         raise click.UsageError(f"{path}: the adapter {what} {wrong[0]}, unlike a {type(model).__name__}")
     return adapted.merge_and_unload()
+
+
+def weights(path: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, mapped rather than read, without running any code of it; {} where there is none.
+
+    Raises UsageError for a file that is no checkpoint.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in files(path):
+        try:
+            if file.suffix == ".safetensors":
+                tensors |= load_file(file)
+            else:
+                tensors |= torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
+            what = f"not a checkpoint that can be read safely ({type(error).__name__})"
+            raise click.UsageError(f"{file}: {what}") from error
+    return tensors
+
+
+def files(path: str) -> list[Path]:
+    """Those that hold the weights of a folder, or of a name on the Hub; the first kind of FILES that is there."""
+    here = Path(path).exists() or not hub.answers()
+
+    def find(names: list[str]) -> list[Path]:
+        there = cached_files(path, names, local_files_only=here, _raise_exceptions_for_missing_entries=False,
+                             _raise_exceptions_for_connection_errors=False)
+        return [Path(file) for file in there or ()]
+
+    first = next(filter(None, (find([name]) for name in FILES)), [])
+    if not first or first[0].suffix != ".json":
+        return first
+    return find(sorted(set(orjson.loads(first[0].read_bytes())["weight_map"].values())))
 
 
 def first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlib import hub, ranks
-from alignlib.models import checkpoint
+from alignlib.models import checkpoint, heads
 from alignlib.models.checkpoint import AutoClass, Spare, first_line
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
@@ -76,11 +76,10 @@ def load_config(path: str) -> PreTrainedConfig:
 
 
 def is_classifier(path: str) -> bool:
-    """Whether the folder holds a sequence classifier (a reward model), a DeepSpeed-Chat one included."""
-    from alignlib.models import deepspeed_chat
-
-    names = load_config(path).architectures or []
-    return any("Classification" in name for name in names) or deepspeed_chat.holds_reward_model(path)
+    """Whether the folder holds a sequence classifier (a reward model), whoever saved it (heads.py)."""
+    config = load_config(path)
+    names = config.architectures or []
+    return any("Classification" in name for name in names) or heads.find_value_head(path, config) is not None
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -119,6 +118,8 @@ def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: 
     """
     base = adapter_base(path) or path
     config = load_config(base)
+    if head := heads.find_value_head(base, config):
+        raise click.UsageError(f"{path}: a reward model (its head is {head.name}); a policy is needed here")
     if is_classifier(base):
         raise click.UsageError(f"{path}: a reward model (sequence classifier); a policy is needed here")
     names = config.architectures or ["ForCausalLM"]
@@ -143,17 +144,21 @@ def adapter_base(path: str) -> str | None:
 
 
 def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardModel:
-    """A sequence classifier and its tokenizer; DeepSpeed-Chat's are converted. Raises UsageError."""
-    from alignlib.models import deepspeed_chat
-
+    """A sequence classifier and its tokenizer. Raises UsageError."""
     if not is_classifier(path):
         raise click.UsageError(f"{path}: a policy or a bare model; a reward model (sequence classifier) is needed here")
     wanted = dtype_for(dtype, device_for(device), load_config(path))
-    if deepspeed_chat.holds_reward_model(path):
-        model = deepspeed_chat.load(path, wanted).to(device_for(device)).eval()
-    else:
-        model, _ = load(transformers.AutoModelForSequenceClassification, path, device, wanted)
+    model, _ = load_classifier(path, device, wanted)
     return RewardModel(model, load_tokenizer(path))
+
+
+def load_classifier(path: str, device: str, dtype: torch.dtype, **settings: Any) -> tuple[PreTrainedModel, set[str]]:
+    """The sequence classifier at `path`, as `load`, whoever saved it and whatever its configuration leaves out."""
+    if head := heads.find_value_head(path, load_config(path)):
+        return load(head, path, device, dtype, spare=checkpoint.language_head, **settings)
+    if "num_labels" not in settings and (labels := heads.count_labels(path)):
+        settings["num_labels"] = labels
+    return load(transformers.AutoModelForSequenceClassification, path, device, dtype, **settings)
 
 
 def encoder_for(model: Model, **limits: Any) -> Encoder:

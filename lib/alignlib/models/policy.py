@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import click
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlib import ranks
-from alignlib.models import logps
+from alignlib.models import heads, logps
 from alignlib.models.attention import use_flex, use_strips
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack, pack, plan
@@ -74,7 +75,10 @@ class Model:
     def hidden(self, batch: Pack) -> Tensor:
         """The transformer's last hidden states, flattened: [B * L, H]."""
         places = {} if batch.positions is None else {"position_ids": batch.positions}
-        out = self.core.base_model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **places)
+        mask = batch.mask
+        if isinstance(mask, Tensor) and self.core.config._attn_implementation == "eager":  # it adds its mask
+            mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, torch.finfo(self.core.dtype).min)
+        out = self.core.base_model(input_ids=batch.ids, attention_mask=mask, use_cache=False, **places)
         return out.last_hidden_state.flatten(0, 1)
 
 
@@ -109,6 +113,10 @@ class RewardModel(Model):
     `reward_pool` in the configuration ("last" | "mean" | "max") says which.
     """
 
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: Any):
+        super().__init__(model, tokenizer, **settings)
+        heads.compute_in_float32(self.core)
+
     @property
     def pooling(self) -> str:
         return getattr(self.core.config, "reward_pool", None) or "last"
@@ -124,11 +132,15 @@ class RewardModel(Model):
         texts = (torch.cat([hidden[part.start:part.stop] for part in span]) for span in batch.spans)
         return torch.stack([text.mean(0) if self.pooling == "mean" else text.amax(0) for text in texts])
 
+    def head(self, embeddings: Tensor) -> Tensor:
+        """What the head says of them: [N, H] -> [N, labels], float32. Encoders' heads read more than that."""
+        return self.core.score(embeddings).float()
+
     def logits(self, batch: Pack) -> Tensor:
         """[E * K, labels], float32. Encoders and other classifiers read their rows in their own way."""
         with self.precision():
-            if head := getattr(self.core, "score", None):
-                return head(self.embeddings(batch)).float()
+            if hasattr(self.core, "score"):
+                return self.head(self.embeddings(batch))
             if self.shared:
                 raise TypeError(f"{type(self.core).__name__}: no `score` head to ask")
             seen = torch.arange(batch.ids.shape[1], device=self.device) <= (batch.last % batch.ids.shape[1])[:, None]

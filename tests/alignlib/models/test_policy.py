@@ -4,7 +4,8 @@ import pytest
 import torch
 import transformers
 
-from alignlib.models import logps, packs
+from alignlib.models import load, logps, packs
+from alignlib.models.encoding import Example
 from alignlib.models.policy import Policy, RewardModel, context_length, knows_head
 from helpers import tiny
 from helpers.plain import gradients, plain_logps, same_gradients
@@ -68,6 +69,43 @@ def test_packed_rewards_are_those_of_the_classifiers_own_rows(family):
     torch.testing.assert_close(packed, plain.float(), rtol=1e-6, atol=1e-6)
     model.config.pad_token_id = model.config.eos_token_id
     same_gradients(gradients(model, packed.square().sum()), gradients(model, plain.square().sum()), 1e-5)
+
+
+@pytest.mark.parametrize("labels, pad", [(1, None), (1, tiny.VOCABULARY - 1), (3, tiny.VOCABULARY - 1)])
+@pytest.mark.parametrize("family", tiny.CHATS)
+def test_rewards_are_those_of_transformers_classifiers(family, labels, pad, tmp_path, capsys):
+    """As saved and loaded, for given ids: of one prompt and several completions, of texts alone, of a padded batch."""
+    model = tiny.classifier(family, labels, pad_token_id=pad)
+    reward = load.load_reward(tiny.save(model, tmp_path), "cpu", "fp32")
+    assert reward.shared and capsys.readouterr().err == ""
+    examples = [tiny.example(9, 4, 1, 7), tiny.example(3, 2, 12, 5), tiny.example(20, 30, 3, 8)]
+    rows = [example.prompt + completion for example in examples for completion in example.completions]
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        plain = torch.cat([theirs(torch.tensor([row])).logits for row in rows])
+        packed = reward.logits(reward.pack(examples))
+        apart = reward.logits(packs.pack(examples, shared=False))
+        alone = torch.cat([reward.logits(reward.pack([Example(example.prompt, [completion])]))
+                           for example in examples for completion in example.completions])
+    assert plain.std() > 0.5
+    for ours in (packed, apart, alone):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    for side in ("right", "left") if pad else ():
+        batch = tiny.tokenizer().pad({"input_ids": rows}, padding_side=side, return_tensors="pt")
+        with torch.no_grad():
+            torch.testing.assert_close(packed, theirs(**batch).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_that_adds_its_mask_shares_prompts_too(dtype, capsys):
+    """Gemma 2's caps its scores, which sdpa cannot: transformers computes it step by step."""
+    model = tiny.classifier("gemma2", attn_logit_softcapping=2.0).to(dtype)
+    reward, examples = RewardModel(model, tiny.tokenizer()), [tiny.example(9, 4, 0, 7), tiny.example(3, 2, 12, 5)]
+    assert reward.shared and capsys.readouterr().err == ""
+    with torch.no_grad():
+        packed, apart = (reward.scores(packs.pack(examples, shared=shared)) for shared in (True, False))
+    near = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(packed, apart, rtol=near, atol=near)
 
 
 def test_numbers_do_not_depend_on_the_batch():
