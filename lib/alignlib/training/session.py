@@ -51,6 +51,7 @@ class Session:
     def __init__(self, model: str, files: tuple[str, ...], recipe: Recipe, *, processes: int | None, plan: bool):
         self.model, self.files, self.recipe, self.processes, self.plan = model, files, recipe, processes, plan
         self.counts: dict[str, int] = {}  # what the summary says besides
+        self.summary = options.Summary()  # before anything is loaded
 
     @contextmanager
     def begin(self, *, reference: bool = False, adapt: Adapt | None = None, **fixed: object) -> Iterator[None]:
@@ -70,19 +71,18 @@ class Session:
         if self.recipe.output is None:
             raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
         ranks.join(self.files, self.processes)
-        summary = options.Summary()
         from alignlib.training.run_folder import Run
         from alignlib.training.zero import distributed
 
         with distributed(self.recipe):
-            self.run = Run(self.recipe, {"command": summary.name, "model": self.model,
+            self.run = Run(self.recipe, {"command": self.summary.name, "model": self.model,
                                          "model_files": paths.fingerprint(self.model), **fixed})
             if self.run.complete:
                 click.get_current_context().exit()
             yield
-            summary.count(records=len(self.examples), **self.counts)
-            summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)
-            summary.close(began=self.run.began)
+            self.summary.count(records=len(self.examples), **self.counts)
+            self.summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)
+            self.summary.close(began=self.run.began)
 
     def load_policy(self) -> Policy:
         """The policy to train: MODEL, or the newest checkpoint of the run that is resumed."""
