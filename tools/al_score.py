@@ -28,7 +28,7 @@ Figures = dict[str, list[float]]  # one number a completion, by field
 
 @options.command(("prompt", "completions"), ("rewards", "rewards_temperature", "logps", "logps_temperature",
                                              "ref_logps", "ref_logps_temperature", "perplexities"),
-                 may=("finish_reasons", "completion_ids"))
+                 may=("finish_reasons", "completion_ids", "end_ids"))
 @click.argument("model")
 @options.filter_options
 @click.option("--logps", is_flag=True, help="MODEL is a policy: write sum log-probabilities.")
@@ -45,12 +45,16 @@ Figures = dict[str, list[float]]  # one number a completion, by field
               "record too; may be repeated.")
 @click.option("--as-field", help="The field to write.  [default: rewards, or logps]")
 @click.option("--pack-tokens", type=click.IntRange(min=1), default=16384, help="Tokens on the device at once.")
+@click.option("--end", type=click.Choice(["token", "none"]),
+              help="Read a reward model at an end put after each completion, or at its last token.  [default: as "
+                   "al-train-rm trained it; others at the last token of the whole conversation]")
 @model_options.limit_options
+@model_options.chat_options
 @model_options.device_options
 def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
          shard: tuple[int, int] | None, logps: bool, perplexity: bool, temperature: float, label: str | None, form: str,
-         negate: bool, calibrated: bool, stop: tuple[str, ...], as_field: str | None, pack_tokens: int, dtype: str,
-         device: str, **limits: Any) -> None:
+         negate: bool, calibrated: bool, stop: tuple[str, ...], end: str | None, as_field: str | None, pack_tokens: int,
+         dtype: str, device: str, **limits: Any) -> None:
     """Score each completion under MODEL: a folder, a name on the Hub, or toy:NAME (helpful, harmless, ...).
 
     Streams, a window of records at a time. A prompt is computed once for all its completions.
@@ -58,7 +62,7 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
     summary = options.Summary()
     name = as_field or ("logps" if logps or perplexity else "rewards")
     must_fit(model, name, as_field, logps, perplexity, temperature, bool(label or form != "logit"), negate, calibrated,
-             stop)
+             stop, end)
     if calibrated:
         from alignlib.stats.temperature import load
 
@@ -70,7 +74,8 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
         scorer = LogProbabilities(model, device, dtype, limits, pack_tokens, name if logps else None, temperature,
                                   perplexity)
     else:
-        scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form, temperature)
+        scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form, temperature,
+                         end)
     from alignlib.decoding.draws import cut_at_stops
 
     def prepare(record: Record) -> tuple[Record, Any]:
@@ -85,7 +90,7 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
             if not all(map(isfinite, values)):
                 raise FloatingPointError(f"{line.where}: {model} gives {field} that are not finite")
             figures[field] = [-value for value in values] if negate else values
-        record = {**line.data[0], **figures}
+        record = {**(line.data[0] if stop else line.record), **figures}
         if name in figures:
             record.pop(f"{name}_temperature", None)
             record |= {f"{name}_temperature": temperature} if temperature != 1 else {}
@@ -103,7 +108,7 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
 
 
 def must_fit(model: str, name: str, as_field: str | None, logps: bool, perplexity: bool, temperature: float,
-             of_class: bool, negate: bool, calibrated: bool, stop: tuple[str, ...]) -> None:
+             of_class: bool, negate: bool, calibrated: bool, stop: tuple[str, ...], end: str | None) -> None:
     """Refuse options that would do nothing, or cannot be; `of_class`: one of a classifier's classes is asked for."""
     wants_policy = logps or perplexity
     if name in fields.FIELDS and name not in ("rewards", "logps", "ref_logps"):
@@ -118,6 +123,8 @@ def must_fit(model: str, name: str, as_field: str | None, logps: bool, perplexit
         raise click.UsageError("--label, --as and --negate go with a classifier, not with --logps or --perplexity")
     if calibrated and (wants_policy or of_class):
         raise click.UsageError("--calibrated goes with a reward model, not with --logps, --perplexity, --label or --as")
+    if end and (wants_policy or model.startswith("toy:")):
+        raise click.UsageError("--end goes with a reward model")
     if stop and wants_policy:
         raise click.UsageError("--stop goes with rewards: log-probabilities are of all that was sampled")
     if not all(stop):
@@ -178,14 +185,14 @@ class ModelScorer:
     """A model that reads packs, the prompt once for its completions; `measure` computes the figures, [E, K] each."""
 
     def __init__(self, model: "Model", measure: "Callable[[Pack], Mapping[str, Tensor]]", limits: dict[str, Any],
-                 pack_tokens: int):
+                 pack_tokens: int, end: str | None = None):
         from alignlib.models import load, scoring
 
         self.window = scoring.WINDOW
         self.packs = scoring.PackScorer(model, measure, pack_tokens)
         limits = {**limits, "keep": limits["keep_prompt"]}
         del limits["keep_prompt"]
-        self.encoder = load.encoder_for(model, **limits)
+        self.encoder = load.encoder_for(model, end=end, **limits)
         self.cut = self.encoder.cut
 
     @property
@@ -203,11 +210,11 @@ class Rewards(ModelScorer):
     """A reward model's score, divided by its temperature, or one class of a classifier."""
 
     def __init__(self, path: str, device: str, dtype: str, limits: dict[str, Any], pack_tokens: int, field: str,
-                 label: str | None, form: str, temperature: float):
+                 label: str | None, form: str, temperature: float, end: str | None):
         from alignlib.models import load
 
         self.model = load.load_reward(path, device, dtype)
-        super().__init__(self.model, self.measure, limits, pack_tokens)
+        super().__init__(self.model, self.measure, limits, pack_tokens, end)
         names: dict[int, str] = self.model.core.config.id2label
         if len(names) > 1 and label is None:
             raise click.UsageError(f"{path}: a classifier of {', '.join(names.values())}: name one with --label")

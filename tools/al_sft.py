@@ -31,16 +31,18 @@ if TYPE_CHECKING:
 @training_options(lr=1e-5, batch_size=32)
 @click.option("--loss", type=click.Choice(["token", "sequence"]), default="token",
               help="Mean over all tokens of a batch, or over its sequences of their summed loss.")
-def main(session: Session, loss: str) -> None:
+@click.option("--turns", type=click.Choice(["last", "all"]), default="last",
+              help="Of a conversation: its last answer, or every turn of the assistant, in one row.")
+def main(session: Session, loss: str, turns: str) -> None:
     """Fine-tune the policy MODEL on `chosen`, into the folder -o. The log goes to stdout, one object a step.
 
     Reads all input first.
     """
-    with session.begin(loss=loss):
+    with session.begin(loss=loss, turns=turns):
         from alignlib.models import load
 
         policy = session.load_policy()
-        session.read(Likelihood(loss), load.encoder_for(policy, **session.recipe.limits))
+        session.read(Likelihood(loss, turns == "all"), load.encoder_for(policy, **session.recipe.limits))
         session.fit(policy)
 
 
@@ -49,15 +51,18 @@ class Likelihood(Objective["Policy"]):
     """-log pi(chosen | prompt), a mean over tokens or over sequences."""
 
     per: str
+    every_turn: bool = False
 
     def example(self, encoder: Encoder, record: Record) -> Example:
         """`chosen`, whole, is the one completion, whatever is known about others that the record may have."""
         fields.require(record, "prompt", "chosen")
         record = {name: value for name, value in record.items() if name not in fields.ALIGNED}
+        if self.every_turn and "messages" in record:
+            return encoder.encode_turns(record, record["chosen"])
         return encoder.encode(record, [record["chosen"]])
 
     def size(self, example: Example) -> float:
-        return len(example.completions[0]) if self.per == "token" else 1
+        return len(example.completions[0]) - len(example.given) if self.per == "token" else 1
 
     def __call__(self, model: Policy, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         return -model.token_logps(batch).sum(), {}

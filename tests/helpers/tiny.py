@@ -40,6 +40,19 @@ def tokenizer(*, bos: bool = True, pad: str = PAD) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=fast, bos_token=BOS, eos_token=EOS, pad_token=pad)
 
 
+CHATML = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+TURN_START, TURN_END = VOCABULARY, VOCABULARY + 1  # ids of a chat tokenizer's
+
+
+def chat_tokenizer(template: str = CHATML, *, bos: bool = True) -> PreTrainedTokenizerFast:
+    """The same with a chat template and two tokens more, of ChatML's kind; its end-of-sequence ends no turn."""
+    words = tokenizer(bos=bos)
+    words.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    words.chat_template = template
+    return words
+
+
 def _marks() -> dict[int, str]:
     """The printable character that byte-level tokenizers write for each byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -109,7 +122,8 @@ def recipe(folder: Path | str, **changes) -> Recipe:
     plain = dict(
         output=str(folder), resume=False, batch_size=4, pack_tokens=4096, epochs=1.0, steps=None, lr=1e-2,
         optimizer="adamw", betas=(0.9, 0.95), weight_decay=0.0, schedule="constant", warmup=0.0, clip=1.0,
-        max_length=None, max_prompt=None, max_completion=None, keep_prompt="end", on_long="truncate", dtype="fp32",
+        max_length=None, max_prompt=None, max_completion=None, keep_prompt="end", on_long="truncate", template=None,
+        template_args=(), control_tokens=False, dtype="fp32",
         device="cpu", gradient_checkpointing=False, zero=None, offload="none", deepspeed=None,
         lora=None, eval=None, eval_every=None, save_every=None, keep=1, seed=0)
     return Recipe(**{**plain, **changes})

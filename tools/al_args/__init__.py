@@ -42,8 +42,8 @@ search_options = options.stack(
 )
 
 
-@options.command(reads=("prompt",), writes=("completions", "finish_reasons", "rewards", "completion_ids", "seconds",
-                                            "search"))
+@options.command(reads=("prompt",), writes=("completions", "finish_reasons", "rewards", "completion_ids", "end_ids",
+                                            "seconds", "search"))
 @click.argument("lm")
 @click.argument("rm")
 @options.filter_options
@@ -54,10 +54,12 @@ search_options = options.stack(
 @click.option("--score-end", type=click.Choice(["token", "text"]),
               help="How a candidate that ends the text is scored: as any token, or as the text that it ends.  "
                    "[default: text for reward models that al-train-rm trained without --rm-eos]")
+@click.option("--end", type=click.Choice(["token", "none"]), help="As al-score's, of a text that is done.")
 @click.option("--ids", is_flag=True, help="Also the completions' token ids.")
 @click.option("--time", "timed", is_flag=True, help="Also seconds: each completion's share of the clock.")
 @click.option("--seed", type=options.Seed(), default=0, help="Of the draws.")
 @model_options.prompt_options("what the shorter context leaves")
+@model_options.chat_options
 @click.option("--window", type=click.IntRange(min=1), default=64, help="Records batched together.")
 @click.option("--batch-tokens", type=click.IntRange(min=1), default=16384,
               help="Tokens that a model holds at once; the --best-of texts of one completion stay together.")
@@ -93,6 +95,7 @@ def main(lm: str, rm: str, files: tuple[str, ...], output: str | None, resume: b
         record["rewards"] = [draw.reward for draw in draws]
         if ids:
             record["completion_ids"] = [draw.ids for draw in draws]
+            record["end_ids"] = [draw.end for draw in draws]
         if timed:
             record["seconds"] = [draw.seconds for draw in draws]
         return {**record, "search": search.as_record()} if grid else record

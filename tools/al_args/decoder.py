@@ -25,7 +25,8 @@ class Decoder:
     """
 
     def __init__(self, lm: str, rm: str, how: Sampling, searches: Sequence[Search], *, lm_device: str, rm_device: str,
-                 lm_dtype: str, rm_dtype: str, score_end: str | None, window: int, batch_tokens: int, **prompts: Any):
+                 lm_dtype: str, rm_dtype: str, score_end: str | None, end: str | None, window: int, batch_tokens: int,
+                 **prompts: Any):
         self.how, self.searches, self.window = how, searches, window
         for option, device in (("--lm-device", lm_device), ("--rm-device", rm_device)):
             load.device_for(device, option)
@@ -34,11 +35,13 @@ class Decoder:
         # Of both, so that neither sees more of a prompt than the other.
         room = encoder_limits(min(policy.context, reward.context), how, **prompts)
         self.encoder = load.encoder_for(policy, **room)
-        self.reward_encoder = load.encoder_for(reward, **room)
+        own = {**room, "template": None, "template_args": ()}  # a template that is given is the language model's
+        self.reward_encoder = load.encoder_for(reward, end=end, **own)
+        # What is done is read anew, where it counts no prompt as cut for a second time.
+        reader = load.encoder_for(reward, end=end, **{**own, "on_long": "truncate"})
         # al-train-rm says it of its reward models, others' say nothing: they are taken by the paper's word.
         reads_eos: bool | None = getattr(reward.core.config, "reads_eos", None)
-        self.models = GuidedModels(policy, reward, self.encoder, how, batch_tokens=batch_tokens,
-                                   reads_eos=bool(reads_eos),
+        self.models = GuidedModels(policy, reward, self.encoder, reader, how, batch_tokens=batch_tokens,
                                    ends_are_tokens=score_end == "token" if score_end else reads_eos is not False)
         self.cut = 0
         for model in (policy, reward):
@@ -47,12 +50,12 @@ class Decoder:
             if search.by_token and search.topk > self.models.vocabulary:
                 raise click.UsageError(f"topk {search.topk}: the models know {self.models.vocabulary} tokens")
 
-    def prepare(self, record: Record) -> tuple[list[int], list[int]]:
-        """The prompt as either model reads it; too long for one of them, it is too long. Raises ValueError."""
+    def prepare(self, record: Record) -> tuple[Record, list[int], list[int]]:
+        """The record, and its prompt as either model reads it; too long for one, it is too long. Raises ValueError."""
         before = self.cuts()
         both = prompt_ids(self.encoder, record, None), prompt_ids(self.reward_encoder, record, None)
         self.cut += self.cuts() > before
-        return both
+        return record, *both
 
     def cuts(self) -> int:
         return self.encoder.cut["prompts_cut"] + self.reward_encoder.cut["prompts_cut"]
@@ -72,10 +75,10 @@ class Decoder:
 
     def completions(self, line: Line, search: Search) -> list[GuidedDraw]:
         """The draws of a record under these settings; by method greedy all are one, which is decoded once."""
-        prompt, reward_prompt = line.data
+        about, prompt, reward_prompt = line.data
 
         def new(number: int) -> GuidedDraw:
-            return GuidedDraw(line.index, number, prompt, search.temperature, where=line.where,
+            return GuidedDraw(line.index, number, prompt, search.temperature, where=line.where, about=about,
                               reward_prompt=reward_prompt)
 
         number = len(self.how.temperatures)

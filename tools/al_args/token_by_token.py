@@ -19,17 +19,20 @@ from torch import Tensor
 
 from al_args.settings import Search
 from alignlib.decoding.branches import texts_type
-from alignlib.decoding.draws import Draw, Sampling
-from alignlib.decoding.sampler import choose, finisher, stop_ids, uniforms
+from alignlib.decoding.draws import Draw, Sampling, stopping_ids
+from alignlib.decoding.sampler import choose, finisher, uniforms
 from alignlib.decoding.texts import Reading
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Policy, RewardModel
+from alignlib.models.whole_texts import WholeTexts
+from alignlib.records.jsonl import Record
 
 
 @dataclass(slots=True)
 class GuidedDraw(Draw):
     """A completion that has a reward; `reward_prompt` is the prompt as the reward model reads it."""
 
+    about: Record = field(default_factory=dict)  # the record, as commands see it
     reward_prompt: list[int] = field(default_factory=list)
     reward: float = math.nan
 
@@ -49,18 +52,17 @@ class GuidedModels:
 
     ends_are_tokens   whether a candidate that ends the text is scored like any other, as in the paper; else by the
                       reward of the text that it ends, for reward models that have never seen an end
-    reads_eos         whether the final reward is read at the end-of-sequence of a text that has one
+    reader            says how the reward model reads a text that is done
     """
 
-    def __init__(self, policy: Policy, reward: RewardModel, encoder: Encoder, how: Sampling, *, batch_tokens: int,
-                 ends_are_tokens: bool, reads_eos: bool):
+    def __init__(self, policy: Policy, reward: RewardModel, encoder: Encoder, reader: Encoder, how: Sampling, *,
+                 batch_tokens: int, ends_are_tokens: bool):
         self.policy, self.reward, self.how, self.batch_tokens = policy, reward, how, batch_tokens
-        self.ends_are_tokens, self.ends = ends_are_tokens, stop_ids(policy)
-        self.closing = [policy.tokenizer.eos_token_id] if reads_eos else []
+        self.ends_are_tokens, self.ends, self.reader = ends_are_tokens, stopping_ids(encoder, how.stop), reader
         # Either model may be built for more tokens than the tokenizer has.
         self.vocabulary: int = min(policy.core.config.vocab_size, reward.core.config.vocab_size)
         self.kinds = texts_type(policy), texts_type(reward)
-        self.finished: Callable[[Draw, int], bool] = finisher(policy, encoder, how)
+        self.finished: Callable[[Draw, int], bool] = finisher(encoder, how)
         self.tokens = self.reward_calls = 0  # drawn; drafts for which the reward model was asked about candidates
 
     def open(self, draws: Sequence[GuidedDraw], together: int = 1, branches: int = 0) -> int:
@@ -101,8 +103,11 @@ class GuidedModels:
 
     def final_text(self, draw: GuidedDraw) -> list[int]:
         """A done draw as the reward model reads it; a text cut at a stop string may have been encoded longer."""
-        closing = self.closing if draw.reason == "stop" else []
-        return [*draw.reward_prompt, *draw.ids, *closing][:self.reward.context]
+        if isinstance(self.reader, WholeTexts):
+            whole = self.reader.encode(draw.about, [draw.text])
+            return [*whole.prompt, *whole.completions[0]]
+        (end,) = self.reader.ends_of({**draw.about, "finish_reasons": [draw.reason]}, 1)
+        return [*draw.reward_prompt, *draw.ids, *([] if end is None else [end])][:self.reward.context]
 
     def settle(self, drafts: dict[int, Draft]) -> None:
         """Give the drafts' draws their rewards: of what they have become, if they are done."""

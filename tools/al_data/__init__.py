@@ -14,6 +14,7 @@ import click
 from al_data import new_model, sets
 from al_data.write import write, write_options
 from alignlib.cli import options, paths
+from alignlib.records.conversations import reader
 from alignlib.records.fields import check
 from alignlib.records.jsonl import DataError, Record, read_all
 from alignlib.toy import world
@@ -98,7 +99,7 @@ def new_model_command(folder: str, files: tuple[str, ...], size: str, vocab_size
 
     paths.must_exist(files)
     corpus = []
-    for line in read_all(files, prepare=texts):
+    for line in read_all(files, prepare=reader(texts)):
         corpus += line.data
         summary.count(records=1)
     if not corpus:

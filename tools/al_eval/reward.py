@@ -18,7 +18,7 @@ import click
 from al_eval import results
 from al_eval.results import READABLE, Bootstrap, Sample, bootstrap_options, label_option, record_files
 from alignlib.cli import options
-from alignlib.records import fields, jsonl
+from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.prompts import prompt_key, read_by_prompt
 
@@ -47,7 +47,7 @@ def reward(files: tuple[str, ...], name: str, against: str | None, buckets: int,
     summary.count(records=0)  # said even of an empty input
     rivals = read_by_prompt(against, first_reward) if against else {}
     rewards, words, won = Sample(), Sample(), Sample()
-    for line in jsonl.read_all(files, lambda record: fields.require_completions(record, "rewards")):
+    for line in conversations.read_all(files, lambda record: fields.require_completions(record, "rewards")):
         summary.count(records=1, completions=len(line.record["rewards"]))
         rewards.add(line.index, line.record["rewards"])
         words.add(line.index, (len(text.split()) for text in line.record["completions"]))
@@ -116,7 +116,7 @@ def kl(files: tuple[str, ...], resamples: int, seed: int, labels: Record, output
     summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)
     ratios, tokens, counted = Sample(), Sample(), True
-    for line in jsonl.read_all(files, require_two_logps):
+    for line in conversations.read_all(files, require_two_logps):
         record = line.record
         summary.count(records=1, completions=len(record["logps"]))
         ratios.add(line.index, (p - r for p, r in zip(record["logps"], record["ref_logps"], strict=True)))

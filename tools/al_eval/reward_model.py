@@ -15,7 +15,7 @@ import click
 from al_eval import results
 from al_eval.results import Bootstrap, bootstrap_options, label_option, plot_option, record_files
 from alignlib.cli import options
-from alignlib.records import fields, jsonl
+from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key
 
@@ -115,7 +115,7 @@ def rewarded_pairs(files: tuple[str, ...], by: str | None, field: str | None,
             raise ValueError(f"{by or 'domain'}: expected a string, got {jsonl.kind(value)}")
         return value, pairs
 
-    for line in jsonl.read_all(files, prepare):
+    for line in conversations.read_all(files, prepare):
         value, pairs = line.data
         yield value, pairs, numbers.setdefault(prompt_key(line.record), len(numbers))
 

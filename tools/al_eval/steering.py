@@ -23,7 +23,7 @@ from al_eval.results import (
 )
 from alignlib.cli import options
 from alignlib.decoding.conditions import read_conditions
-from alignlib.records import fields, jsonl
+from alignlib.records import conversations, fields
 from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key
 
@@ -85,7 +85,7 @@ def read_policies(files: list[NamedFile], tags: list[str], summary: options.Summ
     numbers: dict[bytes, int] = {}  # of the prompts
     for name, path in files:
         policy = policies.setdefault(name, {tag: Steered() for tag in tags})
-        for line in jsonl.read_all((path,), lambda record: require_condition(record, tags)):
+        for line in conversations.read_all((path,), lambda record: require_condition(record, tags)):
             steered, rewards = policy.setdefault(line.record["condition"], Steered()), line.record["rewards"]
             steered.rewards.extend(rewards)
             number = numbers.setdefault(prompt_key(line.record), len(numbers))
@@ -138,7 +138,7 @@ def toxicity(files: tuple[str, ...], field: str, resamples: int, seed: int, labe
     values: list[float] = []
     prompts: list[int] = []
     unknown, fewest = 0, None
-    for line in jsonl.read_all(files, lambda record: known_toxicities(record, field)):
+    for line in conversations.read_all(files, lambda record: known_toxicities(record, field)):
         summary.count(records=1, completions=len(line.data))
         known = [value for value in line.data if value is not None]
         unknown += len(line.data) - len(known)

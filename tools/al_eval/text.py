@@ -14,7 +14,7 @@ import click
 from al_eval import results
 from al_eval.results import Bootstrap, Sample, bootstrap_options, label_option, record_files
 from alignlib.cli import options
-from alignlib.records import fields, jsonl
+from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.prompts import prompt_text
 
@@ -47,7 +47,7 @@ def text(files: tuple[str, ...], coherence: str | None, pool: str, resamples: in
     summary.count(records=0)
     cosines = Cosines(load_embedder(coherence, pool)) if coherence else None
     texts = TextFigures()
-    for line in jsonl.read_all(files, fields.require_completions):
+    for line in conversations.read_all(files, fields.require_completions):
         summary.count(records=1, completions=len(line.record["completions"]))
         texts.add(line)
         if cosines:

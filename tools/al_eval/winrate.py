@@ -20,7 +20,7 @@ from al_eval import results
 from al_eval.alpaca_eval import instruction_number, output_row, read_gamed, write_outputs
 from al_eval.results import READABLE, Bootstrap, NamedFile, bootstrap_options, label_option, plot_option, result_files
 from alignlib.cli import options
-from alignlib.records import fields, jsonl
+from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key, read_by_prompt
 
@@ -146,7 +146,7 @@ def read_verdicts(path: str, reference: dict[bytes, Record] | None, numbered: bo
         return record
 
     verdicts = Verdicts()
-    for line in jsonl.read_all((path,), prepare):
+    for line in conversations.read_all((path,), prepare):
         record = line.data
         verdicts.read += 1
         if outputs is not None:

@@ -18,6 +18,7 @@ import click
 from al_label_ai import questions
 from al_label_ai.against import Partners
 from alignlib.cli import model_options, options, paths
+from alignlib.records.conversations import with_completions
 from alignlib.records.jsonl import Line, Record, Skip, dumps
 from alignlib.records.stream import Stream
 
@@ -64,8 +65,9 @@ money_options = options.stack(
 )
 
 
-@options.command(("prompt", "completions"), ("winner", "orders_agree", "chosen", "rejected", "feedbacks", "scores",
-                                             "analyses", "unparsed"), may=("finish_reasons", "completion_ids"))
+@options.command(("prompt",), ("winner", "orders_agree", "chosen", "rejected", "feedbacks", "scores",
+                                             "analyses", "unparsed"),
+                 may=("completions", "chosen", "rejected", "finish_reasons", "completion_ids", "end_ids"))
 @options.filter_options
 @click.option("--mode", type=click.Choice(MODES), default="pair",
               help="The better of two; a score of 1 to 10; a category, or its attributes; a review of each.")
@@ -123,7 +125,10 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
 def prepare_record(record: Record, mode: "Mode", judge: "Judge",
                    partners: Partners | None) -> tuple[Record, Sequence[object]]:
     """The record to label, and what the judge needs to answer the queries about it. Raises ValueError."""
-    record = partners.join(record) if partners else record
+    if partners:
+        record = partners.join(record)
+    elif "completions" not in record and {"chosen", "rejected"} <= record.keys():
+        record = {**with_completions(record), "human_winner": 0}
     return record, judge.prepare(mode.queries(record))
 
 

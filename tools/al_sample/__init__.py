@@ -13,6 +13,7 @@ import click
 from alignlib.cli import model_options, options
 from alignlib.decoding import conditions
 from alignlib.records import fields
+from alignlib.records.conversations import CONDITION_ROLES
 from alignlib.records.jsonl import Line, Record
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 # Options that only some backends can do anything about.
 TAKEN_BY = {
     **dict.fromkeys(("batch_tokens", "device", "timed", "contrastive"), ("hf",)),
-    **dict.fromkeys(("top_k", "logps", "ids", "max_prompt", "keep_prompt", "on_long", "dtype"), ("hf", "vllm")),
+    **dict.fromkeys(("top_k", "logps", "ids", "max_prompt", "keep_prompt", "on_long", "dtype", "template",
+                     "template_args", "control_tokens"), ("hf", "vllm")),
     **dict.fromkeys(("tensor_parallel", "data_parallel", "gpu_memory", "max_model_len"), ("vllm",)),
     **dict.fromkeys(("base_url", "api", "parameters", "concurrency", "timeout", "retries"), ("openai",)),
 }
@@ -55,8 +57,8 @@ backend_options = options.stack(
 )
 
 
-@options.command(reads=("prompt",), writes=("completions", "finish_reasons", "completion_ids", "temperatures",
-                                            "condition", "logps", "logps_temperature", "seconds"))
+@options.command(reads=("prompt",), writes=("completions", "finish_reasons", "completion_ids", "end_ids",
+                                            "temperatures", "condition", "logps", "logps_temperature", "seconds"))
 @click.argument("model")
 @options.filter_options
 @click.option("-n", "number", type=click.IntRange(min=1), default=1, help="Completions a prompt (and temperature).")
@@ -73,18 +75,22 @@ backend_options = options.stack(
 @click.option("--stop", multiple=True, help="A text that ends a completion and is left out of it; may be repeated.")
 @click.option("--condition", default=None, metavar="TEXT", help="To put before each prompt, for sampling only; of "
               "al-train-alt's models also best, tag:N (1 is the best), or exemplars: one a prompt, drawn.")
+@click.option("--condition-as", type=click.Choice(CONDITION_ROLES),
+              help="In whose turn of a conversation the condition stands.  [default: as MODEL was trained; user]")
 @click.option("--logps", is_flag=True,
               help="Also ids, and the log-probability of each completion given the bare prompt. Not openai.")
 @click.option("--ids", is_flag=True, help="Also the completions' token ids. Not openai.")
 @click.option("--time", "timed", is_flag=True, help="Also seconds: each completion's share of its batch's. Only hf.")
 @click.option("--seed", type=options.Seed(), default=0, help="Of the draws.")
 @model_options.prompt_options("what the context leaves", note=" Not openai.")
+@model_options.chat_options
 @model_options.device_options
 @backend_options
 def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
          shard: tuple[int, int] | None, number: int, temperatures: tuple[float, ...], greedy: bool, top_p: float,
          top_k: int, contrastive: float | None, max_new_tokens: int, stop: tuple[str, ...], condition: str | None,
-         logps: bool, ids: bool, timed: bool, seed: int, backend: str, window: int | None, **others: Any) -> None:
+         condition_as: str | None, logps: bool, ids: bool, timed: bool, seed: int, backend: str, window: int | None,
+         **others: Any) -> None:
     """Sample completions of each prompt from the policy MODEL: a folder, a name on the Hub, or a server's name for it.
 
     Streams: hf a window of records at a time, vllm and openai each record as it is done.
@@ -96,13 +102,15 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
         raise click.UsageError("--greedy is --temperature 0: give one of the two")
     if contrastive is not None:
         must_be_contrastive(number, greedy, logps, top_k)
+    if condition_as and condition is None:
+        raise click.UsageError("--condition-as goes with --condition")
     summary = options.Summary()
     from al_sample.backends import sampler_for
     from alignlib.decoding.draws import Sampling
 
     plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
     how = Sampling(max_new_tokens, top_k, top_p, stop, seed, plan, contrastive)
-    chosen = None if condition is None else conditions.condition_for(condition, model, seed)
+    chosen = None if condition is None else conditions.condition_for(condition, model, seed, condition_as)
     others |= {"logps": logps, "window": window or WINDOWS[backend]}
     sampler = sampler_for(backend, model, how, chosen, others)
 
@@ -112,6 +120,7 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
         record["finish_reasons"] = [draw.reason for draw in draws]
         if ids or logps:  # log-probabilities are of these ids: their text may encode to others
             record["completion_ids"] = [draw.ids for draw in draws]
+            record["end_ids"] = [draw.end for draw in draws]
         if len(set(plan)) > 1:
             record["temperatures"] = list(plan)
         if timed:

@@ -13,6 +13,7 @@ from alignlib.models import load
 from alignlib.models.encoding import Encoder, Example
 from alignlib.models.policy import Policy
 from alignlib.models.scoring import PackScorer
+from alignlib.records.conversations import canonical
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 
@@ -87,5 +88,6 @@ class Sampler:
 
 def bare_example(encoder: Encoder, record: Record, draws: list[Draw]) -> Example:
     """The record's prompt without a condition, and the completions that were drawn for it, by their ids."""
-    own = {"finish_reasons": [draw.reason for draw in draws], "completion_ids": [draw.ids for draw in draws]}
-    return encoder.encode({**record, **own}, [draw.text for draw in draws])
+    own = {"finish_reasons": [draw.reason for draw in draws], "completion_ids": [draw.ids for draw in draws],
+           "end_ids": [draw.end for draw in draws]}
+    return encoder.encode({**canonical(record), **own}, [draw.text for draw in draws])

@@ -22,7 +22,7 @@ import click
 
 from alignlib.cli.exits import Terminated
 from alignlib.decoding.conditions import Condition
-from alignlib.decoding.draws import Draw, Sampling, encoder_limits, finish_text, prompt_ids, seed_for
+from alignlib.decoding.draws import Draw, Sampling, encoder_limits, finish_text, prompt_ids, seed_for, stopping_ids
 from alignlib.models import load
 from alignlib.models.policy import context_length
 from alignlib.records.jsonl import Line, Record
@@ -53,7 +53,8 @@ class Sampler:
         if load.is_classifier(model):
             raise click.UsageError(f"{model}: a reward model (sequence classifier); a policy is needed here")
         context = min(context_length(config), max_model_len or sys.maxsize)
-        self.encoder = load.build_encoder(config, tokenizer, **encoder_limits(context, how, **prompts))
+        ends = load.generation_ends(load.generation_config(model))
+        self.encoder = load.build_encoder(config, tokenizer, ends=ends, **encoder_limits(context, how, **prompts))
         self.how, self.condition, self.with_logps, self.window = how, condition, logps, window
         self.tokens = 0
         given = {"max_model_len": max_model_len, "gpu_memory_utilization": gpu_memory}
@@ -90,7 +91,7 @@ class Sampler:
         draw.ids, draw.reason = list(completion.token_ids), completion.finish_reason
         self.tokens += len(draw.ids)
         if completion.finish_reason == "stop" and not isinstance(completion.stop_reason, str):
-            draw.ids.pop()  # the token that ended it; a string that did is cut off below
+            draw.end = draw.ids.pop()  # the token that ended it; a string that did is cut off below
         finish_text(draw, self.encoder, self.how.stop)
         if self.with_logps:
             if not math.isfinite(completion.cumulative_logprob):
@@ -101,11 +102,13 @@ class Sampler:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        how = self.how
+        how, control = self.how, self.encoder.tokens.control
+        strings = [text for text in how.stop if text not in control]
         return SamplingParams(
             temperature=draw.temperature, top_p=how.top_p, top_k=how.top_k, max_tokens=how.max_new_tokens,
-            seed=seed_for(how.seed, draw.record, draw.number, SEED_BITS), stop=list(how.stop),
-            detokenize=bool(how.stop), logprobs=0 if self.with_logps else None,
+            seed=seed_for(how.seed, draw.record, draw.number, SEED_BITS), stop=strings,
+            stop_token_ids=sorted(stopping_ids(self.encoder, how.stop)), detokenize=bool(strings),
+            logprobs=0 if self.with_logps else None,
             output_kind=RequestOutputKind.FINAL_ONLY)
 
     def counts(self) -> dict[str, int]:

@@ -36,7 +36,8 @@ def sampler_for(backend: str, model: str, how: Sampling, condition: Condition | 
         client = Client(settings["base_url"], **take("concurrency", "timeout", "retries"))
         return backend_server.Sampler(model, how, client, condition=condition,
                                       **take("window", "api", "parameters"))
-    local = take("logps", "window", "dtype", "max_prompt", "keep_prompt", "on_long")
+    local = take("logps", "window", "dtype", "max_prompt", "keep_prompt", "on_long", "template",
+                 "template_args", "control_tokens")
     if backend == "vllm":
         from al_sample import backend_vllm
 

@@ -25,7 +25,7 @@ class Contrastive:
         self.policy, self.how, self.kind = policy, how, branches.texts_type(policy)
         self.alpha = how.contrastive or 0.0  # without a share of unlikeness it is greedy decoding
         self.topk: int = min(how.top_k, policy.core.config.vocab_size)
-        self.finished = finisher(policy, encoder, how)
+        self.finished = finisher(encoder, how)
 
     @torch.inference_mode()
     def generate(self, batch: list[Draw]) -> int:

@@ -16,7 +16,8 @@ import click
 from al_train_alt import pool
 from al_train_alt.objective import Conditional
 from alignlib.cli import options, paths
-from alignlib.records.jsonl import DataError, Record, dumps, read_all
+from alignlib.records import conversations
+from alignlib.records.jsonl import DataError, Record, dumps
 from alignlib.training.command import training_options
 from alignlib.training.session import Session
 
@@ -32,7 +33,7 @@ ENTROPY = {"rm": 0.06, "quark": 0.06, "lmu": 0.06, "lmc": 0.0, "steerlm": 0.0}
 
 
 @options.command(("prompt", "completions"), options.LOG,
-                 may=("rewards", "feedbacks", "scores", "finish_reasons", "completion_ids"))
+                 may=("rewards", "feedbacks", "scores", "finish_reasons", "completion_ids", "end_ids"))
 @training_options(lr=2e-5, batch_size=32, epochs=2)
 @click.option("--mode", type=click.Choice(pool.MODES), default="rm",
               help="Of `rewards`: rm, quantiles as words; quark, as new tokens. Of `feedbacks`: lmc, categories; "
@@ -58,6 +59,8 @@ ENTROPY = {"rm": 0.06, "quark": 0.06, "lmu": 0.06, "lmc": 0.0, "steerlm": 0.0}
               help="The bare prompt, or the condition too.")
 @click.option("--train-layers", type=options.Finite(0, 1, min_open=True), default=1.0,
               help="Share of the layers that trains, from the top.")
+@click.option("--condition-as", type=click.Choice(conversations.CONDITION_ROLES), default="user",
+              help="In whose turn of a conversation the condition stands; run.json keeps it for al-sample.")
 @click.option("--emit", is_flag=True, help="Train nothing: write the conditioned records to stdout.")
 def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float, ref: str | None,
          **settings: Any) -> None:
@@ -85,6 +88,7 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
         first_new = add_tokens(policy, selection.names, recipe.seed) if quark else None
         encoder = load.encoder_for(policy, **recipe.limits)
         coefficients = {name: settings[name] for name in ("kl_coef", "entropy_coef", "kl_target", "ref_sees")}
+        coefficients["role"] = settings["condition_as"]
         objective = Conditional(**coefficients, batch_size=recipe.batch_size, first_new=first_new)
         take_pools(session, objective, encoder, trained, tested)
         if kl_coef:
@@ -116,10 +120,11 @@ def selection_of(settings: dict[str, Any], session: Session) -> pool.Selection:
 
     def count_tokens(text: str) -> int:  # the tokenizer is loaded if anybody asks
         if not encoders:
-            from alignlib.models import encoding, load
+            from alignlib.models import load
+            from alignlib.models.tokens import Tokens
 
-            encoders.append(encoding.continuation_tokenizer(load.load_tokenizer(session.model)))
-        return len(encoders[0].encode(text, add_special_tokens=False).ids)
+            encoders.append(Tokens(load.load_tokenizer(session.model)))
+        return len(encoders[0].go_on(text))
 
     mode = settings["mode"]
     share = {"per_quantile": settings["per_quantile"], "per_prompt": settings["per_prompt"]}
@@ -127,8 +132,8 @@ def selection_of(settings: dict[str, Any], session: Session) -> pool.Selection:
         share = {"per_quantile": PER_QUANTILE.get(mode), "per_prompt": PER_PROMPT.get(mode)}
     given = {name: settings[name] for name in ("mode", "quantiles", "tags", "scope", "drop")}
     try:
-        return pool.Selection(**given, **share, seed=session.recipe.seed, tokens=count_tokens,
-                              limit=session.recipe.max_completion)
+        return pool.Selection(**given, **share, seed=session.recipe.seed, role=settings["condition_as"],
+                              tokens=count_tokens, limit=session.recipe.max_completion)
     except ValueError as error:
         raise click.UsageError(f"--{str(error).replace('_', '-')}") from error
 
@@ -169,7 +174,7 @@ def show(selection: pool.Selection, files: tuple[str, ...], old: tuple[str, ...]
     """--emit: the records that would be learnt from, on stdout."""
 
     def checked(names: tuple[str, ...]) -> Iterable[Record]:
-        return (line.record for line in read_all(names, selection.check)) if names else ()
+        return (line.record for line in conversations.read_all(names, selection.check)) if names else ()
 
     summary = options.Summary()
     gathered = pool.gather(checked(files), checked(old), selection)

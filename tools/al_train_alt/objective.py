@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alignlib.records.jsonl import DataError, Record, Skip
+from alignlib.records.prompts import prompt_text
 from alignlib.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Conditional(Objective["Policy"]):
 
     kl_coef       moves towards `kl_target` nats a token, if there is one, after each step of `batch_size` records
     ref_sees      "prompt": the reference reads the bare prompt; "condition": what the policy reads
+    role          in whose turn of a conversation the condition stands
     first_new     the first of quark's tokens: the reference knows those before it
     reference     and the engine that asks it, by `refer`; None: no KL
     ref_examples  the Examples as the reference sees them, by the number that each example's values hold
@@ -34,6 +36,7 @@ class Conditional(Objective["Policy"]):
     kl_target: float | None
     ref_sees: str
     batch_size: int
+    role: str = "user"
     first_new: int | None = None
     sized: tuple[str, ...] = field(default=("nll", "kl", "entropy"), init=False)
     reference: Policy | None = field(default=None, init=False)
@@ -58,7 +61,7 @@ class Conditional(Objective["Policy"]):
             except Skip:
                 skipped += 1
             except ValueError as error:
-                raise DataError(f"prompt {record['prompt'][:40]!r}: {error}") from error
+                raise DataError(f"prompt {prompt_text(record)[:40]!r}: {error}") from error
         return examples, skipped
 
     def example(self, encoder: Encoder, record: Record) -> Example:
@@ -66,8 +69,8 @@ class Conditional(Objective["Policy"]):
 
         if self.first_new and any(max(row, default=0) >= self.first_new for row in record.get("completion_ids", ())):
             # A policy may say one of quark's tokens in the middle of a text, where the reference cannot read it.
-            record = {name: value for name, value in record.items() if name != "completion_ids"}
-        example = encoder.encode(record, record["completions"], record["condition"])
+            record = {name: value for name, value in record.items() if name not in ("completion_ids", "end_ids")}
+        example = encoder.encode(record, record["completions"], record["condition"], self.role)
         prompt = example.prompt
         if self.ref_sees == "prompt":
             bare = encoder.begin(record)

@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 
+import orjson
+
 from alignlib.records import fields
 from alignlib.records.jsonl import DataError, Record
 
@@ -43,6 +45,7 @@ TAGS = {
 OWN_TAGS = {"rm": "feedback", "lmc": "categories", "steerlm": "attributes"}
 QUARK = "_QUANTILE_TOKEN_{}_"
 BEST_SCORE = 3  # of lmu's 0 to 3
+ASKED = ("prompt", "messages", "tools")  # a prompt's fields
 EXEMPLARS = 1000  # kept of the best feedbacks, the most frequent first
 
 Key = TypeVar("Key")
@@ -58,6 +61,7 @@ class Selection:
     per_prompt    completions drawn of a prompt, in even shares of its classes; what a class lacks the others fill
     drop          the share of each class of the old pool that leaves it
     seed          of the draws; one of its own for each iteration, so that the same ones do not stay for ever
+    role          in whose turn of a conversation conditions stand
     tokens        counts a completion's tokens; with `limit`, for the guess whether one was cut
     """
 
@@ -69,6 +73,7 @@ class Selection:
     per_prompt: int | None = None
     drop: float = 1.0
     seed: int = 0
+    role: str = "user"
     tokens: Callable[[str], int] | None = field(default=None, compare=False)
     limit: int | None = None
 
@@ -107,8 +112,6 @@ class Selection:
 
     def check(self, record: Record) -> None:
         """Raises ValueError for a record that does not hold what the mode needs, or is of another pool."""
-        if "messages" in record:
-            raise ValueError("messages: a condition goes before a plain prompt only")
         if record.get("pool", self.mark) != self.mark:
             fields.check(record, "pool")
             raise ValueError(f"pool: made with {_shown(record['pool'])}, not {_shown(self.mark)}")
@@ -135,12 +138,19 @@ def _shown(mark: dict[str, Any]) -> str:
 
 @dataclass(slots=True)
 class Entry:
-    """A completion in the pool; `kind` is its class, 0 the best, None where its prompt has too few to be sorted."""
+    """A completion in the pool; `kind` is its class, 0 the best, None where its prompt has too few to be sorted.
+
+    prompt  as a text: itself, or its conversation as JSON
+    asked   the record's fields that say it: prompt, or messages and tools
+    end     what ended it, as a tuple of one; None where nobody knows
+    """
 
     prompt: str
     text: str
+    asked: Record
     reason: str
     ids: list[int] | None
+    end: tuple[int | None] | None
     reward: float | None
     feedback: str | None
     score: float | None
@@ -173,8 +183,8 @@ class Pool:
             drawn = _draw([entry for entry in entries if entry.kind is not None], self.selection)
             for entry in sorted(drawn, key=Entry.class_number):
                 groups[prompt, self.condition(entry)].append(entry)
-        return [{"prompt": prompt, "condition": condition, **_columns(entries)}
-                for (prompt, condition), entries in groups.items()]
+        return [{**entries[0].asked, "condition": condition, **_columns(entries)}
+                for (_, condition), entries in groups.items()]
 
     def condition(self, entry: Entry) -> str:
         tags = self.selection.names
@@ -182,15 +192,15 @@ class Pool:
 
     def records(self) -> list[Record]:
         """The pool, one record a prompt: what the next iteration reads as the old one."""
-        return [{"prompt": prompt, **_columns(entries), "pool": self.selection.mark}
-                for prompt, entries in _grouped(self.entries, lambda entry: entry.prompt).items()]
+        return [{**entries[0].asked, **_columns(entries), "pool": self.selection.mark}
+                for entries in _grouped(self.entries, lambda entry: entry.prompt).values()]
 
     @property
     def conditions(self) -> dict[str, Any]:
         """What al-sample --condition reads: the best one, all of the tags, best first, and lmu's exemplars."""
         tags = [self.selection.condition(name) for name in self.selection.names]
         exemplars = [] if tags else self.exemplars()
-        return {"best": (tags or exemplars)[0], "tags": tags, "exemplars": exemplars}
+        return {"best": (tags or exemplars)[0], "tags": tags, "exemplars": exemplars, "role": self.selection.role}
 
     def exemplars(self) -> list[str]:
         """The conditions of the feedbacks with the highest score there is, the most frequent first."""
@@ -229,6 +239,9 @@ def _entries(records: Iterable[Record], selection: Selection, counts: Counter[st
     for record in records:
         rows = {name: record.get(name) or [None] * len(record["completions"])
                 for name in ("finish_reasons", "completion_ids", "rewards", "feedbacks", "scores")}
+        asked = {name: record[name] for name in ASKED if name in record}
+        key = record["prompt"] if "messages" not in record else orjson.dumps(asked).decode()
+        ends = record.get("end_ids")
         for i, text in enumerate(record["completions"]):
             reason, ids, reward, feedback, score = (rows[name][i] for name in rows)
             lacks = None in [rows[name][i] for name in NEEDS[selection.mode]]
@@ -238,8 +251,9 @@ def _entries(records: Iterable[Record], selection: Selection, counts: Counter[st
             if reason is None:
                 counts["finish reasons guessed"] += 1
                 reason = "length" if was_cut(text, selection) else "stop"
-            name = record["prompt"], text
-            entries.append(Entry(*name, reason, ids, reward, feedback, score, seen[name]))
+            name = key, text
+            end = (ends[i],) if ends else None
+            entries.append(Entry(*name, asked, reason, ids, end, reward, feedback, score, seen[name]))
             seen[name] += 1
     return entries
 
@@ -299,7 +313,9 @@ def _columns(entries: Sequence[Entry]) -> Record:
         "completions": [entry.text for entry in entries], "finish_reasons": [entry.reason for entry in entries],
         "completion_ids": [entry.ids for entry in entries], "rewards": [entry.reward for entry in entries],
         "feedbacks": [entry.feedback for entry in entries], "scores": [entry.score for entry in entries]}
-    return {name: row for name, row in rows.items() if None not in row}
+    columns = {name: row for name, row in rows.items() if None not in row}
+    ends = [entry.end[0] for entry in entries if entry.end]
+    return columns | ({"end_ids": ends} if len(ends) == len(entries) else {})
 
 
 def _grouped(entries: Iterable[Entry], by: Callable[[Entry], Key]) -> dict[Key, list[Entry]]:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 ANY_LOSS = ("beta_r",)  # recipes of several losses give both betas to each
 
 
-@options.command(("prompt", "completions", "rewards"), options.LOG,
-                 may=("finish_reasons", "completion_ids", "ref_logps", "ref_logps_temperature", "chosen", "rejected"))
+@options.command(("prompt",), options.LOG,
+                 may=("completions", "rewards", "finish_reasons", "completion_ids", "end_ids", "ref_logps",
+                      "ref_logps_temperature", "chosen", "rejected"))
 @training_options(lr=1e-6, batch_size=64)
 @click.option("--loss", type=click.Choice([*LOSSES]), default="exo-rw",
               help="exo: reverse KL, dpo: forward KL; -rw: to the rewards' distribution, -pref: to the better of two.")
@@ -46,7 +47,7 @@ ANY_LOSS = ("beta_r",)  # recipes of several losses give both betas to each
 def main(session: Session, loss: str, **settings: Any) -> None:
     """Align the policy MODEL with `completions` and their `rewards`, into the folder -o; the log goes to stdout.
 
-    For pairs a judge's `chosen` among two completions does instead of rewards. Reads all input first.
+    `chosen` and `rejected` do instead of both. Reads all input first.
     """
     refuse(loss, settings)
     objective, ref = Contrast(loss, **settings), settings["ref"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alignlib.records import fields
+from alignlib.records.conversations import with_completions
 from alignlib.records.jsonl import Record
 from alignlib.training.objective import Objective
 
@@ -85,7 +86,7 @@ class Contrast(Objective["Policy"]):
 
     def example(self, encoder: Encoder, record: Record) -> Example:
         stored = ["ref_logps"] if self.needs.reference and self.ref == "ref_logps" else []
-        if self.needs.pairs and "rewards" not in record:
+        if "rewards" not in record:
             record = with_verdict(record)
         fields.require_completions(record, "rewards", *stored)
         rewards, width = record["rewards"], self.width(len(record["rewards"]))
@@ -151,7 +152,8 @@ class Contrast(Objective["Policy"]):
 
 
 def with_verdict(record: Record) -> Record:
-    """The record with rewards 1 and 0 where al-label-ai has told which of its two completions is better."""
+    """The record with rewards 1 and 0 where chosen and rejected are its completions, or it has none."""
+    record = with_completions(record)
     verdict = [record.get("chosen"), record.get("rejected")]
     if record.get("completions") not in (verdict, verdict[::-1]) or None in verdict:
         return record

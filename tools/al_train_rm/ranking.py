@@ -37,7 +37,7 @@ class Ranking(Objective["RewardModel"]):
     output_head: Head | None = None
 
     def example(self, encoder: Encoder, record: Record) -> Example:
-        judged = "chosen" in record and "rewards" not in record  # al-label-ai's verdict on its completions
+        judged = {"chosen", "rejected"} <= record.keys() and "rewards" not in record  # a verdict on its completions
         if "completions" in record and not judged:
             fields.require_completions(record, "rewards")
             completions, rewards = record["completions"], record["rewards"]
@@ -133,7 +133,7 @@ class Classes(Objective["RewardModel"]):
         name = label if isinstance(label, str) else orjson.dumps(label).decode()
         if name not in self.names:
             self.names.append(name)
-        example = Example(encoder.prompt({"prompt": ""}), [encoder.completion(record["text"])])
+        example = Example(encoder.prompt({"prompt": ""}), [encoder.completion(record["text"], encoder.eos)])
         example = encoder.fit(example)
         example.values["label"] = [self.names.index(name)]
         return example

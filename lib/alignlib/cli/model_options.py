@@ -1,4 +1,9 @@
-"""Options of commands that run a model: how long texts may be, where and in what precision it runs."""
+"""Options of commands that run a model: how texts are written and how long they may be, where it runs, how precisely.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,6 +44,48 @@ limit_options = stack(
                  help="Tokens of a completion.  [default: what the prompt leaves, at least half]"),
     keep_prompt(),
     on_long("record"),
+)
+
+
+class TextFile(click.ParamType[str]):
+    """A file's text, whatever its name: a resumed run must have the same."""
+
+    name = "FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            text = Path(value).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail(f"{value}: cannot be read as text ({type(error).__name__})", param, ctx)
+        if not text.strip():
+            self.fail(f"{value}: empty", param, ctx)
+        return text
+
+
+class Argument(click.ParamType[tuple[str, Any]]):
+    """ "name=value", the value as JSON where it is some, else as a text."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not equals or not name.isidentifier():
+            self.fail(f"{value}: expected NAME=VALUE", param, ctx)
+        try:
+            return name, json.loads(text)
+        except ValueError:
+            return name, text
+
+
+# How texts are written for a model: conversations by a template, control tokens in data.
+chat_options = stack(
+    click.option("--template", type=TextFile(), help="A chat template (Jinja) instead of the tokenizer's."),
+    click.option("--template-arg", "template_args", type=Argument(), multiple=True,
+                 help="For the chat template: enable_thinking=false; may be repeated."),
+    click.option("--control-tokens", is_flag=True, help="Take control tokens' names in plain prompts and in "
+                 "completions for those tokens, not for text: of data that a template was used on before."),
 )
 # Where and in what precision a model runs.
 device_options = stack(

@@ -24,6 +24,7 @@ from alignlib import __version__
 from alignlib.cli import bars
 from alignlib.cli.exits import Command, Group
 from alignlib.cli.paths import fingerprint, keep_apart, must_be_regular, must_exist
+from alignlib.records.conversations import reader
 from alignlib.records.fields import schema
 from alignlib.records.jsonl import Record
 from alignlib.records.stream import Stream
@@ -194,7 +195,8 @@ def open_stream(
     where = bars.terminal(sys.stderr) if show and not bars.typed(files) else None
     bar = partial(bars.Bar, name=click.get_current_context().command_path, unit="records", where=where)
     stream = Stream(files, output, resume=resume, key=run_key(model), shard=shard, each=each,
-                    skip=on_error == "skip", rejects=rejects, prepare=prepare, bar=bar if where else None)
+                    skip=on_error == "skip", rejects=rejects, prepare=reader(prepare) if prepare else None,
+                    bar=bar if where else None)
     if stream.complete:
         print(f"{output} is complete: nothing to resume", file=sys.stderr)
     return stream

@@ -14,6 +14,7 @@ from typing import TypedDict
 
 import click
 
+from alignlib.records.conversations import CONDITION_ROLES
 from alignlib.records.jsonl import Record, kind
 from alignlib.records.prompts import prompt_of
 
@@ -24,6 +25,7 @@ class TrainedConditions(TypedDict):
     best: str
     tags: list[str]  # the best first; [] where feedbacks are free text
     exemplars: list[str]  # the most frequent first; [] where there are tags
+    role: str  # in whose turn of a conversation they stood
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Condition:
 
     texts: tuple[str, ...]
     seed: int = 0
+    role: str = "user"  # in whose turn of a conversation it stands: "user" or "system"
 
     def text_for(self, record: Record) -> str:
         if len(self.texts) == 1:
@@ -41,29 +44,30 @@ class Condition:
         return self.texts[int.from_bytes(digest) % len(self.texts)]
 
 
-def condition_for(name: str, model: str, seed: int) -> Condition:
+def condition_for(name: str, model: str, seed: int, role: str | None = None) -> Condition:
     """The Condition that `--condition name` means: "best", "tag:N", "exemplars", or else the text itself.
 
-    Raises UsageError where the model keeps none of that name.
+    It stands in the turn of `role`; None: where the model was trained under it, or in the user's. Raises UsageError
+    where the model keeps none of that name.
     """
     option = f"--condition {name}"
     tag = re.fullmatch("tag:([0-9]+)", name)
     if re.fullmatch(r"tag:\S*", name) and tag is None:
         raise click.UsageError(f"{option}: expected the tag's number, tag:1 is the best")
     if tag is None and name not in ("best", "exemplars"):
-        return Condition((name,))
+        return Condition((name,), role=role or "user")
     trained = read_conditions(model, option)
-    tags, exemplars = trained["tags"], trained["exemplars"]
+    tags, exemplars, role = trained["tags"], trained["exemplars"], role or trained["role"]
     if name == "best":
-        return Condition((trained["best"],))
+        return Condition((trained["best"],), role=role)
     if tag is None:
         if not exemplars:
             raise click.UsageError(f"{option}: {model} has none; there are best and tag:1 to tag:{len(tags)}")
-        return Condition(tuple(exemplars), seed)
+        return Condition(tuple(exemplars), seed, role)
     if not 1 <= int(tag[1]) <= len(tags):
         others = f"tags 1 to {len(tags)}" if tags else "no tags, but exemplars"
         raise click.UsageError(f"{option}: {model} has {others}")
-    return Condition((tags[int(tag[1]) - 1],))
+    return Condition((tags[int(tag[1]) - 1],), role=role)
 
 
 def read_conditions(model: str, option: str) -> TrainedConditions:
@@ -78,4 +82,7 @@ def read_conditions(model: str, option: str) -> TrainedConditions:
         value = kept.get(name)
         if not isinstance(value, wanted) or not all(isinstance(text, str) for text in value):
             raise click.UsageError(f"{file}: conditions.{name}: not what al-train-alt writes, but {kind(value)}")
-    return TrainedConditions(best=kept["best"], tags=kept["tags"], exemplars=kept["exemplars"])
+    role = kept.get("role", "user")  # older ones are of plain prompts
+    if role not in CONDITION_ROLES:
+        raise click.UsageError(f"{file}: conditions.role: expected {' or '.join(CONDITION_ROLES)}, got {role!r}")
+    return TrainedConditions(best=kept["best"], tags=kept["tags"], exemplars=kept["exemplars"], role=role)

@@ -41,7 +41,8 @@ class Draw:
     number: int  # which of the record's completions
     prompt: list[int]
     temperature: float
-    ids: list[int] = field(default_factory=list)  # without end-of-sequence
+    ids: list[int] = field(default_factory=list)  # without what ended it
+    end: int | None = None  # the token that ended it, if one did
     text: str = ""
     reason: str = ""
     where: str = ""  # what messages call the record
@@ -50,19 +51,23 @@ class Draw:
 
 
 def encoder_limits(context: int, how: Sampling, max_prompt: int | None, keep_prompt: str,
-                   on_long: str) -> dict[str, Any]:
-    """The arguments of an Encoder that leaves room for new tokens in `context`. Raises UsageError where none is."""
+                   on_long: str, **written: Any) -> dict[str, Any]:
+    """The arguments of an Encoder that leaves room for new tokens in `context`; `written`, how, go with them.
+
+    Raises UsageError where no room is.
+    """
     if how.max_new_tokens >= context:
         raise click.UsageError(f"--max-new-tokens {how.max_new_tokens}: the model's context is {context} tokens")
     return {"max_length": min(context, 1 << 20), "keep": keep_prompt, "on_long": on_long,
             "max_prompt": min(max_prompt or context, context - how.max_new_tokens),
-            "max_completion": how.max_new_tokens + 1}
+            "max_completion": how.max_new_tokens + 1, **written}
 
 
 def prompt_ids(encoder: Encoder, record: Record, condition: Condition | None) -> list[int]:
     """The ids to sample from. Raises ValueError."""
     fields.require(record, "prompt")
-    return encoder.fit(encoder.begin(record, condition.text_for(record) if condition else "")).prompt
+    placed = (condition.text_for(record), condition.role) if condition else ("", "user")
+    return encoder.fit(encoder.begin(record, *placed)).prompt
 
 
 def stop_place(text: str, stop: tuple[str, ...]) -> int | None:
@@ -88,11 +93,21 @@ def cut_at_stops(record: Record, stop: tuple[str, ...]) -> Record:
 
 
 def finish_text(draw: Draw, encoder: Encoder, stop: tuple[str, ...]) -> None:
-    """Fill in the text of a done draw; at a stop string it ends, and its ids are those of what is left."""
-    draw.text = encoder.decode(draw.ids)
-    if (place := stop_place(draw.text, stop)) is not None:
-        draw.text, draw.reason = draw.text[:place], "stop"
-        draw.ids = encoder.completion(draw.text, finished=False)
+    """Fill in the text of a done draw; at a stop string it ends, and its ids are those of what is left.
+
+    A stop string may hold control tokens' names, which a text does not show.
+    """
+    tokens = encoder.tokens
+    draw.text = tokens.decode(draw.ids)
+    seen = tokens.decode(draw.ids, control=any(map(tokens.named.search, stop)))
+    if (place := stop_place(seen, stop)) is not None:
+        draw.text, draw.reason, draw.end = tokens.named.sub("", seen[:place]), "stop", None
+        draw.ids = tokens.go_on(draw.text)
+
+
+def stopping_ids(encoder: Encoder, stop: tuple[str, ...]) -> frozenset[int]:
+    """The tokens that end a text: the model's ends, and control tokens that are stop strings."""
+    return encoder.ends | {encoder.tokens.control[text] for text in stop if text in encoder.tokens.control}
 
 
 def seed_for(seed: int, record: int, completion: int, bits: int) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-from alignlib.decoding.draws import Draw, Sampling, finish_text
+from alignlib.decoding.draws import Draw, Sampling, finish_text, stopping_ids
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Policy
 
@@ -110,13 +110,6 @@ def batches(draws: Sequence[Draw], tokens: int, max_new_tokens: int) -> Iterator
         yield batch
 
 
-def stop_ids(policy: Policy) -> set[int]:
-    """The tokens that end a text: the tokenizer's end-of-sequence and those of the generation config."""
-    ids = getattr(getattr(policy.core, "generation_config", None), "eos_token_id", None)
-    several = ids if isinstance(ids, list) else [ids]
-    return {int(i) for i in (*several, policy.tokenizer.eos_token_id) if i is not None}
-
-
 @torch.inference_mode()
 def generate(policy: Policy, encoder: Encoder, batch: list[Draw], how: Sampling) -> int:
     """Fill in every Draw of the batch; returns how many tokens were drawn.
@@ -129,7 +122,7 @@ def generate(policy: Policy, encoder: Encoder, batch: list[Draw], how: Sampling)
     numbers = numbers.to(policy.device)  # [R, T]
     temperatures = torch.tensor([draw.temperature for draw in batch], device=policy.device)
     lengths = torch.tensor([len(draw.prompt) for draw in batch], device=policy.device)
-    finished = finisher(policy, encoder, how)
+    finished = finisher(encoder, how)
     alive, count = list(batch), 0
     for step in range(how.max_new_tokens):
         tokens = choose(policy.logits(hidden), numbers[:, step], temperatures, how.top_k, how.top_p)  # [R]
@@ -173,12 +166,12 @@ def prefill(policy: Policy, batch: list[Draw]) -> tuple[DynamicCache, Tensor, Te
     return cache, out.last_hidden_state[rows, -1], seen[rows] if padded else None
 
 
-def finisher(policy: Policy, encoder: Encoder, how: Sampling) -> Callable[[Draw, int], bool]:
+def finisher(encoder: Encoder, how: Sampling) -> Callable[[Draw, int], bool]:
     """A function that adds a token to a draw and says whether that ended it."""
-    ends = stop_ids(policy)
+    ends, tokens = stopping_ids(encoder, how.stop), encoder.tokens
     # A stop string of b bytes lies in the last b tokens that have text; a few more for characters cut at their left.
     tail = max((len(text.encode()) for text in how.stop), default=0) + 8
-    textless = set(policy.tokenizer.all_special_ids)
+    textless, control = set(tokens.control.values()), any(map(tokens.named.search, how.stop))
 
     def last_of(ids: list[int]) -> list[int]:
         last = ids[-tail:]
@@ -186,10 +179,10 @@ def finisher(policy: Policy, encoder: Encoder, how: Sampling) -> Callable[[Draw,
 
     def finished(draw: Draw, token: int) -> bool:
         if token in ends:
-            draw.reason = "stop"
+            draw.reason, draw.end = "stop", token
         else:
             draw.ids.append(token)
-            if how.stop and any(text in encoder.decode(last_of(draw.ids)) for text in how.stop):
+            if how.stop and any(text in tokens.decode(last_of(draw.ids), control) for text in how.stop):
                 draw.reason = "stop"
             elif len(draw.ids) == how.max_new_tokens:
                 draw.reason = "length"

@@ -3,18 +3,25 @@
 Prompt and completion are encoded apart and joined as ids, so that training and scoring see what sampling saw:
 
     prompt  "Q: 2+2? A:"   [bos] Q : 2 + 2 ? A :
-    " 4"    finished                              4 [eos]      trained on, to the eos
-    " 4 or" cut                                   4 or         trained on; no eos
+    " 4"    finished                              4 [end]      trained on, to the end
+    " 4 or" cut                                   4 or         trained on; no end
+
+A completion ends with the token that was drawn as its end, where the record has that; else with the tokenizer's
+end-of-sequence, or, in a conversation, with the token that the chat template puts behind an answer.
 """
 
-import json
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from alignlib.models.chat import ChatTemplate
+from alignlib.models.tokens import MARK, Tokens
+from alignlib.records.conversations import with_condition
 from alignlib.records.jsonl import Record, Skip
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 KEEP = ("end", "start")
@@ -23,12 +30,19 @@ ON_LONG = ("truncate", "skip", "fail")
 
 @dataclass(slots=True)
 class Example:
-    """One prompt with its K completions, as token ids; a finished completion ends with its end-of-sequence."""
+    """One prompt with its K completions, as token ids; a finished completion ends with its end's.
+
+    values      one number a completion: rewards, ref_logps
+    given       places in the only completion that are read and not predicted: what stands between several answers
+    head, tail  ids that a cut leaves at the prompt's start (BOS, a condition's) and at its end (from a condition on)
+    """
 
     prompt: list[int]
     completions: list[list[int]]
-    values: dict[str, list[float]] = field(default_factory=dict)  # one number a completion: rewards, ref_logps
-    head: int = field(default=0, compare=False)  # ids that a cut leaves at the prompt's start: BOS, a condition's
+    values: dict[str, list[float]] = field(default_factory=dict)
+    given: frozenset[int] = frozenset()
+    head: int = field(default=0, compare=False)
+    tail: int = field(default=0, compare=False)
 
     @property
     def length(self) -> int:
@@ -40,56 +54,33 @@ class TooLong(ValueError):
     """A record longer than the limits, where --on-long is fail."""
 
 
-def continuation_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
-    """A `tokenizers.Tokenizer` that encodes and decodes text in the middle of a text.
-
-    SentencePiece-like tokenizers put a word-start mark before a text and take it off when they decode;
-    byte-level ones may add a space. A completion gets neither: its first token is what the model would emit.
-    Raises ValueError for a tokenizer in Python only.
-    """
-    from tokenizers import Tokenizer
-
-    if not tokenizer.is_fast:
-        raise ValueError(f"{type(tokenizer).__name__}: needs a tokenizer with a tokenizer.json")
-    spec = json.loads(tokenizer.backend_tokenizer.to_str())
-    spec["normalizer"] = _without(spec["normalizer"], "normalizers")
-    spec["pre_tokenizer"] = _without(spec["pre_tokenizer"], "pretokenizers")
-    spec["decoder"] = _without(spec["decoder"], "decoders")
-    spec["truncation"] = spec["padding"] = None
-    return Tokenizer.from_str(json.dumps(spec))
-
-
-def _without(part: dict[str, Any] | None, children: str) -> dict[str, Any] | None:
-    """A tokenizer's part less what it does at the start of a text only; None where nothing is left."""
-    if part is None or part["type"] in ("Prepend", "Strip"):
-        return None
-    if part["type"] == "Sequence":
-        kept = [kept for child in part[children] if (kept := _without(child, children))]
-        return {**part, children: kept}
-    changes = {"prepend_scheme": "never", "add_prefix_space": False}
-    return {**part, **{name: value for name, value in changes.items() if name in part}}
-
-
 class Encoder:
     """Records to Examples, for one tokenizer and its limits.
 
     max_length      tokens of the prompt and its longest completion together
     max_prompt      tokens of the prompt; None: what the completions leave
-    max_completion  tokens of a completion, end-of-sequence included; None: what the prompt leaves, at least half
+    max_completion  tokens of a completion, its end included; None: what the prompt leaves, at least half
     keep            which end of a too long prompt stays
     on_long         "truncate" (counted in `cut`), "skip" or "fail"
-    eos             whether a finished completion gets its end-of-sequence (reward models read without)
+    eos             whether a finished completion gets its end (reward models read without)
+    ends            what the model's generation configuration ends a text with, besides the tokenizer's end
     rows            how many tokens the model has embeddings of; None: of all
+    template        a chat template instead of the tokenizer's; `template_args`, (name, value), reach either
+    control_tokens  their names in plain prompts and in completions are those tokens, not text
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int, max_prompt: int | None = None,
                  max_completion: int | None = None, keep: str = "end", on_long: str = "truncate", eos: bool = True,
-                 rows: int | None = None):
-        self.tokenizer, self.inner = tokenizer, continuation_tokenizer(tokenizer)
+                 ends: Collection[int] = (), rows: int | None = None, template: str | None = None,
+                 template_args: Collection[tuple[str, Any]] = (), control_tokens: bool = False):
+        self.tokenizer = tokenizer
         self.max_length, self.max_prompt = max_length, max_prompt or max_length
         self.max_completion = max_completion
-        self.keep, self.on_long, self.rows = keep, on_long, rows
-        self.eos = tokenizer.eos_token_id if eos else None
+        self.keep, self.on_long, self.rows, self.control = keep, on_long, rows, control_tokens
+        self.tokens = Tokens(tokenizer, ends)
+        written = bool(template or tokenizer.chat_template)
+        self.template = ChatTemplate(tokenizer, self.tokens, template, dict(template_args)) if written else None
+        self.eos: int | None = tokenizer.eos_token_id if eos else None
         self.cut = {"prompts_cut": 0, "completions_cut": 0}
         self.bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
         probe = tokenizer("a")["input_ids"]
@@ -98,17 +89,61 @@ class Encoder:
         self.closing = [i for i in probe[-1:] if i == tokenizer.sep_token_id]
         if eos and self.eos is None:
             raise ValueError("the tokenizer has no end-of-sequence token")
+        self.turn_end = (self.template and self.template.end or self.eos) if eos else None
+        usual = (*ends, tokenizer.eos_token_id, self.template and self.template.end)
+        self.ends = frozenset(i for i in usual if i is not None)  # any of them ends what is sampled
 
-    def prompt(self, record: Record, condition: str = "") -> list[int]:
-        """Ids of the prompt (or of the rendered messages) under a condition, with one BOS if the tokenizer adds one."""
-        if condition and "messages" in record:
-            raise ValueError("messages: a condition goes before a plain prompt only")
-        text = condition + record["prompt"] if "messages" not in record else self.render(record["messages"])
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    # -- prompts -----------------------------------------------------------------------------------------
+
+    def prompt(self, record: Record, condition: str = "", role: str = "user") -> list[int]:
+        """Ids of the prompt, or of the conversation by its template, under a condition; one BOS where it is due."""
+        return self.begin(record, condition, role).prompt
+
+    def begin(self, record: Record, condition: str = "", role: str = "user") -> Example:
+        """An Example of the prompt alone, whose condition stays when it is cut.
+
+        A plain prompt gets one BOS if the tokenizer adds one; a conversation has what its template writes.
+        `role`: in whose turn of a conversation the condition stands, "user" or "system".
+        """
+        if "messages" in record:
+            return self._begin_chat(record, condition, role)
+        if record["prompt"] and self.template and not self.control:
+            note_plain(self.tokenizer.name_or_path)
+        text = condition + (record["prompt"] if self.control else self.tokens.mark(record["prompt"]))
+        ids = self.tokens.rendered(text)
+        covered = 0
+        if condition and MARK in text:
+            covered = len(self.tokens.rendered(condition))
+        elif condition:
+            offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            covered = sum(start < len(condition) for start, _ in offsets)
         # Without a token before it, a first token has no probability: an empty prompt gets a BOS from any tokenizer.
-        if (self.adds_bos or not ids) and self.bos is not None and ids[:1] != [self.bos]:
-            ids = [self.bos, *ids]
-        return self.embedded(ids)
+        bos = [self.bos] if (self.adds_bos or not ids) and self.bos is not None and ids[:1] != [self.bos] else []
+        head = int(bool(bos) or ids[:1] == [self.bos])
+        return Example(self.embedded([*bos, *ids]), [], head=len(bos) + covered if condition else head)
+
+    def _begin_chat(self, record: Record, condition: str, role: str) -> Example:
+        if self.template is None:
+            raise ValueError("messages: the tokenizer has no chat template (--template FILE gives one)")
+        messages: list[Record] = record["messages"]
+        if "prompt" in record and not self.template.is_written(record["prompt"], messages, record):
+            raise ValueError("prompt: neither the user's first or last turn of messages, nor what the chat template "
+                             "writes of them")
+        marked = {**record, "messages": self.tokens.mark(messages)}
+        if condition:
+            marked = with_condition(marked, condition, role)
+        text = self.template.write(marked["messages"], record=record)
+        ids = self.tokens.rendered(text)
+        head, tail = int(bool(ids) and ids[0] == self.bos), 0
+        if condition:
+            place = (str.find if role == "system" else str.rfind)(text, condition.strip())
+            if place < 0:
+                raise ValueError("messages: the chat template leaves the condition out")
+            if role == "system":
+                head = len(self.tokens.rendered(text[:place + len(condition.strip())]))
+            else:
+                tail = len(ids) - len(self.tokens.rendered(text[:place]))
+        return Example(self.embedded(ids), [], head=head, tail=tail)
 
     def embedded(self, ids: list[int]) -> list[int]:
         """The ids. Raises ValueError for one that the model has no row for: a token added to its tokenizer alone."""
@@ -118,55 +153,73 @@ class Encoder:
             raise ValueError(f"token {new} ({token}) has no row in the model, which knows {self.rows} tokens")
         return ids
 
-    def begin(self, record: Record, condition: str = "") -> Example:
-        """An Example of the prompt alone, whose condition stays when it is cut."""
-        ids = self.prompt(record, condition)
-        bos = int(bool(ids) and ids[0] == self.bos)
-        if not condition:
-            return Example(ids, [], head=bos)
-        text = self.tokenizer(condition + record["prompt"], add_special_tokens=False, return_offsets_mapping=True)
-        covered = sum(start < len(condition) for start, _ in text["offset_mapping"])
-        return Example(ids, [], head=len(ids) - len(text["input_ids"]) + covered)
+    # -- completions -------------------------------------------------------------------------------------
 
-    def render(self, messages: list[Record]) -> str:
-        """The messages by the tokenizer's chat template, up to the answer. Raises ValueError where it has none."""
-        if not self.tokenizer.chat_template:
-            raise ValueError("messages: the tokenizer has no chat template")
-        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-
-    def completion(self, text: str, finished: bool = True, ids: list[int] | None = None) -> list[int]:
-        """Ids of a completion; stored `ids` are taken if they are this tokenizer's and say the same."""
-        if ids is None or not self.can_decode(ids) or self.decode(ids) != text:
-            ids = self.inner.encode(text, add_special_tokens=False).ids
+    def completion(self, text: str, end: int | None = None, ids: list[int] | None = None) -> list[int]:
+        """Ids of a completion and of its end; stored `ids` are taken if they are this tokenizer's and say the same."""
+        if ids is None or not self.tokens.can_decode(ids) or self.tokens.decode(ids) != text:
+            ids = self.tokens.go_on(text, self.control)
         if self.closing:
             ids = [*ids, *self.closing]
-        elif finished and self.eos is not None:
-            ids = [*ids, self.eos]
+        elif end is not None and not (self.control and ids[-1:] == [end]):
+            ids = [*ids, end]
         return self.embedded(ids)
 
-    def can_decode(self, ids: list[int]) -> bool:
-        size = self.inner.get_vocab_size()
-        return all(0 <= i < size for i in ids)
+    def ends_of(self, record: Record, number: int) -> list[int | None]:
+        """What ends each of a record's completions: what was drawn, else what ends one that is not cut; None: nothing.
 
-    def decode(self, ids: list[int]) -> str:
-        """The text of ids that follow others; special tokens leave no text."""
-        return self.inner.decode(ids, skip_special_tokens=True)
+        An end that is no control token of this tokenizer was another's, and says only that there was one.
+        """
+        usual = self.turn_end if "messages" in record else self.eos
+        if usual is None:
+            return [None] * number
+        known = self.tokens.control.values()
+        if ends := record.get("end_ids"):
+            return [end if end is None or end in known else usual for end in ends]
+        reasons = record.get("finish_reasons") or ["stop"] * number
+        return [usual if reason == "stop" else None for reason in reasons]
 
-    def encode(self, record: Record, completions: list[str], condition: str = "") -> Example:
-        """The Example of a record whose `prompt`, `finish_reasons` and `completion_ids` go with `completions`."""
-        reasons = record.get("finish_reasons") or ["stop"] * len(completions)
+    def encode(self, record: Record, completions: list[str], condition: str = "", role: str = "user") -> Example:
+        """The Example of a record whose prompt, `finish_reasons`, `completion_ids`, `end_ids` go with `completions`."""
         stored = record.get("completion_ids") or [None] * len(completions)
-        rows = [self.completion(text, reason == "stop", ids)
-                for text, reason, ids in zip(completions, reasons, stored, strict=True)]
-        prompt = self.begin(record, condition)
-        return self.fit(Example(prompt.prompt, rows, head=prompt.head))
+        ends = self.ends_of(record, len(completions))
+        rows = [self.completion(*row) for row in zip(completions, ends, stored, strict=True)]
+        prompt = self.begin(record, condition, role)
+        return self.fit(Example(prompt.prompt, rows, head=prompt.head, tail=prompt.tail))
+
+    def encode_turns(self, record: Record, answer: str) -> Example:
+        """The Example of a conversation whose every assistant's turn is learnt: all before the first is the prompt.
+
+        Each answer is encoded as `encode` would do it after what comes before; raises ValueError where the template
+        writes earlier turns in another way than last ones, so that they are not what would be sampled.
+        """
+        messages = [*record["messages"], {"role": "assistant", "content": answer}]
+        places = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        if not places[0]:
+            raise ValueError("messages: begin with the assistant")
+        first = self.begin({**record, "messages": messages[:places[0]]})
+        assert self.template is not None  # `begin` has used it
+        row: list[int] = []
+        given: set[int] = set()
+        written = last = ""
+        for i in places:
+            before, text = self.template.write(messages[:i], record=record), messages[i].get("content") or ""
+            if row:
+                between = self.template.between(written, last, before)
+                given |= set(range(len(row), len(row) + len(between)))
+                row += between
+            row += self.completion(text, self.turn_end)
+            written, last = before, text
+        return self.fit(replace(first, completions=[row], given=frozenset(given)))
+
+    # -- limits ------------------------------------------------------------------------------------------
 
     def fit(self, example: Example) -> Example:
         """Cut to the limits: completions lose their right end, then the prompt its far one."""
         limit = self.completion_limit(len(example.prompt))
         rows = [self.shorten_completion(row, limit) for row in example.completions]
         room = min(self.max_prompt, self.max_length - max(map(len, rows), default=0))
-        prompt = self.shorten(example.prompt, max(room, 1), example.head)
+        prompt = self.shorten(example.prompt, max(room, 1), example.head, example.tail)
         if not prompt and not all(rows or [[]]):
             raise ValueError("an empty text, and the tokenizer has no token to begin one with")
         cut_rows = sum(len(row) < len(whole) for row, whole in zip(rows, example.completions, strict=True))
@@ -177,14 +230,19 @@ class Encoder:
                           f"limits {max(room, 1)} and {limit}")
             self.cut["prompts_cut"] += cut_prompt
             self.cut["completions_cut"] += cut_rows
-        return Example(prompt, rows, example.values, example.head)
+        given = frozenset(place for place in example.given if place < len(rows[0]))  # of none there is no row
+        return replace(example, prompt=prompt, completions=rows, given=given)
 
-    def shorten(self, prompt: list[int], room: int, head: int) -> list[int]:
-        """At most `room` ids of the prompt, its first `head` among them. Raises TooLong or Skip where they are more."""
+    def shorten(self, prompt: list[int], room: int, head: int, tail: int = 0) -> list[int]:
+        """At most `room` ids of the prompt, its first `head` and last `tail` among them.
+
+        Raises TooLong or Skip where those are more.
+        """
         if len(prompt) <= room:
             return prompt
-        if head > room:
-            what = f"{head} tokens of a condition, {room} for the prompt"
+        if head + tail > room or tail and self.keep == "start":
+            turn = " and the turn it stands in" if tail else ""
+            what = f"{head + tail} tokens of a condition{turn}, {room} for the prompt"
             self.too_long(what)
             raise TooLong(f"too long: {what}")  # nor is a condition truncated
         if self.keep == "start":
@@ -208,3 +266,9 @@ class Encoder:
             raise Skip(f"too long: {what}")
         if self.on_long == "fail":
             raise TooLong(f"too long: {what}")
+
+
+@cache
+def note_plain(model: str) -> None:
+    """Say, once a model, that a plain prompt is not what a chat model was made for."""
+    print(f"note: {model} has a chat template: a plain prompt goes past it, and messages through it", file=sys.stderr)

@@ -15,6 +15,7 @@ from alignlib.models import checkpoint, heads
 from alignlib.models.checkpoint import AutoClass, Spare, first_line
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
+from alignlib.models.whole_texts import WholeTexts
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate imports deepspeed, which else warns that it guesses
@@ -161,17 +162,37 @@ def load_classifier(path: str, device: str, dtype: torch.dtype, **settings: Any)
     return load(transformers.AutoModelForSequenceClassification, path, device, dtype, **settings)
 
 
-def encoder_for(model: Model, **limits: Any) -> Encoder:
-    """The model's own Encoder, under an Encoder's limits: at most its context.
+def encoder_for(model: Model, *, end: str | None = None, **limits: Any) -> Encoder:
+    """The model's own Encoder, under an Encoder's limits: at most its context. Raises UsageError.
 
-    A reward model's configuration says whether it reads end-of-sequence. Raises UsageError.
+    A reward model of al-train-rm's says in its configuration whether it reads an end; another's reads whole texts. end:
+    "token" has any read at an end, "none" at the last token of a completion's words.
     """
-    eos = isinstance(model, Policy) or getattr(model.core.config, "reads_eos", False)
-    return build_encoder(model.core.config, model.tokenizer, eos=eos, **limits)
+    core, reads_eos = model.core, getattr(model.core.config, "reads_eos", None)
+    if isinstance(model, Policy) or end or reads_eos is not None:
+        ends = generation_ends(core.generation_config) if isinstance(model, Policy) else ()
+        eos = isinstance(model, Policy) or end == "token" or end is None and bool(reads_eos)
+        return build_encoder(core.config, model.tokenizer, eos=eos, ends=ends, **limits)
+    return build_encoder(core.config, model.tokenizer, WholeTexts, pad=core.config.get_text_config().pad_token_id,
+                         **limits)
 
 
-def build_encoder(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None,
-                  **limits: Any) -> Encoder:
+def generation_ends(config: transformers.GenerationConfig | None) -> tuple[int, ...]:
+    """The ids that a generation configuration ends a text with."""
+    ids = config.eos_token_id if config else None
+    return tuple(ids) if isinstance(ids, list) else () if ids is None else (int(ids),)
+
+
+def generation_config(path: str) -> transformers.GenerationConfig | None:
+    """A folder's, or a Hub name's, generation configuration, where it has one of its own."""
+    try:
+        return transformers.GenerationConfig.from_pretrained(path)
+    except OSError:
+        return None
+
+
+def build_encoder(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, kind: type[Encoder] = Encoder, *,
+                  max_length: int | None = None, **settings: Any) -> Encoder:
     """An Encoder for a model of this configuration. Raises UsageError for what it was not made for."""
     longest, known = context_length(config), getattr(config.get_text_config(), "vocab_size", None)
     if known and tokenizer.vocab_size > known:  # added tokens may be there for others only
@@ -182,7 +203,7 @@ def build_encoder(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, 
     if max_length and max_length > longest:
         raise click.UsageError(f"--max-length {max_length}: the model's context is {longest} tokens")
     try:
-        return Encoder(tokenizer, max_length=max_length or min(longest, 2048), rows=known, **limits)
+        return kind(tokenizer, max_length=max_length or min(longest, 2048), rows=known, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

@@ -101,8 +101,12 @@ def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *,
             # The first token is predicted at the prompt's end; without a prompt nothing predicts it.
             first = [start + len(row.prompt) - 1] if completion and row.prompt else []
             places = [*first, *range(at, end - 1)]
+            predicted = completion[len(completion) - len(places):]
+            if given := examples[whose // width].given:
+                learnt = [place for place in range(len(places)) if place + len(completion) - len(places) not in given]
+                places, predicted = [places[i] for i in learnt], [predicted[i] for i in learnt]
             sources += places
-            targets += completion[len(completion) - len(places):]
+            targets += predicted
             owner += [whose] * len(places)
             spans[whose] = range(start, start + len(row.prompt)), range(at, end)
             last[whose] = (end if completion else start + len(row.prompt)) - 1

@@ -11,8 +11,11 @@ from alignlib.records.jsonl import Record
 STRING: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "number"}
 OBJECT: Schema = {"type": "object"}
-MESSAGE: Schema = {"type": "object", "required": ["role", "content"],
-                   "properties": {"role": STRING, "content": STRING}}
+CONTENT: Schema = {"anyOf": [{"type": ["string", "null"]}, array({"type": "object"}, 1)]}
+MESSAGE: Schema = {"type": "object", "required": ["role"], "properties": {"role": STRING, "content": CONTENT}}
+MESSAGES = array(MESSAGE, 1)
+# Texts that may be given as a conversation, whose last turn they are (records.conversations).
+TEXT: Schema = {"anyOf": [STRING, MESSAGES]}
 WINNER: Schema = {"enum": [0, 1, None]}
 NUMBERS = array(NUMBER)
 STRINGS_OR_NULL = array({"type": ["string", "null"]})
@@ -37,17 +40,25 @@ class Field:
 
 
 FIELDS: dict[str, Field] = {
-    "prompt": Field(STRING, "al-data", "text that ends exactly where the completion begins"),
-    "messages": Field(array(MESSAGE, 1), "al-data", "instead of `prompt`: rendered by the tokenizer's chat template"),
-    "chosen": Field(STRING, "al-data, al-label-ai", "the preferred completion; SFT trains on it"),
-    "rejected": Field(STRING, "al-data, al-label-ai", "the dispreferred completion"),
+    "prompt": Field(TEXT, "al-data", "text that ends exactly where the completion begins; or as `messages`"),
+    "messages": Field(
+        MESSAGES, "al-data",
+        "instead of `prompt`: a conversation, rendered by the tokenizer's chat template; a last turn of the assistant "
+        "is the answer, `chosen` where there is none",
+    ),
+    "chosen": Field(TEXT, "al-data, al-label-ai", "the preferred completion; SFT trains on it"),
+    "rejected": Field(TEXT, "al-data, al-label-ai", "the dispreferred completion"),
     "completions": Field(
-        array(STRING, 1), "al-sample, al-args",
+        array(TEXT, 1), "al-sample, al-args",
         "K completions of the prompt; one may be empty, the list may not",
     ),
     "completion_ids": Field(
         array(array({"type": "integer"})), "al-sample --ids, al-args --ids",
         "their token ids, without end-of-sequence: text does not always encode back to them",
+    ),
+    "end_ids": Field(
+        array({"type": ["integer", "null"]}), "al-sample --ids, al-args --ids",
+        "the token that ended each completion, as it was drawn; null: none did",
     ),
     "finish_reasons": Field(
         array({"enum": ["stop", "length"]}), "al-sample, al-args",
@@ -106,8 +117,8 @@ FIELDS: dict[str, Field] = {
 }
 
 # Lists with one entry a completion.
-ALIGNED = ("completion_ids", "finish_reasons", "temperatures", "rewards", "logps", "ref_logps", "perplexities",
-           "feedbacks", "scores", "analyses")
+ALIGNED = ("completion_ids", "end_ids", "finish_reasons", "temperatures", "rewards", "logps", "ref_logps",
+           "perplexities", "feedbacks", "scores", "analyses")
 
 # What goes when the completions go: a verdict on them, too.
 OF_COMPLETIONS = ("completions", *ALIGNED, "rewards_temperature", "logps_temperature", "ref_logps_temperature",
@@ -128,8 +139,32 @@ def require(record: Mapping[str, Any], *names: str) -> None:
         if name == "prompt" and "messages" in record:
             name = "messages"
         if name not in record:
-            raise ValueError(f"{name}: missing")
+            raise ValueError(f"{name}: missing{_cure(record, name)}")
         FIELDS[name].check(record[name], name)
+
+
+PUBLIC = {"conversations", "conversation", "instruction", "question", "completion", "response", "output", "answer"}
+
+
+def _cure(record: Mapping[str, Any], name: str) -> str:
+    """Which command makes a missing field of those that are there; "" where none does."""
+    cures = {
+        "completions": (("chosen", "rejected"), "al-pref2rw makes them of chosen and rejected"),
+        "rewards": (("completions",), "al-score gives them to completions"),
+        "chosen": (("completions", "rewards"), "al-pref2rw --to pref takes it from completions and rewards"),
+        "rejected": (("completions", "rewards"), "al-pref2rw --to pref takes it from completions and rewards"),
+        "ref_logps": (("completions",), "al-score --logps --as-field ref_logps writes them"),
+        "feedbacks": (("completions",), "al-label-ai writes them"),
+        "scores": (("completions",), "al-label-ai writes them"),
+    }
+    needed, cure = cures.get(name, ((), ""))
+    if needed and all(other in record for other in needed):
+        return f"; {cure}"
+    if name == "completions" and "chosen" in record:
+        return "; al-pref2rw --to chosen makes them of chosen alone"
+    if name in ("prompt", "chosen", "completions") and not PUBLIC.isdisjoint(record):
+        return "; al-data chat makes records of the usual public forms"
+    return ""
 
 
 def check(record: Mapping[str, Any], *names: str) -> None:

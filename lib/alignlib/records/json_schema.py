@@ -40,8 +40,9 @@ def check_for(schema: Schema) -> Check:
         parts.append(_check_range(schema.get("minimum"), schema.get("maximum")))
     elif name == "array":
         parts.append(_check_items(check_for(schema["items"]), schema.get("minItems", 0)))
-    elif "required" in schema:
-        parts.append(_check_properties({part: check_for(schema["properties"][part]) for part in schema["required"]}))
+    elif "properties" in schema:
+        checks = {part: check_for(properties) for part, properties in schema["properties"].items()}
+        parts.append(_check_properties(checks, schema["required"]))
     if len(parts) == 1 and not nullable:
         return parts[0]
 
@@ -107,9 +108,9 @@ def _check_choice(choices: list[Any]) -> Check:
 
 
 def _check_any(schemas: list[Schema]) -> Check:
-    """One of several schemas, told apart by their types."""
+    """One of several schemas, told apart by their types; a list, the longer form of a value, is not asked for."""
     checks = [(PYTHON[_type(schema)[0]], check_for(schema)) for schema in schemas]
-    names = [ARTICLES.get(name, f"a {name}") for name, _ in map(_type, schemas)]
+    names = [ARTICLES.get(name, f"a {name}") for name, _ in map(_type, schemas) if name != "array"]
     nullable = any(nullable for _, nullable in map(_type, schemas))
 
     def check(value: Any, path: str) -> None:
@@ -148,11 +149,12 @@ def _check_items(check_item: Check, least: int) -> Check:
     return check
 
 
-def _check_properties(checks: dict[str, Check]) -> Check:
+def _check_properties(checks: dict[str, Check], required: list[str]) -> Check:
     def check(value: Any, path: str) -> None:
         for name, check_part in checks.items():
-            if name not in value:
+            if name in value:
+                check_part(value[name], f"{path}.{name}")
+            elif name in required:
                 raise ValueError(f"{path}.{name}: missing")
-            check_part(value[name], f"{path}.{name}")
 
     return check

@@ -6,13 +6,15 @@ from typing import TypeVar
 
 import orjson
 
+from alignlib.records.conversations import canonical, reader
 from alignlib.records.jsonl import DataError, Record, read_all
 
 T = TypeVar("T")
 
 
 def prompt_of(record: Record) -> object:
-    """The prompt as it stands in the record: its `messages`, else its `prompt`, else None."""
+    """The prompt: the conversation before the answer, else the text, else None."""
+    record = canonical(record)
     return record.get("messages", record.get("prompt"))
 
 
@@ -23,9 +25,10 @@ def prompt_key(record: Record) -> bytes:
 
 def prompt_text(record: Record) -> str:
     """The prompt as one text; messages become a dialogue, each under its role."""
+    record = canonical(record)
     if "messages" not in record:
         return record["prompt"]
-    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in record["messages"])
+    return "\n\n".join(f"[{message['role']}]\n{message['content'] or ''}" for message in record["messages"])
 
 
 def read_by_prompt(path: str, prepare: Callable[[Record], T], *, once: bool = False) -> dict[bytes, list[T]]:
@@ -34,7 +37,7 @@ def read_by_prompt(path: str, prepare: Callable[[Record], T], *, once: bool = Fa
     Raises DataError for a bad line and, with `once`, for a prompt that stands twice.
     """
     by_prompt: dict[bytes, list[T]] = {}
-    for line in read_all([path], prepare):
+    for line in read_all([path], reader(prepare)):
         values = by_prompt.setdefault(prompt_key(line.record), [])
         if values and once:
             raise DataError(f"{line.where}: prompt: a second time")

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from alignlib.cli import options
-from alignlib.cli.model_options import device_options, limit_options
+from alignlib.cli.model_options import chat_options, device_options, limit_options
 from alignlib.cli.options import Decorator, Finite, Function, Seed, stack
 from alignlib.cli.paths import must_exist
 from alignlib.training.recipe import Recipe
@@ -73,6 +73,7 @@ def training_options(*, lr: float, batch_size: int, epochs: float = 1, optimizer
         click.option("--warmup", type=Finite(min=0), default=0.1, help="Steps; below 1, a share of them."),
         click.option("--clip", type=Finite(min=0), default=1.0, help="Gradient norm at most; 0: any."),
         limit_options,
+        chat_options,
         device_options,
         click.option("--gradient-checkpointing", is_flag=True, help="Less memory for a third more time."),
         launch_options,

@@ -26,6 +26,9 @@ class Recipe:
     max_completion: int | None
     keep_prompt: str
     on_long: str
+    template: str | None
+    template_args: tuple[tuple[str, Any], ...]
+    control_tokens: bool
     dtype: str
     device: str
     gradient_checkpointing: bool
@@ -43,4 +46,5 @@ class Recipe:
     def limits(self) -> dict[str, Any]:
         """The arguments of an Encoder."""
         return {"max_length": self.max_length, "max_prompt": self.max_prompt, "max_completion": self.max_completion,
-                "keep": self.keep_prompt, "on_long": self.on_long}
+                "keep": self.keep_prompt, "on_long": self.on_long, "template": self.template,
+                "template_args": self.template_args, "control_tokens": self.control_tokens}

@@ -20,6 +20,7 @@ import click
 from alignlib import ranks
 from alignlib.cli import bars, options, paths
 from alignlib.records import jsonl
+from alignlib.records.conversations import reader
 from alignlib.records.jsonl import Record
 from alignlib.training.recipe import Recipe
 
@@ -109,7 +110,7 @@ class Session:
         where = None if bars.typed(files) else bars.terminal(sys.stderr, sys.stdout)
         total = jsonl.count_ahead(files) if where else None
         with bars.Bar(total, name="reading", unit="records", where=where) as bar:
-            for line in jsonl.read(files, prepare):
+            for line in jsonl.read(files, reader(prepare)):
                 crc = line.crc
                 if isinstance(line.error, jsonl.Skip):
                     self.run.skipped += 1
@@ -144,4 +145,6 @@ class Session:
         """Train `model`, into the folder; `best`: keep it where this figure of the evaluation was highest."""
         from alignlib.training import loop
 
+        if self.recipe.template:  # what the model is trained on goes with it
+            model.tokenizer.chat_template = self.recipe.template
         loop.fit(model, self.examples, self.objective, self.recipe, self.run, held_out=self.held_out, best=best)

@@ -5,7 +5,8 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers import models as token_models
 from transformers import PreTrainedTokenizerFast
 
-from alignlib.models.encoding import Encoder, Example, TooLong, continuation_tokenizer
+from alignlib.models.encoding import Encoder, Example, TooLong
+from alignlib.models.tokens import Tokens
 from alignlib.records.jsonl import Skip
 from helpers import tiny
 
@@ -78,7 +79,7 @@ def test_too_long_by_choice():
 def test_one_bos_and_only_if_the_tokenizer_adds_one():
     bos = tiny.tokenizer().bos_token_id
     assert encoder().prompt({"prompt": "a"}) == [bos, *ids("a")]
-    assert encoder().prompt({"prompt": f"{tiny.BOS}a"}) == [bos, *ids("a")]
+    assert encoder(control_tokens=True).prompt({"prompt": f"{tiny.BOS}a"}) == [bos, *ids("a")]
     without = Encoder(tiny.tokenizer(bos=False), max_length=20)
     assert without.prompt({"prompt": "a"}) == ids("a")
     assert without.prompt({"prompt": ""}) == [bos]  # else nothing would predict the first token
@@ -95,7 +96,7 @@ def test_a_chat_template_is_applied_once_and_brings_its_own_bos():
     assert example.prompt == served  # what a server would feed the model
     with pytest.raises(ValueError, match="no chat template"):
         encoder().prompt(record)
-    with pytest.raises(ValueError, match="messages: a condition"):
+    with pytest.raises(ValueError, match="messages: no turn of the user"):
         Encoder(words, max_length=99).prompt(record, "Good. ")
     assert Encoder(words, max_length=99).prompt({"prompt": "x"}, "Good. ")[1:] == ids("Good. x")
 
@@ -179,7 +180,7 @@ def test_stored_ids_are_taken_if_they_say_the_text():
     record = {"prompt": "a", "completion_ids": [ids("the"), ids("the"), [*the, 10**6], [-1, *the]]}
     example = encoder().encode(record, ["the", "thx", "the", "the"])
     assert example.completions[0] == [*ids("the"), eos]  # as drawn, although the text encodes to one token
-    assert encoder().decode(example.completions[1]) == "thx"  # another text: encoded anew
+    assert encoder().tokens.decode(example.completions[1]) == "thx"  # another text: encoded anew
     assert example.completions[2] == example.completions[3] == [*the, eos]  # another tokenizer's
 
 
@@ -203,13 +204,13 @@ def sentence_piece(style):
 @pytest.mark.parametrize("style", ["prepend", "first", "always"])
 def test_a_completion_gets_no_word_start_mark(style):
     words = sentence_piece(style)
-    inner = continuation_tokenizer(words)
+    inner = Tokens(words)
     example = Encoder(words, max_length=40).encode({"prompt": "Q: hi A:"}, [" Yes", "No", ""])
     tokens = [words.convert_ids_to_tokens(row) for row in (example.prompt, *example.completions)]
     assert tokens[0][:2] == ["<s>", "▁"] and tokens[0][2] == "Q"  # the prompt does begin a text
     assert tokens[1:] == [["▁Yes", "</s>"], ["N", "o", "</s>"], ["</s>"]]
     for text in (" Yes", "Yes", " No, Yes", "", "  No"):
-        assert inner.decode(inner.encode(text, add_special_tokens=False).ids) == text
+        assert inner.decode(inner.go_on(text)) == text
 
 
 def test_byte_level_prefix_spaces_are_for_texts_only():
@@ -222,7 +223,7 @@ def test_byte_level_prefix_spaces_are_for_texts_only():
 def test_every_byte_comes_back():
     coder = encoder()
     for text in ("", " ", "\n\n x", "é漢字🙂", "\t\x00~", " the the"):
-        assert coder.decode(coder.completion(text)) == text
+        assert coder.tokens.decode(coder.completion(text)) == text
 
 
 def test_what_fits_is_not_cut():
@@ -241,7 +242,7 @@ def test_a_token_that_the_model_has_no_row_for_is_named():
     words = tiny.tokenizer()
     rows = len(words)
     words.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
-    coder = Encoder(words, max_length=20, rows=rows)
+    coder = Encoder(words, max_length=20, rows=rows, control_tokens=True)
     message = rf"^token {rows} \(<\|tool\|>\) has no row in the model, which knows {rows} tokens$"
     stored = {"prompt": "a", "finish_reasons": ["length"], "completion_ids": [[*ids("x"), rows]]}
     for record, text in (({"prompt": "a <|tool|>"}, "x"), ({"prompt": "a"}, "x<|tool|>"), (stored, "x")):
@@ -251,5 +252,7 @@ def test_a_token_that_the_model_has_no_row_for_is_named():
     with pytest.raises(ValueError, match=message):
         coder.begin({"prompt": "<|tool|>"})
     assert coder.encode({"prompt": "a"}, ["x"]).prompt == [words.bos_token_id, *ids("a")]
+    as_text = Encoder(words, max_length=20, rows=rows).encode({"prompt": "a"}, ["<|tool|>"])
+    assert as_text.completions == [[*ids("<|tool|>"), words.eos_token_id]]
     with pytest.raises(ValueError, match=f"token {words.eos_token_id} "):
         Encoder(words, max_length=20, rows=words.eos_token_id).encode({"prompt": "a"}, ["x"])

@@ -7,7 +7,7 @@ from alignlib.records import fields
 
 GOOD = {
     "prompt": "p", "messages": [{"role": "user", "content": "p"}], "chosen": "", "rejected": "r",
-    "completions": ["a", ""], "completion_ids": [[1, 2], []], "finish_reasons": ["stop", "length"],
+    "completions": ["a", ""], "completion_ids": [[1, 2], []], "end_ids": [0, None], "finish_reasons": ["stop", "length"],
     "rewards": [1, -0.5], "rewards_temperature": 2.5, "logps": [-1.5, 0], "ref_logps": [-2, -0.0],
     "logps_temperature": 0.7, "ref_logps_temperature": 1, "perplexities": [3.5, 1],
     "winner": 0, "win_probability": 0.9, "human_winner": 1, "orders_agree": True,
@@ -29,12 +29,12 @@ def test_every_field_has_a_good_value_here():
         ("prompt", None, "prompt: expected a string, got null"),
         ("prompt", 3, "prompt: expected a string, got a number"),
         ("chosen", True, "chosen: expected a string, got a boolean"),
-        ("rejected", ["r"], "rejected: expected a string, got an array"),
+        ("rejected", ["r"], "rejected[0]: expected an object, got a string"),
         ("id", {}, "id: expected a string, got an object"),
         ("messages", [], "messages: empty"),
         ("messages", "hi", "messages: expected an array, got a string"),
         ("messages", ["hi"], "messages[0]: expected an object, got a string"),
-        ("messages", [GOOD["messages"][0], {"role": "user"}], "messages[1].content: missing"),
+        ("messages", [GOOD["messages"][0], {"content": "x"}], "messages[1].role: missing"),
         ("messages", [{"role": 1, "content": ""}], "messages[0].role: expected a string, got a number"),
         ("completions", "abc", "completions: expected an array, got a string"),
         ("completions", [], "completions: empty"),

@@ -1,0 +1,159 @@
+"""Conversations as a model's chat template writes them, and what ends a turn there.
+
+    messages  user "Hi", then an answer "Hello."       (a template of ChatML's kind)
+    prompt    <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n
+    whole     <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHello.<|im_end|>\\n
+    end       <|im_end|>: the first control token behind an answer
+
+A template is a program that comes with a folder: one that refuses a conversation makes its record bad, one that does
+not end is cut off.
+"""
+
+import ctypes
+import inspect
+import re
+import resource
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+import jinja2
+
+from alignlib.models.tokens import MARK, Tokens
+from alignlib.records.fields import FIELDS
+from alignlib.records.jsonl import Record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SECONDS, BYTES, CHARACTERS = 20.0, 2 << 30, 10_000_000  # for one conversation: time, memory, what comes of it
+PAUSE = 0.2  # seconds between two looks at that
+ANSWER = "The answer."  # to see what comes behind one
+Messages = Sequence[Mapping[str, Any]]
+
+
+class ChatTemplate:
+    """A tokenizer's chat template, or the one in `source`, under arguments of the user's.
+
+    Raises UsageError for what is no template.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", tokens: Tokens, source: str | None = None,
+                 arguments: Mapping[str, Any] | None = None):
+        self.tokenizer, self.tokens, self.arguments = tokenizer, tokens, dict(arguments or {})
+        self.source: str = source or tokenizer.get_chat_template()
+        self.words = set(re.findall(r"[A-Za-z_]\w*", self.source))  # what of a record's it may ask for
+        taken = set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"tools", "documents"}
+        if wrong := sorted(taken & set(self.arguments)):
+            raise click.UsageError(f"--template-arg {wrong[0]}: not the template's to know")
+        self.passed = self.words - taken - set(FIELDS)
+        try:
+            self.probe = self.write([{"role": "user", "content": "A question?"}], ANSWER)
+        except ValueError as error:
+            if isinstance(error.__cause__, jinja2.TemplateSyntaxError):
+                raise click.UsageError(f"the chat template: {error.__cause__}") from error
+            self.probe = ""  # one that refuses so plain a conversation: what ends a turn is not to be seen
+
+    @cached_property
+    def end(self) -> int | None:
+        """The id that ends an answer: the first control token that the template puts behind it; None for none."""
+        _, found, behind = self.probe.rpartition(ANSWER)
+        added = self.tokenizer.added_tokens_decoder
+        ids = self.tokens.rendered(behind, begins=False) if found else []
+        return next((i for i in ids if i in added), None)
+
+    def write(self, messages: Messages, answer: str | None = None, record: Record | None = None) -> str:
+        """The conversation up to the answer, or with it; data's control tokens carry a MARK.
+
+        Fields of `record` that the template asks for (tools, documents, ...) reach it. Raises ValueError where it
+        refuses them.
+        """
+        turns = list(messages) if answer is None else [*messages, {"role": "assistant", "content": answer}]
+        given = {name: value for name, value in (record or {}).items() if name in self.passed}
+        own = (record or {}).get("chat_template_kwargs")
+        given |= own if isinstance(own, dict) else {}
+        try:
+            with cut_off():
+                text = self.tokenizer.apply_chat_template(
+                    self.tokens.mark(turns), chat_template=self.source, add_generation_prompt=answer is None,
+                    tokenize=False, **{**self.tokens.mark(given), **self.arguments})
+        except CutOff as error:
+            raise ValueError("messages: the chat template takes too long, or too much memory") from error
+        except Exception as error:  # whatever a template's program raises
+            words = " ".join(str(error).split())[:200]
+            raise ValueError(f"messages: the chat template refuses them ({words})") from error
+        if len(text) > CHARACTERS:
+            raise ValueError(f"messages: the chat template makes {len(text):,} characters of them")
+        return text
+
+    def between(self, before: str, answer: str, after: str) -> list[int]:
+        """Ids from behind an answer's end to the next answer's begin, of the conversation as written up to either.
+
+        Raises ValueError where what is written up to the second does not go on from the first, its answer and its end.
+        """
+        words, end = self.tokens.mark(answer), str(self.tokenizer.convert_ids_to_tokens(self.end or 0))
+        starts = [f"{before}{words}{end}", f"{before}{words.strip()}{end}"]  # a template may strip
+        start = next(filter(after.startswith, starts), None)
+        if self.end is None or start is None:
+            raise ValueError("messages: the chat template writes earlier answers otherwise than the last one")
+        return self.tokens.rendered(after.removeprefix(start), begins=False)
+
+    def ids(self, messages: Messages, answer: str | None = None, record: Record | None = None) -> list[int]:
+        """Ids of what `write` writes."""
+        return self.tokens.rendered(self.write(messages, answer, record))
+
+    def is_written(self, prompt: str, messages: Messages, record: Record) -> bool:
+        """Whether a text is the conversation as the template writes it, up to the answer or its words."""
+        text = self.write(messages, record=record).replace(MARK, "")
+        bos = self.tokenizer.bos_token or ""
+        return prompt.removeprefix(bos).strip() == text.removeprefix(bos).strip()
+
+
+class CutOff(BaseException):
+    """Raised in a thread whose work takes too much; no handler of a template's own is to catch it."""
+
+
+_at_work: dict[int, tuple[float, int]] = {}  # threads with what they began at: the clock, the process's peak of memory
+_lock = threading.Lock()
+
+
+@contextmanager
+def cut_off() -> Iterator[None]:
+    """In its body work is given up after SECONDS, or once it has taken BYTES; raises CutOff."""
+    _watcher()
+    thread = threading.get_ident()
+    with _lock:
+        _at_work[thread] = time.monotonic(), _peak()
+    try:
+        yield
+    finally:
+        with _lock:  # whoever is cut off now raises here at the latest
+            _at_work.pop(thread, None)
+
+
+@cache
+def _watcher() -> threading.Thread:
+    """A thread that looks after the others for as long as the process lives."""
+    thread = threading.Thread(target=_watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def _watch() -> None:
+    while True:
+        time.sleep(PAUSE)
+        with _lock:
+            for thread, (start, peak) in list(_at_work.items()):
+                if time.monotonic() - start > SECONDS or _peak() - peak > BYTES:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(CutOff))
+                    del _at_work[thread]
+
+
+def _peak() -> int:
+    """The most bytes of memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
