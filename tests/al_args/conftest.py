@@ -11,6 +11,6 @@ from helpers import tiny
 def many_ends(monkeypatch):
     """Every twentieth token ends a text, so that rows leave and ends are candidates all the time."""
     ends = set(range(0, tiny.VOCABULARY, 20))
-    monkeypatch.setattr(sampler, "stop_ids", lambda policy: ends)
-    monkeypatch.setattr(token_by_token, "stop_ids", lambda policy: ends)
+    monkeypatch.setattr(sampler, "stopping_ids", lambda encoder, stop: ends)
+    monkeypatch.setattr(token_by_token, "stopping_ids", lambda encoder, stop: ends)
     return ends

@@ -8,7 +8,7 @@ from al_args.token_by_token import GuidedDraw, GuidedModels
 from alignlib.decoding import sampler
 from alignlib.models.encoding import Encoder
 from helpers import tiny
-from helpers.guided import NEW, RAGGED, decode_all, draws, models, reward_of
+from helpers.guided import NEW, RAGGED, closing, decode_all, draws, models, reward_of
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def test_segments_are_the_definition(batch_tokens, reads_eos, many_ends):
         ids, reason = [], ""
         while not reason:
             tries = [segment(both, draw, ids, number) for number in range(3)]
-            rewards = [reward_of(both, draw.prompt + text + (both.closing if ended == "stop" else []))
+            rewards = [reward_of(both, draw.prompt + text + closing(both, ended))
                        for text, ended in tries]
             ids, reason = tries[rewards.index(max(rewards))]
         assert (draw.ids, draw.reason) == (ids, reason)

@@ -13,16 +13,13 @@ from helpers.guided import M, ending, guided, refused
 @pytest.mark.slow
 def test_ends_are_scored_as_the_reward_model_was_trained():
     """Its folder says whether it has seen ends; one that says nothing is taken by the paper's word."""
-    def told(says):
-        folder = folders().without(folders().reward)
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, **says}))
-        return folder
-
     how = ("--weight", 3, "--ids")
-    plain, silent, never, always = (guided(prompts(12), *how, lm=ending(), rm=told(says))
-                                    for says in ({}, {}, {"reads_eos": False}, {"reads_eos": True}))
-    assert plain == silent == guided(prompts(12), *how, "--score-end", "token", lm=ending())
+    never, always = (guided(prompts(12), *how, lm=ending(), rm=folders().saying(folders().reward, reads_eos=says))
+                     for says in (False, True))
+    silent = guided(prompts(12), *how, "--end", "none", lm=ending(),
+                    rm=folders().saying(folders().reward, reads_eos=None))
+    plain = guided(prompts(12), *how, "--score-end", "token", lm=ending())
+    assert plain == silent
     assert never == guided(prompts(12), *how, "--score-end", "text", lm=ending())
     assert [r["completion_ids"] for r in never] != [r["completion_ids"] for r in plain]
     assert [r["completion_ids"] for r in always] == [r["completion_ids"] for r in plain]

@@ -13,7 +13,7 @@ from alignlib.decoding.draws import Sampling
 from alignlib.models import load
 from alignlib.models.encoding import Example
 from helpers import tiny
-from helpers.guided import NEW, RAGGED, decode_all, draws, models, reward_of
+from helpers.guided import NEW, RAGGED, closing, decode_all, draws, models, reward_of
 
 pytestmark = pytest.mark.slow
 
@@ -46,8 +46,8 @@ def compare(both: GuidedModels, search: Search, lengths=RAGGED) -> list[GuidedDr
     made = decode_all(both, draws(*lengths), search)
     for draw in made:
         assert (draw.ids, draw.reason) == greedy(both, draw.prompt, search), draw.where
-        closing = both.closing if draw.reason == "stop" else []
-        assert draw.reward == pytest.approx(reward_of(both, draw.prompt + draw.ids + closing), abs=1e-5)
+        text = draw.prompt + draw.ids + closing(both, draw.reason)
+        assert draw.reward == pytest.approx(reward_of(both, text), abs=1e-5)
     return made
 
 
@@ -184,8 +184,8 @@ def original(fixtures):
 
     def make(new: int) -> GuidedModels:
         """It goes on after an end, which to its reward model is a token like any other."""
-        made = GuidedModels(policy, reward, load.encoder_for(policy), Sampling(new), batch_tokens=4096,
-                            ends_are_tokens=True, reads_eos=False)
+        made = GuidedModels(policy, reward, load.encoder_for(policy), load.encoder_for(reward), Sampling(new),
+                            batch_tokens=4096, ends_are_tokens=True)
         made.ends = set()
 
         def finished(draw, token):

@@ -34,8 +34,8 @@ def test_old_completions_go_with_all_that_went_with_them():
 
 def test_ids_decode_to_the_text_and_lengths_agree_with_the_reasons():
     made = sample(prompts(20), "-n", 4, "--ids", "-t", "0.7")
-    assert all(list(record)[-3:] == ["completions", "finish_reasons", "completion_ids"] for record in made)
-    draws = [draw for record in made for draw in zip(*list(record.values())[-3:], strict=True)]
+    assert all(list(record)[-4:] == ["completions", "finish_reasons", "completion_ids", "end_ids"] for record in made)
+    draws = [draw for record in made for draw in zip(*list(record.values())[-4:-1], strict=True)]
     assert {reason for _, reason, _ in draws} == {"stop", "length"}  # both occur
     for text, reason, ids in draws:
         assert folders().tokenizer.decode(ids, skip_special_tokens=True) == text

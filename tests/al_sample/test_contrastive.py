@@ -52,7 +52,7 @@ def defined(search: Contrastive, prompt: list[int], ends: set[int]) -> tuple[lis
 def many_ends(monkeypatch):
     """Every twentieth token ends a text, so that rows leave all the time."""
     ends = set(range(0, tiny.VOCABULARY, 20))
-    monkeypatch.setattr(sampler, "stop_ids", lambda policy: ends)
+    monkeypatch.setattr(sampler, "stopping_ids", lambda encoder, stop: ends)
     return ends
 
 

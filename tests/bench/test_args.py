@@ -55,8 +55,8 @@ def load_models(folder: Path, laid: bool) -> GuidedModels:
         model.core.config.max_position_embeddings = 1024
         if laid:
             lay_out(model.core)
-    models = GuidedModels(policy, reward, load.encoder_for(policy), Sampling(NEW), batch_tokens=1 << 20,
-                          ends_are_tokens=True, reads_eos=False)
+    models = GuidedModels(policy, reward, load.encoder_for(policy), load.encoder_for(reward), Sampling(NEW),
+                          batch_tokens=1 << 20, ends_are_tokens=True)
     models.finished = endless
     return models
 
@@ -118,7 +118,7 @@ def seconds(*ways: Callable[[], object]) -> list[float]:
 @pytest.mark.parametrize("prompt", [64, 512])
 @pytest.mark.parametrize("batch", [1, 8])
 def test_against_the_original(both_models, monkeypatch, batch, prompt):
-    monkeypatch.setattr(sampler, "stop_ids", lambda policy: set())
+    monkeypatch.setattr(sampler, "stopping_ids", lambda encoder, stop: set())
     rows = torch.randint(10, 300, (batch, prompt), generator=torch.Generator().manual_seed(0)).tolist()
     models, laid = both_models
     assert ours(models, rows[:1]) == original(models, rows[:1])

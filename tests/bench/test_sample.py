@@ -25,7 +25,7 @@ def policy(tmp_path_factory) -> load.Policy:
 
 @pytest.fixture(autouse=True)
 def endless(monkeypatch):
-    monkeypatch.setattr(sampler, "stop_ids", lambda policy: set())
+    monkeypatch.setattr(sampler, "stopping_ids", lambda encoder, stop: set())
 
 
 def prompts(count: int, length: int) -> list[list[int]]:

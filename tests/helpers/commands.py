@@ -20,7 +20,7 @@ from helpers.process import command, environment
 
 CONTEXT = 160  # tokens that the models were made for
 CLASSES = ("bad", "fair", "good")
-TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[bot]"
+TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[bot]"
 
 
 def lines(*records: dict) -> bytes:
@@ -53,8 +53,14 @@ def rewarded(count: int, k: int = 4) -> list[dict]:
     return records
 
 
+def without_notes(text: str) -> str:
+    """What stderr says, less notes: our folders have a chat template, and most records are plain."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("note: "))
+
+
 def one_line(text: str) -> str:
     """What stderr says, which must be one line."""
+    text = without_notes(text)
     assert text.count("\n") == 1 and text.endswith("\n"), text
     return text.strip()
 
@@ -84,8 +90,8 @@ class Folders:
         for seed, (path, architecture, more) in enumerate((
             (self.policy, transformers.LlamaForCausalLM, {}),
             (self.other, transformers.LlamaForCausalLM, {}),
-            (self.reward, transformers.LlamaForSequenceClassification, {"num_labels": 1}),
-            (self.classifier, transformers.LlamaForSequenceClassification, names),
+            (self.reward, transformers.LlamaForSequenceClassification, {"num_labels": 1, "reads_eos": False}),
+            (self.classifier, transformers.LlamaForSequenceClassification, {**names, "reads_eos": False}),
         )):
             torch.manual_seed(seed)
             architecture(transformers.LlamaConfig(**shape, **more)).save_pretrained(path)
@@ -99,6 +105,14 @@ class Folders:
         """A copy of a model folder that lacks some files."""
         copy = self.new()
         shutil.copytree(path, copy, ignore=lambda *_: names)
+        return copy
+
+    def saying(self, path: str, **says) -> Path:
+        """A copy of a model folder whose configuration says this; None: says nothing of it."""
+        copy = self.without(path)
+        config = {**json.loads((copy / "config.json").read_text()), **says}
+        kept = {name: value for name, value in config.items() if name not in says or value is not None}
+        (copy / "config.json").write_text(json.dumps(kept))
         return copy
 
     def changed(self, path: str, change) -> Path:

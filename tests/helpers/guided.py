@@ -26,8 +26,15 @@ def models(family="llama", other=None, *, ends_are_tokens=False, reads_eos=False
     policy = Policy(tiny.causal(family, seed).double(), tiny.tokenizer())
     reward = RewardModel(tiny.classifier(other or family, seed=seed + 1).double(), tiny.tokenizer())
     encoder = Encoder(policy.tokenizer, max_length=tiny.CONTEXT)
-    return GuidedModels(policy, reward, encoder, Sampling(new, stop=stop, seed=5), batch_tokens=batch_tokens,
-                        ends_are_tokens=ends_are_tokens, reads_eos=reads_eos)
+    reader = Encoder(reward.tokenizer, max_length=tiny.CONTEXT, eos=reads_eos)
+    return GuidedModels(policy, reward, encoder, reader, Sampling(new, stop=stop, seed=5), batch_tokens=batch_tokens,
+                        ends_are_tokens=ends_are_tokens)
+
+
+def closing(both: GuidedModels, reason: str) -> list[int]:
+    """What the reward model reads behind a plain prompt's completion."""
+    (end,) = both.reader.ends_of({"prompt": "", "finish_reasons": [reason]}, 1)
+    return [] if end is None else [end]
 
 
 def draws(*lengths, number=1) -> list[GuidedDraw]:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -125,7 +125,7 @@ _lock = threading.Lock()
 @contextmanager
 def cut_off() -> Iterator[None]:
     """In its body work is given up after SECONDS, or once it has taken BYTES; raises CutOff."""
-    _watcher()
+    _watch_over()
     thread = threading.get_ident()
     with _lock:
         _at_work[thread] = time.monotonic(), _peak()
@@ -136,12 +136,14 @@ def cut_off() -> Iterator[None]:
             _at_work.pop(thread, None)
 
 
-@cache
-def _watcher() -> threading.Thread:
-    """A thread that looks after the others for as long as the process lives."""
-    thread = threading.Thread(target=_watch, daemon=True)
-    thread.start()
-    return thread
+_watchers: list[threading.Thread] = []
+
+
+def _watch_over() -> None:
+    """See that a thread of this process looks after the others; a fork has none of its parent's."""
+    if not (_watchers and _watchers[-1].is_alive()):
+        _watchers.append(threading.Thread(target=_watch, daemon=True))
+        _watchers[-1].start()
 
 
 def _watch() -> None:

@@ -37,11 +37,11 @@ def test_cut_at_stops():
 
 def test_a_done_draw_ends_at_a_stop_string():
     encoder = Encoder(tiny.tokenizer(), max_length=64)
-    draw = Draw(0, 0, [], 1.0, ids=encoder.completion(" yes. No", finished=False), reason="length")
+    draw = Draw(0, 0, [], 1.0, ids=encoder.completion(" yes. No"), reason="length")
     finish_text(draw, encoder, ("!",))
     assert (draw.text, draw.reason) == (" yes. No", "length")
     finish_text(draw, encoder, (".",))
-    assert (draw.text, draw.reason) == (" yes", "stop") and encoder.decode(draw.ids) == " yes"
+    assert (draw.text, draw.reason) == (" yes", "stop") and encoder.tokens.decode(draw.ids) == " yes"
 
 
 def test_new_tokens_have_their_room():
@@ -55,9 +55,9 @@ def test_new_tokens_have_their_room():
 
 def test_the_prompt_to_sample_from():
     encoder = Encoder(tiny.tokenizer(), max_length=64, max_prompt=6)
-    assert encoder.decode(prompt_ids(encoder, {"prompt": "a b"}, None)) == "a b"
-    assert encoder.decode(prompt_ids(encoder, {"prompt": "xyz"}, Condition(("C:",)))) == "C:xyz"
-    assert encoder.decode(prompt_ids(encoder, {"prompt": "uvwxyz"}, Condition(("C:",)))) == "C:xyz"  # it stays
+    assert encoder.tokens.decode(prompt_ids(encoder, {"prompt": "a b"}, None)) == "a b"
+    assert encoder.tokens.decode(prompt_ids(encoder, {"prompt": "xyz"}, Condition(("C:",)))) == "C:xyz"
+    assert encoder.tokens.decode(prompt_ids(encoder, {"prompt": "uvwxyz"}, Condition(("C:",)))) == "C:xyz"  # it stays
     with pytest.raises(ValueError, match="prompt"):
         prompt_ids(encoder, {"completions": []}, None)
 

@@ -9,6 +9,7 @@ from transformers.cache_utils import DynamicLayer
 
 from alignlib.decoding import sampler
 from alignlib.decoding.sampler import Draw, GrowingLayer, Sampling
+from alignlib.models import load
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Policy
 from helpers import tiny
@@ -49,14 +50,14 @@ def test_greedy_is_what_transformers_generates(family):
             generated = policy.core.generate(torch.tensor([draw.prompt]), max_new_tokens=24, do_sample=False,
                                         attention_mask=torch.ones(1, len(draw.prompt), dtype=torch.long))
             assert generated[0, len(draw.prompt):].tolist() == ended
-            assert draw.text == encoder.decode(draw.ids)
+            assert draw.text == encoder.tokens.decode(draw.ids)
 
 
 def test_finished_rows_leave_and_change_nothing_for_the_others(monkeypatch):
     """Every eighth token is made an end, so that rows leave early and the batch shrinks around the others."""
     policy, encoder = world("llama", seed=1)
     ends = set(range(0, tiny.VOCABULARY, 8))
-    monkeypatch.setattr(sampler, "stop_ids", lambda policy: ends)
+    monkeypatch.setattr(sampler, "stopping_ids", lambda encoder, stop: ends)
     for compact in (0.0, 0.75, 1.0):  # never, by the rule, at once
         monkeypatch.setattr(sampler, "COMPACT", compact)
         batch = draws(3, 17, 1, 30, 8, 9, 12, 5, number=2, temperature=1.0)
@@ -194,7 +195,7 @@ def test_stop_strings(text, stop, kept, monkeypatch):
     policy, encoder = world()
     draw = spell(policy, encoder, text, Sampling(40, stop=stop), monkeypatch)
     assert (draw.text, draw.reason) == (kept, "stop")
-    assert encoder.decode(draw.ids) == kept
+    assert encoder.tokens.decode(draw.ids) == kept
 
 
 def test_a_stop_string_is_seen_wherever_it_ends(monkeypatch):
@@ -213,15 +214,15 @@ def test_end_of_sequence_and_length(monkeypatch):
     draw = spell(policy, encoder, "", Sampling(3), monkeypatch, end=True)
     assert (draw.text, draw.reason, draw.ids) == ("", "stop", [])
     draw = spell(policy, encoder, "é", Sampling(1), monkeypatch)  # half of a character
-    assert draw.reason == "length" and draw.text == "\ufffd" and encoder.decode(draw.ids) == draw.text
+    assert draw.reason == "length" and draw.text == "\ufffd" and encoder.tokens.decode(draw.ids) == draw.text
 
 
 def test_the_generation_config_may_name_more_ends():
-    policy, _ = world()
+    policy, encoder = world()
     eos = policy.tokenizer.eos_token_id
-    assert sampler.stop_ids(policy) == {eos}
+    assert encoder.ends == {eos}
     policy.core.generation_config.eos_token_id = [7, 9]
-    assert sampler.stop_ids(policy) == {7, 9, eos}
+    assert load.encoder_for(policy).ends == {7, 9, eos}
 
 
 # -- the cache --------------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ def test_what_is_written_is_what_transformers_writes():
 
 
 def test_arguments_and_fields_that_are_asked_for_reach_it():
-    source = "{{ tone }}{{ messages[0].content }}{% for t in tools or [] %}[{{ t.name }}]{% endfor %}{{ place }}{{ id }}"
+    source = ("{{ tone }}{{ messages[0].content }}{% for t in tools or [] %}[{{ t.name }}]{% endfor %}"
+              "{{ place }}{{ id }}")
     written = template(source, tone="low").write(HI, record={"tools": [{"name": "f"}], "place": "here", "id": "7",
                                                              "other": "x"})
     assert written == "lowHi[f]here"  # id is a field of ours, other nobody asked for

@@ -20,13 +20,15 @@ def test_plain_records_are_seen_as_they_are():
     ({"messages": [USER, BLUE]}, {"messages": [USER], "chosen": "Blue."}),
     ({"messages": [USER, BLUE], "chosen": "Red."}, {"messages": [USER], "chosen": "Red."}),
     ({"chosen": [USER, BLUE], "rejected": [USER, NO]}, {"messages": [USER], "chosen": "Blue.", "rejected": "No."}),
-    ({"prompt": [USER], "chosen": [BLUE], "rejected": [NO]}, {"messages": [USER], "chosen": "Blue.", "rejected": "No."}),
+    ({"prompt": [USER], "chosen": [BLUE], "rejected": [NO]},
+     {"messages": [USER], "chosen": "Blue.", "rejected": "No."}),
     ({"prompt": [USER], "chosen": [USER, BLUE], "rejected": "No."},
      {"messages": [USER], "chosen": "Blue.", "rejected": "No."}),
     ({"prompt": [USER], "completions": [[BLUE], "No.", [USER, NO]]},
      {"messages": [USER], "completions": ["Blue.", "No.", "No."]}),
     ({"prompt": "A colour?", "messages": [USER]}, {"messages": [USER]}),
-    ({"prompt": "A colour?", "messages": [USER, BLUE, MORE, GREEN]}, {"messages": [USER, BLUE, MORE], "chosen": "Green."}),
+    ({"prompt": "A colour?", "messages": [USER, BLUE, MORE, GREEN]},
+     {"messages": [USER, BLUE, MORE], "chosen": "Green."}),
     ({"prompt": "Another?", "messages": [USER, BLUE, MORE]}, {"messages": [USER, BLUE, MORE]}),
     ({"prompt": "A colour?", "chosen": [USER, BLUE], "rejected": [USER, NO]},
      {"messages": [USER], "chosen": "Blue.", "rejected": "No."}),
@@ -44,7 +46,8 @@ def test_a_conversation_ends_before_the_answer(record, seen):
 
 
 @pytest.mark.parametrize(("record", "words"), [
-    ({"prompt": "A shape?", "messages": [USER]}, "prompt: neither the user's first or last turn of messages, nor all of them"),
+    ({"prompt": "A shape?", "messages": [USER]},
+     "prompt: neither the user's first or last turn of messages, nor all of them"),
     ({"prompt": [MORE], "messages": [USER]}, "prompt: not the conversation in messages"),
     ({"prompt": [USER], "chosen": [MORE, BLUE]}, "chosen: what comes before its last turn is not the prompt"),
     ({"chosen": [USER, BLUE], "rejected": [MORE, NO]}, "rejected: what comes before its last turn is not the prompt"),

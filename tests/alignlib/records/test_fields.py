@@ -7,7 +7,8 @@ from alignlib.records import fields
 
 GOOD = {
     "prompt": "p", "messages": [{"role": "user", "content": "p"}], "chosen": "", "rejected": "r",
-    "completions": ["a", ""], "completion_ids": [[1, 2], []], "end_ids": [0, None], "finish_reasons": ["stop", "length"],
+    "completions": ["a", ""], "completion_ids": [[1, 2], []], "end_ids": [0, None],
+    "finish_reasons": ["stop", "length"],
     "rewards": [1, -0.5], "rewards_temperature": 2.5, "logps": [-1.5, 0], "ref_logps": [-2, -0.0],
     "logps_temperature": 0.7, "ref_logps_temperature": 1, "perplexities": [3.5, 1],
     "winner": 0, "win_probability": 0.9, "human_winner": 1, "orders_agree": True,
