@@ -40,8 +40,8 @@ def test_old_completions_go_with_all_that_went_with_them():
 def test_rewards_are_al_scores_and_ids_decode_to_the_text(method, others):
     """`others`: a reward model that al-train-rm did not make, which reads whole conversations."""
     rm = folders().saying(folders().reward, reads_eos=None) if others else folders().reward
-    records = [{"messages": [{"role": "user", "content": record["prompt"]}]} for record in prompts(9)]
-    made = guided(records if others else prompts(9), "--method", method, "--ids", "-n", 2, lm=ending(), rm=rm)
+    records = [{"messages": [{"role": "user", "content": record["prompt"]}]} for record in prompts(25)]
+    made = guided(records if others else prompts(25), "--method", method, "--ids", "-n", 2, lm=ending(), rm=rm)
     assert others or {reason for record in made for reason in record["finish_reasons"]} == {"stop", "length"}
     scored = run("al-score", rm, stdin=lines(*made))
     for one, other in zip(made, read(scored.stdout), strict=True):
