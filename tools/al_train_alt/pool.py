@@ -138,19 +138,14 @@ def _shown(mark: dict[str, Any]) -> str:
 
 @dataclass(slots=True)
 class Entry:
-    """A completion in the pool; `kind` is its class, 0 the best, None where its prompt has too few to be sorted.
+    """A completion in the pool; `kind` is its class, 0 the best, None where its prompt has too few to be sorted."""
 
-    prompt  as a text: itself, or its conversation as JSON
-    asked   the record's fields that say it: prompt, or messages and tools
-    end     what ended it, as a tuple of one; None where nobody knows
-    """
-
-    prompt: str
+    prompt: str  # as a text: itself, or its conversation as JSON
     text: str
-    asked: Record
+    asked: Record  # the record's fields that say the prompt
     reason: str
     ids: list[int] | None
-    end: tuple[int | None] | None
+    end: tuple[int | None] | None  # what ended it; None where nobody knows
     reward: float | None
     feedback: str | None
     score: float | None
@@ -252,8 +247,8 @@ def _entries(records: Iterable[Record], selection: Selection, counts: Counter[st
                 counts["finish reasons guessed"] += 1
                 reason = "length" if was_cut(text, selection) else "stop"
             name = key, text
-            end = (ends[i],) if ends else None
-            entries.append(Entry(*name, asked, reason, ids, end, reward, feedback, score, seen[name]))
+            entries.append(Entry(*name, asked, reason, ids, (ends[i],) if ends else None, reward, feedback, score,
+                                 seen[name]))
             seen[name] += 1
     return entries
 
@@ -313,9 +308,9 @@ def _columns(entries: Sequence[Entry]) -> Record:
         "completions": [entry.text for entry in entries], "finish_reasons": [entry.reason for entry in entries],
         "completion_ids": [entry.ids for entry in entries], "rewards": [entry.reward for entry in entries],
         "feedbacks": [entry.feedback for entry in entries], "scores": [entry.score for entry in entries]}
-    columns = {name: row for name, row in rows.items() if None not in row}
     ends = [entry.end[0] for entry in entries if entry.end]
-    return columns | ({"end_ids": ends} if len(ends) == len(entries) else {})
+    rows = {name: row for name, row in rows.items() if None not in row}
+    return rows | ({"end_ids": ends} if len(ends) == len(entries) else {})
 
 
 def _grouped(entries: Iterable[Entry], by: Callable[[Entry], Key]) -> dict[Key, list[Entry]]:

@@ -15,7 +15,7 @@ is flat: one row of all the groups, without padding between them. Another group,
     ids        a b c d e f g    segment  0 0 1 1 2 3 4    home  0 0 0 0 0 3 3    positions  0 1 2 3 2 0 1
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -101,13 +101,10 @@ def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *,
             # The first token is predicted at the prompt's end; without a prompt nothing predicts it.
             first = [start + len(row.prompt) - 1] if completion and row.prompt else []
             places = [*first, *range(at, end - 1)]
-            predicted = completion[len(completion) - len(places):]
-            if given := examples[whose // width].given:
-                learnt = [place for place in range(len(places)) if place + len(completion) - len(places) not in given]
-                places, predicted = [places[i] for i in learnt], [predicted[i] for i in learnt]
-            sources += places
-            targets += predicted
-            owner += [whose] * len(places)
+            learnt = _learnt(places, completion, examples[whose // width].given)
+            sources += [place for place, _ in learnt]
+            targets += [token for _, token in learnt]
+            owner += [whose] * len(learnt)
             spans[whose] = range(start, start + len(row.prompt)), range(at, end)
             last[whose] = (end if completion else start + len(row.prompt)) - 1
             at = end
@@ -130,6 +127,13 @@ def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *,
         indices=list(indices if indices is not None else range(len(examples))),
         tokens=sum(row.length for row in rows),
     )
+
+
+def _learnt(places: list[int], completion: list[int], given: Set[int]) -> list[tuple[int, int]]:
+    """The places that predict a completion's last tokens, each with its token, but for those that are given."""
+    start = len(completion) - len(places)
+    pairs = zip(places, completion[start:], strict=True)
+    return [pair for i, pair in enumerate(pairs, start) if i not in given]
 
 
 def _rows(example: Example, first: int, shared: bool, flat: bool = False) -> Iterator[_Row]:
