@@ -22,7 +22,7 @@ STRICT = ("{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_excep
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory):
     """Gemma's and Llama 3's shape: two ends in the generation config, of which the tokenizer's is not the turn's."""
-    model = tiny.causal("llama", vocab_size=tiny.VOCABULARY + 2, max_position_embeddings=512)
+    model = tiny.causal("llama", vocab_size=tiny.VOCABULARY + 2, max_position_embeddings=2048)
     model.generation_config.eos_token_id = [tiny.VOCABULARY - 2, tiny.TURN_END]
     with torch.no_grad():  # so that turns end, both ways
         model.get_output_embeddings().weight[[tiny.VOCABULARY - 2, tiny.TURN_END, tiny.TURN_START]] *= 2
@@ -124,6 +124,43 @@ def test_the_answer_is_never_part_of_the_prompt(chat):
     (one,), (two,) = (commanded("al-sample", chat, "--greedy", "-m", 8, records=[record])
                       for record in (row, {"messages": [USER]}))
     assert one["completions"] == two["completions"] and {**one, **row} == one  # the rest travels as it came
+
+
+ROWS = {  # as public sets have them
+    "TRL, prompt": {"prompt": [USER]},
+    "TRL, prompt and completion": {"prompt": [USER], "completion": [BLUE]},
+    "TRL, preference": {"prompt": [USER], "chosen": [BLUE], "rejected": [NO]},
+    "TRL, no prompt": {"chosen": [USER, BLUE], "rejected": [USER, NO]},
+    "OpenAI": {"messages": [USER, BLUE]},
+    "ShareGPT": {"conversations": [{"from": "human", "value": "A colour?"}, {"from": "gpt", "value": "Blue."}]},
+    "Alpaca": {"instruction": "A colour?", "input": "", "output": "Blue."},
+    "question": {"question": "A colour?", "answer": "Blue."},
+    "response": {"prompt": "A colour?", "response": "Blue."},
+    "ultrachat_200k": {"prompt": "A colour?", "prompt_id": "p", "messages": [USER, BLUE]},
+    "ultrafeedback_binarized": {"prompt": "A colour?", "prompt_id": "p", "chosen": [USER, BLUE], "score_chosen": 8.0,
+                                "rejected": [USER, NO], "score_rejected": 5.0, "messages": [USER, BLUE]},
+}
+COMMANDS = {"al-sample": ("-m", 4), "al-args": ("-m", 4), "al-score": (), "al-pref2rw": (), "al-label-ai": (),
+            "al-sft": ("--steps", 1), "al-train-rm": ("--steps", 1), "al-train-exo": ("--steps", 1)}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_public_row_works_or_names_its_cure(name, chat, tmp_path):
+    """After the cure, it works wherever the row has what the command needs."""
+    rm = folders().saying(folders().reward, reads_eos=False)
+    models = {"al-args": (folders().policy, rm), "al-label-ai": ("--judge", chat), "al-pref2rw": ()}.get(name, (chat,))
+    for i, (kind, row) in enumerate(ROWS.items()):
+        trains = name in ("al-sft", "al-train-rm", "al-train-exo")
+        done = run(name, *models, *COMMANDS[name], *(("-o", tmp_path / f"raw{i}") if trains else ()),
+                   *(("--logps",) if name == "al-score" else ()), stdin=lines(row))
+        assert done.returncode in (0, 65), (kind, done.stderr)
+        pair = "rejected" in row
+        if name == "al-pref2rw" or trains and name != "al-sft" or name == "al-label-ai":
+            assert (done.returncode == 0) == pair, (kind, done.stderr)
+        if name == "al-score" and pair:
+            assert "al-pref2rw makes them of chosen and rejected" in done.stderr, kind
+        elif done.returncode == 65 and not {"messages", "prompt", "chosen"} & row.keys():
+            assert "al-data chat makes records of the usual public forms" in done.stderr, kind
 
 
 @pytest.mark.parametrize("name", ["al-sample", "al-score", "al-sft", "al-train-exo", "al-train-rm", "al-pref2rw"])

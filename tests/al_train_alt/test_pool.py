@@ -277,7 +277,6 @@ def test_prompts_with_too_few_wait_and_are_counted():
     ("lmu", {"feedbacks": ["a", "b"], "scores": [1, 4]}, r"scores\[1\]: expected 0 to 3, got 4"),
     ("lmc", {"feedbacks": ["Harmful", "Unclear"]}, r"feedbacks\[1\]: 'Unclear' is none of the tags: Harmless and very"),
     ("steerlm", {"feedbacks": ["Harmful", None]}, r"feedbacks\[0\]: 'Harmful' is none of the tags: harmful:0,help"),
-    ("rm", {"messages": [{"role": "user", "content": "Hi"}]}, "messages: a condition goes before a plain prompt only"),
     ("rm", {"pool": {"mode": "quark", "tags": ["_Q_"]}}, "pool: made with mode quark and tags _Q_, not mode rm and"),
     ("rm", {"pool": 3}, "pool: expected an object, got a number"),
 ])

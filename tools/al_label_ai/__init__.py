@@ -63,10 +63,16 @@ money_options = options.stack(
     click.option("--budget", cls=options.Beside, type=options.Finite(0, min_open=True),
                  help="Stop before a run costs more than this."),
 )
+folder_options = options.stack(
+    click.option("--chat-template", type=model_options.TextFile(),
+                 help="Of a judge in a folder: a chat template (Jinja) instead of its tokenizer's."),
+    click.option("--template-arg", "template_args", type=model_options.Argument(), multiple=True,
+                 help="For that chat template: enable_thinking=false; may be repeated."),
+)
 
 
-@options.command(("prompt",), ("winner", "orders_agree", "chosen", "rejected", "feedbacks", "scores",
-                                             "analyses", "unparsed"),
+@options.command(("prompt",), ("winner", "orders_agree", "chosen", "rejected", "feedbacks", "scores", "analyses",
+                               "unparsed"),
                  may=("completions", "chosen", "rejected", "finish_reasons", "completion_ids", "end_ids"))
 @options.filter_options
 @click.option("--mode", type=click.Choice(MODES), default="pair",
@@ -87,6 +93,7 @@ money_options = options.stack(
 @click.option("--seed", type=options.Seed(), default=0, help="Of --one-order and --ties random.")
 @judge_options
 @money_options
+@folder_options
 @model_options.device_options
 def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
          shard: tuple[int, int] | None, mode: str, against: str | None, together: bool, ties: str, judge: str | None,
@@ -103,7 +110,7 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
     partners = Partners(against) if against else None
     judging: Judge
     if folder:
-        judging = load_local_judge(folder, judge_rm, given["device"], given["dtype"])
+        judging = load_local_judge(folder, judge_rm, **given)
     else:
         answers_file = cache_file(files, output, rejects, dry_run, cache, no_cache)
         judging = server = connect_server_judge(str(judge), answers_file, **given)
@@ -165,7 +172,7 @@ def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None,
         "--mode rate": () if mode == "rate" else ("together",),
         "--mode lmc or steerlm": () if mode in ("lmc", "steerlm") else ("categories",),
         "a server": AT_A_SERVER if folder else (),
-        "a model's folder": () if folder else ("device", "dtype"),
+        "a model's folder": () if folder else ("device", "dtype", "chat_template", "template_args"),
         "a judge that is asked": ("question", "rubric", "template", "one_order") if judge_rm else (),
         "--price-in or --price-out": () if given & {"price_in", "price_out"} else ("budget",),
     }
@@ -197,11 +204,13 @@ def load_mode(mode: str, ties: str, judge_rm: str | None, *, question: str, rubr
                             one_order=one_order or bool(judge_rm), sides=not judge_rm)
 
 
-def load_local_judge(folder: str, judge_rm: str | None, device: str, dtype: str) -> "LocalJudge":
+def load_local_judge(folder: str, judge_rm: str | None, *, device: str, dtype: str, chat_template: str | None,
+                     template_args: tuple[tuple[str, Any], ...], **_: object) -> "LocalJudge":
     """A reward model, or a policy by the probability of each option."""
     from al_label_ai.local_judge import PolicyJudge, RewardJudge
 
-    return RewardJudge(folder, device, dtype) if judge_rm else PolicyJudge(folder, device, dtype)
+    kind = RewardJudge if judge_rm else PolicyJudge
+    return kind(folder, device, dtype, template=chat_template, template_args=template_args)
 
 
 def connect_server_judge(model: str, cache: str | None, *, base_url: str | None, concurrency: int, timeout: float,

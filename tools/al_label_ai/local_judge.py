@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from itertools import islice
 from math import isfinite
+from typing import Any
 
 import click
 from torch import Tensor
@@ -27,12 +28,15 @@ PACK_TOKENS = 16384  # on the device at once
 
 
 class LocalJudge(ABC):
-    """A model asked in packs, a window of records at a time; `measure` gives the figures of a Pack, [E, K]."""
+    """A model asked in packs, a window of records at a time; `measure` gives the figures of a Pack, [E, K].
 
-    def __init__(self, model: Model, measure: Callable[[Pack], Tensor]):
+    written: how an Encoder writes conversations
+    """
+
+    def __init__(self, model: Model, measure: Callable[[Pack], Tensor], **written: Any):
         self.packs = PackScorer(model, lambda batch: {"figures": measure(batch)}, PACK_TOKENS)
         # A question that is cut is another question.
-        self.encoder = load.encoder_for(model, on_long="fail", max_length=min(model.context, 1 << 20))
+        self.encoder = load.encoder_for(model, on_long="fail", max_length=min(model.context, 1 << 20), **written)
 
     @abstractmethod
     def example(self, query: Query) -> Example:
@@ -63,10 +67,10 @@ class LocalJudge(ABC):
 class PolicyJudge(LocalJudge):
     """The policy at `path`; its chat template is used where it has one."""
 
-    def __init__(self, path: str, device: str, dtype: str):
+    def __init__(self, path: str, device: str, dtype: str, **written: Any):
         policy = load.load_policy(path, device, dtype)
-        super().__init__(policy, policy.logps)
-        self.chats = bool(self.encoder.tokenizer.chat_template)
+        super().__init__(policy, policy.logps, **written)
+        self.chats = self.encoder.template is not None
 
     def example(self, query: Query) -> Example:
         record: Record = {"messages": query.messages}
@@ -84,9 +88,9 @@ class PolicyJudge(LocalJudge):
 class RewardJudge(LocalJudge):
     """The reward model at `path`, for comparisons: the completion with the better score is the better one."""
 
-    def __init__(self, path: str, device: str, dtype: str):
+    def __init__(self, path: str, device: str, dtype: str, **written: Any):
         model = load.load_reward(path, device, dtype)
-        super().__init__(model, model.scores)
+        super().__init__(model, model.scores, **written)
         classes = model.core.config.id2label
         if len(classes) > 1:
             raise click.UsageError(f"{path}: a classifier of {', '.join(classes.values())}, no reward model")

@@ -10,6 +10,7 @@ import click
 from alignlib.decoding.conditions import Condition
 from alignlib.decoding.draws import Draw, Sampling, seed_for, stop_place
 from alignlib.records import fields
+from alignlib.records.conversations import with_condition
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
@@ -42,15 +43,13 @@ class Sampler:
         fields.require(record, "prompt")
         if "messages" in record and self.api == "completions":
             raise ValueError("messages: --api completions takes a prompt")
-        condition = self.condition.text_for(record) if self.condition else ""
-        if "messages" in record and condition:
-            raise ValueError("messages: a condition goes before a plain prompt only")
+        if self.condition:
+            record = with_condition(record, self.condition.text_for(record), self.condition.role)
         if "messages" in record:
-            return "chat", {"messages": record["messages"]}
-        prompt = condition + record["prompt"]
+            return "chat", {name: record[name] for name in ("messages", "tools") if name in record}
         if self.api == "chat":
-            return "chat", {"messages": [{"role": "user", "content": prompt}]}
-        return "completions", {"prompt": prompt}
+            return "chat", {"messages": [{"role": "user", "content": record["prompt"]}]}
+        return "completions", {"prompt": record["prompt"]}
 
     def draws(self, stream: Stream) -> Generator[tuple[Line, list[Draw]], None, None]:
         with closing(in_order(stream.ahead(), self.sample, self.window, self.client.close)) as done:
