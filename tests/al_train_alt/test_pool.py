@@ -193,7 +193,8 @@ def test_a_pool_becomes_conditioned_records():
     assert found.records() == [
         {"prompt": "P", "completions": [" a", " b", " c"], "finish_reasons": ["stop", "length", "stop"],
          "completion_ids": [[1], [2], [3]], "rewards": [0.5, 2, -1], "pool": {"mode": "rm", "tags": ["Yes.", "No."]}}]
-    assert found.conditions == {"best": "Yes. input: ", "tags": ["Yes. input: ", "No. input: "], "exemplars": []}
+    assert found.conditions == {"best": "Yes. input: ", "tags": ["Yes. input: ", "No. input: "], "exemplars": [],
+                                "role": "user"}
 
 
 def test_judged_pools():
@@ -206,7 +207,7 @@ def test_judged_pools():
     texts = {**record, "feedbacks": ["Poor.", "Fine.", "Fine.", "Poor.", "Great. "], "scores": [0, 3, 3, 0.5, 3]}
     found = gathered([texts], mode="lmu")
     assert found.conditions == {"best": "feedback: Fine. input: ", "tags": [],
-                                "exemplars": ["feedback: Fine. input: ", "feedback: Great. input: "]}
+                                "exemplars": ["feedback: Fine. input: ", "feedback: Great. input: "], "role": "user"}
     assert drawn(found)["P"]["feedback: Poor. input: "] == ["a", "d"]
     steer = {**record, "feedbacks": ["harmful:0,helpful:2", None, None, None, None]}
     assert drawn(gathered([steer], mode="steerlm")) == {"P": {"harmful:0,helpful:2.\n\n": ["a"]}}

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import orjson
 
-from alignlib.records import fields
-from alignlib.records.jsonl import Record, read_all
+from alignlib.records import conversations, fields
+from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key
 
 
@@ -30,7 +30,7 @@ class Partners:
         self.by_id: dict[bytes, int] = {}  # where in `partners`
         self.by_prompt: dict[bytes, list[int]] = {}
         self.met: set[int] = set()  # those that a record of the first file has been joined to
-        for _ in read_all([path], self.add):
+        for _ in conversations.read_all([path], self.add):
             pass
 
     def add(self, record: Record) -> None:

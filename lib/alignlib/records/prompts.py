@@ -7,7 +7,7 @@ from typing import TypeVar
 import orjson
 
 from alignlib.records.conversations import canonical, reader
-from alignlib.records.jsonl import DataError, Record, read_all
+from alignlib.records.jsonl import Record, read_all
 
 T = TypeVar("T")
 
@@ -31,15 +31,12 @@ def prompt_text(record: Record) -> str:
     return "\n\n".join(f"[{message['role']}]\n{message['content'] or ''}" for message in record["messages"])
 
 
-def read_by_prompt(path: str, prepare: Callable[[Record], T], *, once: bool = False) -> dict[bytes, list[T]]:
+def read_by_prompt(path: str, prepare: Callable[[Record], T]) -> dict[bytes, list[T]]:
     """What `prepare` makes of a file's records, in lists by `prompt_key`: to join another file's records with.
 
-    Raises DataError for a bad line and, with `once`, for a prompt that stands twice.
+    Raises DataError for a bad line.
     """
     by_prompt: dict[bytes, list[T]] = {}
     for line in read_all([path], reader(prepare)):
-        values = by_prompt.setdefault(prompt_key(line.record), [])
-        if values and once:
-            raise DataError(f"{line.where}: prompt: a second time")
-        values.append(line.data)
+        by_prompt.setdefault(prompt_key(line.record), []).append(line.data)
     return by_prompt

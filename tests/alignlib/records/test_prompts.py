@@ -31,8 +31,6 @@ def test_a_file_is_read_by_prompt(tmp_path):
     file.write_text('{"prompt": "b", "id": "1"}\n{"prompt": "a", "id": "2"}\n\n{"prompt": "b", "id": "3"}\n')
     ids = read_by_prompt(str(file), lambda record: record["id"])
     assert ids == {prompt_key({"prompt": "b"}): ["1", "3"], prompt_key({"prompt": "a"}): ["2"]}
-    with pytest.raises(DataError, match=r"a.jsonl:4: prompt: a second time"):
-        read_by_prompt(str(file), lambda record: record["id"], once=True)
 
 
 def test_a_bad_record_is_named(tmp_path):
