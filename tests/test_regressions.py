@@ -105,7 +105,7 @@ def test_7_new_adapters_on_a_trained_policy_start_at_that_policy(tmp_path):
     with torch.no_grad():
         wanted = [policy.logps(policy.pack([example]))[0].tolist() for example in data]
     recipe = tiny.recipe(tmp_path / "run", lora=2, steps=4, batch_size=3)
-    run = Run(recipe, {})
+    run = Run(recipe, {"command": "test"})
     run.reads(0)
     add_ref_logps(policy, data, recipe, run, policy.logps)
     entry = loop.fit(policy, data, tiny.contrast(), recipe, run)
@@ -118,7 +118,7 @@ def test_8_the_reference_of_a_resumed_run_is_the_first_policys(tmp_path):
     """A resumed policy has moved: what it was compared with is read from the run's folder, not computed again."""
     data = [tiny.example(3 + i, 4, 6, rewards=[1.0, 0.0]) for i in range(6)]
     recipe = tiny.recipe(tmp_path / "run", batch_size=3)
-    run, policy = Run(recipe, {}), policy_of(tmp_path / "policy")
+    run, policy = Run(recipe, {"command": "test"}), policy_of(tmp_path / "policy")
     run.reads(0)
     add_ref_logps(policy, data, recipe, run, policy.logps, data[:2])
     before = [example.values.pop("ref_logps") for example in data]
@@ -161,7 +161,7 @@ def test_14_no_record_is_left_out(tmp_path):
     """Seven records in batches of four, in training, in evaluation, in scoring."""
     data = [tiny.example(2 + 3 * i, 5, 3 + i % 4, rewards=[1.0, 0.0]) for i in range(7)]
     recipe = tiny.recipe(tmp_path / "run", batch_size=4)
-    run = Run(recipe, {})
+    run = Run(recipe, {"command": "test"})
     run.reads(0)
     loop.fit(RewardModel(tiny.classifier("llama"), tiny.tokenizer()), data, Ranking(), recipe, run)
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]

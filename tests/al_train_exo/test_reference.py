@@ -48,7 +48,7 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
         policy = load.load_policy(folder, "cpu", "fp32", train=True)
         examples = [tiny.example(3 + 5 * i, 5 + i, 9 - i, 4, 2, rewards=rewards) for i in range(5)]
         recipe = tiny.recipe(tmp_path / loss, steps=1, batch_size=5, pack_tokens=60)
-        run = Run(recipe, {})
+        run = Run(recipe, {"command": "test"})
         run.reads(0)
         objective = tiny.contrast(loss, temperature=0.8, smoothing=0.1 if loss == "robust" else 0.0)
         add_ref_logps(policy, examples, recipe, run, lambda batch, p=policy: p.logps(batch, 0.8))
