@@ -131,6 +131,7 @@ def test_12_a_score_is_read_at_the_last_token_whatever_the_batch():
     """pad = eos; alone or beside longer ones, through al-score's own packs: the same score, and of the right token."""
     words = tiny.tokenizer(pad=tiny.EOS)
     reward = RewardModel(tiny.classifier("gpt2"), words)
+    reward.core.config.reads_eos = False  # al-train-rm made it
     load.remove_dropout(reward.core)
     encoder = load.encoder_for(reward)
     record = {"prompt": "Q: the", "finish_reasons": ["stop", "stop", "length"]}
