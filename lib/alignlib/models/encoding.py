@@ -77,9 +77,11 @@ class Encoder:
         self.max_length, self.max_prompt = max_length, max_prompt or max_length
         self.max_completion = max_completion
         self.keep, self.on_long, self.rows, self.control = keep, on_long, rows, control_tokens
-        self.tokens = Tokens(tokenizer, ends)
-        written = bool(template or tokenizer.chat_template)
-        self.template = ChatTemplate(tokenizer, self.tokens, template, dict(template_args)) if written else None
+        self.tokens, self.template = Tokens(tokenizer, ends), None
+        if template or tokenizer.chat_template:
+            self.template = ChatTemplate(tokenizer, self.tokens, template, dict(template_args))
+            if (end := self.template.end) is not None:  # control, though the tokenizer may not call it special
+                self.tokens = self.template.tokens = Tokens(tokenizer, (*ends, end))
         self.eos: int | None = tokenizer.eos_token_id if eos else None
         self.cut = {"prompts_cut": 0, "completions_cut": 0}
         self.bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
