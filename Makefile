@@ -31,8 +31,8 @@ quick: $(SETUP) ## what a change is tried with: ruff and the quick tests
 test: lint ## ruff, mypy and every test
 	$(VENV)/bin/python -m pytest -n auto
 
-smoke: $(SETUP) ## run every experiment to its report, on tens of records
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m slow tests/test_smoke.py
+smoke: $(SETUP) ## every experiment to its report, on tens of records; and the tests that take long
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m 'experiment or long'
 
 lint: $(SETUP) ## ruff and mypy
 	$(VENV)/bin/ruff check .

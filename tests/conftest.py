@@ -31,3 +31,8 @@ def fixtures() -> Path:
     if not FIXTURES.is_dir():
         pytest.skip("needs the reference numbers in ../shared/fixtures")
     return FIXTURES
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole experiments come first: left to the end, one worker would run them while the others wait."""
+    items.sort(key=lambda item: item.path.name != "test_smoke.py")

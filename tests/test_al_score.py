@@ -163,7 +163,8 @@ def test_the_oracles(name):
 def test_messages():
     messages = [{"role": "user", "content": "Hello"}]
     completions = [" Hi.", " Go."]
-    one = score([{"messages": messages, "completions": completions}], model=folders().reward)
+    chat = folders().templated(folders().reward)
+    one = score([{"messages": messages, "completions": completions}], model=chat)
     two = score([{"prompt": "[user] Hello\n[bot]", "completions": completions}], model=folders().reward)
     assert flat(one) == flat(two)
     done = run("al-score", "toy:helpful", stdin=lines({"messages": messages, "completions": completions}))
@@ -314,7 +315,7 @@ def test_rewards_do_not_go_into_a_field_of_log_probabilities():
 
 
 def test_an_oracle_wants_a_prompt_that_is_one():
-    record = '{"prompt": 5, "messages": [{"role": "user", "content": "x"}], "completions": [""]}\n'
+    record = '{"prompt": 5, "completions": [""]}\n'
     done = run("al-score", "toy:polite", stdin=record)
     assert done.returncode == 65 and "prompt: expected a string" in done.stderr
 

@@ -129,7 +129,7 @@ def test_an_unknown_option_is_2_in_one_line(name):
 
 
 @pytest.mark.parametrize(("name", "needed"), [
-    ("al-sft", ["chosen"]), ("al-train-rm", []), ("al-train-exo", ["completions", "rewards"]),
+    ("al-sft", ["chosen"]), ("al-train-rm", []), ("al-train-exo", []),
     ("al-score", ["completions"]), ("al-pref2rw", []), ("al-sample", []), ("al-args", []),
 ])
 def test_the_schema_asks_for_what_is_always_needed(name, needed):

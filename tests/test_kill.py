@@ -15,6 +15,7 @@ def test_al_sample_with_bad_lines_put_aside(tmp_path):
     survive(sample_job(tmp_path, skip=True), KILLS, seed=1)
 
 
+@pytest.mark.long
 def test_al_score_reading_a_pipe(tmp_path):
     survive(score_job(tmp_path, stdin=True), KILLS, seed=2)
 
@@ -23,6 +24,7 @@ def test_al_sft(tmp_path):
     survive(training_job(tmp_path, "al-sft"), KILLS, seed=3)
 
 
+@pytest.mark.long
 def test_al_train_exo_reading_a_pipe(tmp_path):
     survive(training_job(tmp_path, "al-train-exo", stdin=True), KILLS, seed=4)
 

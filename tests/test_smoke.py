@@ -20,7 +20,7 @@ ROWS = {
     "rlaif": [f"{teacher} {row}" for teacher in ("weak", "strong") for row in FEEDBACK],
     "hh-exo": EXO, "tldr-exo": EXO, "imdb-exo": EXO,
     "rtp-alt": ALT, "tldr-alt-rm": ALT, "tldr-quark": ALT, "tldr-alt-lmu": ALT, "hh-alt-lmc": ALT, "hh-steerlm": ALT,
-    "hh-args": ARGS, "shp-args": ARGS,
+    "hh-args": ARGS, "shp-args": ARGS, "chat": ["before", "after"],
 }
 ALWAYS = {"hh-exo", "hh-args", "tldr-alt-rm"}
 
@@ -46,6 +46,7 @@ def check(text: str, rows: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.experiment
 @pytest.mark.parametrize("name", [
     name if name in ALWAYS else pytest.param(name, marks=pytest.mark.smoke) for name in ROWS])
 def test_it_runs_to_its_report(name, tmp_path):

@@ -7,12 +7,12 @@
 
 PART ?= helpful-base
 
-chat.pairs := 800
-chat.prompts := 240
+chat.pairs := 640
+chat.prompts := 192
 chat.held-out := 80
-chat.lengths := --max-length 448 --max-completion 160
-chat.new-tokens := 64
-chat.rm := --lora 16 --lr 2e-4 --batch-size 16
+chat.lengths := --max-length 448 --max-completion 160 --pack-tokens 2048
+chat.new-tokens := 48
+chat.rm := --lora 16 --lr 3e-4 --batch-size 16
 chat.align := --lora 16 --lr 5e-4 --batch-size 16 --epochs 2 --beta-pi 0.1 --beta-r 0.5
 chat.save := --save-every 10
 

@@ -184,8 +184,9 @@ def original(fixtures):
 
     def make(new: int) -> GuidedModels:
         """It goes on after an end, which to its reward model is a token like any other."""
-        made = GuidedModels(policy, reward, load.encoder_for(policy), load.encoder_for(reward), Sampling(new),
-                            batch_tokens=4096, ends_are_tokens=True)
+        reader = load.encoder_for(reward, end="none")
+        made = GuidedModels(policy, reward, load.encoder_for(policy), reader, Sampling(new), batch_tokens=4096,
+                            ends_are_tokens=True)
         made.ends = set()
 
         def finished(draw, token):

@@ -176,12 +176,11 @@ def test_stop_strings_end_a_completion_and_are_left_out():
 def test_messages_are_rendered_by_the_chat_template():
     turns = (("user", "Hello"), ("bot", "Hi."), ("user", "?"))
     messages = [{"role": role, "content": content} for role, content in turns]
-    (made,) = sample([{"messages": messages, "id": "7"}], "-n", 2)
+    (made,) = sample([{"messages": messages, "id": "7"}], "-n", 2, model=folders().templated(folders().policy))
     assert list(made)[:2] == ["messages", "id"] and made["messages"] == messages
     (plain,) = sample([{"prompt": "[user] Hello\n[bot] Hi.\n[user] ?\n[bot]"}], "-n", 2)
     assert made["completions"] == plain["completions"]
-    bare = folders().without(folders().policy, "chat_template.jinja")
-    done = run("al-sample", bare, stdin=lines({"messages": messages}))
+    done = run("al-sample", folders().policy, stdin=lines({"messages": messages}))
     assert done.returncode == 65 and "<stdin>:1: messages: the tokenizer has no chat template" in one_line(done.stderr)
 
 

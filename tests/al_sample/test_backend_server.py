@@ -91,9 +91,9 @@ def test_messages_go_to_chat_and_prompts_where_they_are_told():
         assert server.calls[0][2]["messages"] == [{"role": "user", "content": "Oh Yo"}]
         done = sample(server, [chat], "--api", "completions")
         assert done.returncode == 65 and "<stdin>:1: messages: " in one_line(done.stderr)
-        done = sample(server, [chat], "--condition", "Oh ")
-        assert done.returncode == 65 and "<stdin>:1: messages: " in one_line(done.stderr)
-    assert len(server.calls) == 1
+        sample(server, [chat], "--condition", "Oh ")
+        assert server.calls[1][2]["messages"] == [chat["messages"][0], {"role": "user", "content": "Oh Hi"}]
+    assert len(server.calls) == 2
 
 
 def test_cut_completions_and_stop_strings_that_a_server_forgot():

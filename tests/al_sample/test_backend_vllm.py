@@ -120,14 +120,15 @@ def test_all_of_it_is_called_and_with_what(log):
     one, other = asked(log, "vllm:SamplingParams")
     assert one.pop("seed") != other.pop("seed")
     assert one == other == {"temperature": 0.5, "top_p": 0.9, "top_k": 4, "max_tokens": 12, "stop": ["x"],
-                            "detokenize": True, "logprobs": None, "output_kind": "<RequestOutputKind.FINAL_ONLY: 3>"}
+                            "stop_token_ids": [folders().tokenizer.eos_token_id], "detokenize": True, "logprobs": None,
+                            "output_kind": "<RequestOutputKind.FINAL_ONLY: 3>"}
 
 
 # -- the same as the built-in sampler's ------------------------------------------------------------------------
 
 
-def built_in(records, *args) -> list[dict]:
-    return read(run("al-sample", folders().policy, *M, *args, stdin=lines(*records)).stdout)
+def built_in(records, *args, model=None) -> list[dict]:
+    return read(run("al-sample", model or folders().policy, *M, *args, stdin=lines(*records)).stdout)
 
 
 @pytest.mark.parametrize("more", [(), ("--condition", "Be kind. "), ("--max-prompt", 9), ("--keep-prompt", "start")])
@@ -145,13 +146,13 @@ def test_stop_strings_and_chats_too():
     made = sample(prompts(8), "--greedy", "--ids", *stop)
     assert made == built_in(prompts(8), "--greedy", "--ids", *stop)
     assert "stop" in {reason for record in made for reason in record["finish_reasons"]}
-    chat = [{"messages": [{"role": "user", "content": "Hi"}]}]
-    assert sample(chat, "--greedy") == built_in(chat, "--greedy")
+    chat, model = [{"messages": [{"role": "user", "content": "Hi"}]}], folders().templated(folders().policy)
+    assert sample(chat, "--greedy", model=model) == built_in(chat, "--greedy", model=model)
 
 
 def test_ids_decode_to_the_text_and_lengths_agree_with_the_reasons():
     made = sample(prompts(20), "-n", 4, "--ids")
-    draws = [draw for record in made for draw in zip(*list(record.values())[-3:], strict=True)]
+    draws = [draw for record in made for draw in zip(*list(record.values())[-4:-1], strict=True)]
     assert {reason for _, reason, _ in draws} == {"stop", "length"}
     for text, reason, ids in draws:
         assert folders().tokenizer.decode(ids, skip_special_tokens=True) == text

@@ -127,7 +127,7 @@ def sample(records, *more) -> list[dict]:
 
 def test_al_sample_writes_it_in_any_company(tmp_path):
     made = sample(prompts(7), "--ids", "--time")
-    assert list(made[0])[2:] == ["completions", "finish_reasons", "completion_ids", "seconds"]
+    assert list(made[0])[2:] == ["completions", "finish_reasons", "completion_ids", "end_ids", "seconds"]
     texts = [record["completions"] for record in made]
     for more in (("--window", 2), ("--batch-tokens", 300), ("--seed", 5)):
         assert [record["completions"] for record in sample(prompts(7), *more)] == texts

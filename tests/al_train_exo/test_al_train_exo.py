@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
+from helpers.commands import folders, lines, log, one_line, read, rewarded, run, stopped, weights
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,11 @@ def test_a_judges_verdict_does_instead_of_rewards():
     how = ("--loss", "dpo-pref", "--steps", 3, "--lr", "1e-3")
     (one, plain), (other, same) = (train(given, *how) for given in (records, told))
     assert weights(one) == weights(other) and [e["loss"] for e in plain] == [e["loss"] for e in same]
-    assert "rewards: missing" in refused(told, "--loss", "exo-rw", code=65)
+    people = [{name: record[name] for name in ("prompt", "chosen", "rejected")} for record in told]
+    scored = [{"prompt": record["prompt"], "completions": [record["chosen"], record["rejected"]], "rewards": [1, 0]}
+              for record in told]
+    (_, by_rewards), (_, by_pairs) = (train(given, "--loss", "exo-rw", "--steps", 1) for given in (scored, people))
+    assert by_rewards[0]["loss"] == by_pairs[0]["loss"]
     assert "rewards: missing" in refused([{**told[0], "chosen": "a teacher's"}], "--loss", "dpo-pref", code=65)
 
 
@@ -280,7 +284,7 @@ def test_bad_records_are_65():
         ({"completions": []}, "completions: empty"),
     ):
         assert f"<stdin>:2: {message}" in refused([good[0], {**good[1], **change}], code=65)
-    assert "<stdin>:1: completions: missing" in refused(pairs(1), code=65)
+    assert "<stdin>:1: completions: missing" in refused([{"prompt": "a", "chosen": "b"}], code=65)
 
 
 # -- adapters, resuming --------------------------------------------------------------------------------------

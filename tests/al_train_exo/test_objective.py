@@ -92,5 +92,7 @@ def test_a_verdict_is_rewards():
     record = {"completions": ["a", "b"], "chosen": "b", "rejected": "a"}
     assert with_verdict(record)["rewards"] == [0, 1]
     assert with_verdict({**record, "chosen": "a", "rejected": "b"})["rewards"] == [1, 0]
-    for other in ({**record, "chosen": "c"}, {"completions": ["a", "b"]}, {"chosen": "b", "rejected": "a"}):
+    assert with_verdict({"chosen": "b", "rejected": "a"}) == {
+        "chosen": "b", "rejected": "a", "completions": ["b", "a"], "rewards": [1, 0]}
+    for other in ({**record, "chosen": "c"}, {"completions": ["a", "b"]}, {"chosen": "b"}):
         assert with_verdict(other) is other

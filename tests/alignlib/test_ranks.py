@@ -90,7 +90,7 @@ def alone(data):
 # -- the same as one process -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("zero", [0, *(pytest.param(zero, marks=pytest.mark.long) for zero in (1, 2)), 3])
 def test_two_ranks_one_killed_and_resumed_make_what_one_makes(zero, data, alone, tmp_path):
     """SIGKILL of the second after a checkpoint: the job ends and says so; resumed, it makes the same model and log."""
     out = tmp_path / "model"
@@ -141,6 +141,7 @@ def rank_of(launcher, rank):
     raise LookupError(f"no rank {rank} below {launcher}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("zero, others", [(2, 3), (3, 1)])
 def test_another_number_of_processes_goes_on(zero, others, data, alone, tmp_path):
     out = tmp_path / "model"
@@ -167,6 +168,7 @@ def alive(process):
         return False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, args, several", [
     ("al-train-rm", ("--eval-every", 1), ("--zero", 3)),  # keeps the best of its evaluations
     ("al-train-rm", ("--more", "--resample", 6, "--pack-tokens", 100), ("--zero", 3)),
@@ -187,6 +189,7 @@ def test_other_trainers_and_settings_on_two_ranks(name, args, several, data, tmp
     alike(log(tmp_path / "two"), log(tmp_path / "one"))
 
 
+@pytest.mark.long
 def test_bf16_on_two_ranks_stays_near_one(data, tmp_path):
     """Also at stage 0, where DeepSpeed's own bf16 strays: there it is autocast, as on one device."""
     given = ("al-sft", folders().policy, data / "pairs.jsonl", "--steps", 6, "--lr", "1e-3", "--dtype", "bf16")
@@ -197,6 +200,7 @@ def test_bf16_on_two_ranks_stays_near_one(data, tmp_path):
             assert found["loss"] == pytest.approx(wanted["loss"], rel=2e-3)
 
 
+@pytest.mark.long
 def test_more_ranks_than_records_still_count_each_once(data, tmp_path):
     """Three ranks, a last batch of one record, an evaluation on two: some ranks only keep the others company."""
     (tmp_path / "three.jsonl").write_bytes(lines(*pairs(3)))
@@ -251,6 +255,7 @@ def test_torchrun(data, tuned, tmp_path):
     assert "al-sft: several processes cannot share standard input: give a file, or use --launch" in done.stderr
 
 
+@pytest.mark.long
 def test_deepspeed_with_a_hostfile(data, tuned, tmp_path):
     """Its ssh, by which it first looks whether the host is there, is a script here."""
     ssh = tmp_path / "ssh"
@@ -325,6 +330,7 @@ def test_settings_that_do_not_go_together(args, said, data, tmp_path):
     assert said in found and found.count("\n") == 1
 
 
+@pytest.mark.long
 def test_another_engines_checkpoint_is_refused_by_number(data, tmp_path):
     """A run of one process cannot go on under DeepSpeed, nor the other way round; nor at another stage."""
     out = tmp_path / "model"
@@ -347,6 +353,7 @@ def stopped(args, out, *more):
 # -- a configuration of the user's own -------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_run_with_ones_own_configuration_and_optimizer(data, tuned, tmp_path):
     own = {"zero_optimization": {"stage": 2}, "optimizer": {"type": "AdamW", "params": {
         "lr": "auto", "betas": "auto", "weight_decay": "auto", "torch_adam": True}}}

@@ -55,7 +55,7 @@ def load_models(folder: Path, laid: bool) -> GuidedModels:
         model.core.config.max_position_embeddings = 1024
         if laid:
             lay_out(model.core)
-    models = GuidedModels(policy, reward, load.encoder_for(policy), load.encoder_for(reward), Sampling(NEW),
+    models = GuidedModels(policy, reward, load.encoder_for(policy), load.encoder_for(reward, end="none"), Sampling(NEW),
                           batch_tokens=1 << 20, ends_are_tokens=True)
     models.finished = endless
     return models

@@ -53,14 +53,8 @@ def rewarded(count: int, k: int = 4) -> list[dict]:
     return records
 
 
-def without_notes(text: str) -> str:
-    """What stderr says, less notes: our folders have a chat template, and most records are plain."""
-    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("note: "))
-
-
 def one_line(text: str) -> str:
     """What stderr says, which must be one line."""
-    text = without_notes(text)
     assert text.count("\n") == 1 and text.endswith("\n"), text
     return text.strip()
 
@@ -75,12 +69,11 @@ class Folders:
         from al_data.new_model import texts, train_tokenizer
 
         transformers.utils.logging.disable_progress_bar()
-        self.root, self.count = root, itertools.count()
+        self.root, self.count, self.chats = root, itertools.count(), {}
         self.policy, self.other, self.reward, self.classifier = (
             str(root / name) for name in ("policy", "other", "reward", "classifier"))
         corpus = (text for pair in world.records("dialogue", limit=100) for text in texts(pair))
         self.tokenizer = train_tokenizer(corpus, 500, CONTEXT)
-        self.tokenizer.chat_template = TEMPLATE
         ids = {f"{name}_token_id": getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
         # Weights larger than usual: a distribution with a shape, and completions that end.
         shape = {"vocab_size": len(self.tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64,
@@ -106,6 +99,13 @@ class Folders:
         copy = self.new()
         shutil.copytree(path, copy, ignore=lambda *_: names)
         return copy
+
+    def templated(self, path: str) -> str:
+        """The model folder with a chat template."""
+        if path not in self.chats:
+            self.chats[path] = self.without(path)
+            (self.chats[path] / "chat_template.jinja").write_text(TEMPLATE)
+        return str(self.chats[path])
 
     def saying(self, path: str, **says) -> Path:
         """A copy of a model folder whose configuration says this; None: says nothing of it."""

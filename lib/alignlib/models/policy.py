@@ -75,8 +75,8 @@ class Model:
     def hidden(self, batch: Pack) -> Tensor:
         """The transformer's last hidden states, flattened: [B * L, H]."""
         places = {} if batch.positions is None else {"position_ids": batch.positions}
-        mask = batch.mask
-        if isinstance(mask, Tensor) and self.core.config._attn_implementation == "eager":  # it adds its mask
+        mask, kind = batch.mask, getattr(self.core.config, "_attn_implementation", None)
+        if isinstance(mask, Tensor) and kind == "eager":  # it adds its mask
             mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, torch.finfo(self.core.dtype).min)
         out = self.core.base_model(input_ids=batch.ids, attention_mask=mask, use_cache=False, **places)
         return out.last_hidden_state.flatten(0, 1)

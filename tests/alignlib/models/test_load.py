@@ -41,7 +41,7 @@ def test_an_encoder_knows_the_model_s_rows(tmp_path):
     for command in (("al-sample", policy, "-m", 2), ("al-score", policy, "--logps"), ("al-score", reward),
                     ("al-args", policy, reward, "-m", 2), ("al-sft", policy, "-o", tmp_path / "sft"),
                     ("al-train-rm", policy, "-o", tmp_path / "rm")):
-        done = run(*command, stdin=records)
+        done = run(*command, "--control-tokens", stdin=records)
         assert done.returncode == 65, command
         assert one_line(done.stderr) == (f"{command[0]}: <stdin>:3: token {size} (<|tool|>) has no row in the model, "
                                          f"which knows {size} tokens")

@@ -190,6 +190,7 @@ def test_long_logits_come_in_chunks():
 # -- measured on two ranks --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("zero, offload, dtype", [
     (2, "none", "fp32"), (2, "optimizer", "bf16"), (3, "none", "bf16"), (3, "all", "bf16")])
 def test_what_deepspeed_keeps_on_each_of_two_ranks(zero, offload, dtype, tmp_path):
@@ -253,6 +254,7 @@ def test_plan_needs_a_configuration_only(bare):
     assert all(row["checkpointed"] < row["kept"] / 2 for row in found["activations"])
 
 
+@pytest.mark.long
 def test_plan_knows_of_the_reference_beside_and_of_the_layers_that_train(bare):
     def found(*given):
         done = call("al-train-alt", bare, "--plan", "--gradient-checkpointing", *given, stdin="")

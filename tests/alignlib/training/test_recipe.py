@@ -10,7 +10,8 @@ from helpers import tiny
 
 def test_limits_are_an_encoders():
     limits = tiny.recipe("x", max_length=9, max_prompt=5, keep_prompt="start", on_long="skip").limits
-    assert limits == {"max_length": 9, "max_prompt": 5, "max_completion": None, "keep": "start", "on_long": "skip"}
+    assert limits == {"max_length": 9, "max_prompt": 5, "max_completion": None, "keep": "start", "on_long": "skip",
+                      "template": None, "template_args": (), "control_tokens": False}
     Encoder(tiny.tokenizer(), **limits)
 
 
