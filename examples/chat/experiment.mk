@@ -8,7 +8,7 @@
 PART ?= helpful-base
 
 chat.pairs := 640
-chat.prompts := 192
+chat.prompts := 160
 chat.held-out := 80
 chat.lengths := --max-length 448 --max-completion 160 --pack-tokens 2048
 chat.new-tokens := 48
@@ -54,7 +54,7 @@ $(chat.run)/pairs.jsonl: $(chat.run)/rows.jsonl
 	head -n $(chat.pairs) $< > $@
 
 $(chat.run)/prompts.jsonl: $(chat.run)/rows.jsonl
-	tail -n +$$(($(chat.pairs) + 1)) $< | head -n $(chat.prompts) > $@
+	sed -n "$$(($(chat.pairs) + 1)),$$(($(chat.pairs) + $(chat.prompts)))p" $< > $@
 
 $(chat.run)/test.jsonl: | $(SETUP)
 	@mkdir -p $(@D)
