@@ -189,9 +189,9 @@ def test_every_turn_may_be_learnt(chat, tmp_path):
 def test_a_judge_takes_chosen_and_rejected_for_two_answers(chat):
     """What people preferred stays, as human_winner."""
     pair = {"messages": [USER], "chosen": "Blue.", "rejected": "No."}
-    (one,) = commanded("al-label-ai", "--judge-rm", folders().reward, records=[pair])
-    (two,) = commanded("al-label-ai", "--judge-rm", folders().reward,
-                       records=[{"messages": [USER], "completions": ["Blue.", "No."]}])
+    judge = ("--judge-rm", folders().templated(folders().reward))
+    (one,) = commanded("al-label-ai", *judge, records=[pair])
+    (two,) = commanded("al-label-ai", *judge, records=[{"messages": [USER], "completions": ["Blue.", "No."]}])
     assert one["human_winner"] == 0 and one["winner"] == two["winner"] and one["chosen"] == two["chosen"]
 
 

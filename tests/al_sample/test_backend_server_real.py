@@ -25,7 +25,7 @@ def url(tmp_path_factory):
     settings = transformers.GenerationConfig.from_pretrained(folder)
     settings.do_sample = True
     settings.save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text("{{ bos_token }}" + TEMPLATE)
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
     argv = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--port", "0",
             "--device", "cpu"]
     log = tmp_path_factory.mktemp("serve") / "log"
@@ -48,7 +48,7 @@ def ask(url, records, *args) -> list[dict]:
 
 
 def draw(records, *args) -> list[dict]:
-    return read(run("al-sample", folders().policy, "-m", 12, *args, stdin=lines(*records)).stdout)
+    return read(run("al-sample", folders().templated(folders().policy), "-m", 12, *args, stdin=lines(*records)).stdout)
 
 
 def test_greedy_is_what_the_built_in_sampler_gives(url):
