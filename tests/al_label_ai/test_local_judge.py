@@ -57,7 +57,7 @@ def test_a_model_judges_by_the_options_probabilities(chat):
 
 
 def test_a_model_sorts_and_rates_but_does_not_write():
-    path = roomy(folders().templated(folders().policy) if chat else folders().policy)
+    path = roomy(folders().policy)
     names = {kind.name for kind in questions.load_categories()}
     done = run("al-label-ai", "--judge", path, "--mode", "lmc", stdin=lines(*pairs(2)))
     assert all(name in names for record in read(done.stdout) for name in record["feedbacks"]), done.stderr
