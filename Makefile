@@ -26,7 +26,7 @@ $(SETUP): pyproject.toml constraints.txt
 
 quick: $(SETUP) ## what a change is tried with: ruff and the quick tests
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/python -m pytest -n auto -m 'not slow'
+	$(VENV)/bin/python -m pytest -n auto -m 'not slow and not long'
 
 test: lint ## ruff, mypy and every test
 	$(VENV)/bin/python -m pytest -n auto

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 KILLS = 5
 
 
+@pytest.mark.long
 def test_al_sample_with_bad_lines_put_aside(tmp_path):
     survive(sample_job(tmp_path, skip=True), KILLS, seed=1)
 

@@ -223,6 +223,7 @@ def recipes() -> list[str]:
     return ["\n".join(line[4:] for line in block.splitlines()) for block in blocks]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_recipes_of_the_docs(tmp_path):
     """With two shards for four, and a tiny model; Slurm's part is to set SLURM_ARRAY_TASK_ID."""

@@ -155,6 +155,7 @@ def test_records_of_a_line_leave_and_are_found_again_together(tmp_path):
 # -- kills, pipes, shards ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_and_resumed(tmp_path):
     (tmp_path / "grid").write_bytes(lines(*GRID[1:4]))

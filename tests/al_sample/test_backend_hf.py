@@ -57,6 +57,7 @@ def test_logps_come_with_the_ids_they_are_of():
     assert again["logps"] == pytest.approx(again["ref_logps"], abs=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_and_resumed_with_logps(tmp_path):
     """Byte for byte: a window's packs hold the records that had left before, too."""

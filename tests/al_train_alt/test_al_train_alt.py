@@ -165,6 +165,7 @@ def test_the_coefficients_show_their_effect():
     assert entropy[1] > entropy[0] + 0.2
 
 
+@pytest.mark.long
 def test_the_kl_coefficient_adapts_and_goes_on_where_it_was(tmp_path):
     args = ("--epochs", 30, "--kl-target", 1000, "--kl-coef", 0.1, "--save-every", 3)
     whole, entries = train(rewarded(6, 5), *args)

@@ -290,6 +290,7 @@ def test_bad_records_are_65():
 # -- adapters, resuming --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", [("--lora", 4), ("--ref", "other")])
 def test_a_stopped_run_goes_on_with_the_reference_it_began_with(more, tmp_path):
     (tmp_path / "eval").write_bytes(lines(*rewarded(12)[8:]))

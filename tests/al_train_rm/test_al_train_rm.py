@@ -231,6 +231,7 @@ def test_bad_records_are_65():
         assert done.returncode == 65 and f"<stdin>:3: {message}" in one_line(done.stderr)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_stopped_run_keeps_its_best_and_goes_on(tmp_path):
     (tmp_path / "eval").write_bytes(lines(*sided(16, 40)))

@@ -244,6 +244,7 @@ def test_the_weights_of_a_step_are_what_the_formula_says(normalize):
     assert [entry[f"loss_{name}"] for name in DOMAINS] == pytest.approx([mean.item() for mean in means], rel=1e-4)
 
 
+@pytest.mark.long
 def test_the_split_into_packs_changes_nothing_and_a_stopped_run_goes_on(tmp_path):
     """The momentum is in the checkpoint."""
     (tmp_path / "eval").write_bytes(lines(*mixed(6)))

@@ -90,7 +90,7 @@ def alone(data):
 # -- the same as one process -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("zero", [0, *(pytest.param(zero, marks=pytest.mark.long) for zero in (1, 2)), 3])
+@pytest.mark.parametrize("zero", [0, *(pytest.param(zero, marks=pytest.mark.long) for zero in (1, 2, 3))])
 def test_two_ranks_one_killed_and_resumed_make_what_one_makes(zero, data, alone, tmp_path):
     """SIGKILL of the second after a checkpoint: the job ends and says so; resumed, it makes the same model and log."""
     out = tmp_path / "model"
@@ -242,6 +242,7 @@ def test_standard_input_is_spooled(data, tuned, tmp_path):
     assert difference(tmp_path / "model", tuned) < TOLERANCE
 
 
+@pytest.mark.long
 def test_torchrun(data, tuned, tmp_path):
     start = [LAUNCHER / "torchrun", "--standalone", "--nproc_per_node", "2", script(tmp_path, "al-sft")]
     args = [*start, *sft(data, "-o", tmp_path / "model")[1:]]
@@ -270,6 +271,7 @@ def test_deepspeed_with_a_hostfile(data, tuned, tmp_path):
     assert difference(tmp_path / "model", tuned) < TOLERANCE
 
 
+@pytest.mark.long
 def test_srun(data, tuned, tmp_path):
     """Slurm's own variables, as srun gives them to each task."""
     args = command(*sft(data, "-o", tmp_path / "model"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from alignlib import ranks
 from alignlib.models.chat import ChatTemplate
 from alignlib.models.tokens import MARK, Tokens
 from alignlib.records.conversations import with_condition
@@ -273,4 +274,6 @@ class Encoder:
 @cache
 def note_plain(model: str) -> None:
     """Say, once a model, that a plain prompt is not what a chat model was made for."""
-    print(f"note: {model} has a chat template: a plain prompt goes past it, and messages through it", file=sys.stderr)
+    if ranks.first():
+        words = f"{model} has a chat template: a plain prompt goes past it, and messages through it"
+        print(f"note: {words}", file=sys.stderr)

@@ -61,6 +61,7 @@ def test_dpo_begins_at_log_2_in_bf16(tmp_path, ref):
     assert first["margin"] == first["kl"] == 0 and first["accuracy"] == 0.5
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_training_in_bf16(tmp_path):
     survive(training_job(tmp_path, "al-sft", "--dtype", "bf16"), 2, seed=6)

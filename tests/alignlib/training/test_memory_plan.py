@@ -230,6 +230,7 @@ def bare(tmp_path):
     return tmp_path / "bare"
 
 
+@pytest.mark.long
 def test_plan_needs_a_configuration_only(bare):
     done = call("al-train-exo", bare, "--plan", "--launch", 8, "--zero", 2, "--gradient-checkpointing", stdin="")
     assert (done.returncode, done.stderr) == (0, "")

@@ -108,6 +108,7 @@ def prepared(tmp_path):
     return tiny.save(tiny.causal("llama"), tmp_path / "given"), tmp_path / "data.jsonl"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_sigterm_saves_and_exits_143_and_the_run_goes_on(prepared, tmp_path):
     with pytest.raises(SystemExit, match="^0$"):

@@ -127,6 +127,7 @@ def test_wrong_folders_and_files_are_2_in_one_line(name, tmp_path):
 
 @pytest.mark.slow
 @every
+@pytest.mark.long
 def test_sigterm_saves_and_an_unfinished_run_goes_on_only_as_it_began(name):
     model, out, records = getattr(folders(), TRAINERS[name][0]), folders().new(), data(name, 12)
     args = ("--batch-size", 4, "--epochs", 20, "--lr", "1e-3")
