@@ -63,6 +63,18 @@ def test_a_reward_model_reads_its_score_at_the_last_token():
     assert flat(score(records, "--as", "logodds", model=folders().reward)) == flat(made)
 
 
+def test_the_end_of_a_text_is_read_where_it_is_asked_for():
+    """Whoever made the reward model: one of al-train-rm's that reads no end, and one that says nothing of it."""
+    records = unscored(5)
+    silent = folders().saying(folders().reward, reads_eos=None)
+    for model in (folders().reward, silent):
+        for end in ("token", "none"):
+            wanted = logits_of(folders().reward, records, end=end == "token")[:, 0].tolist()
+            assert flat(score(records, "--end", end, model=model)) == pytest.approx(wanted, **NEAR)
+    done = run("al-score", folders().policy, "--logps", "--end", "none", stdin=lines(*records))
+    assert done.returncode == 2 and "--end goes with a reward model" in done.stderr
+
+
 def test_a_classifiers_class_as_logit_probability_and_log_odds():
     records = unscored(5)
     logits = logits_of(folders().classifier, records)

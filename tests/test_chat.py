@@ -195,6 +195,19 @@ def test_a_judge_takes_chosen_and_rejected_for_two_answers(chat):
     assert one["human_winner"] == 0 and one["winner"] == two["winner"] and one["chosen"] == two["chosen"]
 
 
+def test_a_judge_in_a_folder_takes_a_template_and_its_arguments(chat, tmp_path):
+    """Another template is another question, and arguments reach it; a server has its own."""
+    pair = {"messages": [USER], "chosen": "Blue.", "rejected": "No."}
+    (tmp_path / "strict.jinja").write_text("{% if not kind %}{{ raise_exception('Be kind') }}{% endif %}" + tiny.CHATML)
+    strict = ("--judge", chat, "--chat-template", tmp_path / "strict.jinja")
+    done = run("al-label-ai", *strict, stdin=lines(pair))
+    assert done.returncode == 65 and "<stdin>:1: messages: the chat template refuses them (Be kind)" in done.stderr
+    kind = commanded("al-label-ai", *strict, "--template-arg", "kind=true", records=[pair])
+    assert kind == commanded("al-label-ai", "--judge", chat, records=[pair])
+    done = run("al-label-ai", "--judge", "m", "--base-url", "http://localhost:1/v1", *strict[2:], stdin=lines(pair))
+    assert done.returncode == 2 and "--chat-template goes with a model's folder" in done.stderr
+
+
 # -- templates -----------------------------------------------------------------------------------------------
 
 

@@ -74,8 +74,7 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
         scorer = LogProbabilities(model, device, dtype, limits, pack_tokens, name if logps else None, temperature,
                                   perplexity)
     else:
-        scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form, temperature,
-                         end)
+        scorer = Rewards(model, device, dtype, limits, pack_tokens, name, label, form, temperature, end)
     from alignlib.decoding.draws import cut_at_stops
 
     def prepare(record: Record) -> tuple[Record, Any]:

@@ -37,7 +37,6 @@ chat.rm += --steps 2
 chat.align += --steps 2
 chat.save := --save-every 1
 endif
-# As the other experiments' filters: what is older than what it was made of is made anew by make.
 chat.common := $(chat.dtype) --max-prompt 288
 
 .PHONY: chat

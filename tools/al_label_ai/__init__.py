@@ -66,8 +66,7 @@ money_options = options.stack(
 folder_options = options.stack(
     click.option("--chat-template", type=model_options.TextFile(),
                  help="Of a judge in a folder: a chat template (Jinja) instead of its tokenizer's."),
-    click.option("--template-arg", "template_args", type=model_options.Argument(), multiple=True,
-                 help="For that chat template: enable_thinking=false; may be repeated."),
+    model_options.template_args,
 )
 
 
@@ -134,8 +133,8 @@ def prepare_record(record: Record, mode: "Mode", judge: "Judge",
     """The record to label, and what the judge needs to answer the queries about it. Raises ValueError."""
     if partners:
         record = partners.join(record)
-    elif "completions" not in record and {"chosen", "rejected"} <= record.keys():
-        record = {**with_completions(record), "human_winner": 0}
+    elif (pair := with_completions(record)) is not record:
+        record = {**pair, "human_winner": 0}
     return record, judge.prepare(mode.queries(record))
 
 

@@ -79,11 +79,12 @@ class Argument(click.ParamType[tuple[str, Any]]):
             return name, text
 
 
+template_args = click.option("--template-arg", "template_args", type=Argument(), multiple=True,
+                             help="For the chat template: enable_thinking=false; may be repeated.")
 # How texts are written for a model: conversations by a template, control tokens in data.
 chat_options = stack(
     click.option("--template", type=TextFile(), help="A chat template (Jinja) instead of the tokenizer's."),
-    click.option("--template-arg", "template_args", type=Argument(), multiple=True,
-                 help="For the chat template: enable_thinking=false; may be repeated."),
+    template_args,
     click.option("--control-tokens", is_flag=True, help="Take control tokens' names in plain prompts and in "
                  "completions for those tokens, not for text: of data that a template was used on before."),
 )

@@ -98,8 +98,9 @@ def finish_text(draw: Draw, encoder: Encoder, stop: tuple[str, ...]) -> None:
     A stop string may hold control tokens' names, which a text does not show.
     """
     tokens = encoder.tokens
-    draw.text = tokens.decode(draw.ids)
-    seen = tokens.decode(draw.ids, control=any(map(tokens.named.search, stop)))
+    seen = draw.text = tokens.decode(draw.ids)
+    if any(map(tokens.named.search, stop)):
+        seen = tokens.decode(draw.ids, control=True)
     if (place := stop_place(seen, stop)) is not None:
         draw.text, draw.reason, draw.end = tokens.named.sub("", seen[:place]), "stop", None
         draw.ids = tokens.go_on(draw.text)

@@ -47,11 +47,10 @@ class ChatTemplate:
                  arguments: Mapping[str, Any] | None = None):
         self.tokenizer, self.tokens, self.arguments = tokenizer, tokens, dict(arguments or {})
         self.source: str = source or tokenizer.get_chat_template()
-        self.words = set(re.findall(r"[A-Za-z_]\w*", self.source))  # what of a record's it may ask for
         taken = set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"tools", "documents"}
         if wrong := sorted(taken & set(self.arguments)):
             raise click.UsageError(f"--template-arg {wrong[0]}: not the template's to know")
-        self.passed = self.words - taken - set(FIELDS)
+        self.passed = set(re.findall(r"[A-Za-z_]\w*", self.source)) - taken - set(FIELDS)  # of a record, if it is there
         try:
             self.probe = self.write([{"role": "user", "content": "A question?"}], ANSWER)
         except ValueError as error:
@@ -64,7 +63,7 @@ class ChatTemplate:
         """The id that ends an answer: the first control token that the template puts behind it; None for none."""
         _, found, behind = self.probe.rpartition(ANSWER)
         added = self.tokenizer.added_tokens_decoder
-        ids = self.tokens.rendered(behind, begins=False) if found else []
+        ids = self.tokens.begin(behind, control=True) if found else []
         return next((i for i in ids if i in added), None)
 
     def write(self, messages: Messages, answer: str | None = None, record: Record | None = None) -> str:

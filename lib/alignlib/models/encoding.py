@@ -81,7 +81,8 @@ class Encoder:
         self.tokens, self.template = Tokens(tokenizer, ends), None
         if template or tokenizer.chat_template:
             self.template = ChatTemplate(tokenizer, self.tokens, template, dict(template_args))
-            if (end := self.template.end) is not None:  # control, though the tokenizer may not call it special
+            end = self.template.end
+            if end is not None and end not in self.tokens.control.values():  # control, though it is not called special
                 self.tokens = self.template.tokens = Tokens(tokenizer, (*ends, end))
         self.eos: int | None = tokenizer.eos_token_id if eos else None
         self.cut = {"prompts_cut": 0, "completions_cut": 0}
@@ -111,7 +112,7 @@ class Encoder:
         if "messages" in record:
             return self._begin_chat(record, condition, role)
         if record["prompt"] and self.template and not self.control:
-            note_plain(self.tokenizer.name_or_path)
+            self.note("a plain prompt goes past it, and messages through it")
         text = condition + (record["prompt"] if self.control else self.tokens.mark(record["prompt"]))
         ids = self.tokens.rendered(text)
         covered = 0
@@ -126,16 +127,14 @@ class Encoder:
         return Example(self.embedded([*bos, *ids]), [], head=len(bos) + covered if condition else head)
 
     def _begin_chat(self, record: Record, condition: str, role: str) -> Example:
-        if self.template is None:
-            raise ValueError("messages: the tokenizer has no chat template (--template FILE gives one)")
-        messages: list[Record] = record["messages"]
-        if "prompt" in record and not self.template.is_written(record["prompt"], messages, record):
+        template, messages = self.chat_template(), record["messages"]
+        if "prompt" in record and not template.is_written(record["prompt"], messages, record):
             raise ValueError("prompt: neither the user's first or last turn of messages, nor what the chat template "
                              "writes of them")
         marked = {**record, "messages": self.tokens.mark(messages)}
         if condition:
             marked = with_condition(marked, condition, role)
-        text = self.template.write(marked["messages"], record=record)
+        text = template.write(marked["messages"], record=record)
         ids = self.tokens.rendered(text)
         head, tail = int(bool(ids) and ids[0] == self.bos), 0
         if condition:
@@ -147,6 +146,12 @@ class Encoder:
             else:
                 tail = len(ids) - len(self.tokens.rendered(text[:place]))
         return Example(self.embedded(ids), [], head=head, tail=tail)
+
+    def chat_template(self) -> ChatTemplate:
+        """What writes conversations. Raises ValueError where there is none."""
+        if self.template is None:
+            raise ValueError("messages: the tokenizer has no chat template (--template FILE gives one)")
+        return self.template
 
     def embedded(self, ids: list[int]) -> list[int]:
         """The ids. Raises ValueError for one that the model has no row for: a token added to its tokenizer alone."""
@@ -187,8 +192,7 @@ class Encoder:
         stored = record.get("completion_ids") or [None] * len(completions)
         ends = self.ends_of(record, len(completions))
         rows = [self.completion(*row) for row in zip(completions, ends, stored, strict=True)]
-        prompt = self.begin(record, condition, role)
-        return self.fit(Example(prompt.prompt, rows, head=prompt.head, tail=prompt.tail))
+        return self.fit(replace(self.begin(record, condition, role), completions=rows))
 
     def encode_turns(self, record: Record, answer: str) -> Example:
         """The Example of a conversation whose every assistant's turn is learnt: all before the first is the prompt.
@@ -200,15 +204,14 @@ class Encoder:
         places = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if not places[0]:
             raise ValueError("messages: begin with the assistant")
-        first = self.begin({**record, "messages": messages[:places[0]]})
-        assert self.template is not None  # `begin` has used it
+        template, first = self.chat_template(), self.begin({**record, "messages": messages[:places[0]]})
         row: list[int] = []
         given: set[int] = set()
         written = last = ""
         for i in places:
-            before, text = self.template.write(messages[:i], record=record), messages[i].get("content") or ""
+            before, text = template.write(messages[:i], record=record), messages[i].get("content") or ""
             if row:
-                between = self.template.between(written, last, before)
+                between = template.between(written, last, before)
                 given |= set(range(len(row), len(row) + len(between)))
                 row += between
             row += self.completion(text, self.turn_end)
@@ -263,6 +266,10 @@ class Encoder:
             return row
         return [*row[:limit - len(self.closing)], *self.closing]
 
+    def note(self, words: str) -> None:
+        """Say once, of a model with a chat template, what becomes of plain prompts."""
+        note(f"{self.tokenizer.name_or_path} has a chat template: {words}")
+
     def too_long(self, what: str) -> None:
         """Raises Skip or TooLong, as `on_long` has it; goes on where it is "truncate"."""
         if self.on_long == "skip":
@@ -272,8 +279,7 @@ class Encoder:
 
 
 @cache
-def note_plain(model: str) -> None:
-    """Say, once a model, that a plain prompt is not what a chat model was made for."""
+def note(words: str) -> None:
+    """A note on stderr, once, from one process."""
     if ranks.first():
-        words = f"{model} has a chat template: a plain prompt goes past it, and messages through it"
         print(f"note: {words}", file=sys.stderr)

@@ -103,6 +103,11 @@ class ValueHead:
         return model, info
 
 
+def names_classifier(config: PreTrainedConfig) -> bool:
+    """Whether a configuration says that it is a sequence classifier's."""
+    return any("Classification" in name for name in config.architectures or ())
+
+
 def find_value_head(path: str, config: PreTrainedConfig) -> ValueHead | None:
     """The head in a folder that holds a reward model as another trainer saves it; None for any other folder."""
     weights = checkpoint.weights(path)
@@ -111,9 +116,8 @@ def find_value_head(path: str, config: PreTrainedConfig) -> ValueHead | None:
         if f"{name}.weight" in weights and body is not None:
             return ValueHead(weights, name, body)
     prefix = getattr(config, "value_head_prefix", None)
-    names_classifier = any("Classification" in name for name in config.architectures or ())
     name = prefix or "score"
-    if f"{name}.weight" not in weights or (names_classifier and not prefix):
+    if f"{name}.weight" not in weights or (names_classifier(config) and not prefix):
         return None
     normalized = getattr(config, "normalize_reward", False)
     mean, scale = ((getattr(config, "mean", 0.0), getattr(config, "std", 1.0)) if normalized else (0.0, 1.0))

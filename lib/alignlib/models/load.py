@@ -79,8 +79,7 @@ def load_config(path: str) -> PreTrainedConfig:
 def is_classifier(path: str) -> bool:
     """Whether the folder holds a sequence classifier (a reward model), whoever saved it (heads.py)."""
     config = load_config(path)
-    names = config.architectures or []
-    return any("Classification" in name for name in names) or heads.find_value_head(path, config) is not None
+    return heads.names_classifier(config) or heads.find_value_head(path, config) is not None
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -121,7 +120,7 @@ def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: 
     config = load_config(base)
     if head := heads.find_value_head(base, config):
         raise click.UsageError(f"{path}: a reward model (its head is {head.name}); a policy is needed here")
-    if is_classifier(base):
+    if heads.names_classifier(config):
         raise click.UsageError(f"{path}: a reward model (sequence classifier); a policy is needed here")
     names = config.architectures or ["ForCausalLM"]
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
@@ -168,13 +167,13 @@ def encoder_for(model: Model, *, end: str | None = None, **limits: Any) -> Encod
     A reward model of al-train-rm's says in its configuration whether it reads an end; another's reads whole texts. end:
     "token" has any read at an end, "none" at the last token of a completion's words.
     """
-    core, reads_eos = model.core, getattr(model.core.config, "reads_eos", None)
-    if isinstance(model, Policy) or end or reads_eos is not None:
-        ends = generation_ends(core.generation_config) if isinstance(model, Policy) else ()
-        eos = isinstance(model, Policy) or end == "token" or end is None and bool(reads_eos)
-        return build_encoder(core.config, model.tokenizer, eos=eos, ends=ends, **limits)
-    return build_encoder(core.config, model.tokenizer, WholeTexts, pad=core.config.get_text_config().pad_token_id,
-                         **limits)
+    config = model.core.config
+    if isinstance(model, Policy):
+        return build_encoder(config, model.tokenizer, ends=generation_ends(model.core.generation_config), **limits)
+    eos = end == "token" if end else getattr(config, "reads_eos", None)
+    if eos is None:
+        return build_encoder(config, model.tokenizer, WholeTexts, pad=config.get_text_config().pad_token_id, **limits)
+    return build_encoder(config, model.tokenizer, eos=eos, **limits)
 
 
 def generation_ends(config: transformers.GenerationConfig | None) -> tuple[int, ...]:

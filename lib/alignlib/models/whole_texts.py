@@ -8,8 +8,6 @@ put into the prompt. A plain prompt is a turn of the user's; without a template 
 """
 
 import os
-import sys
-from functools import cache
 from typing import Any
 
 from alignlib.models.encoding import Encoder, Example
@@ -43,10 +41,8 @@ class WholeTexts(Encoder):
     def whole(self, record: Record, text: str) -> list[int]:
         """Ids of a conversation with its answer, down to the token where it is read."""
         record = self.conversation(record)
-        if "messages" in record and self.template:
-            ids = self.template.ids(record["messages"], text, record)
-        elif "messages" in record:
-            raise ValueError("messages: the tokenizer has no chat template (--template FILE gives one)")
+        if "messages" in record:
+            ids = self.chat_template().ids(record["messages"], text, record)
         else:
             ids = [self.bos] if self.adds_bos else []
             ids = [*ids, *self.tokens.begin(record["prompt"] + text, self.control), *self.closing]
@@ -60,12 +56,6 @@ class WholeTexts(Encoder):
         """The record, a plain prompt as a turn of the user's where there is a template."""
         if "messages" in record or self.template is None or self.control:
             return record
-        note_turn(self.tokenizer.name_or_path)
+        self.note("a plain prompt is read as a turn of the user's")
         others = {name: value for name, value in record.items() if name != "prompt"}
         return {**others, "messages": [{"role": "user", "content": record["prompt"]}]}
-
-
-@cache
-def note_turn(model: str) -> None:
-    """Say, once a model, how it reads plain prompts."""
-    print(f"note: {model} has a chat template: a plain prompt is read as a turn of the user's", file=sys.stderr)

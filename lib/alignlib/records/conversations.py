@@ -26,8 +26,9 @@ def reader(prepare: Callable[[Record], T]) -> Callable[[Record], T]:
 
 def read_all(files: Iterable[str] = (), prepare: Callable[[Record], Any] | None = None) -> Iterator[Line]:
     """As jsonl.read_all; the records are in the form that commands see."""
-    for line in jsonl.read_all(files, reader(prepare or (lambda record: None))):
-        line.record = canonical(line.record)
+    prepared = reader(lambda record: (record, prepare(record) if prepare else None))
+    for line in jsonl.read_all(files, prepared):
+        line.record, line.data = line.data
         yield line
 
 

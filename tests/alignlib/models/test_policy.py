@@ -6,7 +6,7 @@ import transformers
 
 from alignlib.models import load, logps, packs
 from alignlib.models.encoding import Example
-from alignlib.models.policy import Policy, RewardModel, context_length, knows_head
+from alignlib.models.policy import Policy, RewardModel, context_length, knows_head, relative_error
 from helpers import tiny
 from helpers.plain import gradients, plain_logps, same_gradients
 
@@ -198,3 +198,13 @@ def test_logits_are_the_models_own():
         assert knows_head(policy)
         policy.logits = lambda hidden, logits=policy.logits: logits(hidden) / 1.5  # a scale that we would not know of
         assert not knows_head(policy)
+
+
+def test_one_token_off_by_rounding_is_no_other_attention():
+    """In bf16 the mean over a text decides, and a mask that lets a completion see another is still far beyond it."""
+    wanted = torch.ones(4, 8)
+    vectors = wanted.clone()
+    vectors[0] += 0.12
+    assert relative_error(vectors, wanted) == pytest.approx(0.12)
+    assert relative_error(vectors.bfloat16(), wanted.bfloat16()) == pytest.approx(0.03, rel=0.1)
+    assert relative_error(vectors.bfloat16() + 0.3, wanted.bfloat16()) > 0.3
