@@ -62,6 +62,13 @@ class Sampler:
             model=model, dtype=DTYPES[dtype], tensor_parallel_size=tensor_parallel, data_parallel_size=data_parallel,
             logprobs_mode="raw_logprobs" if how.logps_temperature == 1 else "processed_logprobs",
             disable_log_stats=True, **{name: value for name, value in given.items() if value})
+        signal.signal(signal.SIGTERM, self.terminate)  # the engine's processes must not outlive this one
+
+    def terminate(self, number: int, frame: object) -> None:
+        """End the engine, then this process as the signal would have. An exception could be lost on its way out."""
+        self.engine.shutdown()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
     def prepare(self, record: Record) -> list[int]:
         return prompt_ids(self.encoder, record, self.condition)
@@ -144,7 +151,7 @@ def start(**arguments: Any) -> "AsyncLLM":
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     # A fork would hold on to the records' way out, whose reader then never sees its end.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    signal.signal(signal.SIGTERM, terminate)  # the engine's processes must not outlive this one
+    signal.signal(signal.SIGTERM, give_up)  # what has been started by then must not outlive this process
 
     with redirect_stdout(sys.stderr):
         from vllm import AsyncEngineArgs
@@ -156,5 +163,5 @@ def start(**arguments: Any) -> "AsyncLLM":
         return AsyncLLM.from_engine_args(engine, usage_context=UsageContext.LLM_CLASS)
 
 
-def terminate(*_: object) -> NoReturn:
+def give_up(*_: object) -> NoReturn:
     raise Terminated("terminated")
