@@ -155,6 +155,7 @@ def test_an_empty_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_a_line_of_50_megabytes():
     text = "x" * 25_000_000
     done = call("al-pref2rw", stdin=lines({**PAIR, "chosen": text, "rejected": text}))
@@ -168,6 +169,7 @@ def one_line_2(done, words: str) -> None:
     assert done.returncode == 2 and done.stdout == "" and words in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_wrong_usage_is_2_in_one_line(tmp_path):
     data = tmp_path / "in.jsonl"
     data.write_bytes(lines(PAIR))
@@ -234,6 +236,7 @@ def test_interrupted_is_130():
         assert (process.stderr.read(), process.wait()) == (b"", 130)
 
 
+@pytest.mark.slow
 def test_memory_stays(tmp_path):
     """Thirty times the input takes no more memory, good or bad."""
     measure = "import resource, sys; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)"
@@ -294,6 +297,7 @@ def test_killed_at_random_and_resumed_gives_the_same_bytes(tmp_path):
     finish()
 
 
+@pytest.mark.slow
 def test_killed_while_it_waits_for_a_slow_pipe(tmp_path):
     data = kill_input(60).splitlines(keepends=True)
     settings = ("--to", "pref", "--on-error", "skip", "-o", tmp_path / "out", "--rejects", tmp_path / "bad")

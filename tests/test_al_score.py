@@ -52,6 +52,7 @@ def test_one_line_in_one_line_out():
     assert again == made  # its own field is written anew, in its place
 
 
+@pytest.mark.slow
 def test_a_reward_model_reads_its_score_at_the_last_token():
     records = unscored(9)
     made = score(records, model=folders().reward)
@@ -63,6 +64,7 @@ def test_a_reward_model_reads_its_score_at_the_last_token():
     assert flat(score(records, "--as", "logodds", model=folders().reward)) == flat(made)
 
 
+@pytest.mark.slow
 def test_the_end_of_a_text_is_read_where_it_is_asked_for():
     """Whoever made the reward model: one of al-train-rm's that reads no end, and one that says nothing of it."""
     records = unscored(5)
@@ -295,6 +297,7 @@ def test_what_would_do_nothing_is_refused(model, args, message):
     assert (done.returncode, done.stdout) == (2, "") and message in one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_output_and_resume(tmp_path):
     (tmp_path / "in").write_bytes(lines(*unscored(4)))
     args = (folders().reward, tmp_path / "in", "-o", tmp_path / "out")
@@ -335,6 +338,7 @@ def test_an_oracle_wants_a_prompt_that_is_one():
 # -- texts that stop ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stop_strings_cut_what_was_decoded_without_them():
     """As if it had been said while sampling; of what is cut nothing else stays that was said of the whole."""
     free = read(run("al-sample", folders().policy, "-m", 16, "-n", 3, stdin=lines(*prompts(6))).stdout)

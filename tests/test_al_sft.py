@@ -21,6 +21,7 @@ def test_it_learns_what_is_chosen():
     assert sum(r["completions"] == [r["chosen"]] and r["finish_reasons"] == ["stop"] for r in read(sampled.stdout)) >= 3
 
 
+@pytest.mark.slow
 def test_the_loss_of_tokens_and_of_sequences_by_hand():
     records = pairs(6)
     scored = run("al-score", folders().policy, "--logps", stdin=lines(*(
@@ -33,6 +34,7 @@ def test_the_loss_of_tokens_and_of_sequences_by_hand():
         assert read(done.stdout)[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_held_out_records_are_evaluated_and_do_not_change_the_training(tmp_path):
     (tmp_path / "eval").write_bytes(lines(*pairs(12)[8:]))
     args = ("--batch-size", 4, "--epochs", 2)
@@ -44,6 +46,7 @@ def test_held_out_records_are_evaluated_and_do_not_change_the_training(tmp_path)
     assert ["eval_loss" in entry for entry in read(done.stdout)] == [False, False, True, True]
 
 
+@pytest.mark.slow
 def test_what_goes_with_other_completions_is_not_chosens():
     plain = pairs(3)
     more = [{**record, "completions": ["x", "y"], "finish_reasons": ["length", "stop"], "completion_ids": [[1], [2]],

@@ -100,6 +100,7 @@ def test_a_control_token_may_be_a_stop_string(chat):
 # -- forms of data -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_form_of_a_pair_is_the_same_pair(chat, tmp_path):
     """A rewards model and a policy see one thing, whatever form their records have."""
     forms = [
@@ -145,6 +146,7 @@ COMMANDS = {"al-sample": ("-m", 4), "al-args": ("-m", 4), "al-score": (), "al-pr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.slow
 def test_every_public_row_works_or_names_its_cure(name, chat, tmp_path):
     """After the cure, it works wherever the row has what the command needs."""
     rm = folders().saying(folders().reward, reads_eos=False)
@@ -174,6 +176,7 @@ def test_fields_that_do_not_agree_are_bad_data(name, chat, tmp_path):
     assert "<stdin>:1: prompt: neither the user's first or last turn of messages, nor all of them" in done.stderr
 
 
+@pytest.mark.slow
 def test_every_turn_may_be_learnt(chat, tmp_path):
     """The loss of all turns in one row is that of a record for each of them."""
     whole = {"messages": [USER, BLUE, MORE, GREEN]}
@@ -236,6 +239,7 @@ def test_a_template_that_does_not_parse_is_a_usage_error(chat, tmp_path):
     assert (done.returncode, done.stdout) == (2, "") and "the chat template" in one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_another_template_and_its_arguments(chat, tmp_path):
     """--template replaces the folder's and goes into what is trained with it; --template-arg reaches it."""
     file = tmp_path / "plain.jinja"
@@ -258,6 +262,7 @@ def test_a_plain_prompt_to_a_chat_model_is_noted_once(chat):
 # -- conditions ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_condition_stands_in_a_conversation(chat, tmp_path):
     """What al-train-alt trained under, al-sample samples under, as run.json says."""
     records = [{"messages": [USER], "completions": ["Blue.", "No."], "rewards": [1, 0]}]

@@ -41,6 +41,7 @@ def test_there_are_commands():
 
 
 @every
+@pytest.mark.slow
 def test_help_says_how_it_reads(name):
     texts = []
     for part in parts(name):

@@ -175,6 +175,7 @@ def test_your_own_pairs_are_enough(name, tmp_path):
     assert done.stdout.count(f"--from {tmp_path}/pairs.") >= 2 and "--split" not in done.stdout  # all of each file
 
 
+@pytest.mark.slow
 def test_other_data_other_folder():
     folders = {next(line for line in planned("hh-exo", *args).stdout.splitlines() if "report/table.md" in line)
                for args in ([], ["REWARDS=learned"], ["SCALE=paper", "MODEL=m"], ["SCALE=paper", "MODEL=m", "PART=p"],

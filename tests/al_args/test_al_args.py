@@ -37,6 +37,7 @@ def test_old_completions_go_with_all_that_went_with_them():
 
 @pytest.mark.parametrize("others", [False, True])
 @pytest.mark.parametrize("method", ["greedy", "stochastic", "best-of-n", "segment"])
+@pytest.mark.slow
 def test_rewards_are_al_scores_and_ids_decode_to_the_text(method, others):
     """`others`: a reward model that al-train-rm did not make, which reads whole conversations."""
     rm = folders().saying(folders().templated(folders().reward), reads_eos=None) if others else folders().reward
@@ -53,6 +54,7 @@ def test_rewards_are_al_scores_and_ids_decode_to_the_text(method, others):
             assert (len(ids) == 12) if reason == "length" else (len(ids) < 12)
 
 
+@pytest.mark.slow
 def test_without_weight_it_is_the_greedy_sampler():
     sampled = read(run("al-sample", folders().policy, *M, "--greedy", stdin=lines(*prompts(7))).stdout)
     made = guided(prompts(7), "--weight", 0)
@@ -165,6 +167,7 @@ def test_killed_and_resumed(tmp_path):
     survive(job, 3, seed=6)
 
 
+@pytest.mark.slow
 def test_resume_refuses_another_model_and_another_grid(tmp_path):
     (tmp_path / "grid").write_bytes(lines(*GRID[:2]))
     (tmp_path / "in").write_bytes(lines(*prompts(3)) + b"bad\n")

@@ -28,6 +28,7 @@ def test_ends_are_scored_as_the_reward_model_was_trained():
     assert [one["rewards"] != other["rewards"] for one, other in zip(plain, always, strict=True)] == ended
 
 
+@pytest.mark.slow
 def test_a_prompt_too_long_for_either_model():
     """The shorter context decides what both see."""
     folder = folders().without(folders().reward)
@@ -48,6 +49,7 @@ def test_a_prompt_too_long_for_either_model():
     assert f"the model's context is {CONTEXT // 2} tokens" in refused("-m", CONTEXT // 2, rm=folder)
 
 
+@pytest.mark.slow
 def test_a_prompt_that_is_too_long_for_one_of_two_tokenizers():
     """One with a token before the text, and one without: what only the reward model's cuts is counted, too."""
     lm = folders().without(folders().policy)

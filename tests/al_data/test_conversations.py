@@ -251,6 +251,7 @@ def test_a_row_of_no_known_shape_is_named(row, message):
     assert done.stderr.startswith(f"al-data: <stdin>:2: {message}") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_every_kind_of_file(tmp_path):
     import pyarrow
     from pyarrow import parquet

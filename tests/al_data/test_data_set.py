@@ -48,6 +48,7 @@ HH = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi
 OURS = {"prompt": "p", "chosen": " c", "rejected": " r"}
 
 
+@pytest.mark.slow
 def test_domains(tmp_path):
     assert succeeded(call("al-data", "webgpt", "--from", "-", stdin=lines(WEBGPT)))[0]["domain"] == "webgpt"
     both = lines(WEBGPT, {**OURS, "domain": "mine"})
@@ -106,6 +107,7 @@ DIALOGUES = {  # a set's rows as published; whether they have a system's turn
 
 
 @pytest.mark.parametrize("name", DIALOGUES)
+@pytest.mark.slow
 def test_with_chat_the_same_turns_are_messages(name):
     """A record has its fields in either form: but for the system's turns, each follows from the other."""
     rows, has_system = DIALOGUES[name]
@@ -133,6 +135,7 @@ def test_hh_s_white_space_stays_in_the_text_alone():
     assert [turn["content"] for turn in chat["messages"]] == ["Hi", "Hello.", "Who?"]
 
 
+@pytest.mark.slow
 def test_both_forms_are_split_and_limited_alike(tmp_path):
     path = tmp_path / "chats.json"
     path.write_text(json.dumps([{"id": f"c{number}", "conversations": [

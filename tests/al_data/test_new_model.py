@@ -51,6 +51,7 @@ def test_large_sizes_by_their_shapes(size, millions):
     assert hidden % heads == 0 and (hidden // heads) % 2 == 0  # rotary positions turn pairs
 
 
+@pytest.mark.slow
 def test_tokenizer_gives_every_text_back(folder):
     from transformers import AutoTokenizer
 

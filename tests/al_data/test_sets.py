@@ -56,6 +56,7 @@ def test_annotations_as_preferences(tmp_path):
     assert [record["id"] for record in rest] == ["alpaca-eval-3"]
 
 
+@pytest.mark.slow
 def test_every_set_names_a_bad_row():
     for name in ("sharegpt", "ultrachat", "alpaca-eval", "ultrafeedback", "shp", "stackexchange", "webgpt", "rtp"):
         done = call("al-data", name, "--from", "-", stdin=lines({"x": 1}))

@@ -22,6 +22,7 @@ def test_empty_input(what):
 
 
 @pytest.mark.parametrize("what", ALL)
+@pytest.mark.slow
 def test_bad_lines(what, tmp_path):
     good = {**record(1, 2), "logps": [1, 2], "ref_logps": [1, 2], "method": "a", "reward": 1, "kl": 1,
             "step": 1, "loss": 2}
@@ -31,6 +32,7 @@ def test_bad_lines(what, tmp_path):
         assert refused(65, what, file).startswith(f"al-eval: {file}:3: {why}")
 
 
+@pytest.mark.slow
 def test_missing_and_wrong_fields():
     for what, field in (("reward", "rewards"), ("reward", "completions"), ("rm", "rewards"), ("kl", "logps"),
                         ("kl", "ref_logps"), ("text", "completions"), ("text", "prompt")):

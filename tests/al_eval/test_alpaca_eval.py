@@ -34,6 +34,7 @@ def test_its_annotations_come_in(tmp_path):
     assert [figures[name]["mean"] for name in ("win", "tie", "loss")] == pytest.approx([5 / 11, 1 / 11, 5 / 11])
 
 
+@pytest.mark.slow
 def test_gamed_rows_change_the_fit(tmp_path):
     rows = [judged(int(i > 12 or i % 3 == 0), f"p{i}", [" m" * (i % 7 + 1), " r" * (i % 5 + 1)], id=f"alpaca-eval-{i}")
             for i in range(30)]

@@ -79,6 +79,7 @@ def changed(encoder, folder, change):
     return folder
 
 
+@pytest.mark.slow
 def test_heads_are_left_out_and_other_weights_are_not(encoder, tmp_path):
     import torch
 
@@ -95,6 +96,7 @@ def test_heads_are_left_out_and_other_weights_are_not(encoder, tmp_path):
             Embedder(str(folder))
 
 
+@pytest.mark.slow
 def test_a_word_that_the_encoder_has_no_row_for_is_named(encoder, tmp_path):
     from transformers import AutoTokenizer
 

@@ -99,6 +99,7 @@ def test_without_a_penalty_it_is_the_plain_fit():
     assert figures[0] == pytest.approx(w.detach().numpy(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_judge_of_length_alone_finds_equals():
     """Who is longer wins, and the model is longer in four of five pairs: what remains at equal lengths is near 1/2."""
     rng = np.random.default_rng(1)

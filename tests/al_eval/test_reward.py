@@ -45,6 +45,7 @@ def test_reward_joins_messages(tmp_path):
     assert evaluate("reward", "--against", chosen, stdin=jsonl({**chat, **answer}))["winrate"]["mean"] == 0.5
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_interval():
     data = jsonl(*(record(i**0.5) for i in range(40)))
     assert evaluate("reward", stdin=data) == evaluate("reward", "--seed", 0, stdin=data)

@@ -22,6 +22,7 @@ def judge(*args, stdin):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_rm_by_hand():
     # Margins 2, -1, 0, 1000: two right, one wrong, one tie.
     figures = evaluate("rm", stdin=jsonl(pair(3, 1), pair(0, 1, 1), pair(2, 2, 2), pair(1000, 0, 3)))
@@ -78,6 +79,7 @@ def test_subsets_as_in_reward_bench(tmp_path):
     assert heads[1:5] == ["accuracy all (n = 6)", "accuracy s0 (n = 3)", "accuracy s1 (n = 3)", "ECE all (n = 6)"]
 
 
+@pytest.mark.slow
 def test_pairs_of_one_prompt_are_drawn_together():
     rewards = [(i * i % 7 - 3, 0) for i in range(30)]
     apart = evaluate("rm", stdin=jsonl(*(pair(*both, i) for i, both in enumerate(rewards))))
@@ -86,6 +88,7 @@ def test_pairs_of_one_prompt_are_drawn_together():
         assert thrice[name] == {**{part: pytest.approx(apart[name][part]) for part in ("mean", "low", "high")}, "n": 90}
 
 
+@pytest.mark.slow
 def test_bins_and_strategy_of_the_figures():
     data = jsonl(*(pair((i - 9) / 10, 0, i) for i in range(40)))
     figures = evaluate("rm", "--bins", 20, "--strategy", "quantile", stdin=data)
@@ -123,6 +126,7 @@ def test_bad_records(bad, why):
     assert message == f"al-eval: <stdin>:2: {why}"
 
 
+@pytest.mark.slow
 def test_many_completions_with_true_rewards():
     rows = [{**record(3, 1, 2, prompt="p"), "learned": [2, 0.5, -1]}, {**record(1, 1, prompt="q"), "learned": [5, 6]}]
     done = call("al-eval", "rm", "--field", "learned", "--json", stdin=jsonl(*rows))
@@ -138,6 +142,7 @@ def test_many_completions_with_true_rewards():
     assert refused(65, "rm", "--field", "other", stdin=jsonl(rows[0])).endswith("other: missing")
 
 
+@pytest.mark.slow
 def test_groups_that_are_not_there():
     assert refused(65, "rm", "--by", "subset", stdin=jsonl(pair(2, 1))) == "al-eval: <stdin>:1: subset: missing"
     assert refused(65, "rm", "--by", "domain", stdin=jsonl(pair(2, 1))) == "al-eval: <stdin>:1: domain: missing"
@@ -177,6 +182,7 @@ def test_a_temperature_from_pairs_to_rewards():
                        "score without --calibrated")
 
 
+@pytest.mark.slow
 def test_a_temperature_is_of_its_model():
     model = folders().without(folders().reward)
     other = folders().changed(folders().reward, lambda weights: weights["score.weight"].mul_(2))

@@ -40,6 +40,7 @@ def test_the_policys_tags_are_the_order(tmp_path):
     assert "al-eval: --order: " in refused(2, "conditions", "--order", tmp_path, stdin=jsonl(*rows))
 
 
+@pytest.mark.slow
 def test_policies_side_by_side(tmp_path):
     first = save(tmp_path / "1.jsonl", steered(TAGS[0], 1), steered(TAGS[1], 2))
     second = save(tmp_path / "2.jsonl", steered(TAGS[0], 3), steered(TAGS[1], 2))

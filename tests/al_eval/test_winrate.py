@@ -105,6 +105,7 @@ def test_a_judge_s_probability_is_its_verdict():
     assert figures["winrate"]["mean"] == pytest.approx(2 / 3) and figures["win"]["mean"] == pytest.approx(2 / 3)
 
 
+@pytest.mark.slow
 def test_models_against_one_reference(tmp_path):
     sft = save(tmp_path / "sft.jsonl", *(judged(i % 2, str(i)) for i in range(8)))
     dpo = save(tmp_path / "dpo.jsonl", *(judged(int(i == 3), str(i), [" a" * (i + 1), " b"]) for i in range(2, 10)))

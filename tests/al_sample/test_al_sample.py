@@ -43,6 +43,7 @@ def test_ids_decode_to_the_text_and_lengths_agree_with_the_reasons():
         assert folders().tokenizer.eos_token_id not in ids
 
 
+@pytest.mark.slow
 def test_a_seed_and_a_place_decide_a_draw_and_nothing_else():
     records = prompts(7)
     four = sample(records, "-n", 4)
@@ -60,6 +61,7 @@ def test_a_seed_and_a_place_decide_a_draw_and_nothing_else():
     assert sample(records[:3], "-n", 4) == four[:3]
 
 
+@pytest.mark.slow
 def test_greedy_is_the_most_likely_token_each_time():
     import torch
     from transformers import AutoModelForCausalLM
@@ -84,6 +86,7 @@ def test_several_temperatures_are_named():
     assert made["completions"][0] == made["completions"][1] != made["completions"][2] != made["completions"][3]
 
 
+@pytest.mark.slow
 def test_low_temperatures_and_small_nuclei_raise_the_likelihood():
     mean = {}
     for args in (("-t", 1), ("-t", 0.3), ("--top-p", 0.3), ("--top-k", 5)):
@@ -93,6 +96,7 @@ def test_low_temperatures_and_small_nuclei_raise_the_likelihood():
     assert all(mean[args] > mean["-t", 1] + 100 for args in mean if args != ("-t", 1))
 
 
+@pytest.mark.slow
 def test_a_condition_steers_the_sampling_and_stays_out_of_the_prompt():
     records = prompts(4)
     made = sample(records, "--condition", "Be kind. ", "--ids", "--logps")
@@ -116,6 +120,7 @@ def conditioned(**kept):
     return folder
 
 
+@pytest.mark.slow
 def test_conditions_that_the_policy_was_trained_under():
     tags = ["Good. input: ", "Bad. input: "]
     policy = conditioned(best=tags[0], tags=tags)
@@ -130,6 +135,7 @@ def test_conditions_that_the_policy_was_trained_under():
         assert (done.returncode, done.stdout) == (2, "") and words in one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_an_exemplar_is_drawn_for_each_prompt_in_any_company():
     exemplars = [f"feedback: {word} input: " for word in ("fine", "kind", "short")]
     policy = conditioned(best=exemplars[0], exemplars=exemplars)
@@ -220,6 +226,7 @@ def test_no_records():
     assert (done.returncode, done.stdout) == (0, "") and "0 records" in one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_a_prompt_that_is_too_long_alone(tmp_path):
     long = {"prompt": "wash the old door. " * 100, "id": "long"}
     records = [prompts(2)[0], long, prompts(2)[1]]

@@ -57,6 +57,7 @@ def many_ends(monkeypatch):
 
 
 @pytest.mark.parametrize("family", [*tiny.FAMILIES, "bloom"])
+@pytest.mark.slow
 def test_it_is_the_definition(family, many_ends):
     """Ragged prompts, rows that leave; Bloom's candidates are copies of its cache."""
     search = searcher(family)
@@ -125,6 +126,7 @@ def sample(records, *more) -> list[dict]:
     return read(done.stdout)
 
 
+@pytest.mark.slow
 def test_al_sample_writes_it_in_any_company(tmp_path):
     made = sample(prompts(7), "--ids", "--time")
     assert list(made[0])[2:] == ["completions", "finish_reasons", "completion_ids", "end_ids", "seconds"]

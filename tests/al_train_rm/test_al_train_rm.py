@@ -48,6 +48,7 @@ def test_preferences_and_rewards_say_the_same():
     assert weights(train(stale, *args)[0]) == weights(made)
 
 
+@pytest.mark.slow
 def test_a_judges_verdict_on_two_completions_is_a_preference():
     """al-label-ai leaves the completions beside chosen and rejected; without rewards they say nothing of their own."""
     preferred = pairs(8)
@@ -56,6 +57,7 @@ def test_a_judges_verdict_on_two_completions_is_a_preference():
     assert plain == same and weights(one) == weights(other)
 
 
+@pytest.mark.slow
 def test_the_loss_and_the_figures_by_hand():
     import math
 
@@ -74,6 +76,7 @@ def test_the_loss_and_the_figures_by_hand():
         assert entry[name] == pytest.approx(sum(values) / 6, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_accuracy_rises_on_held_out_pairs_and_the_scores_show_it(tmp_path):
     (tmp_path / "eval").write_bytes(lines(*sided(24, 40)))
     args = ("--lr", "1e-3", "--epochs", 12, "--eval", tmp_path / "eval", "--eval-every", 3)
@@ -170,6 +173,7 @@ def padded(pad: str | None, number: int | None) -> Path:
     ("<|pad|>", 2, ()), (None, None, ()), (None, None, ("--rm-eos",)), ("<|eos|>", 1, ("--rm-eos",)),
     ("<|beyond|>", None, ("--lora", 2)),
 ])
+@pytest.mark.slow
 def test_transformers_can_batch_what_was_trained(pad, number, args):
     """Padded on either side it gives al-score's rewards: the token is one that has a row, and ends no text."""
     made, _ = train(pairs(4), "--lr", "1e-2", "--steps", 2, *args, model=padded(pad, number))
@@ -188,6 +192,7 @@ def test_transformers_can_batch_what_was_trained(pad, number, args):
             assert model(**batch).logits[:, 0].tolist() == pytest.approx(wanted, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_where_the_score_is_read_is_remembered():
     prefs = pairs(8)
     both = [{"prompt": pair["prompt"], "completions": [pair["chosen"], pair["rejected"]]} for pair in prefs]
@@ -202,6 +207,7 @@ def test_where_the_score_is_read_is_remembered():
     assert score(plain, both) != pytest.approx(score(ended, both), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_ties_make_no_pair_and_are_counted():
     records = rewarded(4, 3)
     tied = [{**records[0], "rewards": [1, 1, 1]}, *records[1:]]
@@ -211,6 +217,7 @@ def test_ties_make_no_pair_and_are_counted():
     assert done.returncode == 65 and "no records to train on" in one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_rewards_that_float32_does_not_tell_apart_make_no_pair():
     """The loss is made in float32: a pair that is one only in the file would count, with no loss and no accuracy."""
     records = rewarded(4, 2)

@@ -79,6 +79,7 @@ def test_classes_are_numbered_by_name_whatever_the_order_of_the_texts():
     assert numbers[0] == numbers[1] == {"dull": [0], "glad": [1], "sad": [2]}
 
 
+@pytest.mark.slow
 def test_classes_may_be_numbers_and_truths():
     """By their JSON; whole numbers by their size, before other names. The string of a number is its class."""
     for order in (["x", 10, 9, True, "9", -1, False], [False, -1, 9, "x", True, "10"]):

@@ -56,6 +56,7 @@ def words(*special: str, pad: str | None = None, unknown: str | None = None):
     return tokenizer
 
 
+@pytest.mark.slow
 def test_a_padding_token_is_the_tokenizer_s_own_if_no_text_ends_with_it():
     bos, eos, pad = range(tiny.VOCABULARY - 3, tiny.VOCABULARY)
 

@@ -14,6 +14,7 @@ from helpers import tiny
 
 @pytest.mark.parametrize("kind", [branches.Tree, branches.Copies])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.slow
 def test_whatever_is_read_kept_forgotten_and_copied(family, kind):
     """A random walk over three slots in little room; after each pass the states are those of whole texts."""
     model = Policy(tiny.causal(family).double(), tiny.tokenizer())

@@ -38,6 +38,7 @@ def alone(policy, prompt, count):
 
 
 @pytest.mark.parametrize("family", [*tiny.FAMILIES, "bloom"])
+@pytest.mark.slow
 def test_greedy_is_what_transformers_generates(family):
     """Ragged prompts, left padding, a few of them ending early: the same tokens."""
     policy, encoder = world(family, seed=3)

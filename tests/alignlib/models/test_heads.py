@@ -40,6 +40,7 @@ def last_states(model: torch.nn.Module) -> torch.Tensor:
 # -- in float32 ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_in_bf16_answers_do_not_tie_by_the_head_s_rounding(tmp_path):
     """Scores of some 90, of which bf16 has every half; al-args reads what al-score reads."""
     model = tiny.classifier("llama", reads_eos=False)
@@ -173,6 +174,7 @@ def test_both_spellings_of_every_family(family, body, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["opt", "gpt_neox"])
+@pytest.mark.slow
 def test_it_guides_as_the_model_itself_does(family, tmp_path):
     """al-args: the same texts and rewards."""
     folder, inner = deepspeed_chat(tmp_path / "rm", family, "rwtransformer.")
@@ -247,6 +249,7 @@ def test_a_value_head_is_no_policy_s(tmp_path):
         assert "trl: a reward model (its head is v_head.summary); a policy is needed here" in one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_a_value_head_is_a_start_for_a_reward_model(tmp_path):
     """Its weights are where training begins; of its bias no ranking depends, and a folder has no place for it."""
     folder, wanted = trl(tmp_path / "trl", "llama", "pretrained_model.", "bin")
@@ -289,6 +292,7 @@ def test_heads_of_openrlhf(tmp_path, prefix, architecture, said):
 
 
 @pytest.mark.parametrize("prefix", ["score", "value_head"])
+@pytest.mark.slow
 def test_openrlhf_s_mean_and_deviation(tmp_path, prefix):
     """Where its configuration says that rewards are normalized; what is trained from it says so no more."""
     folder, model = openrlhf(tmp_path / "theirs", prefix, "RewardModel", value_head_prefix=prefix,

@@ -29,6 +29,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused():
         load.build_encoder(tiny.config("llama", vocab_size=size - 1), tiny.tokenizer())
 
 
+@pytest.mark.slow
 def test_an_encoder_knows_the_model_s_rows(tmp_path):
     """A token that was added to the tokenizer alone is named with its record, in whatever command reads it."""
     words, size = tiny.tokenizer(), len(tiny.tokenizer())

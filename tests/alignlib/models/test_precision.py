@@ -49,6 +49,7 @@ def test_models_are_loaded_so(cpu, tmp_path):
 
 
 @pytest.mark.parametrize("ref", ["self", "the model by its name"])
+@pytest.mark.slow
 def test_dpo_begins_at_log_2_in_bf16(tmp_path, ref):
     """The reference is computed as the policy is, in the same packs, so that rounding is the same too."""
     model = folders().policy

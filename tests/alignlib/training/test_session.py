@@ -43,6 +43,7 @@ def data(name, count):
 
 
 @every
+@pytest.mark.slow
 def test_a_run_leaves_a_model_a_log_and_what_made_it(name):
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -65,6 +66,7 @@ def test_a_run_leaves_a_model_a_log_and_what_made_it(name):
 
 
 @every
+@pytest.mark.slow
 def test_a_complete_run_is_resumed_by_doing_nothing(name):
     out, _ = train(name, data(name, 4))
     before = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
