@@ -27,6 +27,7 @@ def test_a_dialogue_is_its_text():
 
 
 @pytest.mark.parametrize("text, turns", [
+    ("Human: what is Assistant: meaning?", says("Human: what is Assistant: meaning?")),
     ("\n\nHuman: Hi\n\nAssistant:", says("Hi")), ("Human: Hi\n\nAssistant: ", says("Hi")),
     ("\n\nHuman: Hi \n\nAssistant:  Hello.\n\nHuman:Who?\n\nAssistant:", says("Hi", "Hello.", "Who?")),
     ("\n\nHuman: Hi", says("Hi")), ("Name a fruit.\n", says("Name a fruit.\n")), ("", says("")),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from al_train_exo.objective import Contrast
@@ -51,6 +51,23 @@ def chat_tokenizer(template: str = CHATML, *, bos: bool = True) -> PreTrainedTok
     words.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     words.chat_template = template
     return words
+
+
+def sentence_piece(style: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that marks word starts: by a normalizer (Llama 2) or by a pre-tokenizer (T5, newer Llama files)."""
+    letters = ["<unk>", "<s>", "</s>", "▁", *"YesNohi.,:QA", "▁Y", "▁Yes", "▁N", "▁No"]
+    merges = [("▁", "Y"), ("▁", "N"), ("▁N", "o")]
+    vocabulary = {letter: i for i, letter in enumerate(dict.fromkeys([*letters, "es", "\n"]))}
+    merges += [("e", "s"), ("▁Y", "es")]
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=False))
+    if style == "prepend":
+        inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    else:
+        inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first" if style == "first" else "always")
+        inner.decoder = decoders.Metaspace(prepend_scheme="first" if style == "first" else "always")
+    inner.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def _marks() -> dict[int, str]:

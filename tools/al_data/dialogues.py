@@ -56,8 +56,11 @@ def read(prompt: str) -> Dialogue:
     """The dialogue that a prompt is; any other text than one in HH's form is one turn of the user."""
     if isinstance(prompt, Dialogue):
         return prompt
+    begun = prompt.startswith("\n\n")
     try:
-        messages = turns(prompt if prompt.startswith("\n\n") else f"\n\n{prompt}")
+        if not begun and "\n\nAssistant:" not in prompt:
+            raise Skip("not a dialogue")  # "Human: ..." alone is a text that begins so
+        messages = turns(prompt if begun else f"\n\n{prompt}")
     except Skip:
         return Dialogue([{"role": "user", "content": prompt}], prompt)
     if messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():

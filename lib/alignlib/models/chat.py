@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SECONDS, BYTES, CHARACTERS = 20.0, 2 << 30, 10_000_000  # for one conversation: time, memory, what comes of it
 PAUSE = 0.2  # seconds between two looks at that
-ANSWER = "The answer."  # to see what comes behind one
+QUESTION, ANSWER = "A question?", "The answer."  # to see what comes before and behind one
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -47,12 +47,12 @@ class ChatTemplate:
                  arguments: Mapping[str, Any] | None = None):
         self.tokenizer, self.tokens, self.arguments = tokenizer, tokens, dict(arguments or {})
         self.source: str = source or tokenizer.get_chat_template()
-        taken = set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"tools", "documents"}
+        taken = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters} - {"tools", "documents"}
         if wrong := sorted(taken & set(self.arguments)):
             raise click.UsageError(f"--template-arg {wrong[0]}: not the template's to know")
         self.passed = set(re.findall(r"[A-Za-z_]\w*", self.source)) - taken - set(FIELDS)  # of a record, if it is there
         try:
-            self.probe = self.write([{"role": "user", "content": "A question?"}], ANSWER)
+            self.probe = self.write([{"role": "user", "content": QUESTION}], ANSWER)
         except ValueError as error:
             if isinstance(error.__cause__, jinja2.TemplateSyntaxError):
                 raise click.UsageError(f"the chat template: {error.__cause__}") from error
@@ -65,6 +65,17 @@ class ChatTemplate:
         added = self.tokenizer.added_tokens_decoder
         ids = self.tokens.begin(behind, control=True) if found else []
         return next((i for i in ids if i in added), None)
+
+    @cached_property
+    def around(self) -> tuple[str, str]:
+        """White space that is written before an answer, and between it and its end: of Llama 2's template " ", " "."""
+        start, found, rest = self.probe.rpartition(ANSWER)
+        name = self.tokens.own.search(rest)
+        if not found or self.end is None or name is None:
+            return "", ""
+        before = start.removeprefix(self.write([{"role": "user", "content": QUESTION}]))
+        behind = rest[:name.start()]
+        return before if before.isspace() else "", behind if behind.isspace() else ""
 
     def write(self, messages: Messages, answer: str | None = None, record: Record | None = None) -> str:
         """The conversation up to the answer, or with it; data's control tokens carry a MARK.
@@ -95,12 +106,16 @@ class ChatTemplate:
 
         Raises ValueError where what is written up to the second does not go on from the first, its answer and its end.
         """
-        words, end = self.tokens.mark(answer), str(self.tokenizer.convert_ids_to_tokens(self.end or 0))
-        starts = [f"{before}{words}{end}", f"{before}{words.strip()}{end}"]  # a template may strip
+        if self.end is None:
+            raise ValueError("messages: the chat template ends no answer with a control token: all but the last would "
+                             "be learnt without an end (--turns last)")
+        words, end = self.tokens.mark(answer), str(self.tokenizer.convert_ids_to_tokens(self.end))
+        lead, trail = self.around
+        starts = [f"{before}{lead}{said}{trail}{end}" for said in (words, words.strip())]  # a template may strip
         start = next(filter(after.startswith, starts), None)
-        if self.end is None or start is None:
+        if start is None:
             raise ValueError("messages: the chat template writes earlier answers otherwise than the last one")
-        return self.tokens.rendered(after.removeprefix(start), begins=False)
+        return self.tokens.rendered(end + after.removeprefix(start), begins=False)[1:]
 
     def ids(self, messages: Messages, answer: str | None = None, record: Record | None = None) -> list[int]:
         """Ids of what `write` writes."""

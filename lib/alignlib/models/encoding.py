@@ -84,6 +84,8 @@ class Encoder:
             end = self.template.end
             if end is not None and end not in self.tokens.control.values():  # control, though it is not called special
                 self.tokens = self.template.tokens = Tokens(tokenizer, (*ends, end))
+        elif template_args:
+            raise ValueError("--template-arg: the tokenizer has no chat template (--template FILE gives one)")
         self.eos: int | None = tokenizer.eos_token_id if eos else None
         self.cut = {"prompts_cut": 0, "completions_cut": 0}
         self.bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
@@ -163,15 +165,31 @@ class Encoder:
 
     # -- completions -------------------------------------------------------------------------------------
 
-    def completion(self, text: str, end: int | None = None, ids: list[int] | None = None) -> list[int]:
-        """Ids of a completion and of its end; stored `ids` are taken if they are this tokenizer's and say the same."""
+    def completion(self, text: str, end: int | None = None, ids: list[int] | None = None,
+                   around: tuple[str, str] = ("", "")) -> list[int]:
+        """Ids of a completion and of its end; stored `ids` are taken if they are this tokenizer's and say the same.
+
+        around: white space that a template has before and behind an answer; where the text lacks it, it is put there.
+        """
         if ids is None or not self.tokens.can_decode(ids) or self.tokens.decode(ids) != text:
+            before, behind = around
+            text = text if text.startswith(before) else before + text
+            if end is not None and self.ends_itself(text):
+                text, end = text.rstrip(), None
+            elif end is not None and not text.endswith(behind):
+                text += behind
             ids = self.tokens.go_on(text, self.control)
         if self.closing:
             ids = [*ids, *self.closing]
-        elif end is not None and not (self.control and ids[-1:] == [end]):
+        elif end is not None:
             ids = [*ids, end]
         return self.embedded(ids)
+
+    def ends_itself(self, text: str) -> bool:
+        """Whether a text whose control tokens are heeded has an end of its own; white space may follow it."""
+        if not self.control:
+            return False
+        return text.rstrip().endswith(tuple(name for name, i in self.tokens.control.items() if i in self.ends))
 
     def ends_of(self, record: Record, number: int) -> list[int | None]:
         """What ends each of a record's completions: what was drawn, else what ends one that is not cut; None: nothing.
@@ -191,7 +209,9 @@ class Encoder:
         """The Example of a record whose prompt, `finish_reasons`, `completion_ids`, `end_ids` go with `completions`."""
         stored = record.get("completion_ids") or [None] * len(completions)
         ends = self.ends_of(record, len(completions))
-        rows = [self.completion(*row) for row in zip(completions, ends, stored, strict=True)]
+        before, behind = self.chat_template().around if "messages" in record else ("", "")
+        around = before, "" if "finish_reasons" in record else behind  # what was drawn has behind it what it has
+        rows = [self.completion(*row, around) for row in zip(completions, ends, stored, strict=True)]
         return self.fit(replace(self.begin(record, condition, role), completions=rows))
 
     def encode_turns(self, record: Record, answer: str) -> Example:
@@ -214,7 +234,7 @@ class Encoder:
                 between = template.between(written, last, before)
                 given |= set(range(len(row), len(row) + len(between)))
                 row += between
-            row += self.completion(text, self.turn_end)
+            row += self.completion(text, self.turn_end, around=template.around)
             written, last = before, text
         return self.fit(replace(first, completions=[row], given=frozenset(given)))
 

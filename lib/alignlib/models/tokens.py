@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MARK = "\ue000"  # before a control token's name in data, while a template is at work on it: a character of no script
+MARK = "\ufdd0"  # before a control token's name in data, while a template is at work on it: no text has this character
 
 
 class Tokens:

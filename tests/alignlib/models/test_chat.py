@@ -41,8 +41,9 @@ def test_arguments_and_fields_that_are_asked_for_reach_it():
                                                              "other": "x"})
     assert written == "lowHi[f]here"  # id is a field of ours, other nobody asked for
     assert template(source).write(HI, record={"chat_template_kwargs": {"tone": "high"}}) == "highHi"
-    with pytest.raises(click.UsageError, match="--template-arg tokenize"):
-        template(tokenize=True)
+    for name in ("tokenize", "messages"):
+        with pytest.raises(click.UsageError, match=f"--template-arg {name}"):
+            template(**{name: True})
 
 
 def test_control_tokens_in_messages_and_tools_are_marked():

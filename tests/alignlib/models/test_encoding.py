@@ -210,26 +210,9 @@ def test_stored_ids_are_taken_if_they_say_the_text():
     assert example.completions[2] == example.completions[3] == [*the, eos]  # another tokenizer's
 
 
-def sentence_piece(style):
-    """A tokenizer that marks word starts: by a normalizer (Llama 2) or by a pre-tokenizer (T5, newer Llama files)."""
-    letters = ["<unk>", "<s>", "</s>", "▁", *"YesNohi.,:QA", "▁Y", "▁Yes", "▁N", "▁No"]
-    merges = [("▁", "Y"), ("▁", "N"), ("▁N", "o")]
-    vocabulary = {letter: i for i, letter in enumerate(dict.fromkeys([*letters, "es", "\n"]))}
-    merges += [("e", "s"), ("▁Y", "es")]
-    inner = Tokenizer(token_models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=False))
-    if style == "prepend":
-        inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    else:
-        inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first" if style == "first" else "always")
-        inner.decoder = decoders.Metaspace(prepend_scheme="first" if style == "first" else "always")
-    inner.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-
-
 @pytest.mark.parametrize("style", ["prepend", "first", "always"])
 def test_a_completion_gets_no_word_start_mark(style):
-    words = sentence_piece(style)
+    words = tiny.sentence_piece(style)
     inner = Tokens(words)
     example = Encoder(words, max_length=40).encode({"prompt": "Q: hi A:"}, [" Yes", "No", ""])
     tokens = [words.convert_ids_to_tokens(row) for row in (example.prompt, *example.completions)]
