@@ -54,7 +54,7 @@ class Tree(Texts):
         ids = torch.tensor([tokens], device=self.device)
         places = torch.cat([part.places.flatten() for part in self.parts])
         mask = ids.new_ones(1, 1, 1, 1, dtype=torch.bool)  # not read: with four dimensions transformers makes none
-        out = self.model.core.base_model(input_ids=ids, position_ids=places[None], attention_mask=mask,
+        out = self.model.body(input_ids=ids, position_ids=places[None], attention_mask=mask,
                                          use_cache=False, **{NAME: self})
         if not self.store.numel():
             raise ValueError("its attention cannot be replaced")
@@ -169,7 +169,7 @@ class Copies(Texts):
 
     def _forward(self, rows: list[list[int]], cache: DynamicCache) -> Tensor:
         ids = torch.tensor(rows, device=self.device)
-        return self.model.core.base_model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+        return self.model.body(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
 
     def _keep(self, picks: Sequence[tuple[int, int]]) -> None:
         for slot, pick in picks:
@@ -225,7 +225,7 @@ def find_fault(kind: type[Tree] | type[Copies], model: Model) -> str:
     whole = [[*start, kept, more, token] for start, kept in ((one, branches[1]), (other, branches[2]))
              for token in branches]
     rows = [torch.tensor([text], device=model.device) for text in whole]
-    plain = torch.stack([model.core.base_model(input_ids=row, use_cache=False).last_hidden_state[0, -1]
+    plain = torch.stack([model.body(input_ids=row, use_cache=False).last_hidden_state[0, -1]
                          for row in rows])
     if not plain.isfinite().all():
         return ""  # a broken model's numbers say nothing; who uses them names the record
