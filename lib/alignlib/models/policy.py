@@ -15,7 +15,7 @@ from alignlib.models import heads, logps
 from alignlib.models.attention import use_flex, use_strips
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Mask, Pack, pack, plan
-from alignlib.models.windows import counts_columns, model_windows, small_windows
+from alignlib.models.windows import ignores_masks, model_windows, small_windows
 
 
 class Model:
@@ -206,8 +206,8 @@ def shares_prompts(model: Model) -> bool:
         rows = [model.pack_as([Example(prompt, [part])]) for part in parts]
         plain = [model.hidden(row)[-len(part):] for row, part in zip(rows, parts, strict=True)]
         try:
-            if counts_columns(config):
-                raise ValueError("its windows count columns")
+            if why := ignores_masks(config):
+                raise ValueError(why)
             use_strips(model.core)
             packed = model.hidden(model.pack_as([Example(prompt, parts)]))[len(prompt):]
             error = max(map(relative_error, packed.split([len(part) for part in parts]), plain))  # of the worse one

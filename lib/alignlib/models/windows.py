@@ -47,9 +47,13 @@ def model_windows(config: PreTrainedConfig) -> Windows:
     return dict(layer_windows(config))
 
 
-def counts_columns(config: PreTrainedConfig) -> bool:
-    """Whether layers take their window over a row's columns, whatever the mask: GPT-Neo's do."""
-    return "local" in (getattr(config, "attention_layers", None) or ())
+def ignores_masks(config: PreTrainedConfig) -> str:
+    """Why a mask cannot keep tokens of a row apart in all of the model's layers; "" where nothing speaks against it."""
+    config = config.get_text_config()
+    if "local" in (getattr(config, "attention_layers", None) or ()):  # GPT-Neo's
+        return "its windows count a row's columns"
+    others = {kind for kind, _ in layer_windows(config)} - {FULL, *SIZES, "mlp", "moe"}
+    return f"its {min(others)} layers read a row from end to end" if others else ""
 
 
 @contextmanager
