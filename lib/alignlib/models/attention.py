@@ -96,8 +96,9 @@ def takes_interface(model: PreTrainedModel) -> bool:
     It does so by sdpa; or it has what sdpa cannot do, and transformers hands that to flex_attention.
     """
     kind = getattr(model.config, "_attn_implementation", None)
-    capped = kind == "eager" and model._supports_flex_attn and model._can_set_attn_implementation()
-    return kind in ("sdpa", NAME) or capped
+    if kind == "eager":
+        return not model._supports_sdpa and model._supports_flex_attn and model._can_set_attn_implementation()
+    return kind in ("sdpa", NAME)
 
 
 def use_strips(model: PreTrainedModel) -> None:

@@ -85,12 +85,12 @@ class Model:
         """The transformer's last hidden states, flattened: [B * L, H]."""
         places = {} if batch.positions is None else {"position_ids": batch.positions}
         mask = batch.mask
-        if getattr(self.core.config, "_attn_implementation", None) == "eager":
+        if getattr(self.core.config, "_attn_implementation", None) == "eager" and mask is not None:
             mask = {kind: self.added(one) for kind, one in mask.items()} if isinstance(mask, dict) else self.added(mask)
         out = self.body(input_ids=batch.ids, attention_mask=mask, use_cache=False, **places)
         return out.last_hidden_state.flatten(0, 1)
 
-    def added(self, mask: Mask | None) -> Mask | None:
+    def added(self, mask: Mask) -> Mask:
         """A mask of bools as an attention wants it that adds it to its scores."""
         if not isinstance(mask, Tensor):
             return mask

@@ -182,7 +182,7 @@ def test_models_that_take_flat_packs_pass(family, capsys):
 def test_a_model_that_trains_must_pass_on_the_way_back_too(capsys):
     """Which flex_attention has none of on the CPU."""
     policy = Policy(tiny.causal("llama"), tiny.tokenizer(), train=True)
-    assert not packs_flat(policy) and policy.core.config._attn_implementation == "sdpa"
+    assert not packs_flat(policy) and policy.core.config._attn_implementation == attention.NAME
     assert "flex_attention fails (FlexAttention does not support backward on CPU" in capsys.readouterr().err
 
 

@@ -125,7 +125,7 @@ class LookUp(torch.nn.Module):
     def __init__(self, logits):
         super().__init__()
         self.table = torch.nn.Parameter(logits)
-        self.config = SimpleNamespace(vocab_size=logits.shape[-1])
+        self.config = tiny.config("llama", vocab_size=logits.shape[-1])
         self.device = logits.device
         self.asked_on_load = True
 
