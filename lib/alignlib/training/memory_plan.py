@@ -171,6 +171,7 @@ class Live(TorchDispatchMode):
 def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) -> Policy | RewardModel:
     """The model as training would have it, on the meta device: without numbers, and without memory."""
     policy = not any("Classification" in name for name in config.architectures or ())
+    config = config.get_text_config() if find_text_part(config) else config
     auto = transformers.AutoModelForCausalLM if policy else transformers.AutoModelForSequenceClassification
     autocast = None if recipe.dtype == "fp32" else load.DTYPES[recipe.dtype]
     with torch.device("meta"):
@@ -251,7 +252,6 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
     """
     recipe = replace(recipe, dtype="bf16" if recipe.dtype == "auto" else recipe.dtype)
     config = load.load_config(load.adapter_base(path) or path)
-    config = config.get_text_config() if find_text_part(config) else config
 
     @cache
     def passing(tokens: int, checkpointing: bool, narrow: bool) -> tuple[Weights, float]:
