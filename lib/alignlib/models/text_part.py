@@ -21,7 +21,8 @@ class TextPart:
 
     def from_pretrained(self, path: str, /, **settings: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
         """The model, and the report on the load of the whole. Raises ValueError where its text part is another's."""
-        whole, info = self.whole.from_pretrained(path, **settings)
+        del settings["trust_remote_code"]  # it is never another
+        whole, info = self.whole.from_pretrained(path, trust_remote_code=False, **settings)
         decoder, head = whole.get_decoder(), whole.get_output_embeddings()
         config = decoder.config
         config.tie_word_embeddings = head.weight is decoder.get_input_embeddings().weight
