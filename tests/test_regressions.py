@@ -20,6 +20,7 @@
 17   a refusal is asked for again, and lost              test_server_judge: a_refusal_is_asked_for_once_and_...
 18   an error under status 200 says nothing of itself    test_server_judge: what_is_no_answer_ends_the_run_...
 19   control tokens in a judged text end its turn        test_server_judge: a_server_is_shown_no_control_tokens
+20   a sliding window is taken for the context           test_architectures: numbers_are_transformers_own
 """
 
 import json
@@ -39,6 +40,7 @@ from alignlib.training import batches, loop
 from alignlib.training.engine import AskingEngine
 from alignlib.training.run_folder import Run
 from helpers import tiny
+from helpers.commands import lines, run
 
 LONG = "x" * 1000
 
@@ -174,3 +176,16 @@ def test_14_no_record_is_left_out(tmp_path):
     assert figures["accuracy"] == pytest.approx(sum(gap > 0 for gap in gaps) / 7)
     dealt = plan(data, range(7), 40)
     assert sorted(i for one in dealt for i in one) == list(range(7)) and scoring.WINDOW > 7
+
+
+@pytest.mark.slow
+def test_20_texts_go_on_beyond_a_window(tmp_path):
+    """Of Gemma 3's shape: of 200 tokens nothing is cut, nor is more room refused, where the window is 16."""
+    folder = tiny.save(tiny.causal("gemma3", sliding_window=16), tmp_path / "window")
+    record = {"prompt": "The gate is red. " * 8 + "What is red?", "chosen": " The gate.", "completions": [" A", " B"]}
+    for command in (("al-sample", folder, "-m", 4), ("al-score", folder, "--logps", "--max-length", 200),
+                    ("al-sft", folder, "-o", tmp_path / "sft", "--steps", 1)):
+        done = run(*command, "--device", "cpu", stdin=lines(record))
+        assert done.returncode == 0 and " cut" not in done.stderr, command
+    done = run("al-score", folder, "--logps", "--max-length", 500, stdin=lines(record))
+    assert done.returncode == 2 and f"the model's context is {tiny.CONTEXT} tokens" in done.stderr

@@ -67,6 +67,14 @@ def test_the_reward_model_may_be_of_another_family(many_ends):
     compare(models("gpt2", "llama"), Search(weight=2.0, topk=6))
 
 
+@pytest.mark.parametrize("family, other", [("gemma3", "gemma2"), ("mistral", "qwen2"), ("gptj", "qwen3")])
+def test_texts_go_on_beyond_windows(family, other, many_ends):
+    """Under caps, by copies of a cache; weighed late too."""
+    both = models(family, other, window=5)
+    assert both.kinds == (branches.Copies if family == "gptj" else branches.Tree, branches.Tree)
+    compare(both, Search(weight=2.0, topk=6, margin=3.0), (3, 17, 30))
+
+
 @pytest.mark.parametrize("ends_are_tokens", [False, True])
 def test_rewards_may_be_read_at_the_end(ends_are_tokens, many_ends):
     compare(models(ends_are_tokens=ends_are_tokens, reads_eos=True), Search(weight=2.0, topk=6))

@@ -21,10 +21,11 @@ M = ("-m", 12)
 
 
 def models(family="llama", other=None, *, ends_are_tokens=False, reads_eos=False, batch_tokens=1 << 16, new=NEW,
-           stop=(), seed=0) -> GuidedModels:
-    """Tiny models in float64, so that no sum's rounding decides what comes next."""
-    policy = Policy(tiny.causal(family, seed).double(), tiny.tokenizer())
-    reward = RewardModel(tiny.classifier(other or family, seed=seed + 1).double(), tiny.tokenizer())
+           stop=(), seed=0, window=0) -> GuidedModels:
+    """Tiny models in float64, so that no sum's rounding decides what comes next; window: of families that know any."""
+    own, others = ((tiny.windowed(name, window) if window else {}) for name in (family, other or family))
+    policy = Policy(tiny.causal(family, seed, **own).double(), tiny.tokenizer())
+    reward = RewardModel(tiny.classifier(other or family, seed=seed + 1, **others).double(), tiny.tokenizer())
     encoder = Encoder(policy.tokenizer, max_length=tiny.CONTEXT)
     reader = Encoder(reward.tokenizer, max_length=tiny.CONTEXT, eos=reads_eos)
     return GuidedModels(policy, reward, encoder, reader, Sampling(new, stop=stop, seed=5), batch_tokens=batch_tokens,

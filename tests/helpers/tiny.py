@@ -19,6 +19,9 @@ BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 VOCABULARY = 256 + len(MERGES) + 3
 CONTEXT = 256
 FAMILIES = ("llama", "gpt_neox", "gpt2", "opt")
+ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "opt", "qwen2", "qwen3", "gemma2", "gemma3", "phi", "phi3", "mistral",
+                 "mixtral", "qwen3_moe", "smollm3", "cohere", "granite", "olmo2", "gptj", "gpt_neo", "bloom", "mpt",
+                 "gpt_oss", "stablelm", "falcon")
 CHATS = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3")  # of which there are chat and reward models
 
 
@@ -83,25 +86,50 @@ def config(family: str, **changes):
     common = {"vocab_size": VOCABULARY, "initializer_range": 0.3, **ends}
     layers = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "max_position_embeddings": CONTEXT}
     wide = {**layers, "intermediate_size": 48}
-    makers = {
-        "llama": lambda: transformers.LlamaConfig(**{**common, **wide, "num_key_value_heads": 2, **changes}),
-        "mistral": lambda: transformers.MistralConfig(**{**common, **wide, "num_key_value_heads": 2, **changes}),
-        "gpt_neox": lambda: transformers.GPTNeoXConfig(**{**common, **wide, "attention_dropout": 0.2,
-                                                          "hidden_dropout": 0.2, **changes}),
-        "gpt2": lambda: transformers.GPT2Config(**{**common, "n_layer": 2, "n_head": 4, "n_embd": 32,
-                                                   "n_positions": CONTEXT, **changes}),
-        "opt": lambda: transformers.OPTConfig(**{**common, **layers, "ffn_dim": 48, "word_embed_proj_dim": 24,
-                                                 "dropout": 0.2, "do_layer_norm_before": True, **changes}),
-        "qwen2": lambda: transformers.Qwen2Config(**{**common, **wide, "num_key_value_heads": 2, **changes}),
-        "qwen3": lambda: transformers.Qwen3Config(**{**common, **wide, "num_key_value_heads": 2, "head_dim": 8,
-                                                     **changes}),
-        "gemma2": lambda: transformers.Gemma2Config(**{**common, **wide, "num_key_value_heads": 2, "head_dim": 8,
-                                                       **changes}),
-        "gemma3": lambda: transformers.Gemma3TextConfig(**{**common, **wide, "num_key_value_heads": 2, "head_dim": 8,
-                                                           **changes}),
-        "bloom": lambda: transformers.BloomConfig(**common, n_layer=2, n_head=4, hidden_size=32, **changes),
+    grouped = {**wide, "num_key_value_heads": 2}
+    narrow = {**grouped, "head_dim": 8}
+    shapes = {
+        "gpt_neox": {**wide, "attention_dropout": 0.2, "hidden_dropout": 0.2},
+        "gpt2": {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": CONTEXT},
+        "opt": {**layers, "ffn_dim": 48, "word_embed_proj_dim": 24, "dropout": 0.2, "do_layer_norm_before": True},
+        "qwen3": narrow,
+        "gemma2": narrow,
+        "gemma3": {**narrow, "layer_types": ["sliding_attention", "full_attention"]},
+        "phi": wide,
+        "mixtral": {**grouped, **EXPERTS},
+        "qwen3_moe": {**narrow, **EXPERTS, "num_experts": 4, "moe_intermediate_size": 24},
+        "gptj": {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": CONTEXT, "rotary_dim": 4},
+        "gpt_neo": {**{name: layers[name] for name in ("hidden_size", "max_position_embeddings")}, "num_layers": 2,
+                    "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
+        "bloom": {"n_layer": 2, "n_head": 4, "hidden_size": 32},
+        "mpt": {"n_layers": 2, "n_heads": 4, "d_model": 32, "max_seq_len": CONTEXT},
+        "gpt_oss": {**narrow, **EXPERTS},
+        "falcon": {**layers, "alibi": False},
+        "llama4": {**narrow, **EXPERTS, "intermediate_size_mlp": 48, "no_rope_layers": [1, 0]},
+        "qwen3_next": {**narrow, **EXPERTS, "num_experts": 4, "moe_intermediate_size": 24,
+                       "shared_expert_intermediate_size": 24, "layer_types": ["linear_attention", "full_attention"],
+                       **{f"linear_{name}": 2 if "num" in name else 8 for name in
+                          ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim")}},
     }
-    return makers[family]()
+    return config_class(family)(**{**common, **shapes.get(family, grouped), **changes})
+
+
+EXPERTS = {"num_experts_per_tok": 2, "num_local_experts": 4}  # of mixtures
+
+
+def config_class(family: str) -> type[transformers.PreTrainedConfig]:
+    """The configuration of language models of the family, without pictures or sounds."""
+    kind = f"{family}_text" if family in ("gemma3", "llama4") else family
+    return transformers.CONFIG_MAPPING[kind]
+
+
+def windowed(family: str, size: int):
+    """Changes to config() that give a family's layers, or some of them, windows of so many tokens; none: {}."""
+    switched = {"sliding_window": size, "use_sliding_window": True}
+    plain = dict.fromkeys(("gemma2", "gemma3", "phi3", "mistral", "mixtral", "gpt_oss"), {"sliding_window": size})
+    return {**plain, "qwen2": {**switched, "max_window_layers": 1}, "qwen3": {**switched, "max_window_layers": 1},
+            "qwen3_moe": switched, "smollm3": {**switched, "no_rope_layers": [1, 0]},
+            "gpt_neo": {"window_size": size}, "llama4": {"attention_chunk_size": size}}.get(family, {})
 
 
 def causal(family: str, seed: int = 0, **changes) -> torch.nn.Module:

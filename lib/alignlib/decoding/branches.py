@@ -21,8 +21,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.masking_utils import sdpa_mask
 
 from alignlib.decoding.texts import Reading, Texts
-from alignlib.models.attention import causal_strips
+from alignlib.models.attention import attend_by_scores, causal_strips, is_special
 from alignlib.models.policy import Model, relative_error
+from alignlib.models.windows import Window, layer_windows, small_windows
 
 NAME = "branches"
 
@@ -38,6 +39,7 @@ class Tree(Texts):
         self.room = room
         self.parts: list[Part] = []  # of the pass that runs
         self.store = torch.empty(0)  # until the first layer of the first pass shows its heads
+        self.windows = [window for _, window in layer_windows(model.core.config)]
         model.core.set_attn_implementation(NAME)
 
     def _ask(self, readings: Sequence[Reading]) -> Tensor:
@@ -45,16 +47,16 @@ class Tree(Texts):
         shapes = {(len(text), len(branches)) for _, text, branches in readings}
         slots = [slot for slot, _, _ in readings]
         if len(shapes) == 1 and slots == list(range(slots[0], slots[0] + len(slots))):
-            self.parts = [build_part(readings, starts, self.dtype, self.device)]
+            self.parts = [build_part(readings, starts, self.windows, self.dtype, self.device)]
         else:
-            self.parts = [build_part([reading], [start], self.dtype, self.device)
+            self.parts = [build_part([reading], [start], self.windows, self.dtype, self.device)
                           for reading, start in zip(readings, starts, strict=True)]
         self._grow(max(part.width for part in self.parts))
         tokens = [token for _, text, branches in readings for token in (*text, *branches)]
         ids = torch.tensor([tokens], device=self.device)
         places = torch.cat([part.places.flatten() for part in self.parts])
         mask = ids.new_ones(1, 1, 1, 1, dtype=torch.bool)  # not read: with four dimensions transformers makes none
-        out = self.model.core.base_model(input_ids=ids, position_ids=places[None], attention_mask=mask,
+        out = self.model.body(input_ids=ids, position_ids=places[None], attention_mask=mask,
                                          use_cache=False, **{NAME: self})
         if not self.store.numel():
             raise ValueError("its attention cannot be replaced")
@@ -67,7 +69,7 @@ class Tree(Texts):
             if self.store.numel():
                 self.store = pad(self.store, (0, 0, 0, more))
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, settings: dict[str, Any]) -> Tensor:
         """[1, heads, N, size] each, keys and values of as many heads or fewer -> [1, N, heads, size]."""
         if not self.store.numel():
             heads, size = key.shape[1], key.shape[-1]
@@ -76,7 +78,8 @@ class Tree(Texts):
         keys, values, outs, at = self.store[2 * layer], self.store[2 * layer + 1], [], 0
         for part in self.parts:
             end = at + part.count * part.rows
-            outs.append(part.attend(query[0, :, at:end], key[0, :, at:end], value[0, :, at:end], keys, values, scale))
+            part.write(key[0, :, at:end], value[0, :, at:end], keys, values)
+            outs.append(part.attend(query[0, :, at:end], keys, values, self.windows[layer], settings))
             at = end
         return (torch.cat(outs, dim=1) if len(outs) > 1 else outs[0])[None].transpose(1, 2)
 
@@ -103,32 +106,47 @@ class Part:
     count: int  # tokens a row, branches included
     into: tuple[Tensor, Tensor]  # [rows, 1] slots and [rows, count] columns: where their keys and values go
     places: Tensor  # [rows, count]: positions; branches have one and the same
-    width: int  # columns that are looked at
-    mask: Tensor | None  # [rows, 1, count, width], added to the scores; None: all is seen
+    width: int  # columns that are there
+    views: dict[Window | None, "View"]  # by the windows of layers
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor,
-               scale: float | None) -> Tensor:
-        """[heads, rows * count, size], and the layer's store [slots, heads, room, size] -> [heads, rows * count, size].
-        """
-        heads, few, size = len(query), len(key), query.shape[-1]
+    def write(self, key: Tensor, value: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put [heads, rows * count, size] into a layer's store, [slots, heads, room, size] each."""
         if self.rows == 1:
             start, end = self.width - self.count, self.width
             keys[self.slot, :, start:end], values[self.slot, :, start:end] = key, value
         else:
             for store, new in ((keys, key), (values, value)):
                 store.transpose(1, 2)[self.into] = new.unflatten(1, (self.rows, self.count)).permute(1, 2, 0, 3)
-        seen = slice(self.slot, self.slot + self.rows), slice(None), slice(self.width)
-        # Heads that share keys stand together, as more queries of one head: keys are not repeated.
-        grouped = query.unflatten(1, (self.rows, self.count)).transpose(0, 1)  # [rows, heads, count, size]
-        grouped = grouped.reshape(self.rows, few, heads // few * self.count, size)
-        mask = self.mask if self.mask is None or heads == few else self.mask.repeat(1, 1, heads // few, 1)
-        out = scaled_dot_product_attention(grouped, keys[seen], values[seen], attn_mask=mask, scale=scale)
-        out = out.reshape(self.rows, heads, self.count, size).transpose(0, 1)
-        return out.reshape(heads, self.rows * self.count, size)
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, window: Window | None,
+               settings: dict[str, Any]) -> Tensor:
+        """[heads, rows * count, size] over a layer's store -> [heads, rows * count, size]."""
+        heads, few, size, view = len(query), keys.shape[1], query.shape[-1], self.views[window]
+        seen = slice(self.slot, self.slot + self.rows), slice(None), slice(view.first, self.width)
+        rows = query.unflatten(1, (self.rows, self.count)).transpose(0, 1)  # [rows, heads, count, size]
+        scale, mask = settings.get("scaling"), view.mask
+        if is_special(settings):
+            out = attend_by_scores(rows, keys[seen], values[seen], mask, scale, settings.get("softcap"),
+                                   settings.get("s_aux"))
+        else:
+            # Heads that share keys stand together, as more queries of one head: keys are not repeated.
+            grouped = rows.reshape(self.rows, few, heads // few * self.count, size)
+            mask = mask if mask is None or heads == few else mask.repeat(1, 1, heads // few, 1)
+            out = scaled_dot_product_attention(grouped, keys[seen], values[seen], attn_mask=mask, scale=scale)
+        return out.reshape(self.rows, heads, self.count, size).transpose(0, 1).reshape(heads, -1, size)
 
 
-def build_part(readings: Sequence[Reading], starts: list[int], dtype: torch.dtype, device: torch.device) -> Part:
-    """The Part of rows that read and look at as many tokens each.
+@dataclass
+class View:
+    """What layers with one window see of a Part's slots."""
+
+    first: int  # column that is looked at
+    mask: Tensor | None  # [rows, 1, count, width - first], added to the scores; None: all is seen
+
+
+def build_part(readings: Sequence[Reading], starts: list[int], windows: Sequence[Window | None], dtype: torch.dtype,
+               device: torch.device) -> Part:
+    """The Part of rows that read and look at as many tokens each, in a model whose layers have such windows.
 
     Token r of a row, its text before its branches, sees what was read before, the text up to itself, and itself.
     """
@@ -138,13 +156,22 @@ def build_part(readings: Sequence[Reading], starts: list[int], dtype: torch.dtyp
     order = torch.arange(count)
     columns = begins + order
     places = begins + order.clamp(max=len(text))
-    mask = None
-    if count > 1 or min(starts) < max(starts):
+    views: dict[Window | None, View] = {}
+    for window in set(windows):
+        if window is None and count == 1 and min(starts) == max(starts):
+            views[window] = View(0, None)
+            continue
         every = torch.arange(width)
-        seen = (every < places[..., None]) | (every == columns[..., None])  # [rows, count, width]
+        seen = every < places[..., None]  # [rows, count, width]; before any branch a column is its position
+        if window:
+            seen &= window.sees(places[..., None], every)
+        seen |= every == columns[..., None]
+        first = int(seen.flatten(0, 1).any(0).int().argmax())
+        seen = seen[..., first:]
         mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -torch.inf)[:, None].to(device)
+        views[window] = View(first, None if seen.all() else mask)
     into = torch.arange(slot, slot + len(readings), device=device)[:, None], columns.to(device)
-    return Part(slot, len(readings), count, into, places.to(device), width, mask)
+    return Part(slot, len(readings), count, into, places.to(device), width, views)
 
 
 class Copies(Texts):
@@ -169,7 +196,7 @@ class Copies(Texts):
 
     def _forward(self, rows: list[list[int]], cache: DynamicCache) -> Tensor:
         ids = torch.tensor(rows, device=self.device)
-        return self.model.core.base_model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+        return self.model.body(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
 
     def _keep(self, picks: Sequence[tuple[int, int]]) -> None:
         for slot, pick in picks:
@@ -190,10 +217,8 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask
     """What models with a Tree attend by; in passes that are none of the Tree's, as models on the CPU do."""
     if branches is None:
         return causal_strips(module, query, key, value, mask, **settings)
-    if settings.get("softcap"):  # Gemma 2's; it may not show in the few tokens that are tried
-        raise ValueError("its attention has a cap")
     layer: int = module.layer_idx  # type: ignore[assignment]  # transformers' layers have it, no Module declares it
-    return branches.attend(layer, query, key, value, settings.get("scaling")), None
+    return branches.attend(layer, query, key, value, settings), None
 
 
 @torch.inference_mode()
@@ -218,24 +243,25 @@ def texts_type(model: Model) -> type[Tree] | type[Copies]:
 def find_fault(kind: type[Tree] | type[Copies], model: Model) -> str:
     """How its states are not those of whole texts, "" if they are.
 
-    Slots of unlike and of like needs, a branch that is not the first, text and branches in one pass.
+    Slots of unlike and of like needs, a branch that is not the first, text and branches in one pass; beyond the
+    model's windows, which are made small for it.
     """
     tokens = [token % model.core.config.vocab_size for token in range(3, 20)]
     one, other, branches, more = tokens[:6], tokens[6:9], tokens[9:12], tokens[12]
     whole = [[*start, kept, more, token] for start, kept in ((one, branches[1]), (other, branches[2]))
              for token in branches]
     rows = [torch.tensor([text], device=model.device) for text in whole]
-    plain = torch.stack([model.core.base_model(input_ids=row, use_cache=False).last_hidden_state[0, -1]
-                         for row in rows])
-    if not plain.isfinite().all():
-        return ""  # a broken model's numbers say nothing; who uses them names the record
-    try:
-        texts = kind(model, 2, 16)
-        texts.ask([(0, one, branches), (1, other, branches)])
-        texts.keep([(0, 1), (1, 2)])
-        hidden = texts.ask([(slot, [more], branches) for slot in (0, 1)])
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as failure:
-        return f"fail ({str(failure).strip().splitlines()[0]})"
+    with small_windows(model.core.config, 4):
+        plain = torch.stack([model.body(input_ids=row, use_cache=False).last_hidden_state[0, -1] for row in rows])
+        if not plain.isfinite().all():
+            return ""  # a broken model's numbers say nothing; who uses them names the record
+        try:
+            texts = kind(model, 2, 16)
+            texts.ask([(0, one, branches), (1, other, branches)])
+            texts.keep([(0, 1), (1, 2)])
+            hidden = texts.ask([(slot, [more], branches) for slot in (0, 1)])
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as failure:
+            return f"fail ({str(failure).strip().splitlines()[0]})"
     error = relative_error(hidden[[1, 2, 3, 5, 6, 7]], plain)  # 0 and 4 are of `more`
     near = error <= (0.1 if model.core.dtype in (torch.bfloat16, torch.float16) else 1e-3)
     return "" if near else f"differ by {error:.1e} of their length"

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -28,30 +28,86 @@ STRIP = 256  # queries; shorter strips leave more out, but each costs a call
 
 def causal_strips(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
                   **settings: Any) -> tuple[Tensor, None]:
-    """What sdpa gives, [B, L, heads, size], where no query may look at a later key; `mask` [B, 1, L, keys] or None.
+    """What the model's own attention gives, [B, L, heads, size]; `mask` [B, 1, L, keys] or None, all later keys masked.
 
-    Rows without a mask (sdpa knows that they are causal), short rows, and new tokens after a cache go to sdpa whole.
+    Rows without a mask (sdpa knows that they are causal), short rows, and new tokens after a cache go on whole.
     """
     long = query.shape[2]
-    if mask is None or not long == key.shape[2] == mask.shape[-1] > STRIP:
-        return sdpa_attention_forward(module, query, key, value, mask, **settings)
+    if not long == key.shape[2] > STRIP or (mask is None and not is_special(settings)):
+        return whole_rows(module, query, key, value, mask, **settings)
     strips = []
     for start in range(0, long, STRIP):
-        end = min(start + STRIP, long)
-        seen = mask[:, :, start:end, :end]
-        out, _ = sdpa_attention_forward(module, query[:, :, start:end], key[:, :, :end], value[:, :, :end], seen,
-                                        **settings)  # [B, end - start, heads, size]
+        first, end = 0, min(start + STRIP, long)
+        seen = None if mask is None else mask[:, :, start:end, :end]
+        if seen is not None and settings.get("sliding_window"):  # keys before the window of all these queries
+            first = int(seen.flatten(0, -2).any(0).int().argmax())
+            seen = seen[..., first:]
+        out, _ = whole_rows(module, query[:, :, start:end], key[:, :, first:end], value[:, :, first:end], seen,
+                            **settings)  # [B, end - start, heads, size]
         strips.append(out)
     return torch.cat(strips, dim=1), None
 
 
+def is_special(settings: dict[str, Any]) -> bool:
+    """Whether an attention has what sdpa has not: a cap on its scores (Gemma 2) or sinks (gpt-oss)."""
+    return bool(settings.get("softcap")) or settings.get("s_aux") is not None
+
+
+def whole_rows(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
+               **settings: Any) -> tuple[Tensor, None]:
+    """[B, heads, L, size] -> [B, L, heads, size], by sdpa where it can."""
+    if not is_special(settings):
+        return sdpa_attention_forward(module, query, key, value, mask, **settings)
+    if settings.get("dropout"):
+        raise ValueError("attention with a cap or sinks knows no dropout here")
+    if mask is None and query.shape[2] > 1:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
+        mask = mask.tril(key.shape[2] - query.shape[2])
+    out = attend_by_scores(query, key, value, mask, settings.get("scaling"), settings.get("softcap"),
+                           settings.get("s_aux"))
+    return out.transpose(1, 2).contiguous(), None
+
+
+def attend_by_scores(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None,
+                     cap: float | None, sinks: Tensor | None) -> Tensor:
+    """Softmax over scores that are kept below a cap, and over a sink for each query head, which holds no value.
+
+    [B, heads, L, size], keys and values [B, heads or fewer, keys, size], mask [B, 1, L, keys] of bools or added,
+    sinks [heads] -> [B, heads, L, size].
+    """
+    batch, heads, long, size = query.shape
+    few = key.shape[1]  # heads that share keys stand together, as more queries of one head
+    scores = query.reshape(batch, few, -1, size) @ key.mT * (size ** -0.5 if scale is None else scale)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).view(batch, heads, long, -1)
+    if cap:
+        scores = cap * (scores / cap).tanh()
+    if mask is not None:
+        least = torch.finfo(scores.dtype).min  # of padding that sees nothing, infinity would make no number
+        scores = scores.masked_fill(~mask, least) if mask.dtype == torch.bool else scores + mask
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.to(scores.dtype)[:, None, None].expand(batch, -1, long, 1)], dim=-1)
+    shares = scores.softmax(-1)[..., :key.shape[2]].to(value.dtype)
+    return (shares.view(batch, few, -1, key.shape[2]) @ value).view(batch, heads, long, -1)
+
+
+def takes_interface(model: PreTrainedModel) -> bool:
+    """Whether the model attends by whatever implementation it is told, caps and sinks included.
+
+    It does so by sdpa; or it has what sdpa cannot do, and transformers hands that to flex_attention.
+    """
+    kind = getattr(model.config, "_attn_implementation", None)
+    if kind == "eager":
+        return not model._supports_sdpa and model._supports_flex_attn and model._can_set_attn_implementation()
+    return kind in ("sdpa", NAME)
+
+
 def use_strips(model: PreTrainedModel) -> None:
-    """Let a causal model on the CPU that attends by sdpa do so in strips; any other stays as it is.
+    """Let a causal model on the CPU attend in strips, if it can; any other stays as it is.
 
     On a GPU sdpa chooses among kernels of its own, and several short calls would cost more than they leave out.
     Transformers does not write the choice into a saved config.json.
     """
-    if model.device.type == "cpu" and getattr(model.config, "_attn_implementation", None) == "sdpa":
+    if model.device.type == "cpu" and takes_interface(model):
         model.set_attn_implementation(NAME)
 
 
@@ -62,15 +118,26 @@ def block_masks(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, ma
     Raises ValueError for dropout, which flex_attention does not know.
     """
     if not isinstance(mask, BlockMask):
-        return sdpa_attention_forward(module, query, key, value, mask, **settings)
+        return whole_rows(module, query, key, value, mask, **settings)
     if settings.get("dropout"):
         raise ValueError("flex_attention knows no dropout")
     device = query.device.type
     if torch.is_autocast_enabled(device):  # it leaves flex_attention alone: rotated queries and keys are float32 still
         query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
-    out = kernel(device)(query, key, value, block_mask=mask, scale=settings.get("scaling"),
-                         enable_gqa=query.shape[1] != key.shape[1])
+    how = {"block_mask": mask, "scale": settings.get("scaling"), "enable_gqa": query.shape[1] != key.shape[1]}
+    if settings.get("softcap"):
+        how["score_mod"] = cap_scores(settings["softcap"])
+    if (sinks := settings.get("s_aux")) is None:
+        return kernel(device)(query, key, value, **how).transpose(1, 2).contiguous(), None
+    out, more = kernel(device)(query, key, value, **how, return_aux=AuxRequest(lse=True))
+    out = out * (more.lse - sinks[:, None]).sigmoid().to(out.dtype)[..., None]  # the share that is not the sink's
     return out.transpose(1, 2).contiguous(), None
+
+
+@cache
+def cap_scores(cap: float) -> Callable[..., Tensor]:
+    """What flex_attention does to scores that are kept below a cap."""
+    return lambda score, batch, head, query, key: cap * (score / cap).tanh()
 
 
 @cache
@@ -89,8 +156,8 @@ def kernel(device: str) -> Callable[..., Tensor]:
 
 
 def use_flex(model: PreTrainedModel) -> bool:
-    """Let a model that attends by sdpa, or in strips, read the masks of flat packs; whether it is such a model."""
-    if getattr(model.config, "_attn_implementation", None) not in ("sdpa", NAME):
+    """Let a model read the masks of flat packs, if it can attend by flex_attention; whether it is such a model."""
+    if not takes_interface(model):
         return False
     model.set_attn_implementation(FLEX)
     return True

@@ -15,6 +15,7 @@ from alignlib.models import checkpoint, heads
 from alignlib.models.checkpoint import AutoClass, Spare, first_line
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
+from alignlib.models.text_part import find_text_part
 from alignlib.models.whole_texts import WholeTexts
 
 if not torch.cuda.is_available():
@@ -122,11 +123,13 @@ def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: 
         raise click.UsageError(f"{path}: a reward model (its head is {head.name}); a policy is needed here")
     if heads.names_classifier(config):
         raise click.UsageError(f"{path}: a reward model (sequence classifier); a policy is needed here")
-    names = config.architectures or ["ForCausalLM"]
+    names, auto = config.architectures or ["ForCausalLM"], transformers.AutoModelForCausalLM
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
-        raise click.UsageError(f"{path}: not a causal language model but a {names[0]}")
+        auto = find_text_part(config)
+        if auto is None:
+            raise click.UsageError(f"{path}: not a causal language model but a {names[0]}")
     wanted = dtype_for(dtype, device_for(device), config)
-    model, _ = load(transformers.AutoModelForCausalLM, base, device, torch.float32 if train else wanted)
+    model, _ = load(auto, base, device, torch.float32 if train else wanted)
     if base != path:
         model = checkpoint.merge_adapter(model, path).requires_grad_()  # peft froze it
     words = path if (Path(path) / "tokenizer_config.json").is_file() else base  # an adapter may come without

@@ -13,9 +13,11 @@ Such rows, padded to the longest, are for dense masks. For flex_attention, which
 is flat: one row of all the groups, without padding between them. Another group, "f" and "g", goes on so:
 
     ids        a b c d e f g    segment  0 0 1 1 2 3 4    home  0 0 0 0 0 3 3    positions  0 1 2 3 2 0 1
+
+Layers with a window look less far back, by positions: between the end of a prompt and its last completion lie others.
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -24,8 +26,10 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from alignlib.models.encoding import Example
+from alignlib.models.windows import FULL, Window, Windows
 
 ROW_TOKENS = 2048  # a longer group is split into several rows: dense attention is quadratic in the row
+Mask = Tensor | BlockMask
 BLOCK = 128  # flat rows are whole blocks of flex_attention's, two at least: lengths of one kind share one kernel
 
 
@@ -35,7 +39,9 @@ class Pack:
 
     ids: Tensor  # [B, L]
     positions: Tensor | None  # [B, L]; None where a row is one plain text
-    mask: Tensor | BlockMask | None  # [B, 1, L, L] bool, True = may look; of a flat row its blocks; None = causal
+    # [B, 1, L, L] bool, True = may look; of a flat row its blocks; one for each kind of layers where they look less far
+    # back than the texts are long; None = what the model itself makes of a plain text.
+    mask: Mask | dict[str, Mask] | None
     sources: Tensor  # [N] places in the flattened [B * L] whose logits predict `targets`
     targets: Tensor  # [N] token ids
     owner: Tensor  # [N] which of the E * K completions a target belongs to
@@ -69,12 +75,13 @@ class _Row:
         return len(self.prompt) + sum(map(len, self.completions))
 
 
-def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *,
-         shared: bool = True, flat: bool = False, device: torch.device | str = "cpu") -> Pack:
+def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *, shared: bool = True, flat: bool = False,
+         windows: Windows | None = None, device: torch.device | str = "cpu") -> Pack:
     """One Pack of examples that have the same number of completions.
 
     shared = False repeats the prompt for every completion, for models that cannot take the mask;
-    flat = True makes one row of everything, for flex_attention.
+    flat = True makes one row of everything, for flex_attention;
+    windows  of each kind of the model's layers; by default all look at all that came before.
     """
     width = len(examples[0].completions)
     if any(len(example.completions) != width for example in examples):
@@ -110,13 +117,13 @@ def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *,
             at = end
         number += 1
     plain = not flat and all(len(row.completions) == 1 for row in rows)
-    who = None if plain else (_block_mask if flat else _mask)(segment.view(shape).to(device),
-                                                              home.view(shape).to(device))
+    grid = tuple(numbers.view(shape) for numbers in (segment, home, positions))
+    masks = None if plain else _masks(_block_mask if flat else _mask, grid, windows or {FULL: None}, device)
     names = examples[0].values
     return Pack(
         ids=ids.view(shape).to(device),
-        positions=None if plain else positions.view(shape).to(device),
-        mask=who,
+        positions=None if plain else grid[2].to(device),
+        mask=masks,
         sources=torch.tensor(sources, dtype=torch.long, device=device),
         targets=torch.tensor(targets, dtype=torch.long, device=device),
         owner=torch.tensor(owner, dtype=torch.long, device=device),
@@ -159,25 +166,44 @@ def _places(lengths: list[int], flat: bool) -> tuple[list[int], tuple[int, int]]
     return [r * long for r in range(len(lengths))], (len(lengths), long)
 
 
-def _mask(segment: Tensor, home: Tensor) -> Tensor:
-    """Each token's segment and its prompt's, [B, L] -> [B, 1, L, L]: who may look at whom; -1 is padding."""
+Grid = tuple[Tensor, ...]  # each token's segment, its prompt's, and its position: [B, L] each
+
+
+def _masks(build: Callable[[Grid, Window | None], Mask], grid: Grid, windows: Windows,
+           device: torch.device | str) -> Mask | dict[str, Mask]:
+    """A mask for every kind of layers, or one for all: windows that are longer than the texts hide nothing."""
+    longest = int(grid[2].max()) + 1
+    binding = {kind: window if window and window.size < longest else None for kind, window in windows.items()}
+    there = tuple(numbers.to(device) for numbers in grid)
+    masks = {window: build(there, window) for window in set(binding.values())}
+    return {kind: masks[window] for kind, window in binding.items()} if len(masks) > 1 else masks.popitem()[1]
+
+
+def _mask(grid: Grid, window: Window | None) -> Tensor:
+    """Who may look at whom, [B, 1, L, L]; -1 is padding's segment."""
+    segment, home, positions = grid
     long = segment.shape[1]
     causal = torch.ones(long, long, dtype=torch.bool, device=segment.device).tril()
     key = segment[:, None, :]
-    return (causal & ((key == home[:, :, None]) | (key == segment[:, :, None])))[:, None]
+    seen = causal & ((key == home[:, :, None]) | (key == segment[:, :, None]))
+    if window:
+        seen &= window.sees(positions[:, :, None], positions[:, None, :])
+    return seen[:, None]
 
 
-def _block_mask(segment: Tensor, home: Tensor) -> BlockMask:
+def _block_mask(grid: Grid, window: Window | None) -> BlockMask:
     """Who may look at whom in one flat row, [1, L], as flex_attention reads it.
 
     That is which blocks to compute, and a function inside them. To find the blocks the whole mask is made once,
     L * L bytes a few times over.
     """
-    segment, home, long = segment[0].int(), home[0].int(), segment.shape[1]
+    segment, home, positions = (numbers[0].int() for numbers in grid)
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query >= key) & ((segment[key] == home[query]) | (segment[key] == segment[query]))
+        seen = (query >= key) & ((segment[key] == home[query]) | (segment[key] == segment[query]))
+        return seen & window.sees(positions[query], positions[key]) if window else seen
 
+    long = len(segment)
     return create_block_mask(sees, None, None, long, long, device=segment.device, BLOCK_SIZE=BLOCK)
 
 

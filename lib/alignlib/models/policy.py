@@ -14,7 +14,8 @@ from alignlib import ranks
 from alignlib.models import heads, logps
 from alignlib.models.attention import use_flex, use_strips
 from alignlib.models.encoding import Example
-from alignlib.models.packs import Pack, pack, plan
+from alignlib.models.packs import Mask, Pack, pack, plan
+from alignlib.models.windows import ignores_masks, model_windows, small_windows
 
 
 class Model:
@@ -40,12 +41,16 @@ class Model:
         """Try out which packs the model can read; for one that ZeRO 3 has in parts, once its engine is there."""
         self.shared = all(ranks.gather(shares_prompts(self)))  # ranks deal out packs of one kind
         self.flat = self.shared and self.device.type == "cuda" and all(ranks.gather(packs_flat(self)))
-        if self.shared and not self.flat:
-            use_strips(self.core)  # nobody sees later tokens in a model that shares prompts
 
     @property
     def device(self) -> torch.device:
         return self.core.device
+
+    @property
+    def body(self) -> nn.Module:
+        """The transformer before the head: Llama 4's is no `base_model`."""
+        body = self.core.base_model
+        return getattr(self.core, "model", body) if body is self.core else body
 
     @property
     def context(self) -> int:
@@ -64,7 +69,11 @@ class Model:
 
     def pack(self, examples: Sequence[Example], indices: Sequence[int] | None = None) -> Pack:
         """The examples in one Pack of the kind that the model reads, on its device."""
-        return pack(examples, indices, shared=self.shared, flat=self.flat, device=self.device)
+        return self.pack_as(examples, indices, shared=self.shared, flat=self.flat)
+
+    def pack_as(self, examples: Sequence[Example], indices: Sequence[int] | None = None, **kind: bool) -> Pack:
+        """The same of a `kind` that pack() knows, with masks for this model's layers."""
+        return pack(examples, indices, windows=model_windows(self.core.config), device=self.device, **kind)
 
     def precision(self) -> AbstractContextManager[object]:
         """The context to compute in: autocast, or none."""
@@ -75,11 +84,17 @@ class Model:
     def hidden(self, batch: Pack) -> Tensor:
         """The transformer's last hidden states, flattened: [B * L, H]."""
         places = {} if batch.positions is None else {"position_ids": batch.positions}
-        mask, kind = batch.mask, getattr(self.core.config, "_attn_implementation", None)
-        if isinstance(mask, Tensor) and kind == "eager":  # it adds its mask
-            mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, torch.finfo(self.core.dtype).min)
-        out = self.core.base_model(input_ids=batch.ids, attention_mask=mask, use_cache=False, **places)
+        mask = batch.mask
+        if getattr(self.core.config, "_attn_implementation", None) == "eager" and mask is not None:
+            mask = {kind: self.added(one) for kind, one in mask.items()} if isinstance(mask, dict) else self.added(mask)
+        out = self.body(input_ids=batch.ids, attention_mask=mask, use_cache=False, **places)
         return out.last_hidden_state.flatten(0, 1)
+
+    def added(self, mask: Mask) -> Mask:
+        """A mask of bools as an attention wants it that adds it to its scores."""
+        if not isinstance(mask, Tensor):
+            return mask
+        return torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, torch.finfo(self.core.dtype).min)
 
 
 class Policy(Model):
@@ -178,24 +193,31 @@ def gather_weights(weights: Iterable[nn.Parameter], *, change: bool = False) -> 
 def shares_prompts(model: Model) -> bool:
     """Whether a row of one prompt and two completions gives what two rows give; tried once, on load.
 
-    Where it does not, the model's rows are padded plain ones, and a warning says why.
+    The texts go beyond the model's windows, which are made small for them. The row is attended to in strips, where
+    the model can, from now on: nobody sees later tokens in a model that shares prompts. Where the row does not give the
+    same, the model's rows are padded plain ones, and a warning says why.
     """
     if isinstance(model, RewardModel) and not hasattr(model.core, "score"):
         return False  # an encoder: every completion is its own text
-    tokens = torch.arange(12) % model.core.config.vocab_size
-    prompt, one, two = (part.tolist() for part in tokens.split([5, 4, 3]))
-    example = Example(prompt, [one, two])
-    with torch.no_grad():
-        rows = [pack([Example(prompt, [part])], device=model.device) for part in (one, two)]
-        plain = torch.cat([model.hidden(row)[-len(part):] for row, part in zip(rows, (one, two), strict=True)])
+    config, before = model.core.config, getattr(model.core.config, "_attn_implementation", None)
+    tokens = torch.arange(40) % config.vocab_size
+    prompt, *parts = (part.tolist() for part in tokens.split([6, 24, 10]))  # one is far behind its prompt in the row
+    with torch.no_grad(), small_windows(config, 4):
+        rows = [model.pack_as([Example(prompt, [part])]) for part in parts]
+        plain = [model.hidden(row)[-len(part):] for row, part in zip(rows, parts, strict=True)]
         try:
-            packed = model.hidden(pack([example], device=model.device))[len(prompt):]
-            error = max(map(relative_error, packed.split([4, 3]), plain.split([4, 3])))  # of the worse completion
+            if why := ignores_masks(config):
+                raise ValueError(why)
+            use_strips(model.core)
+            packed = model.hidden(model.pack_as([Example(prompt, parts)]))[len(prompt):]
+            error = max(map(relative_error, packed.split([len(part) for part in parts]), plain))  # of the worse one
             reason = f"differ by {error:.1e} of their length"
-        except (TypeError, ValueError, RuntimeError, IndexError) as failure:
+        except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as failure:
             error, reason = float("inf"), f"fail ({failure})"
-    if error <= (1e-3 if plain.dtype == torch.float32 else 0.1):
+    if error <= (1e-3 if plain[0].dtype == torch.float32 else 0.1):
         return True
+    if getattr(config, "_attn_implementation", None) != before:
+        model.core.set_attn_implementation(before)
     print(f"warning: {type(model.core).__name__}: shared prompts {reason}; using padded rows", file=sys.stderr)
     return False
 
@@ -206,6 +228,7 @@ def packs_flat(model: Model) -> bool:
     Of a model to train, also on the way back. Where it does, the model attends so from now on; where not, its packs
     are rows under dense masks, and a warning says why.
     """
+    before = getattr(model.core.config, "_attn_implementation", None)
     if not use_flex(model.core):
         return False
     tokens = torch.arange(320) * 7 % model.core.config.vocab_size
@@ -213,14 +236,15 @@ def packs_flat(model: Model) -> bool:
     groups = [Example(parts[i], parts[i + 1:i + 3]) for i in range(0, len(parts), 3)]  # in three blocks
     exact = model.autocast is None and model.core.dtype == torch.float32
     try:
-        flat, plain = (probe_states(model, groups, flat=flat) for flat in (True, False))
+        with small_windows(model.core.config, 30):
+            flat, plain = (probe_states(model, groups, flat=flat) for flat in (True, False))
         error = max(map(relative_error, flat, plain))
         reason = f"differs by {error:.1e} of its states' or gradients' length"
-    except (TypeError, ValueError, RuntimeError, IndexError) as failure:
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as failure:
         error, reason = float("inf"), f"fails ({str(failure).strip().splitlines()[0]})"
     if error <= (1e-3 if exact else 0.1):
         return True
-    model.core.set_attn_implementation("sdpa")
+    model.core.set_attn_implementation(before)
     print(f"warning: {type(model.core).__name__}: flex_attention {reason}; using dense masks", file=sys.stderr)
     return False
 
@@ -228,12 +252,12 @@ def packs_flat(model: Model) -> bool:
 def probe_states(model: Model, groups: list[Example], *, flat: bool) -> list[Tensor]:
     """The hidden states that predict completions, [N, H]; of a model to train, a gradient that went through it all."""
     back = model.train and not is_sharded(model.model)
-    batch = pack(groups, shared=flat, flat=flat, device=model.device)
+    batch = model.pack_as(groups, shared=flat, flat=flat)
     with model.precision(), torch.set_grad_enabled(back):
         states = model.hidden(batch)[batch.sources]
     if not back:
         return [states]
-    first = next(weight for weight in model.core.base_model.parameters() if weight.ndim == 1)  # before all attention
+    first = next(weight for weight in model.body.parameters() if weight.ndim == 1)  # before all attention
     return [states.detach(), *torch.autograd.grad(states.float().tanh().sum(), first)]
 
 
@@ -251,13 +275,12 @@ def knows_head(policy: Policy) -> bool:
     """Whether our logits are the model's own: some families scale or cap theirs; tried once, on load."""
     ids = torch.arange(4, device=policy.device)[None] % policy.core.config.vocab_size
     own = policy.core(input_ids=ids, use_cache=False).logits[0].float()
-    hidden = policy.core.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+    hidden = policy.body(input_ids=ids, use_cache=False).last_hidden_state[0]
     if not own.isfinite().all():
         return True  # a broken model's numbers say nothing; who uses them names the record
     return torch.allclose(policy.logits(hidden).float(), own, rtol=0.02, atol=0.02 * own.std().item())
 
 
 def context_length(config: PreTrainedConfig) -> int:
-    """The longest text the model was made for, in tokens; a pack's mask knows no sliding window."""
-    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
-    return min(filter(None, limits), default=sys.maxsize)
+    """The longest text that the model was made for, in tokens. A window is none: texts go on beyond it."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize

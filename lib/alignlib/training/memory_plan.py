@@ -25,9 +25,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from alignlib.cli import tables
 from alignlib.models import load
+from alignlib.models.attention import takes_interface
 from alignlib.models.encoding import Example
 from alignlib.models.packs import ROW_TOKENS
 from alignlib.models.policy import Policy, RewardModel
+from alignlib.models.text_part import find_text_part
 from alignlib.training.adapters import add_adapters
 from alignlib.training.recipe import Recipe
 from alignlib.training.zero import BUCKET, configuration, wants_deepspeed
@@ -169,11 +171,12 @@ class Live(TorchDispatchMode):
 def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) -> Policy | RewardModel:
     """The model as training would have it, on the meta device: without numbers, and without memory."""
     policy = not any("Classification" in name for name in config.architectures or ())
+    config = config.get_text_config() if find_text_part(config) else config
     auto = transformers.AutoModelForCausalLM if policy else transformers.AutoModelForSequenceClassification
     autocast = None if recipe.dtype == "fp32" else load.DTYPES[recipe.dtype]
     with torch.device("meta"):
         model = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
-        if model.config._attn_implementation == "sdpa":
+        if takes_interface(model):
             model.set_attn_implementation(NAME)
         load.remove_dropout(model)
         paper = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
@@ -232,7 +235,8 @@ class PaperReward(RewardModel):
 
 
 NAME = "on_paper"  # an attention that keeps queries, keys, values and their result, as flash and flex_attention do
-AttentionInterface.register(NAME, sdpa_attention_forward)
+AttentionInterface.register(NAME, lambda *tensors, softcap=None, s_aux=None, **settings:
+                            sdpa_attention_forward(*tensors, **settings))  # caps and sinks keep nothing more
 AttentionMaskInterface.register(NAME, lambda *places, **settings: None)  # else a mask is made where numbers are none
 
 

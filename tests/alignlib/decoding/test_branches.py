@@ -9,16 +9,20 @@ import transformers
 
 from alignlib.decoding import branches
 from alignlib.models.policy import Policy
+from alignlib.models.windows import Window
 from helpers import tiny
 
 
 @pytest.mark.parametrize("kind", [branches.Tree, branches.Copies])
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, "mistral", "gemma2", "llama4"])
 @pytest.mark.slow
 def test_whatever_is_read_kept_forgotten_and_copied(family, kind):
-    """A random walk over three slots in little room; after each pass the states are those of whole texts."""
-    model = Policy(tiny.causal(family).double(), tiny.tokenizer())
-    chance, texts = random.Random(family), [[], [], []]
+    """A random walk over three slots in little room; after each pass the states are those of whole texts.
+
+    They go on for four windows, where the family knows any.
+    """
+    model = Policy(tiny.causal(family, **tiny.windowed(family, 5)).double(), tiny.tokenizer())
+    chance, texts, longest = random.Random(family), [[], [], []], 0
 
     def tokens(least, most):
         return [chance.randrange(256) for _ in range(chance.randint(least, most))]
@@ -34,9 +38,9 @@ def test_whatever_is_read_kept_forgotten_and_copied(family, kind):
             for slot, read, candidates in readings:
                 for token in read:
                     texts[slot] = [*texts[slot], token]
-                    torch.testing.assert_close(hidden.pop(0), alone(model, texts[slot]))
+                    same(hidden.pop(0), alone(model, texts[slot]))
                 for token in candidates:
-                    torch.testing.assert_close(hidden.pop(0), alone(model, [*texts[slot], token]))
+                    same(hidden.pop(0), alone(model, [*texts[slot], token]))
             picks = {slot: chance.randrange(len(candidates))
                      for slot, _, candidates in readings[chance.randint(0, 1):] if candidates}
             slots.keep(list(picks.items()))
@@ -49,10 +53,16 @@ def test_whatever_is_read_kept_forgotten_and_copied(family, kind):
                 texts[1] = [*texts[1][:chance.randint(0, len(texts[1]))], *tokens(1, 3)]
                 slots.ask([(1, slots.rewind(1, texts[1]), [])])
             assert slots.read == texts
+            longest = max(longest, *map(len, texts))
+    assert longest > 20
+
+
+def same(states: torch.Tensor, wanted: torch.Tensor) -> None:
+    torch.testing.assert_close(states, wanted, rtol=1e-6, atol=1e-6)  # some families compute parts in float32
 
 
 def alone(model: Policy, text: list[int]) -> torch.Tensor:
-    return model.core.base_model(input_ids=torch.tensor([text]), use_cache=False).last_hidden_state[0, -1]
+    return model.body(input_ids=torch.tensor([text]), use_cache=False).last_hidden_state[0, -1]
 
 
 def test_a_model_that_gives_other_numbers_is_given_copies(capsys, monkeypatch):
@@ -70,18 +80,28 @@ def test_a_model_that_gives_other_numbers_is_given_copies(capsys, monkeypatch):
     assert model.core.config._attn_implementation != branches.NAME
 
 
-@pytest.mark.parametrize("config, reason", [
-    (transformers.Gemma2Config(head_dim=8, num_key_value_heads=2, intermediate_size=48), "its attention has a cap"),
-    (transformers.FalconConfig(), "its attention cannot be replaced"),
-])
-def test_an_attention_that_is_more_than_attention_gives_copies(config, reason, capsys):
-    """Gemma 2's cap is 50: too little of it shows in the few tokens that are tried. Falcon has classes of its own."""
-    for name, value in {"vocab_size": tiny.VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2,
-                        "num_attention_heads": 4}.items():
-        setattr(config, name, value)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    assert branches.texts_type(Policy(model, tiny.tokenizer())) is branches.Copies
-    assert f"candidates on a shared cache fail ({reason})" in capsys.readouterr().err
+@pytest.mark.parametrize("family", ["falcon", "stablelm", "gptj"])
+def test_an_attention_that_cannot_be_replaced_gives_copies(family, capsys):
+    """Falcon's is a class of its own, StableLM hands nothing on to its."""
+    assert branches.texts_type(Policy(tiny.causal(family), tiny.tokenizer())) is branches.Copies
+    assert "candidates on a shared cache fail (its attention cannot be replaced)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma3"])
+def test_a_window_that_is_not_heeded_gives_copies(family, monkeypatch, capsys):
+    """In texts on load that are shorter than it."""
+    model = Policy(tiny.causal(family), tiny.tokenizer())
+    monkeypatch.setattr(branches, "layer_windows", lambda config: [("full_attention", None)] * 2)
+    assert branches.texts_type(model) is branches.Copies
+    assert "candidates on a shared cache differ by" in capsys.readouterr().err
+
+
+def test_keys_before_a_window_are_not_looked_at():
+    """One token of two texts: nothing is masked, and no column before their window is read."""
+    part = branches.build_part([(0, [1], []), (1, [2], [])], [9, 9], [None, Window(4), Window(4, chunked=True)],
+                               torch.float32, torch.device("cpu"))
+    assert {window: (view.first, view.mask) for window, view in part.views.items()} == {
+        None: (0, None), Window(4): (6, None), Window(4, chunked=True): (8, None)}
 
 
 def test_a_model_that_cannot_be_copied_either_is_refused():

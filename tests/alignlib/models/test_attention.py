@@ -78,6 +78,7 @@ def test_rows_without_a_mask_and_after_a_cache_stay_whole(calls, queries, keys, 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_long_packs_are_plain_rows(calls, family, shape):
     plain, policy = pair(family)
+    calls.clear()  # what was tried on load
     example = tiny.example(*shape)
     wanted = plain_logps(plain, example)
     assert not calls
@@ -90,10 +91,59 @@ def test_long_packs_are_plain_rows(calls, family, shape):
     same_gradients(gradients(policy.core, (actual * weights).sum()), gradients(plain, (wanted * weights).sum()), 1e-4)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("family", ["gemma2", "gpt_oss", "mistral", "llama4"])
+def test_windows_caps_and_sinks_are_plain_rows(family, shape):
+    """What sdpa cannot do, and keys that no query of a strip looks back at; of plain long rows too."""
+    plain, model = (tiny.causal(family, **tiny.windowed(family, 70)) for _ in range(2))
+    policy = Policy(model, tiny.tokenizer())
+    assert policy.shared and model.config._attn_implementation == attention.NAME
+    for example in (tiny.example(*shape), tiny.example(300, 180)):
+        wanted, actual = plain_logps(plain, example), policy.logps(policy.pack([example]))[0]
+        torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=0)
+        same_gradients(gradients(policy.core, actual.sum()), gradients(plain, wanted.sum()), 1e-4)
+
+
+def test_keys_before_a_window_are_left_out(calls):
+    policy = Policy(tiny.causal("mistral", sliding_window=70), tiny.tokenizer())
+    calls.clear()
+    example = tiny.example(500, 180)
+    with torch.no_grad():
+        policy.logps(policy.pack([example]))
+        assert calls == [(256, 256), (256, 325), (168, 237)] * 2  # of one plain text
+        calls.clear()
+        policy.logps(policy.pack([tiny.example(500, 90, 90)]))
+    assert calls == [(256, 256), (256, 325), (168, 249)] * 2  # the second completion looks back to the prompt's end
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("cap, sunk", [(2.0, False), (None, True), (2.0, True)])
+def test_scores_with_a_cap_or_sinks(cap, sunk, dtype):
+    """By their definition; an added mask is one of bools, and a query that sees nothing gets numbers."""
+    numbers = torch.Generator().manual_seed(0)
+    query, sinks = torch.randn(2, 4, 5, 8, generator=numbers), torch.randn(4, generator=numbers)
+    key, value = torch.randn(2, 2, 2, 7, 8, generator=numbers)
+    mask = torch.ones(5, 7, dtype=torch.bool).tril(2)[None, None].repeat(2, 1, 1, 1)
+    scores = query @ key.repeat_interleave(2, 1).mT * 0.3
+    weights = (cap * (scores / cap).tanh() if cap else scores).exp() * mask
+    wanted = weights / (weights.sum(-1, keepdim=True) + sunk * sinks[:, None, None].exp())
+    wanted = wanted @ value.repeat_interleave(2, 1)
+    parts = [part.to(dtype) for part in (query, key, value)]
+    added = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
+    near = 1e-6 if dtype == torch.float64 else 0.02
+    for one in (mask, added):
+        actual = attention.attend_by_scores(*parts, one, 0.3, cap, sinks if sunk else None)
+        assert actual.dtype == dtype
+        torch.testing.assert_close(actual.float(), wanted, rtol=near, atol=near)
+    blind = attention.attend_by_scores(*parts, torch.zeros_like(mask), 0.3, cap, sinks if sunk else None)
+    assert blind.isfinite().all()
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_gradient_checkpointing(calls, family):
     """The strips of each layer are computed again on the way back, and say the same."""
     plain, policy = pair(family)
+    calls.clear()  # what was tried on load
     load.remove_dropout(policy.core)
     policy.core.train().gradient_checkpointing_enable({"use_reentrant": False})
     example = tiny.example(*SHAPES[1])
@@ -138,11 +188,14 @@ def test_an_encoder_keeps_its_attention():
     assert not reward.shared and reward.core.config._attn_implementation == "sdpa"
 
 
-def test_a_model_of_eager_attention_keeps_it():
-    model = tiny.causal("llama")
-    model.set_attn_implementation("eager")
+@pytest.mark.parametrize("family, kept", [("llama", True), ("gptj", True), ("gemma2", False), ("gpt_oss", False)])
+def test_a_model_of_eager_attention_keeps_it(family, kept):
+    """Unless it has one because of what sdpa cannot do."""
+    model = tiny.causal(family)
+    if family == "llama":
+        model.set_attn_implementation("eager")
     attention.use_strips(model)
-    assert model.config._attn_implementation == "eager"
+    assert model.config._attn_implementation == ("eager" if kept else attention.NAME)
 
 
 def test_a_saved_model_does_not_name_strips(tmp_path):

@@ -125,6 +125,25 @@ def test_flat_packs_are_plain_rows(family, k, monkeypatch):
         torch.testing.assert_close(policy.logps(policy.pack(examples)), actual, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("family", ["mistral", "gemma3", "gemma2", "llama4"])
+def test_windows_and_caps_in_flat_packs_are_plain_rows(family):
+    """Texts of four windows and more; sinks need a GPU."""
+    policy, plain = (tiny.causal(family, **tiny.windowed(family, 20)) for _ in range(2))
+    policy = Policy(policy, tiny.tokenizer())
+    policy.flat = packs_flat(policy)
+    assert policy.flat and policy.core.config._attn_implementation == attention.FLEX
+    examples = [tiny.example(*lengths) for lengths in GROUPS[4]]
+    with torch.no_grad():
+        wanted = torch.stack([plain_logps(plain, example) for example in examples])
+        torch.testing.assert_close(policy.logps(policy.pack(examples)), wanted, rtol=1e-6, atol=0)
+
+
+def test_a_window_that_flex_attention_does_not_heed_is_found_out(monkeypatch, capsys):
+    policy, build = Policy(tiny.causal("gemma3", sliding_window=100), tiny.tokenizer()), packs._block_mask
+    monkeypatch.setattr(packs, "_block_mask", lambda grid, window: build(grid, None))
+    assert not packs_flat(policy) and "using dense masks" in capsys.readouterr().err
+
+
 def test_a_reward_model_reads_flat_packs_too():
     examples = [tiny.example(*lengths) for lengths in GROUPS[2]]
     with torch.no_grad():
@@ -182,7 +201,7 @@ def test_models_that_take_flat_packs_pass(family, capsys):
 def test_a_model_that_trains_must_pass_on_the_way_back_too(capsys):
     """Which flex_attention has none of on the CPU."""
     policy = Policy(tiny.causal("llama"), tiny.tokenizer(), train=True)
-    assert not packs_flat(policy) and policy.core.config._attn_implementation == "sdpa"
+    assert not packs_flat(policy) and policy.core.config._attn_implementation == attention.NAME
     assert "flex_attention fails (FlexAttention does not support backward on CPU" in capsys.readouterr().err
 
 

@@ -13,6 +13,7 @@ from alignlib.models import packs
 from alignlib.models.encoding import Example
 from alignlib.models.packs import pack, plan
 from alignlib.models.policy import Policy
+from alignlib.models.windows import Window
 from helpers import tiny
 
 A, B, C, D, E = range(1, 6)
@@ -35,6 +36,31 @@ def test_the_row_drawn_in_the_docstring():
     assert batch.owner.tolist() == [0, 0, 1] and batch.last.tolist() == [3, 4]
     assert batch.counts().tolist() == [[2, 1]] and batch.tokens == 5 and batch.shape == (1, 2)
     assert batch.sums(torch.tensor([1.0, 10.0, 100.0])).tolist() == [[11.0, 100.0]]
+
+
+def test_windows_count_positions():
+    """The second completion looks back to the prompt as if no other lay between; one mask for each kind of layers."""
+    windows = {"full_attention": None, "sliding_attention": Window(2), "chunked_attention": Window(2, chunked=True)}
+    example = Example([A, B], [[C, D], [E]])
+    masks = {kind: mask[0, 0].int().tolist() for kind, mask in pack([example], windows=windows).mask.items()}
+    assert masks["full_attention"] == pack([example]).mask[0, 0].int().tolist()
+    assert masks["sliding_attention"] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0],
+                                          [0, 1, 0, 0, 1]]
+    assert masks["chunked_attention"] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0],
+                                          [0, 0, 0, 0, 1]]
+    flat = pack([example], windows=windows, flat=True).mask
+    seen = [torch.tensor(place) for place in range(5)]
+    for kind, mask in masks.items():
+        assert [[int(flat[kind].mask_mod(0, 0, query, key)) for key in seen] for query in seen] == mask
+
+
+def test_windows_as_long_as_the_texts_need_no_masks_of_their_own():
+    example = Example([A, B], [[C, D], [E]])
+    loose = pack([example], windows={"full_attention": None, "sliding_attention": Window(4)}).mask
+    assert torch.equal(loose, pack([example]).mask)
+    alike = pack([example], windows={"sliding_attention": Window(2)}).mask
+    assert isinstance(alike, torch.Tensor) and alike.sum() == 9  # all layers have it
+    assert pack([Example([A, B], [[C, D]])], windows={"sliding_attention": Window(2)}).mask is None  # a plain text
 
 
 def test_two_examples_of_different_length():
@@ -125,7 +151,7 @@ class LookUp(torch.nn.Module):
     def __init__(self, logits):
         super().__init__()
         self.table = torch.nn.Parameter(logits)
-        self.config = SimpleNamespace(vocab_size=logits.shape[-1])
+        self.config = tiny.config("llama", vocab_size=logits.shape[-1])
         self.device = logits.device
         self.asked_on_load = True
 

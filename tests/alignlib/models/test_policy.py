@@ -1,10 +1,13 @@
 """Policies and reward models that read packs: the numbers and gradients of one plain row a completion."""
 
+import sys
+
 import pytest
 import torch
 import transformers
 
 from alignlib.models import load, logps, packs
+from alignlib.models import policy as policy_module
 from alignlib.models.encoding import Example
 from alignlib.models.policy import Policy, RewardModel, context_length, knows_head, relative_error
 from helpers import tiny
@@ -135,17 +138,30 @@ def test_a_completion_is_blind_to_the_others():
 # -- models that cannot share a prompt ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family, changes", [("bloom", {}), ("mistral", {"sliding_window": 4})])
-def test_models_that_cannot_share_are_found_out_and_fall_back(family, changes, capsys):
-    model = tiny.causal(family, **changes)
+@pytest.mark.parametrize("family, changes, why", [
+    ("bloom", {}, "too many values"),  # its positions are distances in the row
+    ("gpt_neo", {"window_size": 4}, "its windows count a row's columns"),
+    ("qwen3_next", {}, "its linear_attention layers read a row from end to end"),
+])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_models_that_cannot_share_are_found_out_and_fall_back(family, changes, why, dtype, capsys):
+    model = tiny.causal(family, **changes).to(dtype)
     policy = Policy(model, tiny.tokenizer())
     assert not policy.shared
-    assert "using padded rows" in capsys.readouterr().err
-    examples = [tiny.example(9, 4, 7, 2), tiny.example(5, 11, 3, 6)]
-    with torch.no_grad():
-        actual = policy.logps(policy.pack(examples))
-        plain = torch.stack([plain_logps(model, example) for example in examples])
-    torch.testing.assert_close(actual, plain, rtol=1e-6, atol=0)
+    warning = capsys.readouterr().err
+    assert why in warning and "using padded rows" in warning
+    if dtype == torch.float32:
+        examples = [tiny.example(9, 4, 7, 2), tiny.example(5, 11, 3, 6)]
+        with torch.no_grad():
+            actual = policy.logps(policy.pack(examples))
+            plain = torch.stack([plain_logps(model, example) for example in examples])
+        torch.testing.assert_close(actual, plain, rtol=1e-6, atol=0)
+
+
+def test_positions_by_place_are_found_out_in_any_precision(capsys):
+    """MPT's: in bf16 too much is rounded for a completion right behind its prompt to show it."""
+    assert not Policy(tiny.causal("mpt").to(torch.bfloat16), tiny.tokenizer()).shared
+    assert "shared prompts differ by" in capsys.readouterr().err
 
 
 def test_models_that_can_share_are_silent(capsys):
@@ -153,9 +169,21 @@ def test_models_that_can_share_are_silent(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_sliding_window_limits_the_length():
-    assert context_length(tiny.config("mistral", sliding_window=64)) == 64
-    assert context_length(tiny.config("mistral", sliding_window=None)) == tiny.CONTEXT
+@pytest.mark.parametrize("family", ["mistral", "gemma3", "llama4"])
+def test_a_window_that_is_not_heeded_is_found_out(family, monkeypatch, capsys):
+    """By a text on load that is shorter than the model's window."""
+    monkeypatch.setattr(policy_module, "model_windows", lambda config: {"full_attention": None})
+    assert not Policy(tiny.causal(family), tiny.tokenizer()).shared
+    assert "shared prompts differ by" in capsys.readouterr().err
+
+
+def test_a_window_limits_no_text():
+    """Nor do those that are switched off, or a multimodal model's: its language model's context counts."""
+    for family, changes in (("mistral", {}), ("gpt_oss", {}), ("qwen2", {"sliding_window": 8}), ("gpt2", {})):
+        assert context_length(tiny.config(family, **changes)) == tiny.CONTEXT, family
+    both = transformers.Gemma3Config(text_config=tiny.config("gemma3").to_dict())
+    assert context_length(both) == tiny.CONTEXT
+    assert context_length(tiny.config("bloom")) == sys.maxsize
 
 
 # -- the full logits never exist ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignlib.models import load
@@ -319,6 +320,18 @@ def test_a_model_without_sdpa_is_planned_with_its_own_attention():
     """It keeps [L, L] weights of attention: twice the pack in one row is more than twice the memory."""
     made = [memory_plan.activations(tiny.config("bloom"), recipe(), tokens, False)[1] for tokens in (512, 1024)]
     assert made[1] > 2.5 * made[0]
+
+
+def test_a_cap_keeps_no_more():
+    """On paper as by flex_attention."""
+    made = [memory_plan.activations(tiny.config("gemma2"), recipe(), tokens, False)[1] for tokens in (512, 1024)]
+    assert made[1] < 2.2 * made[0]
+
+
+def test_of_a_multimodal_model_the_text_part_is_planned():
+    text = tiny.config("gemma3")
+    both = transformers.Gemma3Config(text_config=text, architectures=["Gemma3ForConditionalGeneration"])
+    assert memory_plan.activations(both, recipe(), 64, False) == memory_plan.activations(text, recipe(), 64, False)
 
 
 def test_a_classifier_is_planned_as_one():
