@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from alignlib import hub
-from alignlib.model_names import Parts, parts, what_would_do
+from alignlib.model_names import WEIGHTS, Parts, parts, what_would_do
 from alignlib.models import checkpoint
 from alignlib.models.checkpoint import AutoClass, first_line
 
@@ -34,16 +34,16 @@ def must_be_there(path: str) -> None:
     found = parts(path)
     if found.gguf is not None:
         return must_be_gguf(path, found)
-    apart = found.weights is not None
+    weights = Path(found.weights or found.folder)
+    if found.weights and not weights.exists() and (found.weights.count("/") != 1 or weights.suffix in WEIGHTS):
+        raise click.UsageError(f"{found.weights}: no such file, nor can it be a name on the Hub")
     if not Path(found.folder).exists():
-        if apart and not Path(found.weights or "").exists() and "/" not in (found.weights or ""):
-            raise click.UsageError(f"{path}: no such file as {found.weights}")
         return
     if Path(found.folder).is_file():
         raise click.UsageError(f"{found.folder}: a file that is no model: a folder, a .gguf file or WEIGHTS@BASE is")
     if (Path(found.folder) / "config.json").is_file():
         return
-    if apart and found.weights == path:
+    if found.weights == path:
         raise click.UsageError(f"{path}: weights alone; name the model that they began as, a folder or a name on the "
                                f"Hub: {path}@BASE")
     raise click.UsageError(f"{found.folder}: not a model folder (it has no config.json){what_would_do(found.folder)}")
@@ -88,12 +88,21 @@ class Gguf:
 
 def must_be_gguf(path: str, found: Parts) -> None:
     """Raises UsageError where the file cannot be one that is read."""
-    if importlib.util.find_spec("gguf") is None:
-        raise click.UsageError(f"{path}: .gguf files need the package gguf: pip install 'align-tools[gguf]'")
+    must_have_gguf(path)
     if part := PART_OF.search(path):
         raise click.UsageError(f"{path}: one of {int(part[2])} parts; llama-gguf-split --merge makes one file of them")
-    if os.path.isabs(found.gguf or "") and not Path(path).is_file():
-        raise click.UsageError(f"{path}: no such file")
+    if os.path.isabs(found.gguf or ""):
+        if not Path(path).is_file():
+            raise click.UsageError(f"{path}: no such file")
+        with open(path, "rb") as file:
+            if file.read(4) != b"GGUF":
+                raise click.UsageError(f"{path}: not a .gguf file, whatever its name")
+
+
+def must_have_gguf(path: str) -> None:
+    """Raises UsageError where the package that reads .gguf files is not installed."""
+    if importlib.util.find_spec("gguf") is None:
+        raise click.UsageError(f"{path}: .gguf files need the package gguf: pip install 'align-tools[gguf]'")
 
 
 def gguf_config(path: str) -> PreTrainedConfig:
@@ -116,10 +125,10 @@ def read_gguf(path: str) -> PreTrainedConfig:
                                                          trust_remote_code=False)
         if FREQUENCIES in names:
             set_frequencies(config, file)
-    except OSError as error:
+    except (OSError, *UNREADABLE) as error:
+        if Path(path).exists():
+            raise refused(path, error) from error
         raise click.UsageError(f"{path}: no .gguf file, nor to be had from the Hub ({first_line(error)})") from error
-    except UNREADABLE as error:
-        raise refused(path, error) from error
     config.name_or_path = path
     vars(config).pop("_model_name_or_path", None)  # what its maker called it
     return config
@@ -151,10 +160,10 @@ def set_frequencies(config: PreTrainedConfig, file: str) -> None:
 
 def refused(path: str, error: Exception) -> click.UsageError:
     """What to say of a .gguf file over which a reader stumbled."""
-    said = first_line(error)
+    said = first_line(error).removesuffix(".")
     if "architecture" in said:
-        return click.UsageError(f"{path}: {said}")
-    return click.UsageError(f"{path}: no whole .gguf file ({type(error).__name__}: {said})")
+        return click.UsageError(f"{path}: {said} by transformers {transformers.__version__}; the model's folder may do")
+    return click.UsageError(f"{path}: a .gguf file that is cut or damaged ({said})")
 
 
 # -- weights alone ---------------------------------------------------------------------------------------------
