@@ -17,7 +17,7 @@ POLICIES = [
     ("al-sample", "MODEL", "-m", 2),
     ("al-score", "MODEL", "--logps"),
     ("al-args", "MODEL", "REWARD", "-m", 2),
-    ("al-label-ai", "--judge", "MODEL", "--mode", "lmu"),
+    ("al-label-ai", "--judge", "MODEL"),
     ("al-eval", "text", "--coherence", "MODEL"),
     ("al-sft", "MODEL", "-o", "OUT", "--steps", 1),
     ("al-train-exo", "MODEL", "-o", "OUT", "--steps", 1),
@@ -31,13 +31,15 @@ POLICIES = [
 REWARDS = [("al-score", "MODEL"), ("al-args", "POLICY", "MODEL", "-m", 2), ("al-label-ai", "--judge-rm", "MODEL"),
            ("al-train-rm", "MODEL", "-o", "OUT", "--steps", 1)]
 RECORDS = [{**record, "chosen": record["completions"][0], "rejected": record["completions"][1]}
-           for record in rewarded(2, 2)]
+           for record in rewarded(2, 5)]  # al-train-alt sorts five into its classes
+PAIRS = [{"prompt": record["prompt"], "completions": record["completions"][:2]} for record in RECORDS]
 
 
 def outcome(command: tuple[object, ...], model: str | Path, forks: subprocess.Popen | None = None) -> str:
     """ "" where it worked; else what its one line says."""
     names = {"MODEL": model, "POLICY": folders().policy, "REWARD": folders().reward, "OUT": folders().new("out")}
-    done = run(*(names.get(str(word), word) for word in command), stdin=lines(*RECORDS), forks=forks)
+    records = PAIRS if command[0] == "al-label-ai" else RECORDS
+    done = run(*(names.get(str(word), word) for word in command), stdin=lines(*records), forks=forks)
     assert done.returncode in (0, 2), (command, done.stderr)
     return one_line(done.stderr) if done.returncode else ""
 
@@ -53,8 +55,8 @@ def works_everywhere(commands: list[tuple[object, ...]], model: str | Path, *but
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory) -> Path:
-    """A folder whose template is short enough for every command."""
-    copy = folders().without(folders().policy)
+    """A folder with a template, whose context is long enough for a judge's question."""
+    copy = folders().saying(folders().policy, max_position_embeddings=2048)
     (copy / "chat_template.jinja").write_text(TEMPLATE)
     return copy
 

@@ -93,6 +93,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, trust_remote_code=False, **file)
     except (OSError, *(sources.UNREADABLE if found.gguf else (ValueError,))) as error:
         raise click.UsageError(f"{path}: no tokenizer ({first_line(error)})") from error
+    if found.gguf:
+        sources.drop_strangers(tokenizer, sources.gguf_config(path).vocab_size)
     if not tokenizer.vocab_size - len(tokenizer.all_special_ids) > 0:  # of a class that is content without files
         raise click.UsageError(f"{path}: no tokenizer (its vocabulary is empty)")
     tokenizer.name_or_path = path  # which a .gguf file's folder is not

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 import torch
 import transformers
-from transformers import PreTrainedConfig, PreTrainedModel
+from tokenizers import Tokenizer
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from alignlib import hub
@@ -156,6 +158,17 @@ def set_frequencies(config: PreTrainedConfig, file: str) -> None:
         "rope_type": "longrope", "rope_theta": config.rope_parameters["rope_theta"], "short_factor": factors,
         "long_factor": factors, "attention_factor": 1.0,
         "original_max_position_embeddings": config.max_position_embeddings}
+
+
+def drop_strangers(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Take tokens that the file does not have out of its tokenizer, in place: GPT-2's class brings an end of its own.
+
+    rows: of the model, which are as many as the file has tokens.
+    """
+    said = orjson.loads(tokenizer.backend_tokenizer.to_str())
+    own = [token for token in said["added_tokens"] if token["id"] < rows]
+    if len(own) < len(said["added_tokens"]):  # tokenizers has no word for it
+        tokenizer._tokenizer = Tokenizer.from_str(orjson.dumps({**said, "added_tokens": own}).decode())
 
 
 def refused(path: str, error: Exception) -> click.UsageError:

@@ -42,8 +42,8 @@ def test_a_file_is_the_model_it_was_written_of(tmp_path, tied):
     for text in ("the in an\n\n a", " two 日本 <|im_end|>", ""):
         assert policy.tokenizer(text).input_ids == words(text).input_ids
     assert policy.tokenizer.chat_template == words.chat_template
-    control = {i for i in policy.tokenizer.added_tokens_decoder if i < ROWS}  # GPT-2's class adds one of its own
-    assert control == set(words.added_tokens_decoder)
+    assert set(policy.tokenizer.added_tokens_decoder) == set(words.added_tokens_decoder)
+    assert policy.tokenizer.get_vocab() == words.get_vocab()
     assert policy.tokenizer.name_or_path == policy.core.config.name_or_path == str(tmp_path / "x.gguf")
     assert load.encoder_for(policy).ends == load.encoder_for(type(policy)(model, words)).ends
 
