@@ -68,6 +68,6 @@ def what_would_do(folder: str) -> str:
         yield from (f"{here / name} would do" for name in files if name.endswith(".gguf"))
         yield from (f"{here / file.parent.name} has one" for file in sorted(here.glob("*/config.json")))
         yield from (f"for weights alone name their base: {here / name}@BASE" for name in files
-                    if name.endswith(WEIGHTS))
+                    if name.endswith(WEIGHTS) and "adapter_config.json" not in files)
 
     return next((f"; {option}" for option in options()), "")

@@ -72,6 +72,7 @@ def test_without_the_package_the_line_says_what_to_install(tmp_path, monkeypatch
         small_models.from_wheel("tiny-chat==1.0", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_policy_becomes_a_folder_whole_or_not_at_all(tmp_path):
     model = tiny.causal("llama")
     base = tiny.save(tiny.causal("llama", 5), tmp_path / "base")

@@ -55,6 +55,8 @@ def test_a_folder_without_a_configuration_says_what_would_do(here):
     assert what_would_do("model") == "; model/x.gguf would do"
     (here / "model" / "x.gguf").unlink()
     assert what_would_do("model") == "; for weights alone name their base: model/pytorch_model.bin@BASE"
+    (here / "model" / "adapter_config.json").touch()  # weights that are added to others
+    assert what_would_do("model") == ""
     (here / "model" / "step-8").mkdir()
     (here / "model" / "step-8" / "config.json").touch()
     assert what_would_do("model") == "; model/step-8 has one"

@@ -64,6 +64,7 @@ def test_sampling_equals_that_of_the_folder_it_is_made_into(tmp_path):
 
 
 @reads_gguf
+@pytest.mark.slow
 def test_it_is_trained_and_saved_as_any_other(tmp_path):
     file = gguf_files.write(tmp_path / "x.gguf", llama(hidden_size=64, intermediate_size=96), quantized=True)
     done = run("al-sft", file, "-o", tmp_path / "sft", "--steps", 2, "--lora", 2, "--lr", 1e-2,
@@ -241,6 +242,7 @@ def test_what_holds_no_weights_says_what_it_holds(tmp_path, base, saved, message
         load.load_policy(f"{tmp_path / 'policy.pt'}@{base}", "cpu", "fp32")
 
 
+@pytest.mark.slow
 def test_what_is_no_model_says_what_would_be(tmp_path, base):
     alone = tmp_path / "alone"
     alone.mkdir()
