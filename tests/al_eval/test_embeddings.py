@@ -65,7 +65,7 @@ def test_coherence_without_a_model(tmp_path, monkeypatch):
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
     assert done.stdout == "False\n"
     message = refused(2, "text", "--coherence", "no-such/encoder", stdin=jsonl(record(1)))
-    assert "no-such/encoder: not a model" in message
+    assert "no-such/encoder: no model folder, nor to be had from the Hub" in message
 
 
 def changed(encoder, folder, change):

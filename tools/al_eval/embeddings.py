@@ -2,15 +2,13 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
-from alignlib import hub
-from alignlib.models import checkpoint
+from alignlib.models import checkpoint, load, sources
 
 transformers.logging.set_verbosity_error()  # it warns of texts that are too long, which are cut here and counted
 
@@ -29,9 +27,9 @@ class Embedder:
     def __init__(self, model: str, pool: str = "mean") -> None:
         if not sys.stderr.isatty():
             transformers.utils.logging.disable_progress_bar()
-        here = Path(model).exists() or not hub.answers()  # what is in the cache is still found
-        self.tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=here, trust_remote_code=False)
-        loaded, _ = checkpoint.read(AutoModel, model, torch.float32, ("pooler.",), heads, local_files_only=here)
+        load.load_config(model)
+        self.tokenizer = load.load_tokenizer(model)
+        loaded, _ = checkpoint.read(sources.loader_for(AutoModel, model), model, torch.float32, ("pooler.",), heads)
         self.model = loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         longest = getattr(self.model.config, "max_position_embeddings", None) or LONGEST
         self.limit = min(self.tokenizer.model_max_length, longest, LONGEST)

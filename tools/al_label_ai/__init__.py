@@ -18,6 +18,7 @@ import click
 from al_label_ai import questions
 from al_label_ai.against import Partners
 from alignlib.cli import model_options, options, paths
+from alignlib.model_names import is_here
 from alignlib.records.conversations import with_completions
 from alignlib.records.jsonl import Line, Record, Skip, dumps
 from alignlib.records.stream import Stream
@@ -35,8 +36,8 @@ OWN_PARAMETERS = ("model", "messages", "n", "stream", "response_format")
 FILE = click.Path(exists=True, dir_okay=False)
 
 judge_options = options.stack(
-    click.option("--judge", metavar="NAME|DIR", help="A server's name of a model, or a folder with one."),
-    click.option("--judge-rm", metavar="DIR", type=click.Path(exists=True, file_okay=False),
+    click.option("--judge", metavar="NAME|MODEL", help="A server's name of a model, or a model that is here."),
+    click.option("--judge-rm", metavar="MODEL",
                  help="A reward model as the judge of --mode pair."),
     click.option("--base-url", metavar="URL",
                  help="The server, with OpenAI's chat completions.  [default: $OPENAI_BASE_URL, or OpenAI's]"),
@@ -101,7 +102,7 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
 
     Streams, each record as soon as it is done; --against is read first.
     """
-    is_folder = Path(judge or "").is_dir() and "base_url" not in options.given_options()
+    is_folder = is_here(judge or "") and "base_url" not in options.given_options()
     folder = judge_rm or (judge if is_folder else None)
     must_fit(mode, together, judge, judge_rm, folder)
     summary = options.Summary()

@@ -23,6 +23,7 @@ import click
 from alignlib.cli.exits import Terminated
 from alignlib.decoding.conditions import Condition
 from alignlib.decoding.draws import Draw, Sampling, encoder_limits, finish_text, prompt_ids, seed_for, stopping_ids
+from alignlib.model_names import parts
 from alignlib.models import load
 from alignlib.models.policy import context_length
 from alignlib.records.jsonl import Line, Record
@@ -49,6 +50,8 @@ class Sampler:
             raise click.UsageError("--backend vllm needs vLLM: pip install 'align-tools[vllm]'")
         if load.adapter_base(model):
             raise click.UsageError(f"{model}: an adapter; --backend vllm needs a whole model")
+        if parts(model).folder != model:
+            raise click.UsageError(f"{model}: --backend vllm takes folders; `al-data model {model} DIR` makes one")
         config, tokenizer = load.load_config(model), load.load_tokenizer(model)
         if load.is_classifier(model):
             raise click.UsageError(f"{model}: a reward model (sequence classifier); a policy is needed here")

@@ -10,6 +10,8 @@ from typing import TextIO
 
 import click
 
+from alignlib.model_names import WEIGHTS, parts
+
 
 def must_exist(files: Iterable[str]) -> None:
     """Refuse input files that are none."""
@@ -58,22 +60,31 @@ MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
 
 
 def fingerprint(path: str, suffixes: tuple[str, ...] = MODEL_FILES) -> str:
-    """A hash that changes with a model folder: of its files up to 4 MB whole, of larger ones 64 KB at 64 places.
+    """A hash that changes with a model: of its files up to 4 MB whole, of larger ones 64 KB at 64 places.
 
-    suffixes: of which files. Of a file, of all its bytes; a name on the Hub stands for itself.
+    suffixes: of which files of a folder. Of a file that is no model's, of all its bytes; a name on the Hub stands for
+    itself.
     """
+    found = parts(path)
+    if found.weights is not None:  # and the configuration and the tokenizer they go with
+        beside = tuple(suffix for suffix in suffixes if suffix not in WEIGHTS)
+        return f"{_hash(Path(found.weights), suffixes)} {_hash(Path(found.folder), beside)}"
+    if found.gguf is not None or Path(path).is_dir():
+        return _hash(Path(path), suffixes)
     if Path(path).is_file():
         return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
-    if not Path(path).is_dir():
-        return path
+    return path
+
+
+def _hash(place: Path, suffixes: tuple[str, ...]) -> str:
+    """Of a file, or of a folder's files of these suffixes; the name itself of what is not there."""
     digest = hashlib.blake2b(digest_size=16)
-    folder = Path(path)
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix in suffixes:
+    for file in sorted(place.iterdir()) if place.is_dir() else [place]:
+        if file.is_file() and (file == place or file.suffix in suffixes):
             size = file.stat().st_size
             digest.update(f"{file.name} {size}\n".encode())
             with open(file, "rb") as handle:
-                for place in range(64):
-                    handle.seek(max(place << 16, place * size >> 6))
+                for start in range(64):
+                    handle.seek(max(start << 16, start * size >> 6))
                     digest.update(handle.read(1 << 16))
-    return digest.hexdigest()
+    return digest.hexdigest() if place.exists() else str(place)

@@ -20,6 +20,7 @@ from transformers.integrations import deepspeed
 from transformers.utils.hub import cached_files
 
 from alignlib import hub
+from alignlib.model_names import parts
 
 # Constants that older checkpoints kept among their weights: causal masks, rotary frequencies, a version.
 CONSTANTS = (".attn.bias", ".attention.bias", ".masked_bias", ".causal_mask", ".rotary_emb.inv_freq", ".version")
@@ -131,25 +132,39 @@ def merge_adapter(model: PreTrainedModel, path: str) -> PreTrainedModel:
 
 
 def weights(path: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, mapped rather than read, without running any code of it; {} where there is none.
+    """The tensors of a model's checkpoint, mapped rather than read, without running any code of it; {} where there is
+    none, or a .gguf file, whose names are others.
 
     Raises UsageError for a file that is no checkpoint.
     """
+    found = parts(path)
     tensors: dict[str, Tensor] = {}
-    for file in files(path):
+    for file in () if found.gguf else files(found.weights or found.folder):
         try:
             if file.suffix == ".safetensors":
                 tensors |= load_file(file)
             else:
-                tensors |= torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+                tensors |= tensors_of(file, torch.load(file, map_location="cpu", weights_only=True,
+                                                       mmap=zipfile.is_zipfile(file)))
         except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
             what = f"not a checkpoint that can be read safely ({type(error).__name__})"
             raise click.UsageError(f"{file}: {what}") from error
     return tensors
 
 
+def tensors_of(file: Path, saved: object) -> dict[str, Tensor]:
+    """What torch.save wrote: tensors by their names, or as the DPO reference implementation's "state" among others."""
+    state = saved["state"] if isinstance(saved, dict) and isinstance(saved.get("state"), dict) else saved
+    if isinstance(state, dict) and state and all(isinstance(weight, Tensor) for weight in state.values()):
+        return state
+    what = f"a dict of {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else type(state).__name__
+    raise click.UsageError(f"{file}: no weights by their names but {what}")
+
+
 def files(path: str) -> list[Path]:
-    """Those that hold the weights of a folder, or of a name on the Hub; the first kind of FILES that is there."""
+    """Those that hold the weights: a file, or of a folder, or a name on the Hub, the first kind of FILES there."""
+    if Path(path).is_file():
+        return [Path(path)]
     here = Path(path).exists() or not hub.answers()
 
     def find(names: list[str]) -> list[Path]:

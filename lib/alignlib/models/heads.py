@@ -2,10 +2,11 @@
 
 transformers    score.weight, or classifier.weight and its like, under the name of a sequence classifier
 DeepSpeed-Chat  v_head.weight beside rwtransformer.* (in some releases rwtranrsformer.*)
+trlx's example  v_head.weight beside transformer.*: CarperAI's reward model of summaries
 trl             v_head.summary.weight and .bias beside a causal model's weights, in some files pretrained_model.*
 OpenRLHF        score.weight, or what value_head_prefix in config.json says, under the name of a class of its own
 
-The configuration beside the last three names a causal model, or a class that transformers does not have.
+The configuration beside the last four names a causal model, or a class that transformers does not have.
 """
 
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from alignlib.models import checkpoint
+from alignlib.model_names import parts
+from alignlib.models import checkpoint, sources
 
 HEADS = ("score", "classifier", "classifier.out_proj", "classification_head.out_proj", "logits_proj")  # transformers'
-BODIES = {"v_head": ("rwtransformer.", "rwtranrsformer."), "v_head.summary": ("pretrained_model.", "")}
+BODIES = {"v_head": ("rwtransformer.", "rwtranrsformer.", "transformer."), "v_head.summary": ("pretrained_model.", "")}
 OPENRLHF = ("value_head_prefix", "normalize_reward", "mean", "std")  # what its configurations say of the head
 
 
@@ -57,7 +59,7 @@ def compute_in_float32(model: PreTrainedModel) -> None:
 
 def count_labels(path: str) -> int | None:
     """The labels of a classifier by the shape of its head, where its configuration does not say; None where it does."""
-    config, _ = PreTrainedConfig.get_config_dict(path, local_files_only=True)  # by now it is here
+    config, _ = PreTrainedConfig.get_config_dict(parts(path).folder, local_files_only=True)  # by now it is here
     if config.get("num_labels") or config.get("id2label"):
         return None
     weights = checkpoint.weights(path)
@@ -83,8 +85,8 @@ class ValueHead:
         """The sequence classifier of the configuration's family, with these weights. Raises ValueError for none."""
         del settings["trust_remote_code"]  # it is never another
         weight = self.weights[f"{self.name}.weight"]
-        named = {name: settings.pop(name) for name in ("num_labels", "id2label", "label2id") if name in settings}
-        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False,
+        named = {name: settings.pop(name) for name in sources.LABELS if name in settings}
+        config = transformers.AutoConfig.from_pretrained(parts(path).folder, trust_remote_code=False,
                                                          **{"num_labels": len(weight), **named})
         for name in OPENRLHF:  # said of this head, not of what may be trained from it
             vars(config).pop(name, None)
@@ -95,8 +97,7 @@ class ValueHead:
         state = {name.removeprefix(self.body): weight for name, weight in self.weights.items()
                  if not name.startswith(f"{self.name}.")}
         state["score.weight"] = weight if self.scale == 1 else weight.float() / self.scale
-        model, info = family.from_pretrained(None, config=config, state_dict=state, trust_remote_code=False, **settings)
-        model.name_or_path = model.config.name_or_path = path
+        model, info = sources.from_state(family, path, config, state, **settings)
         if self.mean or f"{self.name}.bias" in self.weights:  # transformers' head has no place for it
             bias = self.weights.get(f"{self.name}.bias", torch.zeros(len(weight))).float()
             model.score.bias = nn.Parameter((bias - self.mean) / self.scale)

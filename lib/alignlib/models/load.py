@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlib import hub, ranks
-from alignlib.models import checkpoint, heads
+from alignlib.model_names import parts
+from alignlib.models import checkpoint, heads, sources
 from alignlib.models.checkpoint import AutoClass, Spare, first_line
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
@@ -65,13 +66,15 @@ def has_bf16() -> bool:
 
 def load_config(path: str) -> PreTrainedConfig:
     """The model's configuration. Raises UsageError for what is no model."""
-    if Path(path).exists() and not (Path(path) / "config.json").is_file():
-        raise click.UsageError(f"{path}: not a model folder (it has no config.json)")
+    sources.must_be_there(path)
+    found = parts(path)
+    if found.gguf:
+        return sources.gguf_config(path)
     try:
-        here = Path(path).exists() or not hub.answers()  # what is in the cache is still found
-        config = transformers.AutoConfig.from_pretrained(path, local_files_only=here, trust_remote_code=False)
+        here = Path(found.folder).exists() or not hub.answers()  # what is in the cache is still found
+        config = transformers.AutoConfig.from_pretrained(found.folder, local_files_only=here, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        checkpoint.must_know_type(path)
+        checkpoint.must_know_type(found.folder)
         raise click.UsageError(f"{path}: no model folder, nor to be had from the Hub ({first_line(error)})") from error
     config._attn_implementation = None  # a folder's may be code on the Hub; ours is chosen where a model is loaded
     return config
@@ -84,17 +87,25 @@ def is_classifier(path: str) -> bool:
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer. Raises UsageError."""
+    """The model's tokenizer. Raises UsageError."""
+    found = parts(path)
     try:
-        return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        file = {"gguf_file": found.gguf} if found.gguf else {}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, trust_remote_code=False, **file)
+    except (OSError, *sources.UNREADABLE) as error:
         raise click.UsageError(f"{path}: no tokenizer ({first_line(error)})") from error
+    if found.gguf:
+        sources.drop_strangers(tokenizer, sources.gguf_config(path).vocab_size)
+    if not tokenizer.vocab_size - len(tokenizer.all_special_ids) > 0:  # of a class that is content without files
+        raise click.UsageError(f"{path}: no tokenizer (its vocabulary is empty)")
+    tokenizer.name_or_path = path  # which a .gguf file's folder is not
+    return tokenizer
 
 
 def load(auto: AutoClass, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (),
          spare: Spare = checkpoint.nothing, **settings: object) -> tuple[PreTrainedModel, set[str]]:
     """A model in eval mode, without dropout, and the weights that it lacked; as checkpoint.read. Raises UsageError."""
-    model, lacking = checkpoint.read(auto, path, dtype, fresh, spare, **settings)
+    model, lacking = checkpoint.read(sources.loader_for(auto, path), path, dtype, fresh, spare, **settings)
     remove_dropout(model)
     # Mapped from a file, weights begin at any byte, and sums round by it: a resumed run would stray in the last bit.
     for weight in () if is_sharded(model) else model.parameters():
@@ -186,11 +197,8 @@ def generation_ends(config: transformers.GenerationConfig | None) -> tuple[int, 
 
 
 def generation_config(path: str) -> transformers.GenerationConfig | None:
-    """A folder's, or a Hub name's, generation configuration, where it has one of its own."""
-    try:
-        return transformers.GenerationConfig.from_pretrained(path)
-    except OSError:
-        return None
+    """The generation configuration beside the model, where there is one of its own."""
+    return sources.generation_config(path)
 
 
 def build_encoder(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, kind: type[Encoder] = Encoder, *,

@@ -62,3 +62,23 @@ def test_a_fingerprint_is_of_a_file_of_a_folder_or_the_name_itself(tmp_path):
     file.write_text("What matters")
     assert len({first, paths.fingerprint(str(file)), paths.fingerprint(str(tmp_path))}) == 3
     assert paths.fingerprint("someone/a-model") == "someone/a-model"
+
+
+def test_a_fingerprint_of_a_model_that_is_no_folder(tmp_path):
+    """Of all that it stands for: a .gguf file; weights, and the configuration beside which they are read."""
+    file, base = tmp_path / "policy.pt", tmp_path / "base"
+    base.mkdir()
+    for path in (file, base / "config.json", base / "model.safetensors", tmp_path / "x.gguf"):
+        path.write_bytes(bytes(3 << 20))
+    apart, alone = f"{file}@{base}", str(tmp_path / "x.gguf")
+    before = [paths.fingerprint(apart), paths.fingerprint(alone)]
+    (base / "model.safetensors").write_bytes(b"other weights, which are not read")
+    assert [paths.fingerprint(apart), paths.fingerprint(alone)] == before
+    seen = {before[0]}
+    for path in (base / "config.json", file):
+        path.write_bytes(bytes((3 << 20) - 1) + b"1")
+        seen.add(paths.fingerprint(apart))
+    assert len(seen) == 3
+    (tmp_path / "x.gguf").write_bytes(bytes((3 << 20) - 1) + b"1")
+    assert paths.fingerprint(alone) != before[1]
+    assert paths.fingerprint("missing.pt@someone/base") == "missing.pt someone/base"

@@ -211,6 +211,62 @@ def test_what_does_not_fit_is_named(change, named, tmp_path):
         load.load_reward(folder, "cpu", "fp32")
 
 
+# -- GPT-J, from DeepSpeed-Chat and from trlx's example -----------------------------------------------------------
+
+
+def gptj(folder, body, form="beside"):
+    """A tiny GPT-J as a reward model of theirs, fp16 and with the masks of older releases; what loads it, and it.
+
+    form: "beside" the configuration of a language model; "alone", with that in a folder of its own
+    """
+    shape = dict(vocab_size=tiny.VOCABULARY, n_positions=tiny.CONTEXT, n_embd=32, n_layer=2, n_head=4, rotary_dim=4,
+                 initializer_range=0.3, bos_token_id=265, eos_token_id=265)
+    torch.manual_seed(0)
+    inner = transformers.GPTJForSequenceClassification(transformers.GPTJConfig(**shape, num_labels=1)).eval()
+    for weight in inner.parameters():
+        weight.data = weight.data.half().float()
+    state = {name.replace("transformer.", body, 1): weight.half() for name, weight in inner.state_dict().items()}
+    state["v_head.weight"] = state.pop("score.weight")
+    for layer in range(2):
+        state |= {f"{body}h.{layer}.attn.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8),
+                  f"{body}h.{layer}.attn.masked_bias": torch.tensor(-1e9)}
+    base = folder / "base"
+    tiny.save(transformers.GPTJForCausalLM(transformers.GPTJConfig(**shape)), base)
+    file = (base if form == "beside" else folder) / "pytorch_model.bin"
+    if form == "beside":
+        (base / "model.safetensors").unlink()
+    torch.save(state, file)
+    return str(base) if form == "beside" else f"{file}@{base}", inner
+
+
+@pytest.mark.parametrize("body, form", [("rwtransformer.", "beside"), ("rwtransformer.", "alone"),
+                                        ("transformer.", "beside"), ("transformer.", "alone")])
+def test_reward_models_of_a_gpt_j(tmp_path, body, form):
+    """At each text's last token; a policy they are not."""
+    model, inner = gptj(tmp_path, body, form)
+    loaded = load.load_reward(model, "cpu", "fp32")
+    with torch.no_grad():
+        wanted = last_states(inner) @ inner.score.weight.T
+    torch.testing.assert_close(scores(loaded), wanted[..., 0], rtol=1e-5, atol=1e-5)
+    with pytest.raises(click.UsageError, match=r"a reward model \(its head is v_head\); a policy is needed"):
+        load.load_policy(model)
+
+
+@pytest.mark.slow
+def test_the_commands_take_carperai_s(tmp_path):
+    """al-score reads it as its makers do: at the last token of a text that goes on from the prompt."""
+    model, inner = gptj(tmp_path, "transformer.", "alone")
+    done = run("al-score", model, "--dtype", "fp32", stdin=lines({"prompt": "the in", "completions": [" an", " er"]}))
+    assert done.returncode == 0, done.stderr
+    words = tiny.tokenizer()
+    with torch.no_grad():
+        wanted = [inner.score(inner.transformer(torch.tensor([words(f"the in{text}").input_ids]))[0][0, -1]).item()
+                  for text in (" an", " er")]
+    assert read(done.stdout)[0]["rewards"] == pytest.approx(wanted, abs=1e-4)
+    done = run("al-train-rm", model, "-o", tmp_path / "rm", "--steps", 1, stdin=lines(*pairs(2)))
+    assert done.returncode == 0, done.stderr
+
+
 # -- trl ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,221 @@
+"""Models that are no folder: a .gguf file, weights that lie apart from their configuration (model_names.py)."""
+
+import copy
+import functools
+import importlib.util
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+import torch
+import transformers
+from tokenizers import Tokenizer
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from alignlib import hub
+from alignlib.model_names import WEIGHTS, Parts, parts, what_would_do
+from alignlib.models import checkpoint
+from alignlib.models.checkpoint import AutoClass, first_line
+
+# What readers raise over bytes that are no .gguf file's.
+UNREADABLE = (ValueError, KeyError, IndexError, TypeError, RuntimeError, OverflowError, struct.error)
+PART_OF = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+FREQUENCIES = "rope_freqs.weight"  # a tensor
+STRETCHED = re.compile(r"^rope_factors_|\.rope\.scaling\.(factor|type)$")  # tensors and keys
+LABELS = ("num_labels", "id2label", "label2id")
+
+
+def must_be_there(path: str) -> None:
+    """Raises UsageError for what is on this machine and no model; the line says what would be one."""
+    found = parts(path)
+    if found.gguf is not None:
+        return must_be_gguf(path, found)
+    weights = Path(found.weights or found.folder)
+    if found.weights and not weights.exists() and (found.weights.count("/") != 1 or weights.suffix in WEIGHTS):
+        raise click.UsageError(f"{found.weights}: no such file, nor can it be a name on the Hub")
+    if not Path(found.folder).exists():
+        return
+    if Path(found.folder).is_file():
+        raise click.UsageError(f"{found.folder}: a file that is no model: a folder, a .gguf file or WEIGHTS@BASE is")
+    if (Path(found.folder) / "config.json").is_file():
+        return
+    if found.weights == path:
+        raise click.UsageError(f"{path}: weights alone; name the model that they began as, a folder or a name on the "
+                               f"Hub: {path}@BASE")
+    raise click.UsageError(f"{found.folder}: not a model folder (it has no config.json){what_would_do(found.folder)}")
+
+
+def loader_for(auto: AutoClass, path: str) -> AutoClass:
+    """What loads the model at `path` for the purpose of `auto`: itself, of a folder or where it brings weights."""
+    found = parts(path)
+    if found.gguf is not None:
+        return Gguf(auto)
+    return Apart(auto) if found.weights is not None and isinstance(auto, type) else auto
+
+
+# -- .gguf -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Gguf:
+    """Loads .gguf files as an Auto class loads folders: to plain weights, of the type that is asked for."""
+
+    auto: AutoClass
+
+    def from_pretrained(self, path: str, /, **settings: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+        from transformers import modeling_gguf_pytorch_utils as reader
+
+        found, config = parts(path), gguf_config(path)
+        config.update({name: settings.pop(name) for name in LABELS if name in settings})
+        del settings["trust_remote_code"]  # it is never another
+        reader.tqdm = functools.partial(reader.tqdm, disable=True)  # it shows a bar, whatever is said of bars
+        try:
+            model, info = self.auto.from_pretrained(
+                found.folder, config=config, gguf_file=found.gguf, trust_remote_code=False, **settings,
+                quantization_config=transformers.GgufConfig(dequantize=True))
+        except UNREADABLE as error:
+            raise refused(path, error) from error
+        # It is a plain model now, to be trained and saved as any other.
+        vars(model.config).pop("quantization_config", None)
+        model.hf_quantizer = None
+        model.name_or_path = model.config.name_or_path = path
+        return model, info
+
+
+def must_be_gguf(path: str, found: Parts) -> None:
+    """Raises UsageError where the file cannot be one that is read."""
+    must_have_gguf(path)
+    if part := PART_OF.search(path):
+        raise click.UsageError(f"{path}: one of {int(part[2])} parts; llama-gguf-split --merge makes one file of them")
+    if os.path.isabs(found.gguf or ""):
+        if not Path(path).is_file():
+            raise click.UsageError(f"{path}: no such file")
+        with open(path, "rb") as file:
+            if file.read(4) != b"GGUF":
+                raise click.UsageError(f"{path}: not a .gguf file, whatever its name")
+
+
+def must_have_gguf(path: str) -> None:
+    """Raises UsageError where the package that reads .gguf files is not installed."""
+    if importlib.util.find_spec("gguf") is None:
+        raise click.UsageError(f"{path}: .gguf files need the package gguf: pip install 'align-tools[gguf]'")
+
+
+def gguf_config(path: str) -> PreTrainedConfig:
+    """The configuration that a .gguf file holds. Raises UsageError."""
+    return copy.deepcopy(read_gguf(path))
+
+
+@functools.cache
+def read_gguf(path: str) -> PreTrainedConfig:
+    """As `gguf_config`; a file's vocabulary takes seconds to read."""
+    from transformers.integrations.gguf import read_gguf_metadata
+
+    found = parts(path)
+    here = Path(found.folder).exists() or not hub.answers()
+    try:
+        file = cached_file(found.folder, found.gguf, local_files_only=here)
+        metadata, names = read_gguf_metadata(file)
+        must_know_positions(path, metadata, names)
+        config = transformers.AutoConfig.from_pretrained(found.folder, gguf_file=found.gguf, local_files_only=here,
+                                                         trust_remote_code=False)
+        if FREQUENCIES in names:
+            set_frequencies(config, file)
+    except (OSError, *UNREADABLE) as error:
+        if Path(path).exists():
+            raise refused(path, error) from error
+        raise click.UsageError(f"{path}: no .gguf file, nor to be had from the Hub ({first_line(error)})") from error
+    config.name_or_path = path
+    vars(config).pop("_model_name_or_path", None)  # what its maker called it
+    return config
+
+
+def must_know_positions(path: str, metadata: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Raises UsageError for a file whose positions are stretched in a way that transformers would pass over."""
+    kind = metadata["general.architecture"]
+    stretched = [name for name in (*metadata, *names) if STRETCHED.search(name)]
+    if stretched and kind != "gpt-oss" and metadata.get(f"{kind}.rope.scaling.type") != "none":
+        raise click.UsageError(f"{path}: its positions are stretched ({min(stretched)}), which transformers does not "
+                               "read from .gguf files; the model's folder would do")
+
+
+def set_frequencies(config: PreTrainedConfig, file: str) -> None:
+    """Put a file's own rotary frequencies into its configuration, in place: transformers passes them over.
+
+    llama.cpp divides the frequencies of Llama 3 by factors that stand in a tensor; "longrope" with these for its short
+    and long factors does the same.
+    """
+    from gguf import GGUFReader
+
+    factors = next(tensor.data for tensor in GGUFReader(file).tensors if tensor.name == FREQUENCIES).tolist()
+    config.rope_parameters = {
+        "rope_type": "longrope", "rope_theta": config.rope_parameters["rope_theta"], "short_factor": factors,
+        "long_factor": factors, "attention_factor": 1.0,
+        "original_max_position_embeddings": config.max_position_embeddings}
+
+
+def drop_strangers(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Take tokens that the file does not have out of its tokenizer, in place: GPT-2's class brings an end of its own.
+
+    rows: of the model, which are as many as the file has tokens.
+    """
+    said = orjson.loads(tokenizer.backend_tokenizer.to_str())
+    own = [token for token in said["added_tokens"] if token["id"] < rows]
+    if len(own) < len(said["added_tokens"]):  # tokenizers has no word for it
+        tokenizer._tokenizer = Tokenizer.from_str(orjson.dumps({**said, "added_tokens": own}).decode())
+
+
+def refused(path: str, error: Exception) -> click.UsageError:
+    """What to say of a .gguf file over which a reader stumbled."""
+    said = first_line(error).removesuffix(".")
+    if "architecture" in said:
+        return click.UsageError(f"{path}: {said} by transformers {transformers.__version__}; the model's folder may do")
+    return click.UsageError(f"{path}: a .gguf file that is cut or damaged ({said})")
+
+
+# -- weights alone ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Apart:
+    """Loads WEIGHTS@BASE as an Auto class loads folders."""
+
+    auto: Any
+
+    def from_pretrained(self, path: str, /, **settings: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+        """Raises ValueError for a kind of model that transformers does not have."""
+        del settings["trust_remote_code"]  # it is never another
+        base, state = parts(path).folder, checkpoint.weights(path)
+        if not state:
+            raise click.UsageError(f"{path}: no weights there")
+        named = {name: settings.pop(name) for name in LABELS if name in settings}
+        config = transformers.AutoConfig.from_pretrained(base, trust_remote_code=False, **named)
+        if type(config) not in self.auto._model_mapping:
+            raise ValueError(f"transformers has no such model of a {config.model_type}")
+        model, info = from_state(self.auto._model_mapping[type(config)], path, config, state, **settings)
+        if ends := generation_config(path):
+            model.generation_config = ends
+        return model, info
+
+
+def from_state(kind: type[PreTrainedModel], path: str, config: PreTrainedConfig, state: dict[str, torch.Tensor],
+               **settings: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model of these weights, and the report of its load; `path` is what it is called by."""
+    model, info = kind.from_pretrained(None, config=config, state_dict=state, trust_remote_code=False, **settings)
+    model.name_or_path = model.config.name_or_path = path
+    return model, info
+
+
+def generation_config(path: str) -> transformers.GenerationConfig | None:
+    """The generation configuration of a folder, or a Hub name, where it has one of its own."""
+    found = parts(path)
+    try:
+        return None if found.gguf else transformers.GenerationConfig.from_pretrained(found.folder)
+    except OSError:
+        return None
