@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from alignlib.cli import tables
 from alignlib.models import load
+from alignlib.models.adapters import Adapter
 from alignlib.models.encoding import Example
 from alignlib.models.packs import ROW_TOKENS
 from alignlib.models.policy import Policy, RewardModel
@@ -166,7 +167,8 @@ class Live(TorchDispatchMode):
         self.now -= size
 
 
-def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) -> Policy | RewardModel:
+def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = None,
+              adapter: Adapter | None = None) -> Policy | RewardModel:
     """The model as training would have it, on the meta device: without numbers, and without memory."""
     policy = not any("Classification" in name for name in config.architectures or ())
     auto = transformers.AutoModelForCausalLM if policy else transformers.AutoModelForSequenceClassification
@@ -177,7 +179,7 @@ def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = N
             model.set_attn_implementation(NAME)
         load.remove_dropout(model)
         paper = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
-        add_adapters(paper, recipe)
+        add_adapters(paper, recipe, adapter)
         if adapt:
             adapt(paper)
     if narrow:
@@ -188,14 +190,14 @@ def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = N
     return paper
 
 
-def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool,
-                adapt: Adapt | None = None) -> tuple[Weights, float]:
+def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool, adapt: Adapt | None = None,
+                adapter: Adapter | None = None) -> tuple[Weights, float]:
     """The model's size, and the most bytes that a pass over a pack of so many tokens makes, to and fro.
 
     All tokens are predicted, none is padding, and no [L, L] mask is made, as with flex_attention; the gradients of
     weights do not count. Raises UsageError for a model whose way depends on its numbers.
     """
-    model = blueprint(config, recipe, narrow, adapt)
+    model = blueprint(config, recipe, narrow, adapt, adapter)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.model.to_empty(device="cpu")  # where autocast knows what to do
@@ -240,18 +242,19 @@ AttentionMaskInterface.register(NAME, lambda *places, **settings: None)  # else 
 
 
 def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
-         adapt: Adapt | None = None) -> dict[str, Any]:
+         adapt: Adapt | None = None, adapter: Adapter | None = None) -> dict[str, Any]:
     """What training the model at `path` by this recipe takes, and what it would otherwise; bytes in GB (10^9).
 
-    reference: another of its size is asked beside it. adapt: says which of its weights train.
+    reference: another of its size is asked beside it. adapt: says which of its weights train; adapter: what trains.
     --dtype auto is what it is on a GPU. Raises UsageError.
     """
     recipe = replace(recipe, dtype="bf16" if recipe.dtype == "auto" else recipe.dtype)
-    config = load.load_config(load.adapter_base(path) or path)
+    config = load.load_config(path)
 
     @cache
     def passing(tokens: int, checkpointing: bool, narrow: bool) -> tuple[Weights, float]:
-        return activations(config, replace(recipe, gradient_checkpointing=checkpointing), tokens, narrow, adapt)
+        return activations(config, replace(recipe, gradient_checkpointing=checkpointing), tokens, narrow, adapt,
+                           adapter)
 
     def needs(setting: Setting) -> dict[str, Any]:
         weights, most_made = passing(recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow)
