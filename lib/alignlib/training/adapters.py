@@ -58,7 +58,7 @@ def must_go_on(adapter: Adapter, recipe: Recipe) -> None:
     config = adapter.config
     odd = [name for name, plain in PLAIN.items() if (getattr(config, name, plain) or None) != (plain or None)]
     if config.peft_type != "LORA" or odd:
-        what = f"with {odd[0]}" if odd else f"by {config.peft_type}"
+        what = f"with {odd[0]}" if odd else f"by {config.peft_type.value}"
         raise click.UsageError(f"{adapter.path}: an adapter {what}; training goes on in plain LoRA only")
     if recipe.lora not in (None, config.r):
         raise click.UsageError(f"--lora {recipe.lora}: {adapter.path} is an adapter of rank {config.r}, in which "
