@@ -93,8 +93,8 @@ class Adapter:
     def must_merge(self) -> None:
         """Raises UsageError for what has no place in a model's weights, or is for another kind of model."""
         if self.config.is_prompt_learning:
-            raise click.UsageError(f"{self.path}: an adapter by {self.config.peft_type.value}, which is no change of weights "
-                                   "(LoRA and its like are)")
+            raise click.UsageError(f"{self.path}: an adapter by {self.config.peft_type.value}, which is no "
+                                   "change of weights (LoRA and its like are)")
         if self.config.task_type not in (None, "CAUSAL_LM", "SEQ_CLS"):
             raise click.UsageError(f"{self.path}: an adapter for {self.config.task_type}: neither a policy's nor a "
                                    "reward model's")

@@ -25,7 +25,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from alignlib.cli import tables
 from alignlib.models import load
-from alignlib.models.adapters import Adapter
 from alignlib.models.encoding import Example
 from alignlib.models.packs import ROW_TOKENS
 from alignlib.models.policy import Policy, RewardModel
@@ -34,6 +33,7 @@ from alignlib.training.recipe import Recipe
 from alignlib.training.zero import BUCKET, configuration, wants_deepspeed
 
 GATHERED = 1_050_000_000  # weights that ZeRO 3 holds whole at once, at most: its max_live_parameters and prefetch
+FOUR_BITS = 0.5 + 1 / 64 + 4 / 64 / 256  # bytes of such a weight, with the scales of blocks and of blocks of scales
 SUBGROUP = 1_000_000_000  # weights that ZeRO 3 steps at once
 # What a device holds at one time or another; `peak` says which of them together.
 ITEMS = ("weights", "optimizer", "gradients", "buffers", "activations", "step", "loading")
@@ -54,13 +54,21 @@ class Weights:
     total: int
     trained: int
     largest: int  # of one tensor
+    in_4_bits: int = 0  # of the total
 
     @classmethod
-    def count(cls, model: torch.nn.Module) -> "Weights":
+    def count(cls, model: torch.nn.Module, layers_4_bit: torch.nn.Module | None = None) -> "Weights":
         every = list(model.parameters())
+        narrow = layers_4_bit.named_modules() if layers_4_bit else ()
         return cls(sum(weight.numel() for weight in every),
                    sum(weight.numel() for weight in every if weight.requires_grad),
-                   max(weight.numel() for weight in every))
+                   max(weight.numel() for weight in every),
+                   sum(layer.weight.numel() for name, layer in narrow
+                       if type(layer) is torch.nn.Linear and ".lora_" not in name))
+
+    def kept(self, width: float) -> float:
+        """Bytes of all weights, of which each takes so many, but for those in 4 bits."""
+        return width * (self.total - self.in_4_bits) + FOUR_BITS * self.in_4_bits
 
 
 @dataclass(frozen=True)
@@ -101,9 +109,9 @@ def states(weights: Weights, setting: Setting) -> dict[str, float]:
     width, total, trained = 2 if setting.narrow else 4, weights.total, weights.trained
     bucket, share = min(setting.bucket, trained), trained / setting.devices
     if not setting.zero:  # every device has it all; 16-bit weights have a float32 copy
-        return {"weights": width * total, "optimizer": (setting.moments + 4 * setting.narrow) * trained,
+        return {"weights": weights.kept(width), "optimizer": (setting.moments + 4 * setting.narrow) * trained,
                 "gradients": width * trained, "buffers": 0 if setting.zero is None else width * bucket,
-                "step": 4 * trained, "loading": 4 * total, "host": 4 * total}
+                "step": 4 * trained, "loading": weights.kept(4), "host": weights.kept(4)}
     cut = setting.zero == 3
     items = {
         "weights": width * total / (setting.devices if cut else 1),
@@ -167,8 +175,7 @@ class Live(TorchDispatchMode):
         self.now -= size
 
 
-def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = None,
-              adapter: Adapter | None = None) -> Policy | RewardModel:
+def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) -> Policy | RewardModel:
     """The model as training would have it, on the meta device: without numbers, and without memory."""
     policy = not any("Classification" in name for name in config.architectures or ())
     auto = transformers.AutoModelForCausalLM if policy else transformers.AutoModelForSequenceClassification
@@ -179,9 +186,9 @@ def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = N
             model.set_attn_implementation(NAME)
         load.remove_dropout(model)
         paper = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
-        add_adapters(paper, recipe, adapter)
         if adapt:
             adapt(paper)
+        add_adapters(paper, recipe)
     if narrow:
         paper.model.to(autocast)
     if recipe.gradient_checkpointing:
@@ -190,14 +197,14 @@ def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = N
     return paper
 
 
-def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool, adapt: Adapt | None = None,
-                adapter: Adapter | None = None) -> tuple[Weights, float]:
+def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool,
+                adapt: Adapt | None = None) -> tuple[Weights, float]:
     """The model's size, and the most bytes that a pass over a pack of so many tokens makes, to and fro.
 
     All tokens are predicted, none is padding, and no [L, L] mask is made, as with flex_attention; the gradients of
     weights do not count. Raises UsageError for a model whose way depends on its numbers.
     """
-    model = blueprint(config, recipe, narrow, adapt, adapter)
+    model = blueprint(config, recipe, narrow, adapt)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.model.to_empty(device="cpu")  # where autocast knows what to do
@@ -210,7 +217,7 @@ def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool, adapt: A
             with Live([*model.model.parameters(), *model.model.buffers()]) as live:
                 out = model.token_logps(batch) if isinstance(model, Policy) else model.logits(batch)
                 out.sum().backward()
-            return Weights.count(model.model), live.most
+            return Weights.count(model.model, model.core.base_model if recipe.load_4bit else None), live.most
     except DataDependentOutputException as error:
         raise click.UsageError(f"--plan: what a {config.model_type} does depends on its numbers ({error})") from error
 
@@ -242,10 +249,10 @@ AttentionMaskInterface.register(NAME, lambda *places, **settings: None)  # else 
 
 
 def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
-         adapt: Adapt | None = None, adapter: Adapter | None = None) -> dict[str, Any]:
+         adapt: Adapt | None = None) -> dict[str, Any]:
     """What training the model at `path` by this recipe takes, and what it would otherwise; bytes in GB (10^9).
 
-    reference: another of its size is asked beside it. adapt: says which of its weights train; adapter: what trains.
+    reference: another of its size is asked beside it. adapt: says which of its weights train.
     --dtype auto is what it is on a GPU. Raises UsageError.
     """
     recipe = replace(recipe, dtype="bf16" if recipe.dtype == "auto" else recipe.dtype)
@@ -253,8 +260,7 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
 
     @cache
     def passing(tokens: int, checkpointing: bool, narrow: bool) -> tuple[Weights, float]:
-        return activations(config, replace(recipe, gradient_checkpointing=checkpointing), tokens, narrow, adapt,
-                           adapter)
+        return activations(config, replace(recipe, gradient_checkpointing=checkpointing), tokens, narrow, adapt)
 
     def needs(setting: Setting) -> dict[str, Any]:
         weights, most_made = passing(recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow)
@@ -268,7 +274,8 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
 
     setting = Setting.from_recipe(recipe, devices)
     others = [Setting.from_recipe(replace(recipe, zero=zero, offload=offload, deepspeed=None), count)
-              for zero, offload in CHOICES for count in DEVICES if zero is not None or count == 1]
+              for zero, offload in CHOICES for count in DEVICES
+              if (count == 1 if zero is None else not recipe.load_4bit)]
     lengths = [recipe.pack_tokens * halves // 2 for halves in (1, 2, 4)]
     by_length = [{"pack_tokens": tokens, **{name: passing(tokens, checkpointing, setting.narrow)[1] / GB
                                             for name, checkpointing in (("kept", False), ("checkpointed", True))}}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -68,7 +69,7 @@ class Session:
 
         --plan and a run that is complete end the command here. Raises UsageError.
         """
-        from alignlib.training.adapters import adapter_to_train
+        from alignlib.training.adapters import adapter_to_train, add_adapters
 
         self.adapter = adapter_to_train(self.model, self.recipe, reward)
         if self.adapter:  # what it is trained over
@@ -76,8 +77,10 @@ class Session:
         if self.plan:
             from alignlib.training import memory_plan
 
+            if self.adapter:
+                adapt = partial(add_adapters, recipe=self.recipe, adapter=self.adapter)
             memory_plan.show(memory_plan.plan(self.model, self.recipe, self.processes or 1, reference=reference,
-                                              adapt=adapt, adapter=self.adapter))
+                                              adapt=adapt))
             click.get_current_context().exit()
         if self.recipe.output is None:
             raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")

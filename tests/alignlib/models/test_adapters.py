@@ -135,7 +135,8 @@ def test_a_classifier_s_adapter_says_how_many_classes(tmp_path):
 
 def test_each_kind_is_refused_for_the_other(tmp_path):
     base = adapted.base(tmp_path)
-    policy, reward = adapted.adapter(tmp_path, base, name="p"), adapted.adapter(tmp_path, base, kind="SEQ_CLS", name="r")
+    policy = adapted.adapter(tmp_path, base, name="p")
+    reward = adapted.adapter(tmp_path, base, kind="SEQ_CLS", name="r")
     with pytest.raises(click.UsageError, match=r"r: a reward model \(an adapter of one\); a policy is needed here"):
         load.load_policy(reward, "cpu")
     with pytest.raises(click.UsageError, match="p: a policy or a bare model; a reward model"):
@@ -226,7 +227,7 @@ def test_an_adapter_that_is_cut_or_has_more_is_named(tmp_path):
     with pytest.raises(click.UsageError, match="adapter: the adapter lacks base_model.model.model.layers.1."):
         load.load_policy(path, "cpu")
     save_file(weights | {"base_model.model.score.weight": torch.ones(1, 32)}, file)
-    with pytest.raises(click.UsageError, match="adapter: the adapter has base_model.model.score.weight, unlike a Llama"):
+    with pytest.raises(click.UsageError, match="the adapter has base_model.model.score.weight, unlike a Llama"):
         load.load_policy(path, "cpu")
 
 

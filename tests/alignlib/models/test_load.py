@@ -9,7 +9,6 @@ from alignlib.models import load
 from alignlib.models.policy import Policy, RewardModel
 from helpers import tiny
 from helpers.commands import lines, one_line, run
-from helpers.plain import plain_logps
 
 # -- what they are given ---------------------------------------------------------------------------------------
 
