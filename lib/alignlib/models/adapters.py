@@ -208,6 +208,16 @@ def four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": settings, "device_map": {"": device}}
 
 
+def keep_unpacked(model: nn.Module) -> None:
+    """Have a model whose linear layers are in 4 bits keep them so on CPUs.
+
+    bitsandbytes packs them anew when they are first asked, for bf16 products through which no gradient goes.
+    """
+    for layer in model.modules():
+        if "support_avx512bf16_for_cpu" in vars(layer):
+            vars(layer)["support_avx512bf16_for_cpu"] = False
+
+
 def must_have_bitsandbytes() -> None:
     """Raises UsageError where the package is not installed."""
     if importlib.util.find_spec("bitsandbytes") is None:

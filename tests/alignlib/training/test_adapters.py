@@ -14,6 +14,7 @@ from alignlib.models.policy import Policy, RewardModel
 from alignlib.training import loop
 from alignlib.training.adapters import adapter_to_train, add_adapters, trained_weights
 from helpers import adapted, tiny
+from helpers.commands import weights
 from helpers.plain import plain_logps
 from helpers.training import examples, fit, same
 
@@ -224,6 +225,29 @@ def test_it_goes_on_with_a_vocabulary_of_its_own(tmp_path, save_adapter):
     loaded = to_train(str(made.folder))
     assert loaded.core.config.vocab_size == len(words) == len(loaded.tokenizer)
     same(logps(loaded), logps(policy), 1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"save_adapter": True}, {"lora_dropout": 0.5, "save_adapter": True}])
+def test_a_killed_run_in_an_adapter_ends_as_the_unbroken_one(tmp_path, monkeypatch, changes):
+    path = adapted.adapter(tmp_path, adapted.base(tmp_path))
+    how = {"steps": 6, "save_every": 2, "batch_size": 3, "pack_tokens": 60, **changes}
+    fit(tmp_path / "whole", model=to_train(path, go_on=True), **how)
+    step_of = loop.train_step
+
+    def stop_at(indices, *rest):
+        if stop_at.steps == 5:
+            raise KeyboardInterrupt
+        stop_at.steps += 1
+        return step_of(indices, *rest)
+
+    stop_at.steps = 0
+    monkeypatch.setattr(loop, "train_step", stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "broken", model=to_train(path, go_on=True), **how)
+    monkeypatch.setattr(loop, "train_step", step_of)
+    _, made = fit(tmp_path / "broken", model=to_train(path, go_on=True), resume=True, **how)
+    assert made.checkpoint.name == "checkpoint-4"
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
 
 def test_a_policy_s_adapter_is_merged_to_begin_a_reward_model(tmp_path):
