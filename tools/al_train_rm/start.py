@@ -47,20 +47,21 @@ def new_reward(path: str, class_names: list[str] | None, device: str = "auto", d
     wanted = dtype_for(dtype, place, config)
     if four_bits:
         settings |= adapters.four_bits(place, wanted)
-    if is_classifier(path):
+    classifies = is_classifier(path)
+    merged = None if classifies else adapter_base(path)
+    if classifies:
         model, lacking = load_classifier(path, device, torch.float32, go_on=go_on, **settings)
     else:
-        base = adapter_base(path)
-        model, lacking = load(transformers.AutoModelForSequenceClassification, base or path, device, torch.float32,
+        model, lacking = load(transformers.AutoModelForSequenceClassification, merged or path, device, torch.float32,
                               fresh=("score",), spare=language_head, **settings)
-        if base:  # what its adapter has made of the transformer
-            setattr(model, model.base_model_prefix, load_policy(path, device, "fp32").core.base_model)
-            model.config.get_text_config().vocab_size = config.get_text_config().vocab_size
     if hasattr(model, "score"):
         model.score.bias = None  # of a value head: no order of scores depends on it, nor has a folder a place for it
     if "score.weight" in lacking:
         with gather_weights([model.score.weight], change=True):
             torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
+    if merged:  # what the adapter has made of the transformer
+        setattr(model, model.base_model_prefix, load_policy(path, device, "fp32").core.base_model)
+        model.config.get_text_config().vocab_size = config.get_text_config().vocab_size
     autocast = wanted if wanted != torch.float32 else None
     return RewardModel(model, load_tokenizer(path), autocast=autocast, train=True)
 
