@@ -213,9 +213,11 @@ def keep_unpacked(model: nn.Module) -> None:
 
     bitsandbytes packs them anew when they are first asked, for bf16 products through which no gradient goes.
     """
+    from bitsandbytes.nn import Linear4bit
+
     for layer in model.modules():
-        if "support_avx512bf16_for_cpu" in vars(layer):
-            vars(layer)["support_avx512bf16_for_cpu"] = False
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def must_have_bitsandbytes() -> None:

@@ -123,7 +123,8 @@ def load(auto: AutoClass, path: str, device: str, dtype: torch.dtype, fresh: tup
     """A model in eval mode, without dropout, and the weights that it lacked; as checkpoint.read. Raises UsageError."""
     model, lacking = checkpoint.read(auto, path, dtype, fresh, spare, **settings)
     remove_dropout(model)
-    adapters.keep_unpacked(model)
+    if "quantization_config" in settings:
+        adapters.keep_unpacked(model)
     # Mapped from a file, weights begin at any byte, and sums round by it: a resumed run would stray in the last bit.
     for weight in () if is_sharded(model) else model.parameters():
         weight.data = weight.data.clone()
