@@ -59,6 +59,8 @@ def new_reward(path: str, class_names: list[str] | None, device: str = "auto", d
     if "score.weight" in lacking:
         with gather_weights([model.score.weight], change=True):
             torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
+    if merged and is_sharded(model):
+        raise click.UsageError(f"{path}: an adapter of a policy, which --zero 3 cannot merge to begin with")
     if merged:  # what the adapter has made of the transformer
         setattr(model, model.base_model_prefix, load_policy(path, device, "fp32").core.base_model)
         model.config.get_text_config().vocab_size = config.get_text_config().vocab_size

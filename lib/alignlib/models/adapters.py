@@ -7,7 +7,7 @@
 
 import importlib.util
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from transformers.utils.hub import cached_files
 from alignlib import hub
 from alignlib.models import checkpoint, heads
 from alignlib.models.checkpoint import first_line
+from alignlib.models.policy import is_sharded
 
 CONFIG, WEIGHTS, REWARD = "adapter_config.json", "adapter_model.safetensors", "reward_model.json"
-FILES = (CONFIG, WEIGHTS, "adapter_model.bin", REWARD)
+FILES = (CONFIG, WEIGHTS, "adapter_model.bin")
 INSIDE = "base_model.model."  # what peft puts before a weight's name
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")  # the last two: outputs
 OF_A_REWARD = ("reads_eos", "reward_pool", "pad_token_id", "id2label")  # what REWARD may say
@@ -47,9 +48,10 @@ class Adapter:
     @cached_property
     def weights(self) -> dict[str, Tensor]:
         """By their names in the base model's class. Raises UsageError."""
-        return {name.removeprefix(INSIDE): weight
-                for file in (WEIGHTS, "adapter_model.bin") if (self.folder / file).is_file()
-                for name, weight in checkpoint.tensors(self.folder / file).items()}
+        file = next((self.folder / name for name in FILES[1:] if (self.folder / name).is_file()), None)
+        if file is None:
+            raise click.UsageError(f"{self.path}: an adapter without weights (it has no {WEIGHTS})")
+        return {name.removeprefix(INSIDE): weight for name, weight in checkpoint.tensors(file).items()}
 
     @property
     def labels(self) -> int | None:
@@ -102,17 +104,8 @@ class Adapter:
 
 def find(path: str) -> Adapter | None:
     """The adapter in a folder, or of a name on the Hub; None for whatever else is there. Raises UsageError."""
-    if Path(path).exists():
-        folder = Path(path)
-    else:
-        try:
-            files = cached_files(path, list(FILES), local_files_only=not hub.answers(),
-                                 _raise_exceptions_for_missing_entries=False,
-                                 _raise_exceptions_for_connection_errors=False)
-        except OSError:  # no such name: who loads it as a model says so
-            files = None
-        folder = Path(files[0]).parent if files else Path(path)
-    if not (folder / CONFIG).is_file():
+    folder = Path(path) if Path(path).exists() else from_hub(path)
+    if not folder or not (folder / CONFIG).is_file():
         return None
     import peft
 
@@ -125,6 +118,26 @@ def find(path: str) -> Adapter | None:
         raise click.UsageError(f"{path}: an adapter that names no base model; write which into {folder / CONFIG}, as "
                                "base_model_name_or_path")
     return Adapter(path, folder, config.base_model_name_or_path, config)
+
+
+@cache
+def from_hub(name: str) -> Path | None:
+    """Where the files of an adapter on the Hub are, once they are here; None for what is none."""
+    local = not hub.answers()
+
+    def fetch(*files: str) -> list[str]:
+        there = cached_files(name, list(files), local_files_only=local, _raise_exceptions_for_missing_entries=False,
+                             _raise_exceptions_for_connection_errors=False)
+        return there or []
+
+    try:
+        config = fetch(CONFIG)
+    except OSError:  # no such name: who loads it as a model says so
+        config = []
+    if not config:
+        return None
+    fetch(*FILES[1:], REWARD)
+    return Path(config[0]).parent
 
 
 def adapted_config(config: PreTrainedConfig, adapter: Adapter) -> PreTrainedConfig:
@@ -190,8 +203,12 @@ def untie(model: PreTrainedModel) -> None:
 
 
 def merge(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
-    """The plain model with the adapter's weights added in. Raises UsageError for one of another model."""
-    merged: PreTrainedModel = attach(model, adapter).merge_and_unload()
+    """The plain model with the adapter's weights added in. Raises UsageError for one of another model.
+
+    One that ZeRO 3 has in parts, to be asked, is left under its adapter.
+    """
+    adapted = attach(model, adapter)
+    merged: PreTrainedModel = adapted if is_sharded(model) else adapted.merge_and_unload()
     return merged.requires_grad_()  # peft froze it
 
 

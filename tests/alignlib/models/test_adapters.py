@@ -1,6 +1,8 @@
 """Adapters in peft's folders: what they make of their bases, by peft's own reading; and what is no such model."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import click
@@ -10,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from alignlib.models import adapters, load
 from helpers import adapted, tiny
-from helpers.commands import lines, one_line, run
+from helpers.commands import folders, lines, one_line, run
 from helpers.plain import plain_logps
+from helpers.process import command, environment
 
 EXAMPLE = tiny.example(9, 4, 7)
 
@@ -149,14 +152,14 @@ def test_each_kind_is_refused_for_the_other(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [("al-sample", "ADAPTER", "-m", 2), ("al-score", "ADAPTER", "--logps"),
+@pytest.mark.parametrize("words", [("al-sample", "ADAPTER", "-m", 2), ("al-score", "ADAPTER", "--logps"),
                                      ("al-sft", "ADAPTER", "-o", "out"), ("al-label-ai", "--judge", "ADAPTER"),
                                      ("al-args", "ADAPTER", "RM", "-m", 2)])
-def test_commands_refuse_a_reward_model_s_adapter_for_a_policy(tmp_path, command, monkeypatch):
+def test_commands_refuse_a_reward_model_s_adapter_for_a_policy(tmp_path, words, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"ADAPTER": adapted.adapter(tmp_path, adapted.base(tmp_path), kind="SEQ_CLS")}
     names["RM"] = names["ADAPTER"]
-    done = run(command[0], *(names.get(word, word) for word in command[1:]), stdin=lines({"prompt": "a"}))
+    done = run(words[0], *(names.get(word, word) for word in words[1:]), stdin=lines({"prompt": "a"}))
     assert done.returncode == 2 and "an adapter of one); a policy is needed here" in one_line(done.stderr)
 
 
@@ -229,6 +232,29 @@ def test_an_adapter_that_is_cut_or_has_more_is_named(tmp_path):
     save_file(weights | {"base_model.model.score.weight": torch.ones(1, 32)}, file)
     with pytest.raises(click.UsageError, match="the adapter has base_model.model.score.weight, unlike a Llama"):
         load.load_policy(path, "cpu")
+
+
+def test_an_adapter_without_weights_is_named(tmp_path):
+    path = adapted.adapter(tmp_path, adapted.base(tmp_path))
+    (Path(path) / "adapter_model.safetensors").unlink()
+    with pytest.raises(click.UsageError, match="adapter: an adapter without weights"):
+        load.load_policy(path, "cpu")
+
+
+@pytest.mark.slow
+def test_a_name_on_the_hub_is_an_adapter_too(tmp_path):
+    """Of what is in the cache, without a network."""
+    path = adapted.adapter(tmp_path, folders().policy)
+    place = tmp_path / "cache" / "models--me--adapter"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc")
+    shutil.copytree(path, place / "snapshots" / "abc")
+    record = lines({"prompt": "a", "completions": ["b"]})
+    env = environment() | {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    found = [subprocess.run(command("al-score", name, "--logps"), input=record, capture_output=True, env=env)
+             for name in ("me/adapter", path, "me/other")]
+    assert found[0].stdout == found[1].stdout != b""
+    assert found[2].returncode == 2 and "me/other: no model folder" in one_line(found[2].stderr.decode())
 
 
 def test_without_bitsandbytes_it_says_how_to_get_it(monkeypatch):
