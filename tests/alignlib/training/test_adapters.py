@@ -15,7 +15,7 @@ from alignlib.training import loop
 from alignlib.training.adapters import adapter_to_train, add_adapters, trained_weights
 from helpers import adapted, tiny
 from helpers.commands import weights
-from helpers.plain import plain_logps
+from helpers.plain import gradients, plain_logps, same_gradients
 from helpers.training import examples, fit, same
 
 EXAMPLE = tiny.example(9, 4, 7)
@@ -288,15 +288,37 @@ def test_options_that_do_not_go_together_are_refused(tmp_path):
 # -- in 4 bits ----------------------------------------------------------------------------------------------------
 
 
+def with_weights_of(policy, oracle):
+    """`oracle`, its linear layers what `policy` has in 4 bits."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    for name, layer in policy.core.named_modules():
+        if type(layer).__name__ == "Linear4bit":
+            oracle.core.get_submodule(name).weight.data = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    return oracle
+
+
+def first_gradients(policy):
+    """Of new adapters, which must come through all layers; the model itself stays as it was."""
+    given = policy.model
+    add_adapters(policy, tiny.recipe("x", lora=4))
+    found = gradients(policy.model, policy.logps(policy.pack([EXAMPLE])).sum())
+    policy.model = policy.model.unload()
+    assert policy.model is given
+    return {name: gradient for name, gradient in found.items() if "lora_B" in name}
+
+
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 def test_a_base_in_4_bits_trains_under_its_adapter(tmp_path):
     base = adapted.base(tmp_path, hidden_size=64, intermediate_size=128)
     policy = to_train(base, four_bits=True)
     kinds = {type(layer).__name__ for name, layer in policy.core.named_modules() if name.endswith("_proj")}
     assert kinds == {"Linear4bit"} and type(policy.core.lm_head) is torch.nn.Linear
-    whole = logps(to_train(base))
-    torch.testing.assert_close(logps(policy), whole, rtol=0.3, atol=10)
-    before = logps(policy)
+    whole, before = logps(to_train(base)), logps(policy)
+    oracle = with_weights_of(policy, to_train(base))
+    same(before, logps(oracle), 1e-4)
+    assert (before - whole).abs().min() > 1e-3
+    same_gradients(*(first_gradients(model) for model in (policy, oracle)), relative=1e-3)
     _, made = fit(tmp_path / "run", model=policy, lora=4, steps=4, load_4bit=True, save_adapter=True)
     assert (logps(policy) - before).abs().min() > 1e-3
     again = to_train(str(made.folder), four_bits=True, go_on=True)
