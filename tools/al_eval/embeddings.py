@@ -4,13 +4,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
 import transformers
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from alignlib import hub
-from alignlib.models import checkpoint
+from alignlib.models import adapters, checkpoint
 
 transformers.logging.set_verbosity_error()  # it warns of texts that are too long, which are cut here and counted
 
@@ -29,6 +30,8 @@ class Embedder:
     def __init__(self, model: str, pool: str = "mean") -> None:
         if not sys.stderr.isatty():
             transformers.utils.logging.disable_progress_bar()
+        if adapters.find(model):
+            raise click.UsageError(f"{model}: an adapter; texts are made vectors by a whole encoder")
         here = Path(model).exists() or not hub.answers()  # what is in the cache is still found
         self.tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=here, trust_remote_code=False)
         loaded, _ = checkpoint.read(AutoModel, model, torch.float32, ("pooler.",), heads, local_files_only=here)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from alignlib.models import adapters, load
 from helpers import adapted, tiny
-from helpers.commands import folders, lines, one_line, run
+from helpers.commands import folders, lines, one_line, rewarded, run
 from helpers.plain import plain_logps
 from helpers.process import command, environment
 
@@ -79,9 +79,6 @@ def test_a_vocabulary_of_its_own(tmp_path, tied, trained):
     policy = same_policy(path, example)
     rows = policy.core.get_output_embeddings().weight.shape[0]
     assert rows == policy.core.config.vocab_size == load.load_config(path).vocab_size == len(words)
-    record = {"messages": [{"role": "user", "content": "the"}], "completions": ["a"]}
-    done = run("al-score", path, "--logps", stdin=lines(record))
-    assert done.returncode == 0 and json.loads(done.stdout)["logps"]
 
 
 def test_words_and_template_are_its_own_where_it_has_them(tmp_path):
@@ -133,6 +130,31 @@ def test_a_classifier_s_adapter_says_how_many_classes(tmp_path):
         load.load_reward(path, "cpu")
 
 
+# -- every command ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [
+    ("al-sample", "POLICY", "-m", 2), ("al-score", "POLICY", "--logps"), ("al-score", "REWARD"),
+    ("al-args", "POLICY", "REWARD", "-m", 2), ("al-label-ai", "--judge-rm", "REWARD"),
+    ("al-train-exo", "POLICY", "-o", "OUT", "--steps", 1, "--ref", "POLICY"),
+    ("al-train-alt", "POLICY", "-o", "OUT", "--steps", 1, "--ref", "POLICY", "--quantiles", 2, "--tags", "Good.",
+     "--tags", "Bad."),
+    ("al-train-rm", "REWARD", "-o", "OUT", "--steps", 1, "--save-adapter"),
+])
+def test_commands_take_adapters_as_they_take_models(tmp_path, words):
+    names = {"POLICY": adapted.adapter(tmp_path, folders().policy, name="p"),
+             "REWARD": adapted.adapter(tmp_path, folders().policy, kind="SEQ_CLS", name="r"), "OUT": tmp_path / "out"}
+    done = run(words[0], *(names.get(word, word) for word in words[1:]), stdin=lines(*rewarded(4, 2)))
+    assert done.returncode == 0 and done.stdout.count("\n") >= 1, done.stderr
+
+
+def test_an_adapter_is_no_encoder(tmp_path):
+    path = adapted.adapter(tmp_path, folders().policy)
+    done = run("al-eval", "text", "--coherence", path, stdin=lines(*rewarded(2, 2)))
+    assert done.returncode == 2 and f"{path}: an adapter; texts are made vectors by a whole encoder" in done.stderr
+
+
 # -- what does not do ---------------------------------------------------------------------------------------------
 
 
@@ -153,11 +175,10 @@ def test_each_kind_is_refused_for_the_other(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [("al-sample", "ADAPTER", "-m", 2), ("al-score", "ADAPTER", "--logps"),
-                                     ("al-sft", "ADAPTER", "-o", "out"), ("al-label-ai", "--judge", "ADAPTER"),
+                                     ("al-sft", "ADAPTER", "-o", "OUT"), ("al-label-ai", "--judge", "ADAPTER"),
                                      ("al-args", "ADAPTER", "RM", "-m", 2)])
-def test_commands_refuse_a_reward_model_s_adapter_for_a_policy(tmp_path, words, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = {"ADAPTER": adapted.adapter(tmp_path, adapted.base(tmp_path), kind="SEQ_CLS")}
+def test_commands_refuse_a_reward_model_s_adapter_for_a_policy(tmp_path, words):
+    names = {"ADAPTER": adapted.adapter(tmp_path, adapted.base(tmp_path), kind="SEQ_CLS"), "OUT": tmp_path / "out"}
     names["RM"] = names["ADAPTER"]
     done = run(words[0], *(names.get(word, word) for word in words[1:]), stdin=lines({"prompt": "a"}))
     assert done.returncode == 2 and "an adapter of one); a policy is needed here" in one_line(done.stderr)

@@ -7,12 +7,14 @@ import click
 import pytest
 import torch
 
+from al_sft import Likelihood
 from al_train_rm.ranking import Ranking
 from al_train_rm.start import new_reward
 from alignlib.models import checkpoint, load
 from alignlib.models.policy import Policy, RewardModel
 from alignlib.training import loop
 from alignlib.training.adapters import adapter_to_train, add_adapters, trained_weights
+from alignlib.training.run_folder import Run
 from helpers import adapted, tiny
 from helpers.commands import weights
 from helpers.plain import gradients, plain_logps, same_gradients
@@ -165,15 +167,11 @@ def test_a_saved_reward_adapter_reads_as_the_model_did(tmp_path):
 @pytest.mark.parametrize("how", [{}, {"lora": 2}, {"lora": 2, "save_adapter": True}])
 def test_what_is_saved_is_kept_in_the_base_s_type(tmp_path, asked, stored, wanted, how):
     """Checkpoints in float32, whatever that is."""
-    from alignlib.training.run_folder import Run
-
     base = tiny.save(tiny.causal("llama", tie_word_embeddings=True).to(stored), tmp_path / "base")
     policy = to_train(base)
     recipe = tiny.recipe(tmp_path / "run", steps=2, save_every=1, keep=2, save_dtype=asked, **how)
     run = Run(recipe, {"command": "test", "model": base})
     run.reads(1)
-    from al_sft import Likelihood
-
     loop.fit(policy, examples(4), Likelihood("token"), recipe, run)
 
     def types(folder):
@@ -227,6 +225,7 @@ def test_it_goes_on_with_a_vocabulary_of_its_own(tmp_path, save_adapter):
     same(logps(loaded), logps(policy), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"save_adapter": True}, {"lora_dropout": 0.5, "save_adapter": True}])
 def test_a_killed_run_in_an_adapter_ends_as_the_unbroken_one(tmp_path, monkeypatch, changes):
     path = adapted.adapter(tmp_path, adapted.base(tmp_path))
