@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from helpers import adapted
 from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
 
 pytestmark = pytest.mark.slow
@@ -260,6 +261,29 @@ def test_completions_of_a_prompt_under_a_condition_share_its_tokens():
     assert both < apart
 
 
+# -- adapters ------------------------------------------------------------------------------------------------
+
+
+def test_under_new_adapters_the_reference_is_the_policy_without_them():
+    """As a second model of the same weights would be, in steps and after a kill; it takes none of its memory."""
+    how = ("--lora", 4, "--steps", 4, "--ref-sees", "condition", "--lr", "1e-2")
+    (one, own), (two, apart) = (train(rewarded(8, 5), *how, *more) for more in ((), ("--ref", folders().policy)))
+    assert own[0]["kl"] == pytest.approx(0, abs=1e-6) and own[3]["kl"] > 1e-3
+    assert [entry["kl"] for entry in own] == pytest.approx([entry["kl"] for entry in apart], rel=1e-3, abs=1e-6)
+    assert [entry["loss"] for entry in own] == pytest.approx([entry["loss"] for entry in apart], rel=1e-4)
+    needs = [json.loads(run("al-train-alt", folders().policy, "--plan", *how, *more).stdout)["asked"]["weights"]
+             for more in ((), ("--ref", folders().policy))]
+    assert needs[1] > 1.3 * needs[0]
+
+
+def test_training_goes_on_in_an_adapter_which_is_its_reference(tmp_path):
+    path = adapted.adapter(tmp_path, folders().policy)
+    out, entries = train(rewarded(8, 5), "--steps", 3, "--ref-sees", "condition", "--lr", "1e-2", "--save-adapter",
+                         model=path)
+    assert entries[0]["kl"] == pytest.approx(0, abs=1e-3) and entries[2]["kl"] > 2e-3
+    assert {name.split(".lora_")[1][0] for name in weights(out)} == {"A", "B"}
+
+
 # -- what it refuses -----------------------------------------------------------------------------------------
 
 
@@ -280,6 +304,14 @@ def test_completions_of_a_prompt_under_a_condition_share_its_tokens():
 ])
 def test_options_that_do_nothing_are_refused(args, said):
     assert said in refused(rewarded(4, 5), *args)
+
+
+def test_new_tokens_and_layers_are_none_of_an_adapter_s(tmp_path):
+    path = adapted.adapter(tmp_path, folders().policy)
+    for how in (("--mode", "quark"), ("--train-layers", 0.5)):
+        done = run("al-train-alt", path, "-o", tmp_path / "out", *how, stdin=lines(*rewarded(4, 5)))
+        assert done.returncode == 2 and not (tmp_path / "out").exists()
+        assert f"{path}: an adapter, in which training goes on: no --mode quark" in one_line(done.stderr)
 
 
 def test_a_reference_with_other_words_is_refused(tmp_path):

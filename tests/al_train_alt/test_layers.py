@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from al_train_alt.layers import add_tokens, train_top
+from al_train_alt.layers import Unadapted, add_tokens, train_top
 from alignlib.models.policy import Policy
+from alignlib.training.adapters import add_adapters
 from helpers import tiny
 
 WORDS = ["_GOOD_", "_BAD_"]
@@ -69,3 +70,19 @@ def test_what_does_not_train_has_no_gradient():
     (-model.logps(model.pack([tiny.example(5, 3)])).sum()).backward()
     moved = {name for name, weight in model.core.named_parameters() if weight.grad is not None}
     assert moved == trained(model) and torch.is_tensor(model.core.lm_head.weight.grad)
+
+
+def test_without_its_adapters_a_policy_is_what_it_was():
+    """Whatever they have learnt, also made before they were there; and they still train afterwards."""
+    model = policy()
+    batch = model.pack([tiny.example(9, 4, 7)])
+    reference = Unadapted(model)
+    with torch.no_grad():
+        before = model.hidden(batch)
+        add_adapters(model, tiny.recipe("x", lora=2))
+        for name, weight in model.model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight)
+        assert not torch.allclose(model.hidden(batch), before, atol=0.1)
+        torch.testing.assert_close(reference.hidden(batch), before, rtol=0, atol=0)
+    assert trained(model) and all("lora_" in name for name in trained(model))

@@ -1,9 +1,11 @@
 """al-train-exo: its losses, its reference, its groups, what it refuses."""
 
+import functools
 import math
 
 import pytest
 
+from helpers import adapted
 from helpers.commands import folders, lines, log, one_line, read, rewarded, run, stopped, weights
 
 pytestmark = pytest.mark.slow
@@ -290,21 +292,55 @@ def test_bad_records_are_65():
 # -- adapters, resuming --------------------------------------------------------------------------------------
 
 
+@functools.cache
+def adapter() -> str:
+    """Of the policy, of rank 4, as peft's users have it."""
+    return adapted.adapter(folders().new("adapter"), folders().policy)
+
+
+@pytest.mark.parametrize("more", [("--lora", 4), ("--lora", 4, "--save-adapter", "--lora-dropout", 0.5),
+                                  ("ADAPTER",), ("ADAPTER", "--lora", 4, "--save-adapter")])
+def test_a_policy_under_adapters_is_its_own_reference(more):
+    """A whole model under new ones, and an adapter that goes on: KL 0 and log 2 at the start, then neither."""
+    model = adapter() if "ADAPTER" in more else folders().policy
+    how = ("--loss", "dpo-pref", "--steps", 3, "--lr", "1e-2", "--warmup", 0)
+    out, entries = train(rewarded(8, 2), *how, *(word for word in more if word != "ADAPTER"), model=model)
+    assert entries[0]["kl"] == entries[0]["margin"] == 0 and entries[0]["loss"] == pytest.approx(math.log(2), rel=1e-6)
+    assert entries[1]["kl"] != 0 and entries[2]["loss"] < 0.68
+    assert (out / "adapter_config.json").exists() == ("--save-adapter" in more)
+    # What was saved is what was trained: its own reference next time, and another policy than it began as.
+    said = [with_reference(rewarded(2), path, "--dtype", "fp32")[0]["ref_logps"] for path in (out, model)]
+    assert said[0] != pytest.approx(said[1], abs=1e-2)
+
+
+def test_an_adapter_may_be_the_reference():
+    """--ref is base and adapter: MODEL is that adapter, merged, so that they are one."""
+    how = ("--loss", "dpo-pref", "--steps", 1)
+    _, [entry] = train(rewarded(8, 2), *how, "--ref", adapter(), model=adapter())
+    assert entry["kl"] == pytest.approx(0, abs=1e-3) and entry["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    _, [entry] = train(rewarded(8, 2), *how, "--ref", adapter())
+    assert abs(entry["kl"]) > 0.1
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("more", [("--lora", 4), ("--ref", "other")])
+@pytest.mark.parametrize("more", [("--lora", 4), ("--ref", "other"),
+                                  ("--lora", 4, "--lora-dropout", 0.2, "--save-adapter", "--ref", "ADAPTER"),
+                                  ("--save-adapter",)])
 def test_a_stopped_run_goes_on_with_the_reference_it_began_with(more, tmp_path):
     (tmp_path / "eval").write_bytes(lines(*rewarded(12)[8:]))
-    more = [folders().other if arg == "other" else arg for arg in more]
+    model = adapter() if more == ("--save-adapter",) else folders().policy
+    more = [{"other": folders().other, "ADAPTER": adapter}.get(arg, arg) for arg in more]
+    more = [arg() if callable(arg) else arg for arg in more]
     args = ("--epochs", 60, "--lr", "1e-3", "--eval", tmp_path / "eval", "--eval-every", 7, *more)
-    whole, entries = train(rewarded(8), *args)
+    whole, entries = train(rewarded(8), *args, model=model)
     out = folders().new("exo")
-    code, _, _ = stopped("al-train-exo", folders().policy, "-o", out, *SMALL, *args, stdin=lines(*rewarded(8)))
+    code, _, _ = stopped("al-train-exo", model, "-o", out, *SMALL, *args, stdin=lines(*rewarded(8)))
     assert code == 143 and (out / "ref_logps.pt").exists()
     (tmp_path / "eval").write_bytes(lines(*rewarded(12)[9:]))
-    done = run("al-train-exo", folders().policy, "-o", out, *SMALL, *args, "--resume", stdin=lines(*rewarded(8)))
+    done = run("al-train-exo", model, "-o", out, *SMALL, *args, "--resume", stdin=lines(*rewarded(8)))
     assert done.returncode == 2 and "cannot resume: eval crc changed" in one_line(done.stderr)
     (tmp_path / "eval").write_bytes(lines(*rewarded(12)[8:]))
-    train(rewarded(8), *args, "--resume", out=out)
+    train(rewarded(8), *args, "--resume", out=out, model=model)
     assert weights(out) == weights(whole) and log(out) == entries
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from alignlib.models import load
 from alignlib.toy import world
+from helpers import adapted
 from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
 
 
@@ -238,12 +240,47 @@ def test_bad_records_are_65():
         assert done.returncode == 65 and f"<stdin>:3: {message}" in one_line(done.stderr)
 
 
+@pytest.mark.slow
+def test_a_saved_adapter_is_the_reward_model_that_would_be_saved(tmp_path):
+    """Wherever one is asked for, with what its configuration would say; and training goes on in it."""
+    how = ("--lora", 4, "--lr", "1e-2", "--steps", 3, "--rm-eos")
+    (whole, entries), (alone, same) = (train(sided(8), *how, *more) for more in ((), ("--save-adapter",)))
+    assert entries == same and not (alone / "config.json").exists()
+    both = [{"prompt": pair["prompt"], "completions": [pair["chosen"], pair["rejected"]]} for pair in sided(4)]
+    assert score(alone, both, "--dtype", "fp32") == pytest.approx(score(whole, both, "--dtype", "fp32"), rel=1e-4)
+    verdicts = []
+    for folder in (whole, alone):
+        done = run("al-label-ai", "--judge-rm", folder, "--dtype", "fp32", stdin=lines(*both))
+        assert done.returncode == 0, done.stderr
+        verdicts.append([record["chosen"] for record in read(done.stdout)])
+        assert run("al-args", folders().policy, folder, "-m", 2, stdin=lines(both[0])).returncode == 0
+    assert verdicts[0] == verdicts[1]
+    again, entries = train(sided(8), "--rm-eos", "--lr", 0, "--steps", 1, "--save-adapter", model=alone)
+    assert entries[0]["best_score"] != pytest.approx(entries[0]["worst_score"]) and weights(again) == weights(alone)
+    _, entries = train(sided(8), "--rm-eos", "--steps", 1, "--lora", 4, "--lora-lr", "1e-2", model=alone)
+    done = run("al-sample", alone, stdin=lines(both[0]))
+    assert done.returncode == 2 and "a reward model (an adapter of one); a policy is needed" in one_line(done.stderr)
+
+
+@pytest.mark.slow
+def test_a_policy_s_adapter_begins_a_reward_model(tmp_path):
+    """As the policy merged would; with adapters of its own, but no base to save them for."""
+    path = adapted.adapter(tmp_path, folders().policy)
+    merged = tmp_path / "merged"
+    load.save(load.load_policy(path, "cpu", "fp32"), merged)
+    one, two = (train(sided(8), "--steps", 2, "--dtype", "fp32", model=model)[1] for model in (path, merged))
+    assert [entry["loss"] for entry in one] == pytest.approx([entry["loss"] for entry in two], rel=1e-4)
+    train(sided(8), "--steps", 1, "--lora", 2, model=path)
+    done = run("al-train-rm", path, "-o", tmp_path / "rm", "--lora", 2, "--save-adapter", stdin=lines(*sided(8)))
+    assert done.returncode == 2 and "is an adapter of a policy, and merged into its base" in one_line(done.stderr)
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_stopped_run_keeps_its_best_and_goes_on(tmp_path):
     (tmp_path / "eval").write_bytes(lines(*sided(16, 40)))
     args = ("--batch-size", 8, "--epochs", 60, "--lr", "3e-3", "--eval", tmp_path / "eval", "--eval-every", 5,
-            "--lora", 4)
+            "--lora", 4, "--save-adapter")
     whole, entries = train(sided(8), *args)
     out = folders().new("rm")
     code, _, _ = stopped("al-train-rm", folders().policy, "-o", out, *args, stdin=lines(*sided(8)))

@@ -217,10 +217,11 @@ def stopped(name: str, *args: object, stdin: bytes, sign: int = signal.SIGTERM) 
 
 
 def weights(folder: str | Path) -> dict[str, bytes]:
-    """The model's tensors, bit for bit."""
+    """The model's tensors, or its adapter's, bit for bit."""
     from safetensors.numpy import load_file
 
-    return {name: array.tobytes() for name, array in load_file(Path(folder) / "model.safetensors").items()}
+    [file] = Path(folder).glob("*model.safetensors")
+    return {name: array.tobytes() for name, array in load_file(file).items()}
 
 
 def log(folder: str | Path) -> list[dict]:

@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Sequence
 
+import click
 import numpy as np
 import torch
 import transformers
 from transformers import AutoModel, PreTrainedModel
 
-from alignlib.models import checkpoint, load, sources
+from alignlib.models import adapters, checkpoint, load, sources
 
 transformers.logging.set_verbosity_error()  # it warns of texts that are too long, which are cut here and counted
 
@@ -27,6 +28,8 @@ class Embedder:
     def __init__(self, model: str, pool: str = "mean") -> None:
         if not sys.stderr.isatty():
             transformers.utils.logging.disable_progress_bar()
+        if adapters.find(model):
+            raise click.UsageError(f"{model}: an adapter; texts are made vectors by a whole encoder")
         load.load_config(model)
         self.tokenizer = load.load_tokenizer(model)
         loaded, _ = checkpoint.read(sources.loader_for(AutoModel, model), model, torch.float32, ("pooler.",), heads)

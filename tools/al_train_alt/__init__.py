@@ -76,13 +76,18 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
         return show(selection, session.files or ("-",), old)
     quark, kl_coef = settings["mode"] == "quark", settings["kl_coef"]
     adapt = train_only_top(train_layers, quark) if train_layers < 1 else None
-    with session.begin(reference=bool(kl_coef), adapt=adapt, **settings, ref=ref,
+    apart = bool(ref or not session.recipe.lora)  # else the reference is the policy without its adapters
+    with session.begin(reference=bool(kl_coef) and apart, adapt=adapt, **settings, ref=ref,
                        ref_files=paths.fingerprint(ref or session.model), train_layers=train_layers):
-        from al_train_alt.layers import add_tokens
+        from al_train_alt.layers import Unadapted, add_tokens
         from alignlib.models import load
+        from alignlib.models.policy import is_sharded
         from alignlib.training.zero import asking_engine_for
 
         recipe = session.recipe
+        if session.adapter and (quark or adapt):
+            raise click.UsageError(f"{session.model}: an adapter, in which training goes on: no --mode quark, no "
+                                   "--train-layers")
         trained, tested = gathered(session, old, selection)
         policy = session.load_policy()
         first_new = add_tokens(policy, selection.names, recipe.seed) if quark else None
@@ -92,7 +97,10 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
         objective = Conditional(**coefficients, batch_size=recipe.batch_size, first_new=first_new)
         take_pools(session, objective, encoder, trained, tested)
         if kl_coef:
-            reference = load.load_policy(ref or session.model, recipe.device, recipe.dtype)
+            if apart or session.adapter or is_sharded(policy.model):
+                reference = load.load_policy(ref or session.model, recipe.device, recipe.dtype)
+            else:
+                reference = Unadapted(policy)
             must_share_words(policy, reference, ref or session.model, selection.names if quark else ())
             objective.refer(policy, reference, asking_engine_for(reference, recipe))
         if adapt:

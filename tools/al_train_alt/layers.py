@@ -4,10 +4,24 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AddedToken
 
+from alignlib.models.packs import Pack
 from alignlib.models.policy import Policy
+
+
+class Unadapted(Policy):
+    """The policy without the adapters that it gets: a reference that is no second model."""
+
+    def __init__(self, policy: Policy):
+        vars(self).update(vars(policy))
+        self.policy = policy
+
+    def hidden(self, batch: Pack) -> Tensor:
+        """The last hidden states of the base: [B * L, H]. No adapter is on the head."""
+        with self.policy.model.disable_adapter():
+            return super().hidden(batch)
 
 
 def add_tokens(model: Policy, words: Sequence[str], seed: int = 0) -> int:

@@ -92,7 +92,8 @@ def reference_for(objective: Contrast, policy: Policy, session: Session) -> Poli
         return None
     if objective.ref == "self":
         return policy
-    reference = load.load_policy(objective.ref, session.recipe.device, session.recipe.dtype, train=True)
+    reference = load.load_policy(objective.ref, session.recipe.device, session.recipe.dtype, train=True,
+                                 four_bits=session.recipe.load_4bit)
     if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise click.UsageError(f"--ref {objective.ref}: its tokenizer is not that of {session.model}")
     return reference

@@ -59,15 +59,16 @@ def main(session: Session, loss: str, rm_eos: bool, pool: str | None, more: bool
     """
     refuse(loss, more, resample, settings)
     objective = objective_of(loss, more, resample, settings)
-    with session.begin(loss=loss, rm_eos=rm_eos, pool=pool, more=more, resample=resample, **settings):
+    with session.begin(reward=True, loss=loss, rm_eos=rm_eos, pool=pool, more=more, resample=resample, **settings):
         from al_train_rm.start import new_reward, output_head, set_padding
         from alignlib.models import load
 
-        recipe, start = session.recipe, session.run.start(session.model)
+        recipe, start = session.recipe, session.origin
         encoder = load.build_encoder(load.load_config(start), load.load_tokenizer(start), eos=rm_eos, **recipe.limits)
         session.read(objective, encoder)
         names = objective.names if isinstance(objective, Classes) else None
-        reward = new_reward(start, names, recipe.device, recipe.dtype, recipe.seed)
+        reward = new_reward(start, names, recipe.device, recipe.dtype, recipe.seed, go_on=session.adapter is not None,
+                            four_bits=recipe.load_4bit)
         must_have_head(reward, session.model, more or bool(pool) or bool(settings["lm_coef"]))
         reward.core.config.reads_eos = rm_eos
         reward.core.config.reward_pool = pool or reward.pooling

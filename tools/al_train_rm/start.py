@@ -11,9 +11,12 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from alignlib import ranks
+from alignlib.models import adapters
 from alignlib.models.checkpoint import language_head
 from alignlib.models.encoding import Example
 from alignlib.models.load import (
+    adapter_base,
+    device_for,
     dtype_for,
     is_classifier,
     load,
@@ -27,11 +30,12 @@ from alignlib.models.policy import Model, RewardModel, gather_weights, is_sharde
 
 
 def new_reward(path: str, class_names: list[str] | None, device: str = "auto", dtype: str = "auto",
-               seed: int = 0) -> RewardModel:
+               seed: int = 0, *, go_on: bool = False, four_bits: bool = False) -> RewardModel:
     """The model at `path`, policy or classifier, with a head to train: one label, or one a class.
 
     A policy's new head starts small (deviation 1 / sqrt(H + 1), as in Stiennon et al. 2020), drawn from `seed`; a
-    `score` that its checkpoint has stays as it is, and its output head is left out.
+    `score` that its checkpoint has stays as it is, and its output head is left out. go_on and four_bits are
+    load_policy's; a policy's adapter is merged.
     """
     config = load_config(path)
     settings: dict[str, Any] = {"num_labels": len(class_names or [""])}
@@ -39,17 +43,27 @@ def new_reward(path: str, class_names: list[str] | None, device: str = "auto", d
         settings |= {"id2label": dict(enumerate(class_names)),
                      "label2id": {name: i for i, name in enumerate(class_names)}}
     torch.manual_seed(seed)
-    if is_classifier(path):
-        model, lacking = load_classifier(path, device, torch.float32, **settings)
+    place = device_for(device)
+    wanted = dtype_for(dtype, place, config)
+    if four_bits:
+        settings |= adapters.four_bits(place, wanted)
+    classifies = is_classifier(path)
+    merged = None if classifies else adapter_base(path)
+    if classifies:
+        model, lacking = load_classifier(path, device, torch.float32, go_on=go_on, **settings)
     else:
-        model, lacking = load(transformers.AutoModelForSequenceClassification, path, device, torch.float32,
+        model, lacking = load(transformers.AutoModelForSequenceClassification, merged or path, device, torch.float32,
                               fresh=("score",), spare=language_head, **settings)
     if hasattr(model, "score"):
         model.score.bias = None  # of a value head: no order of scores depends on it, nor has a folder a place for it
     if "score.weight" in lacking:
         with gather_weights([model.score.weight], change=True):
             torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
-    wanted = dtype_for(dtype, model.device, config)
+    if merged and is_sharded(model):
+        raise click.UsageError(f"{path}: an adapter of a policy, which --zero 3 cannot merge to begin with")
+    if merged:  # what the adapter has made of the transformer
+        setattr(model, model.base_model_prefix, load_policy(path, device, "fp32").core.base_model)
+        model.config.get_text_config().vocab_size = config.get_text_config().vocab_size
     autocast = wanted if wanted != torch.float32 else None
     return RewardModel(model, load_tokenizer(path), autocast=autocast, train=True)
 

@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,22 +116,6 @@ def must_know_type(path: str) -> None:
                                "have; a folder's own code is not run")
 
 
-def merge_adapter(model: PreTrainedModel, path: str) -> PreTrainedModel:
-    """The model with the weights of peft's adapter at `path` added in. Raises UsageError for one of another model."""
-    import peft
-
-    try:
-        adapted = peft.PeftModel.from_pretrained(model, path)
-        fit = adapted.load_adapter(path, "default")  # again, to be told of what does not fit
-    except (OSError, RuntimeError, ValueError) as error:  # the sizes are in a RuntimeError's second line
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise click.UsageError(f"{path}: the adapter does not fit: {lines[:2][-1].strip()}") from error
-    if wrong := [*fit.unexpected_keys, *fit.missing_keys]:
-        what = "has" if fit.unexpected_keys else "lacks"
-        raise click.UsageError(f"{path}: the adapter {what} {wrong[0]}, unlike a {type(model).__name__}")
-    return adapted.merge_and_unload()
-
-
 def weights(path: str) -> dict[str, Tensor]:
     """The tensors of a model's checkpoint, mapped rather than read, without running any code of it; {} where there is
     none, or a .gguf file, whose names are others.
@@ -138,18 +123,39 @@ def weights(path: str) -> dict[str, Tensor]:
     Raises UsageError for a file that is no checkpoint.
     """
     found = parts(path)
-    tensors: dict[str, Tensor] = {}
-    for file in () if found.gguf else files(found.weights or found.folder):
-        try:
-            if file.suffix == ".safetensors":
-                tensors |= load_file(file)
-            else:
-                tensors |= tensors_of(file, torch.load(file, map_location="cpu", weights_only=True,
-                                                       mmap=zipfile.is_zipfile(file)))
-        except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
-            what = f"not a checkpoint that can be read safely ({type(error).__name__})"
-            raise click.UsageError(f"{file}: {what}") from error
-    return tensors
+    apart = () if found.gguf else files(found.weights or found.folder)
+    return {name: tensor for file in apart for name, tensor in tensors(file).items()}
+
+
+def tensors(file: Path) -> dict[str, Tensor]:
+    """Those of one file, mapped. Raises UsageError for a file that is no checkpoint."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        saved = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
+        what = f"not a checkpoint that can be read safely ({type(error).__name__})"
+        raise click.UsageError(f"{file}: {what}") from error
+    return tensors_of(file, saved)
+
+
+def stored_dtype(path: str) -> torch.dtype:
+    """What most of a checkpoint's numbers are kept in, of float32, bfloat16 and float16 the one that holds them."""
+    counts: Counter[torch.dtype] = Counter()
+    for weight in weights(path).values():
+        if weight.is_floating_point():
+            counts[weight.dtype] += weight.numel()
+    most = max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
+    return torch.bfloat16 if most.itemsize < 2 else torch.float32 if most.itemsize > 4 else most
+
+
+def cast(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The same numbers in another type; what is one tensor under two names stays one."""
+    casts: dict[int, Tensor] = {}
+    for weight in weights.values():
+        if weight.is_floating_point() and weight.data_ptr() not in casts:
+            casts[weight.data_ptr()] = weight.to(dtype)
+    return {name: casts.get(weight.data_ptr(), weight) for name, weight in weights.items()}
 
 
 def tensors_of(file: Path, saved: object) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from alignlib import hub, ranks
 from alignlib.model_names import parts
-from alignlib.models import checkpoint, heads, sources
+from alignlib.models import adapters, checkpoint, heads, sources
+from alignlib.models.adapters import Adapter
 from alignlib.models.checkpoint import AutoClass, Spare, first_line
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
@@ -65,7 +66,9 @@ def has_bf16() -> bool:
 
 
 def load_config(path: str) -> PreTrainedConfig:
-    """The model's configuration. Raises UsageError for what is no model."""
+    """The model's configuration; an adapter's is its base's, as the adapter has it. Raises UsageError for no model."""
+    if adapter := adapters.find(path):
+        return adapters.adapted_config(base_config(adapter), adapter)
     sources.must_be_there(path)
     found = parts(path)
     if found.gguf:
@@ -80,14 +83,39 @@ def load_config(path: str) -> PreTrainedConfig:
     return config
 
 
+def base_config(adapter: Adapter) -> PreTrainedConfig:
+    """Of the model under an adapter. Raises UsageError for an adapter whose base is not to be had."""
+    try:
+        if adapters.find(adapter.base):
+            raise click.UsageError(f"{adapter.base}: an adapter itself")
+        return load_config(adapter.base)
+    except click.UsageError as error:
+        raise click.UsageError(f"{adapter.path}: an adapter whose base is not to be had: {error.message}; write where "
+                               f"it is into {adapter.folder / adapters.CONFIG}, as base_model_name_or_path") from error
+
+
 def is_classifier(path: str) -> bool:
     """Whether the folder holds a sequence classifier (a reward model), whoever saved it (heads.py)."""
     config = load_config(path)
-    return heads.names_classifier(config) or heads.find_value_head(path, config) is not None
+    return heads.names_classifier(config) or heads.find_value_head(adapter_base(path) or path, config) is not None
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The model's tokenizer. Raises UsageError."""
+    """The model's tokenizer; an adapter may leave it, or its template alone, to its base. Raises UsageError."""
+    if adapter := adapters.find(path):
+        own = (adapter.folder / "tokenizer_config.json").is_file()
+        words = read_tokenizer(str(adapter.folder) if own else adapter.base)
+        template = adapter.folder / "chat_template.jinja"
+        if not own and template.is_file():
+            words.chat_template = template.read_text(encoding="utf-8")
+        elif own and words.chat_template is None:
+            words.chat_template = read_tokenizer(adapter.base).chat_template
+        return words
+    return read_tokenizer(path)
+
+
+def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The one of the model itself. Raises UsageError."""
     found = parts(path)
     try:
         file = {"gguf_file": found.gguf} if found.gguf else {}
@@ -107,6 +135,8 @@ def load(auto: AutoClass, path: str, device: str, dtype: torch.dtype, fresh: tup
     """A model in eval mode, without dropout, and the weights that it lacked; as checkpoint.read. Raises UsageError."""
     model, lacking = checkpoint.read(sources.loader_for(auto, path), path, dtype, fresh, spare, **settings)
     remove_dropout(model)
+    if "quantization_config" in settings:
+        adapters.keep_unpacked(model)
     # Mapped from a file, weights begin at any byte, and sums round by it: a resumed run would stray in the last bit.
     for weight in () if is_sharded(model) else model.parameters():
         weight.data = weight.data.clone()
@@ -123,13 +153,18 @@ def remove_dropout(model: nn.Module) -> None:
             module.p = 0.0
 
 
-def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: bool = False) -> Policy:
+def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: bool = False, go_on: bool = False,
+                four_bits: bool = False) -> Policy:
     """A causal language model and its tokenizer, an adapter merged into its base. Raises UsageError.
 
-    train = True keeps float32 weights and computes in `dtype` (autocast).
+    train = True keeps float32 weights and computes in `dtype` (autocast). go_on = True leaves an adapter over its base,
+    to train on in it. four_bits = True keeps the linear layers so (adapters.four_bits).
     """
-    base = adapter_base(path) or path
-    config = load_config(base)
+    adapter = adapters.find(path)
+    base = adapter.base if adapter else path
+    config = base_config(adapter) if adapter else load_config(path)
+    if adapter and adapter.classifies:
+        raise click.UsageError(f"{path}: a reward model (an adapter of one); a policy is needed here")
     if head := heads.find_value_head(base, config):
         raise click.UsageError(f"{path}: a reward model (its head is {head.name}); a policy is needed here")
     if heads.names_classifier(config):
@@ -140,25 +175,22 @@ def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: 
         if auto is None:
             raise click.UsageError(f"{path}: not a causal language model but a {names[0]}")
     wanted = dtype_for(dtype, device_for(device), config)
-    model, _ = load(auto, base, device, torch.float32 if train else wanted)
-    if base != path:
-        model = checkpoint.merge_adapter(model, path).requires_grad_()  # peft froze it
-    words = path if (Path(path) / "tokenizer_config.json").is_file() else base  # an adapter may come without
+    narrow = adapters.four_bits(device_for(device), wanted) if four_bits else {}
+    model, _ = load(auto, base, device, torch.float32 if train else wanted, **narrow)
+    if adapter:
+        model = adapters.attach(model, adapter, train=True) if go_on else adapters.merge(model, adapter)
     autocast = wanted if train and wanted != torch.float32 else None
-    return Policy(model, load_tokenizer(words), autocast=autocast, train=train)
+    return Policy(model, load_tokenizer(path), autocast=autocast, train=train)
 
 
 def adapter_base(path: str) -> str | None:
-    """The base model that a folder with a peft adapter names."""
-    if not (Path(path) / "adapter_config.json").is_file():
-        return None
-    import peft
-
-    return peft.PeftConfig.from_pretrained(path).base_model_name_or_path
+    """The base model that an adapter names; None for a whole model."""
+    adapter = adapters.find(path)
+    return adapter.base if adapter else None
 
 
 def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardModel:
-    """A sequence classifier and its tokenizer. Raises UsageError."""
+    """A sequence classifier and its tokenizer, an adapter merged into its base. Raises UsageError."""
     if not is_classifier(path):
         raise click.UsageError(f"{path}: a policy or a bare model; a reward model (sequence classifier) is needed here")
     wanted = dtype_for(dtype, device_for(device), load_config(path))
@@ -166,8 +198,23 @@ def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardM
     return RewardModel(model, load_tokenizer(path))
 
 
-def load_classifier(path: str, device: str, dtype: torch.dtype, **settings: Any) -> tuple[PreTrainedModel, set[str]]:
-    """The sequence classifier at `path`, as `load`, whoever saved it and whatever its configuration leaves out."""
+def load_classifier(path: str, device: str, dtype: torch.dtype, *, go_on: bool = False,
+                    **settings: Any) -> tuple[PreTrainedModel, set[str]]:
+    """The sequence classifier at `path`, as `load`, whoever saved it and whatever its configuration leaves out.
+
+    go_on: as load_policy.
+    """
+    if adapter := adapters.find(path):
+        if adapter.labels:
+            settings.setdefault("num_labels", adapter.labels)
+        if is_classifier(adapter.base):
+            model, _ = load_classifier(adapter.base, device, dtype, **settings)
+        else:
+            model, _ = load(transformers.AutoModelForSequenceClassification, adapter.base, device, dtype,
+                            fresh=heads.HEADS, spare=checkpoint.language_head, **settings)
+        model = adapters.attach(model, adapter, train=True) if go_on else adapters.merge(model, adapter)
+        adapters.describe_reward(model.config, adapter)
+        return model, set()
     if head := heads.find_value_head(path, load_config(path)):
         return load(head, path, device, dtype, spare=checkpoint.language_head, **settings)
     if "num_labels" not in settings and (labels := heads.count_labels(path)):
@@ -221,9 +268,18 @@ def build_encoder(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, 
 # -- saving ------------------------------------------------------------------------------------------------
 
 
-def save(model: Model, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
-    """A Hugging Face folder that loads with from_pretrained, of the model's own weights or others of the same names."""
-    model.core.save_pretrained(folder, state_dict=weights or merged_weights(model))
+def save(model: Model, folder: Path, weights: dict[str, Tensor] | None = None,
+         dtype: torch.dtype | None = None) -> None:
+    """A Hugging Face folder that loads with from_pretrained, of the model's own weights or others of the same names.
+
+    dtype: what the weights are kept in, if not in their own.
+    """
+    weights = weights or merged_weights(model)
+    model.core.save_pretrained(folder, state_dict=checkpoint.cast(weights, dtype) if dtype else weights)
+    if dtype:
+        own, model.core.config.dtype = model.core.config.dtype, dtype
+        model.core.config.save_pretrained(folder)
+        model.core.config.dtype = own
     model.tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):  # written 0600, whatever the others are
         file.chmod((folder / "config.json").stat().st_mode)

@@ -50,6 +50,26 @@ launch_options = stack(
 )
 
 
+# Adapters, and what is saved.
+adapter_options = stack(
+    click.option("--lora", type=click.IntRange(min=1), metavar="RANK",
+                 help="Train adapters of this rank, saved merged.  [default: none; where MODEL is an adapter, in it]"),
+    click.option("--lora-alpha", type=click.IntRange(min=1), help="Their scale, times the rank.  [default: 2 * RANK]"),
+    click.option("--lora-dropout", type=Finite(0, 1, max_open=True), default=0.0,
+                 help="Share of their input that is left out in training steps; none in evaluations, nor for the "
+                      "reference."),
+    click.option("--lora-targets", metavar="NAMES",
+                 help="The linear layers that they are on: q_proj,v_proj, say.  [default: all-linear]"),
+    click.option("--lora-lr", type=Finite(min=0),
+                 help="Their learning rate where other weights train beside them: a reward model's head, at --lr."),
+    click.option("--load-4bit", is_flag=True,
+                 help="Keep the base in 4 bits under the adapters, with bitsandbytes; needs --save-adapter."),
+    click.option("--save-adapter", is_flag=True, help="Save the adapter alone, in peft's format; it names its base."),
+    click.option("--save-dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto",
+                 help="What -o's weights are kept in; auto: what MODEL's are. Checkpoints are fp32."),
+)
+
+
 def training_options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw") -> Decorator:
     """MODEL, the files and the options of a training command; its body gets `session` for them, and its own."""
     decorators = (
@@ -78,7 +98,7 @@ def training_options(*, lr: float, batch_size: int, epochs: float = 1, optimizer
         click.option("--gradient-checkpointing", is_flag=True, help="Less memory for a third more time."),
         launch_options,
         click.option("--plan", is_flag=True, help="Print the memory this takes on so many devices; train nothing."),
-        click.option("--lora", type=click.IntRange(min=1), help="Train adapters of this rank; saved merged."),
+        adapter_options,
         click.option("--eval", type=click.Path(exists=True, dir_okay=False), help="Held-out records."),
         click.option("--eval-every", type=click.IntRange(min=1), help="Steps.  [default: each epoch]"),
         click.option("--save-every", type=Finite(min=0, min_open=True),

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import get_scheduler
 
-from alignlib.models import load
 from alignlib.models.policy import Model
-from alignlib.training.adapters import trained_weights
+from alignlib.training.adapters import folder_weights, trained_weights
 from alignlib.training.recipe import Recipe
 
 
@@ -49,9 +48,9 @@ class PlainEngine:
     """
 
     def __init__(self, model: Model, recipe: Recipe, total: int):
-        self.model, self.clip = model, recipe.clip
+        self.model, self.recipe, self.clip = model, recipe, recipe.clip
         self.trained = [weight for weight in model.model.parameters() if weight.requires_grad]
-        self.optimizer = optimizer_of(self.trained, recipe)
+        self.optimizer = optimizer_of(model.model, recipe)
         self.schedule = schedule_of(self.optimizer, recipe, total)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=model.autocast == torch.float16)
 
@@ -74,7 +73,7 @@ class PlainEngine:
         return {"grad_norm": None if overflow else norm.item(), "lr": rate}
 
     def weights(self) -> dict[str, Tensor]:
-        return load.merged_weights(self.model)
+        return folder_weights(self.model, self.recipe)
 
     def save(self, folder: Path, **more: Any) -> None:
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
@@ -104,8 +103,13 @@ class AskingEngine:
         return work()
 
 
-def optimizer_of(weights: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW, or RMSprop as the RLAIF study has it."""
+def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW, or RMSprop as the RLAIF study has it, of what trains; with --lora-lr adapters are a group of their own."""
+    weights: Any = [weight for weight in model.parameters() if weight.requires_grad]
+    if recipe.lora_lr is not None:
+        named = [(".lora_" in name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        weights = [{"params": [weight for is_adapter, weight in named if not is_adapter]},
+                   {"params": [weight for is_adapter, weight in named if is_adapter], "lr": recipe.lora_lr}]
     if recipe.optimizer == "rmsprop":
         return torch.optim.RMSprop(weights, lr=recipe.lr, weight_decay=recipe.weight_decay)
     return torch.optim.AdamW(weights, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)

@@ -53,6 +53,8 @@ def fit(model: M, examples: Sequence[Example], objective: Objective[M], recipe: 
         for step in range(state["step"], total):
             started = time.monotonic()
             entry = {"step": step + 1, "epoch": round((step + 1) / batches.an_epoch, 4)}
+            if recipe.lora_dropout:  # what is left out in a step follows from its number, after a kill too
+                torch.manual_seed(recipe.seed + (step * ranks.size() + ranks.rank() + 1 << 32))
             entry |= train_step(batches.at(step), model, examples, objective, recipe, engine)
             must_be_finite(entry)
             objective.stepped(entry)
@@ -86,8 +88,8 @@ def fit(model: M, examples: Sequence[Example], objective: Objective[M], recipe: 
 def start(model: Model, batches: Batches, recipe: Recipe, run: Run) -> Engine:
     """Begin the run: its folder, the adapters of --lora, its engine. Only the first call does anything."""
     if run.engine is None:
-        run.begin()
         add_adapters(model, recipe)
+        run.begin()
         run.engine = engine_for(model, recipe, len(batches), run.checkpoint)
     return run.engine
 
@@ -127,7 +129,9 @@ def must_be_finite(entry: dict[str, Any]) -> None:
 @torch.no_grad()
 def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe,
              engine: Engine | AskingEngine, bar: bars.Bar | None = None) -> dict[str, float]:
-    """The objective's loss and figures over all examples, each counted once."""
+    """The objective's loss and figures over all examples, each counted once; without --lora-dropout."""
+    training = model.model.training
+    model.model.eval()
     size = sum(map(objective.size, examples))
     sums, done = {"loss": 0.0}, 0
     for batch, counts, _ in packs_of(range(len(examples)), model, examples, recipe):
@@ -136,6 +140,7 @@ def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], rec
             done = min(len(examples), done + len(batch.indices) * ranks.size())  # about: the other ranks have as many
         loss, figures = engine.ask(partial(objective, model, batch))
         add(sums, counts, {"loss": loss.item() / size, **means(objective, figures, len(examples), size)})
+    model.model.train(training)
     return ranks.total(sums)
 
 

@@ -35,6 +35,7 @@ from alignlib.training.recipe import Recipe
 from alignlib.training.zero import BUCKET, configuration, wants_deepspeed
 
 GATHERED = 1_050_000_000  # weights that ZeRO 3 holds whole at once, at most: its max_live_parameters and prefetch
+FOUR_BITS = 0.5 + 1 / 64 + 4 / 64 / 256  # bytes of such a weight, with the scales of blocks and of blocks of scales
 SUBGROUP = 1_000_000_000  # weights that ZeRO 3 steps at once
 # What a device holds at one time or another; `peak` says which of them together.
 ITEMS = ("weights", "optimizer", "gradients", "buffers", "activations", "step", "loading")
@@ -55,13 +56,21 @@ class Weights:
     total: int
     trained: int
     largest: int  # of one tensor
+    in_4_bits: int = 0  # of the total
 
     @classmethod
-    def count(cls, model: torch.nn.Module) -> "Weights":
+    def count(cls, model: torch.nn.Module, layers_4_bit: torch.nn.Module | None = None) -> "Weights":
         every = list(model.parameters())
+        narrow = layers_4_bit.named_modules() if layers_4_bit else ()
         return cls(sum(weight.numel() for weight in every),
                    sum(weight.numel() for weight in every if weight.requires_grad),
-                   max(weight.numel() for weight in every))
+                   max(weight.numel() for weight in every),
+                   sum(layer.weight.numel() for name, layer in narrow
+                       if type(layer) is torch.nn.Linear and ".lora_" not in name))
+
+    def kept(self, width: float) -> float:
+        """Bytes of all weights, of which each takes so many, but for those in 4 bits."""
+        return width * (self.total - self.in_4_bits) + FOUR_BITS * self.in_4_bits
 
 
 @dataclass(frozen=True)
@@ -102,9 +111,9 @@ def states(weights: Weights, setting: Setting) -> dict[str, float]:
     width, total, trained = 2 if setting.narrow else 4, weights.total, weights.trained
     bucket, share = min(setting.bucket, trained), trained / setting.devices
     if not setting.zero:  # every device has it all; 16-bit weights have a float32 copy
-        return {"weights": width * total, "optimizer": (setting.moments + 4 * setting.narrow) * trained,
+        return {"weights": weights.kept(width), "optimizer": (setting.moments + 4 * setting.narrow) * trained,
                 "gradients": width * trained, "buffers": 0 if setting.zero is None else width * bucket,
-                "step": 4 * trained, "loading": 4 * total, "host": 4 * total}
+                "step": 4 * trained, "loading": weights.kept(4), "host": weights.kept(4)}
     cut = setting.zero == 3
     items = {
         "weights": width * total / (setting.devices if cut else 1),
@@ -180,9 +189,9 @@ def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = N
             model.set_attn_implementation(NAME)
         load.remove_dropout(model)
         paper = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
-        add_adapters(paper, recipe)
         if adapt:
             adapt(paper)
+        add_adapters(paper, recipe)
     if narrow:
         paper.model.to(autocast)
     if recipe.gradient_checkpointing:
@@ -211,7 +220,7 @@ def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool,
             with Live([*model.model.parameters(), *model.model.buffers()]) as live:
                 out = model.token_logps(batch) if isinstance(model, Policy) else model.logits(batch)
                 out.sum().backward()
-            return Weights.count(model.model), live.most
+            return Weights.count(model.model, model.core.base_model if recipe.load_4bit else None), live.most
     except DataDependentOutputException as error:
         raise click.UsageError(f"--plan: what a {config.model_type} does depends on its numbers ({error})") from error
 
@@ -251,7 +260,7 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
     --dtype auto is what it is on a GPU. Raises UsageError.
     """
     recipe = replace(recipe, dtype="bf16" if recipe.dtype == "auto" else recipe.dtype)
-    config = load.load_config(load.adapter_base(path) or path)
+    config = load.load_config(path)
 
     @cache
     def passing(tokens: int, checkpointing: bool, narrow: bool) -> tuple[Weights, float]:
@@ -269,7 +278,8 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
 
     setting = Setting.from_recipe(recipe, devices)
     others = [Setting.from_recipe(replace(recipe, zero=zero, offload=offload, deepspeed=None), count)
-              for zero, offload in CHOICES for count in DEVICES if zero is not None or count == 1]
+              for zero, offload in CHOICES for count in DEVICES
+              if (count == 1 if zero is None else not recipe.load_4bit)]
     lengths = [recipe.pack_tokens * halves // 2 for halves in (1, 2, 4)]
     by_length = [{"pack_tokens": tokens, **{name: passing(tokens, checkpointing, setting.narrow)[1] / GB
                                             for name, checkpointing in (("kept", False), ("checkpointed", True))}}

@@ -36,6 +36,13 @@ class Recipe:
     offload: str
     deepspeed: str | None
     lora: int | None
+    lora_alpha: int | None
+    lora_dropout: float
+    lora_targets: str | None
+    lora_lr: float | None
+    load_4bit: bool
+    save_adapter: bool
+    save_dtype: str
     eval: str | None
     eval_every: int | None
     save_every: float | None

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from alignlib import __version__, ranks
 from alignlib.cli import exits, options
-from alignlib.models import load
+from alignlib.models import checkpoint, load
 from alignlib.models.policy import Model
+from alignlib.training import adapters
 from alignlib.training.engine import Engine
 from alignlib.training.recipe import Recipe
 
@@ -45,6 +46,7 @@ class Run:
         self.skipped = 0  # records left out as the user asked
         self.notes: dict[str, Any] = {}  # what run.json has beside the options, the versions and the final figures
         self.fixed = orjson.loads(orjson.dumps({**fixed, **asdict(recipe)}))
+        self.dtype: torch.dtype | None = None  # of the final weights, from `begin` on
         self._lock: BinaryIO | None = None
         self.engine: Engine | None = None  # made by loop.start
         self.began: float | None = None  # the time.monotonic() at which all was loaded and read
@@ -77,6 +79,7 @@ class Run:
         self.began = self.began or time.monotonic()
         if not ranks.first() or self._lock is not None:
             return
+        self.dtype = self._dtype()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.folder / "log.jsonl", "ab")  # as long as the run lives
         try:
@@ -84,6 +87,13 @@ class Run:
         except BlockingIOError as error:
             raise click.UsageError(f"{self.folder}: another run is writing it") from error
         replace(self.folder / "started.json", {"options": self.fixed})
+
+    def _dtype(self) -> torch.dtype | None:
+        """What the final weights are kept in, by --save-dtype; None: what they are in memory."""
+        if self.recipe.save_dtype != "auto":
+            return load.DTYPES[self.recipe.save_dtype]
+        model = self.fixed.get("model")
+        return checkpoint.stored_dtype(load.adapter_base(model) or model) if model else None
 
     def _same(self, file: Path) -> None:
         before = orjson.loads(file.read_bytes())["options"]
@@ -93,7 +103,7 @@ class Run:
             raise click.UsageError(f"{self.folder}: cannot resume: {', '.join(changed)} changed")
 
     def start(self, model: str) -> str:
-        """The model folder to load: the newest checkpoint, or the one the user named (adapters start from it too)."""
+        """The model folder to load: the newest checkpoint, or the one the user named; new adapters start from that."""
         return model if self.checkpoint is None or self.recipe.lora else str(self.checkpoint)
 
     def last_entry(self, step: int) -> dict[str, Any]:
@@ -131,7 +141,7 @@ class Run:
         weights = engine.weights()
         if ranks.first():
             shutil.rmtree(beside, ignore_errors=True)
-            load.save(model, beside, weights)
+            adapters.save(model, beside, self.recipe, weights)
         engine.save(beside, step=step, **more)
         if ranks.first():
             self._rename(beside, done)
@@ -161,7 +171,7 @@ class Run:
             return
         beside = self.folder / ".final"
         shutil.rmtree(beside, ignore_errors=True)
-        load.save(model, beside, weights)
+        adapters.save(model, beside, self.recipe, weights, self.dtype)
         for file in beside.iterdir():
             os.replace(file, self.folder / file.name)
         beside.rmdir()

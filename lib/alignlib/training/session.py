@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -25,6 +26,7 @@ from alignlib.records.jsonl import Record
 from alignlib.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from alignlib.models.adapters import Adapter
     from alignlib.models.encoding import Encoder, Example
     from alignlib.models.policy import Model, Policy
     from alignlib.training.engine import Engine
@@ -41,6 +43,7 @@ class Session:
 
     objective, encoder, examples, held_out  what is trained on, by `read` or `take`
     run                                     its folder, from `begin` on
+    adapter                                 what MODEL is where training goes on in an adapter, from `begin` on
     """
 
     objective: Objective[Any]
@@ -48,6 +51,7 @@ class Session:
     examples: Sequence[Example]
     held_out: Sequence[Example]
     run: Run
+    adapter: Adapter | None
 
     def __init__(self, model: str, files: tuple[str, ...], recipe: Recipe, *, processes: int | None, plan: bool):
         self.model, self.files, self.recipe, self.processes, self.plan = model, files, recipe, processes, plan
@@ -55,17 +59,26 @@ class Session:
         self.summary = options.Summary()  # before anything is loaded
 
     @contextmanager
-    def begin(self, *, reference: bool = False, adapt: Adapt | None = None, **fixed: object) -> Iterator[None]:
+    def begin(self, *, reward: bool = False, reference: bool = False, adapt: Adapt | None = None,
+              **fixed: object) -> Iterator[None]:
         """Around all of the training: the processes meet, the folder is looked at, the summary ends it.
 
         fixed               what must be the same when the run is resumed, besides the recipe, the model and the input
+        reward              whether a reward model is trained, not a policy
         reference, adapt    for --plan: whether a second model stays loaded, which weights train (memory_plan.plan)
 
         --plan and a run that is complete end the command here. Raises UsageError.
         """
+        from alignlib.training.adapters import adapter_to_train, add_adapters
+
+        self.adapter = adapter_to_train(self.model, self.recipe, reward)
+        if self.adapter:  # what it is trained over
+            fixed["base_files"] = paths.fingerprint(self.adapter.base)
         if self.plan:
             from alignlib.training import memory_plan
 
+            if self.adapter:
+                adapt = partial(add_adapters, recipe=self.recipe, adapter=self.adapter)
             memory_plan.show(memory_plan.plan(self.model, self.recipe, self.processes or 1, reference=reference,
                                               adapt=adapt))
             click.get_current_context().exit()
@@ -85,11 +98,17 @@ class Session:
             self.summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)
             self.summary.close(began=self.run.began)
 
+    @property
+    def origin(self) -> str:
+        """What to load: MODEL, or the newest checkpoint of the run that is resumed; adapters start from MODEL too."""
+        return self.model if self.adapter else self.run.start(self.model)
+
     def load_policy(self) -> Policy:
-        """The policy to train: MODEL, or the newest checkpoint of the run that is resumed."""
+        """The policy to train."""
         from alignlib.models import load
 
-        return load.load_policy(self.run.start(self.model), self.recipe.device, self.recipe.dtype, train=True)
+        return load.load_policy(self.origin, self.recipe.device, self.recipe.dtype, train=True,
+                                go_on=self.adapter is not None, four_bits=self.recipe.load_4bit)
 
     def read(self, objective: Objective[M], encoder: Encoder) -> None:
         """All examples of the input, and those of --eval. Raises DataError, also for no records."""

@@ -17,6 +17,7 @@ from alignlib import ranks
 from alignlib.models import load
 from alignlib.models.policy import Model, is_sharded
 from alignlib.training import engine
+from alignlib.training.adapters import folder_weights
 from alignlib.training.engine import AskingEngine, Engine, PlainEngine
 from alignlib.training.recipe import Recipe
 
@@ -45,7 +46,7 @@ class ZeroEngine:
     def __init__(self, model: Model, recipe: Recipe, total: int, checkpoint: Path | None = None, *,
                  train: bool = True):
         deepspeed = import_deepspeed()
-        self.model, self.config, self.clip = model, configuration(recipe), recipe.clip
+        self.model, self.recipe, self.config, self.clip = model, recipe, configuration(recipe), recipe.clip
         self.stage = self.config["zero_optimization"]["stage"]
         self.trained = [weight for weight in model.model.parameters() if weight.requires_grad]
         # What ZeRO has dealt out among so many ranks, others can only take back from a universal checkpoint.
@@ -58,7 +59,7 @@ class ZeroEngine:
         if not train:
             self.config.pop("optimizer", None), self.config.pop("scheduler", None)
         elif "optimizer" not in self.config:
-            optimizer = engine.optimizer_of(self.trained, recipe)
+            optimizer = engine.optimizer_of(model.model, recipe)
             if "scheduler" not in self.config:
                 schedule = engine.schedule_of(optimizer, recipe, total)
         self.engine, *_ = deepspeed.initialize(
@@ -85,7 +86,7 @@ class ZeroEngine:
         return {"grad_norm": norm, "lr": rate}
 
     def weights(self) -> dict[str, Tensor] | None:
-        weights = load.merged_weights(self.model)  # every rank helps to gather
+        weights = folder_weights(self.model, self.recipe)  # every rank helps to gather
         return weights if ranks.first() else None
 
     def save(self, folder: Path, **more: Any) -> None:

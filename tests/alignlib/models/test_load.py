@@ -9,7 +9,6 @@ from alignlib.models import load
 from alignlib.models.policy import Policy, RewardModel
 from helpers import tiny
 from helpers.commands import lines, one_line, run
-from helpers.plain import plain_logps
 
 # -- what they are given ---------------------------------------------------------------------------------------
 
@@ -61,28 +60,6 @@ def test_what_is_saved_loads_with_from_pretrained(tmp_path):
     load.save(reward, tmp_path / "reward")
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward")
     torch.testing.assert_close(again.state_dict(), reward.core.state_dict(), rtol=0, atol=0)
-
-
-def test_a_pretrained_adapter_is_part_of_the_policy(tmp_path):
-    """And so of the reference: a policy read from an adapter's folder is base plus adapter, with the base's words."""
-    import peft
-
-    base = tiny.save(tiny.causal("llama"), tmp_path / "base")
-    adapted = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base),
-                                  peft.LoraConfig(r=4, target_modules="all-linear"))
-    torch.manual_seed(0)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight)
-    adapted.save_pretrained(tmp_path / "adapter")
-    example = tiny.example(9, 4, 7)
-    policy = load.load_policy(str(tmp_path / "adapter"), "cpu", "fp32", train=True)
-    assert all(weight.requires_grad for weight in policy.core.parameters())
-    with torch.no_grad():
-        adapted_logps = policy.logps(policy.pack([example]))[0]
-        bare_logps = plain_logps(load.load_policy(base).core, example)
-        torch.testing.assert_close(adapted_logps, plain_logps(adapted, example), rtol=1e-5, atol=0)
-    assert (adapted_logps - bare_logps).abs().min() > 0.1
 
 
 def test_encoders_are_asked_as_they_were_trained(tmp_path):

@@ -17,7 +17,7 @@ from alignlib.models.policy import Policy
 from alignlib.training import memory_plan
 from alignlib.training.engine import PlainEngine
 from alignlib.training.memory_plan import Setting, Weights
-from helpers import memory_ranks, tiny
+from helpers import adapted, memory_ranks, tiny
 from helpers.memory_ranks import allocated, living
 from helpers.process import ROOT, call, command, environment
 
@@ -58,6 +58,27 @@ def test_adapters_need_little_but_the_weights():
     assert (found["weights"], found["gradients"], found["optimizer"]) == (4000, 40, 80)
     rms = memory_plan.states(weights, Setting(1, None, "none", narrow=False, moments=4))
     assert rms["optimizer"] == 40
+
+
+def test_a_base_in_4_bits_takes_half_a_byte_a_weight_and_its_scales():
+    weights = Weights(total=1000, trained=10, largest=100, in_4_bits=800)
+    found = memory_plan.states(weights, Setting(1, None, "none", narrow=False))
+    assert found["weights"] == found["loading"] == pytest.approx(4 * 200 + 0.5 * 800 + 800 / 64 + 4 * 800 / 64 / 256)
+    assert found["gradients"] == 40
+    counted, _ = memory_plan.activations(tiny.config("llama"), recipe(lora=2, load_4bit=True), 40, False)
+    layers = tiny.causal("llama").model.layers
+    assert counted.in_4_bits == sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2)
+
+
+def test_an_adapter_is_planned_as_it_trains(tmp_path):
+    """As --lora of its rank and layers would be, the base frozen."""
+    path = adapted.adapter(tmp_path, adapted.base(tmp_path), r=3)
+    plans = []
+    for args in ((path,), (tmp_path / "base", "--lora", 3)):
+        done = call("al-sft", *args, "--plan", "--pack-tokens", 64)
+        assert done.returncode == 0, done.stderr
+        plans.append({name: value for name, value in json.loads(done.stdout).items() if name not in ("model", "lora")})
+    assert plans[0] == plans[1] and plans[0]["trained"] < plans[0]["total"] / 5
 
 
 def test_the_peak_is_a_pass_or_a_step_or_the_loading():

@@ -25,7 +25,8 @@ class Stopped(Exception):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("changes", [{}, {"lora": 2}, {"optimizer": "rmsprop", "schedule": "cosine", "warmup": 2}])
+@pytest.mark.parametrize("changes", [{}, {"lora": 2}, {"lora": 2, "lora_dropout": 0.5},
+                                     {"optimizer": "rmsprop", "schedule": "cosine", "warmup": 2}])
 def test_a_resumed_run_is_the_unbroken_one(changes, tmp_path, monkeypatch):
     """Bitwise: weights, and the log less its clock. The data goes on where it was, in the same order."""
     how = {"steps": 7, "save_every": 2, "batch_size": 3, "pack_tokens": 60, **changes}

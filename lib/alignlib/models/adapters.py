@@ -1,0 +1,247 @@
+"""Adapters: peft's folders, which hold what was learnt over a base model that they name; and bases in 4 bits.
+
+    DIR/adapter_config.json   the method, the layers it is on, the base
+    DIR/adapter_model.*       its weights; a reward model's head, embeddings of another vocabulary beside them
+    DIR/reward_model.json     of al-train-rm's: what a whole reward model says in its config.json
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils.hub import cached_files
+
+from alignlib import hub
+from alignlib.model_names import parts
+from alignlib.models import checkpoint, heads
+from alignlib.models.checkpoint import first_line
+from alignlib.models.policy import is_sharded
+
+CONFIG, WEIGHTS, REWARD = "adapter_config.json", "adapter_model.safetensors", "reward_model.json"
+FILES = (CONFIG, WEIGHTS, "adapter_model.bin")
+INSIDE = "base_model.model."  # what peft puts before a weight's name
+EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")  # the last two: outputs
+OF_A_REWARD = ("reads_eos", "reward_pool", "pad_token_id", "id2label")  # what REWARD may say
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A folder of peft's; `config` is its LoraConfig, or that of another method.
+
+    path    as the user named it
+    folder  where its files are
+    base    the model that it was trained over, as it names it
+    """
+
+    path: str
+    folder: Path
+    base: str
+    config: Any
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """By their names in the base model's class. Raises UsageError."""
+        file = next((self.folder / name for name in FILES[1:] if (self.folder / name).is_file()), None)
+        if file is None:
+            raise click.UsageError(f"{self.path}: an adapter without weights (it has no {WEIGHTS})")
+        return {name.removeprefix(INSIDE): weight for name, weight in checkpoint.tensors(file).items()}
+
+    @property
+    def labels(self) -> int | None:
+        """Of the classifier's head among its weights; None where there is none."""
+        return next((len(self.weights[f"{name}.weight"]) for name in heads.HEADS if f"{name}.weight" in self.weights),
+                    None)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it makes a sequence classifier, a reward model, of its base."""
+        return self.config.task_type == "SEQ_CLS" or (self.config.task_type is None and self.labels is not None)
+
+    @property
+    def rows(self) -> int | None:
+        """Tokens of a vocabulary of its own: rows of the embeddings among its weights; None where there are none."""
+        return next((weight.shape["lora_embedding_A" in name] for name, weight in self.weights.items()
+                     if "lora_A" not in name and "lora_B" not in name and "embedding_B" not in name
+                     and weight.ndim == 2 and set(name.split(".")) & set(EMBEDDINGS)), None)
+
+    @property
+    def unties(self) -> bool:
+        """Whether it has either of input and output embeddings changed in a way of its own."""
+        modules = {part for name in self.weights if "lora_" in name for part in name.split(".")}
+        modules |= set(self.config.modules_to_save or ())
+        return bool(modules & set(EMBEDDINGS)) and not getattr(self.config, "ensure_weight_tying", False)
+
+    @property
+    def reward(self) -> dict[str, Any]:
+        """What its REWARD says of a reward model: values of a configuration. Raises UsageError."""
+        file = self.folder / REWARD
+        if not file.is_file():
+            return {}
+        try:
+            known = {name: value for name, value in orjson.loads(file.read_bytes()).items() if name in OF_A_REWARD}
+            if "id2label" in known:
+                known["id2label"] = {int(number): label for number, label in known["id2label"].items()}
+        except (ValueError, AttributeError) as error:
+            raise click.UsageError(f"{file}: not what al-train-rm --save-adapter writes") from error
+        return known
+
+    def must_merge(self) -> None:
+        """Raises UsageError for what has no place in a model's weights, or is for another kind of model."""
+        if self.config.is_prompt_learning:
+            raise click.UsageError(f"{self.path}: an adapter by {self.config.peft_type.value}, which is no "
+                                   "change of weights (LoRA and its like are)")
+        if self.config.task_type not in (None, "CAUSAL_LM", "SEQ_CLS"):
+            raise click.UsageError(f"{self.path}: an adapter for {self.config.task_type}: neither a policy's nor a "
+                                   "reward model's")
+
+
+def find(path: str) -> Adapter | None:
+    """The adapter in a folder, or of a name on the Hub; None for whatever else is there. Raises UsageError."""
+    apart = parts(path)
+    if apart.weights or apart.gguf:
+        return None
+    folder = Path(path) if Path(path).exists() else from_hub(path)
+    if not folder or not (folder / CONFIG).is_file():
+        return None
+    import peft
+
+    try:
+        config = peft.PeftConfig.from_pretrained(str(folder))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise click.UsageError(f"{path}: {CONFIG} is none that peft {peft.__version__} can read ({first_line(error)})"
+                               ) from error
+    if not config.base_model_name_or_path:
+        raise click.UsageError(f"{path}: an adapter that names no base model; write which into {folder / CONFIG}, as "
+                               "base_model_name_or_path")
+    return Adapter(path, folder, config.base_model_name_or_path, config)
+
+
+@cache
+def from_hub(name: str) -> Path | None:
+    """Where the files of an adapter on the Hub are, once they are here; None for what is none."""
+    local = not hub.answers()
+
+    def fetch(*files: str) -> list[str]:
+        there = cached_files(name, list(files), local_files_only=local, _raise_exceptions_for_missing_entries=False,
+                             _raise_exceptions_for_connection_errors=False)
+        return there or []
+
+    try:
+        config = fetch(CONFIG)
+    except OSError:  # no such name: who loads it as a model says so
+        config = []
+    if not config:
+        return None
+    fetch(*FILES[1:], REWARD)
+    return Path(config[0]).parent
+
+
+def adapted_config(config: PreTrainedConfig, adapter: Adapter) -> PreTrainedConfig:
+    """The base's configuration as the adapter has it: another vocabulary, another class."""
+    if adapter.rows:
+        config.get_text_config().vocab_size = adapter.rows
+    if adapter.classifies:
+        if not heads.names_classifier(config):
+            kinds = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+            if type(config) not in kinds:
+                raise click.UsageError(f"{adapter.path}: transformers has no sequence classifier for a "
+                                       f"{config.model_type}")
+            config.architectures = [kinds[type(config)].__name__]
+        describe_reward(config, adapter)
+    return config
+
+
+def describe_reward(config: PreTrainedConfig, adapter: Adapter) -> None:
+    """Put into a classifier's configuration what the adapter's folder says of it."""
+    for name, value in adapter.reward.items():
+        setattr(config, name, value)
+    if "id2label" in adapter.reward:
+        config.label2id = {label: number for number, label in config.id2label.items()}
+
+
+def attach(model: PreTrainedModel, adapter: Adapter, *, train: bool = False) -> Any:
+    """The model in peft's wrapper, its layers changed by the adapter. Raises UsageError for one of another model.
+
+    Its dropout is left out, as all models' is; with `train` its weights train, and no others.
+    """
+    import peft
+
+    adapter.must_merge()
+    if adapter.rows and adapter.rows != model.config.get_text_config().vocab_size:
+        model.resize_token_embeddings(adapter.rows, mean_resizing=False)
+    if adapter.unties:
+        untie(model)
+    if hasattr(adapter.config, "lora_dropout"):
+        adapter.config.lora_dropout = 0.0
+    folder = str(adapter.folder)
+    try:
+        adapted = peft.PeftModel.from_pretrained(model, folder, config=adapter.config, is_trainable=train)
+        fit = adapted.load_adapter(folder, "default", is_trainable=train)  # again, to be told of what does not fit
+    except (OSError, RuntimeError, ValueError, KeyError) as error:  # the sizes are in a RuntimeError's second line
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise click.UsageError(f"{adapter.path}: the adapter does not fit: {lines[:2][-1].strip()}") from error
+    # A resized embedding that trained whole is there twice, once as peft had it in memory.
+    strangers = [name for name in fit.unexpected_keys if ".modules_to_save." not in name
+                 or name.removeprefix(INSIDE).replace(".modules_to_save.", ".") not in adapter.weights]
+    if wrong := [*strangers, *fit.missing_keys]:
+        what = "has" if strangers else "lacks"
+        raise click.UsageError(f"{adapter.path}: the adapter {what} {wrong[0]}, unlike a {type(model).__name__}")
+    return adapted.eval()
+
+
+def untie(model: PreTrainedModel) -> None:
+    """Give a model whose output head is its embeddings a head of the same numbers: one changes without the other."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is embeddings.weight:
+        head.weight = nn.Parameter(head.weight.detach().clone())
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
+
+
+def merge(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
+    """The plain model with the adapter's weights added in. Raises UsageError for one of another model.
+
+    One that ZeRO 3 has in parts, to be asked, is left under its adapter.
+    """
+    adapted = attach(model, adapter)
+    merged: PreTrainedModel = adapted if is_sharded(model) else adapted.merge_and_unload()
+    return merged.requires_grad_()  # peft froze it
+
+
+# -- in 4 bits -----------------------------------------------------------------------------------------------
+
+
+def four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Settings of from_pretrained for linear layers in 4 bits (QLoRA's NF4, arXiv 2305.14314), computed in `dtype`."""
+    must_have_bitsandbytes()
+    skipped = ["lm_head", "embed_out", *heads.HEADS]  # heads stay as they are
+    settings = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skipped)
+    return {"quantization_config": settings, "device_map": {"": device}}
+
+
+def keep_unpacked(model: nn.Module) -> None:
+    """Have a model whose linear layers are in 4 bits keep them so on CPUs.
+
+    bitsandbytes packs them anew when they are first asked, for bf16 products through which no gradient goes.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
+
+
+def must_have_bitsandbytes() -> None:
+    """Raises UsageError where the package is not installed."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise click.UsageError("--load-4bit needs bitsandbytes: pip install 'align-tools[4bit]'")
