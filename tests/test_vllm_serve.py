@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 
 from helpers import engine
-from helpers.commands import folders, lines, prompts, read, run
+from helpers.commands import lines, prompts, read, run
 from helpers.process import call
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("serve")]
@@ -93,12 +93,11 @@ def test_it_is_a_judge(url, tmp_path, how):
     """An untrained model's own words are no verdict; by a schema it has to give one, if it gets so far."""
     (tmp_path / "rate").write_text("{prompt} {completion}")
     record = {"prompt": "p", "completions": ["a", "b"]}
-    done = call("al-label-ai", "--judge", "tiny", "--base-url", url, "--mode", "rate", "--max-tokens", 60, "--ask-again",
-                0, "--template", tmp_path / "rate", *how, stdin=lines(record))
+    done = call("al-label-ai", "--judge", "tiny", "--base-url", url, "--mode", "rate", "--max-tokens", 60,
+                "--ask-again", 0, "--template", tmp_path / "rate", *how, stdin=lines(record))
     (made,) = read(done.stdout)
     assert done.returncode == 0 and "2 calls" in done.stderr
     if how:
         assert all(score is None or 1 <= score <= 10 for score in made["scores"])
     else:
         assert made["scores"] == [None, None] and len(made["unparsed"]) == 2
-    assert folders().policy != "tiny"

@@ -71,8 +71,9 @@ def test_what_it_would_do_otherwise_is_refused(args, words):
     assert words in refused(*args)
 
 
-def test_reward_models_are_refused():
+def test_models_of_other_kinds_are_refused():
     assert "a reward model" in refused(model=folders().reward)
+    assert "needs a model's folder" in refused(model=f"{folders().policy}/model.safetensors")
 
 
 @pytest.mark.parametrize(("says", "words"), [
@@ -187,9 +188,9 @@ class TestEngine:
         assert "<stdin>:1: the model's log-probabilities are not finite" in done.stderr
 
     def test_an_engine_that_does_not_start_says_why(self):
-        model = folders().saying(engine.policy(), head_dim=None, num_attention_heads=32, num_key_value_heads=32)
-        done = engine.sample(prompts(1), "--eager", "--max-model-len", CONTEXT * 2, model=model)
-        assert done.returncode == 2 and "max_model_len" in one_line(done.stderr)
+        done = engine.sample(prompts(1), "--eager", "--max-model-len", 2 * CONTEXT)
+        assert done.returncode == 2 and done.stdout == ""
+        assert "vLLM does not take it" in done.stderr and "max_model_len" in one_line(done.stderr)
 
 
 # -- ends ------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ LITTLE = 1 << 15  # new tokens that are drawn sooner than a model is compiled
 MORE_THAN_LORA = ("use_dora", "use_qalora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias",
                   "trainable_token_indices", "target_parameters", "layer_replication", "alora_invocation_tokens",
                   "arrow_config", "use_bdlora")
-CHANGE_BASES = ("pissa", "olora", "corda", "loftq")  # beginnings for which peft takes something out of the base's weights
+CHANGE_BASES = ("pissa", "olora", "corda", "loftq")  # beginnings that take something out of the base's weights
 
 
 class Sampler:
@@ -60,6 +60,8 @@ class Sampler:
                  gpu_memory: float | None, max_model_len: int | None, **prompts: Any):
         must_do(how, condition, logps)
         base = load.adapter_base(model) or model
+        if Path(base).is_file():
+            raise click.UsageError(f"{model}: a file; --backend vllm needs a model's folder")
         config = load.load_config(base)
         words = model if (Path(model) / "tokenizer_config.json").is_file() else base  # an adapter may come without
         if load.is_classifier(base):
