@@ -105,6 +105,7 @@ def test_little_is_asked_where_files_say_so(tmp_path):
     assert backend_vllm.asks_little([str(tmp_path / "in")], two)
     assert not backend_vllm.asks_little([str(tmp_path / "in")] * 2, two)
     assert not backend_vllm.asks_little([], two) and not backend_vllm.asks_little(["-"], two)
+    assert f"at most {backend_vllm.LITTLE:,} tokens" in " ".join(run("al-sample", "--help").stdout.split())
 
 
 def test_without_vllm_there_is_a_line_that_says_what_to_do():
