@@ -152,12 +152,13 @@ class TestEngine:
     def test_draws_depend_on_their_own_names_alone(self, tmp_path):
         """A seed of each completion's own: in other company the same; then a bad line ends it, all before it written.
 
+        The company is of more tokens (4096) than the engine reads at once.
         Sums of floats do depend on company, in the last bits, which decide between tokens so seldom that here none is.
         """
         (tmp_path / "in").write_bytes(lines(*prompts(9)) + b"{broken\n" + lines(*prompts(2)))
         alone = engine.sample(b"", tmp_path / "in", "-n", 2, "--window", 1, "--ids")
         assert alone.returncode == 65 and f"{tmp_path / 'in'}:10: broken JSON" in alone.stderr
-        together = succeeded(engine.sample(prompts(20), "-n", 3, "--eager", "--ids"))
+        together = succeeded(engine.sample(prompts(150), "-n", 3, "--eager", "--ids"))
         fewer = [{**record, **{name: record[name][:2] for name in (
             "completions", "finish_reasons", "completion_ids", "end_ids")}} for record in together[:9]]
         assert read(alone.stdout) == fewer

@@ -19,7 +19,7 @@ from alignlib.models import load
 from helpers import engine, tiny
 from helpers.process import ROOT, call, command
 
-PROMPTS, TOKENS, ROUNDS = 200, 64, 3
+PROMPTS, TOKENS, ROUNDS = 200, 64, 2
 AIM, SLACK = 1.05, 1.15  # other work on the machine must not fail the bench
 RAW = """
 import json, sys, time
