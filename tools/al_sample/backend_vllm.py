@@ -204,7 +204,8 @@ def start(eager: bool, rank: int | None, **arguments: Any) -> "AsyncLLM":
         from vllm.v1.engine.async_llm import AsyncLLM
 
         if current_platform.is_cpu():
-            arguments["enable_chunked_prefill"] = False  # a draw with a seed in parts: "CPU Generator does not use offset"
+            # A prompt in parts and a seed together end the engine: "CPU Generator does not use offset".
+            arguments["enable_chunked_prefill"] = False
             if eager:  # there it compiles single operations as well
                 os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
         if rank:
