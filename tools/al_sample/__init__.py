@@ -24,7 +24,7 @@ TAKEN_BY = {
     **dict.fromkeys(("batch_tokens", "device", "timed", "contrastive"), ("hf",)),
     **dict.fromkeys(("top_k", "logps", "ids", "max_prompt", "keep_prompt", "on_long", "dtype", "template",
                      "template_args", "control_tokens"), ("hf", "vllm")),
-    **dict.fromkeys(("tensor_parallel", "data_parallel", "gpu_memory", "max_model_len"), ("vllm",)),
+    **dict.fromkeys(("eager", "tensor_parallel", "data_parallel", "gpu_memory", "max_model_len"), ("vllm",)),
     **dict.fromkeys(("base_url", "api", "parameters", "concurrency", "timeout", "retries"), ("openai",)),
 }
 WINDOWS = {"hf": 64, "vllm": 1024, "openai": 64}
@@ -36,6 +36,9 @@ backend_options = options.stack(
                  help="Records batched together (hf), or read ahead of the one to be written (vllm, openai).  "
                  "[default: 64; vllm: 1024]"),
     click.option("--batch-tokens", type=click.IntRange(min=1), default=16384, help="hf: tokens on the device at once."),
+    click.option("--eager/--no-eager", cls=options.Beside, default=None,
+                 help="vllm: start without compiling the model: sooner, but slower a token.  [default: where FILES ask "
+                 "for at most 32,768 tokens]"),
     click.option("--tensor-parallel", type=click.IntRange(min=1), default=1, help="vllm: GPUs that share one model."),
     click.option("--data-parallel", type=click.IntRange(min=1), default=1, help="vllm: models, each on its own GPUs."),
     click.option("--gpu-memory", type=options.Finite(0, 1, min_open=True),
@@ -111,7 +114,7 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
     plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
     how = Sampling(max_new_tokens, top_k, top_p, stop, seed, plan, contrastive)
     chosen = None if condition is None else conditions.condition_for(condition, model, seed, condition_as)
-    others |= {"logps": logps, "window": window or WINDOWS[backend]}
+    others |= {"files": files, "logps": logps, "window": window or WINDOWS[backend]}
     sampler = sampler_for(backend, model, how, chosen, others)
 
     def finish(line: Line, draws: list["Draw"]) -> Record:

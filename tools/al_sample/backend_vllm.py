@@ -6,78 +6,92 @@ Each completion has a seed of its own, so that no draw depends on its company.
 Log-probabilities are the engine's own. In its mode "raw_logprobs" they are those of the model before temperature, top-k
 and top-p; in "processed_logprobs", those of what was drawn from: with a temperature and nothing cut off, softmax(logits
 / temperature), what al-score computes. What ended a completion is counted in, whichever of the model's ends it was.
+
+An adapter goes in as a LoRA request to an engine of its base. An engine that compiles its model first is quicker a
+token but begins later (half a minute or more): where files ask for little it starts without (`asks_little`).
 """
 
 import asyncio
 import importlib.util
 import math
 import os
-import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, redirect_stdout
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from alignlib.cli.exits import Terminated
+from al_sample import engine_guard
 from alignlib.decoding.conditions import Condition
 from alignlib.decoding.draws import Draw, Sampling, encoder_limits, finish_text, prompt_ids, seed_for, stopping_ids
 from alignlib.model_names import parts
-from alignlib.models import load
+from alignlib.models import adapters, load
+from alignlib.models.adapters import Adapter
 from alignlib.models.policy import context_length
-from alignlib.records.jsonl import Line, Record
+from alignlib.records.jsonl import Line, Record, count_ahead
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
 SEED_BITS = 63  # the engine's are signed 64-bit integers, and -1 is none
-DTYPES = {"auto": "bfloat16", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}  # auto: the built-in one's
 COOLEST, WARMEST = 0.01, 2.0  # it takes nothing warmer, and makes this of anything cooler
+LITTLE = 1 << 15  # new tokens that are drawn sooner than a model is compiled
+# What peft's LoRA may do beside adding A and B at one rank and one scale. The engine passes over some of it in silence.
+MORE_THAN_LORA = ("use_dora", "use_qalora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias",
+                  "trainable_token_indices", "target_parameters", "layer_replication", "alora_invocation_tokens",
+                  "arrow_config", "use_bdlora")
+CHANGE_BASES = ("pissa", "olora", "corda", "loftq")  # beginnings that take something out of the base's weights
 
 
 class Sampler:
-    """Draws from the policy at `model`, on as many GPUs as `tensor_parallel` times `data_parallel`."""
+    """Draws from the policy at `model`, on as many GPUs as `tensor_parallel` times `data_parallel`.
+
+    It lives as long as the command: the engine ends with click's context. eager: without compiling; None: where `files`
+    ask for little.
+    """
 
     def __init__(self, model: str, how: Sampling, *, condition: Condition | None, logps: bool, window: int, dtype: str,
-                 tensor_parallel: int, data_parallel: int, gpu_memory: float | None, max_model_len: int | None,
-                 **prompts: Any):
+                 files: Sequence[str], eager: bool | None, tensor_parallel: int, data_parallel: int,
+                 gpu_memory: float | None, max_model_len: int | None, **prompts: Any):
         must_do(how, condition, logps)
-        if importlib.util.find_spec("vllm") is None:
-            raise click.UsageError("--backend vllm needs vLLM: pip install 'align-tools[vllm]'")
-        if load.adapter_base(model):
-            raise click.UsageError(f"{model}: an adapter; --backend vllm needs a whole model")
-        if parts(model).folder != model:
-            raise click.UsageError(f"{model}: --backend vllm takes folders; `al-data model {model} DIR` makes one")
-        config, tokenizer = load.load_config(model), load.load_tokenizer(model)
+        adapter = adapters.find(model)
+        base = adapter.base if adapter else model
+        if parts(base).folder != base:
+            raise click.UsageError(f"{model}: --backend vllm takes folders; `al-data model {base} DIR` makes one")
+        config = load.load_config(base)
+        own = adapter and (adapter.folder / "tokenizer_config.json").is_file()
+        words = str(adapter.folder) if adapter and own else base  # an adapter may come without
         if load.is_classifier(model):
             raise click.UsageError(f"{model}: a reward model (sequence classifier); a policy is needed here")
+        rank = lora_rank(adapter) if adapter else None
         context = min(context_length(config), max_model_len or sys.maxsize)
-        ends = load.generation_ends(load.generation_config(model))
-        self.encoder = load.build_encoder(config, tokenizer, ends=ends, **encoder_limits(context, how, **prompts))
+        ends = load.generation_ends(load.generation_config(base))
+        self.encoder = load.build_encoder(config, load.load_tokenizer(words), ends=ends,
+                                          **encoder_limits(context, how, **prompts))
         self.how, self.condition, self.with_logps, self.window = how, condition, logps, window
         self.tokens = 0
+        if importlib.util.find_spec("vllm") is None:
+            raise click.UsageError("--backend vllm needs vLLM: pip install 'align-tools[vllm]'")
         given = {"max_model_len": max_model_len, "gpu_memory_utilization": gpu_memory}
         self.engine = start(
-            model=model, dtype=DTYPES[dtype], tensor_parallel_size=tensor_parallel, data_parallel_size=data_parallel,
+            asks_little(files, how) if eager is None else eager, rank,
+            model=base, tokenizer=words, dtype=str(load.dtype_for(dtype, load.device_for("auto"), config))[6:],
+            tensor_parallel_size=tensor_parallel, data_parallel_size=data_parallel,
             logprobs_mode="raw_logprobs" if how.logps_temperature == 1 else "processed_logprobs",
-            disable_log_stats=True, **{name: value for name, value in given.items() if value})
-        signal.signal(signal.SIGTERM, self.terminate)  # the engine's processes must not outlive this one
-
-    def terminate(self, number: int, frame: object) -> None:
-        """End the engine, then this process as the signal would have. An exception could be lost on its way out."""
-        self.engine.shutdown()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+            **{name: value for name, value in given.items() if value})
+        click.get_current_context().call_on_close(self.engine.shutdown)
+        self.adapter = adapter_request(adapter) if adapter else None
 
     def prepare(self, record: Record) -> list[int]:
         return prompt_ids(self.encoder, record, self.condition)
 
     def draws(self, stream: Stream) -> Generator[tuple[Line, list[Draw]], None, None]:
-        ahead = in_order(stream.ahead(), self.sample, self.window, self.close)
+        ahead = in_order(stream.ahead(), self.sample, self.window)
         with closing(ahead) as done, redirect_stdout(sys.stderr):  # the stream has its own way out by now
             for line, future in done:
                 if error := future.exception():
@@ -94,7 +108,7 @@ class Sampler:
         from vllm.inputs import tokens_input
 
         prompt, name = tokens_input(draw.prompt), f"{draw.record}-{draw.number}"
-        async for output in self.engine.generate(prompt, self.parameters(draw), name):
+        async for output in self.engine.generate(prompt, self.parameters(draw), name, lora_request=self.adapter):
             (completion,) = output.outputs
         if completion.finish_reason not in ("stop", "length"):
             raise RuntimeError(f"the engine ended it with {completion.finish_reason}")
@@ -124,9 +138,6 @@ class Sampler:
     def counts(self) -> dict[str, int]:
         return {"tokens": self.tokens, **self.encoder.cut}
 
-    async def close(self) -> None:
-        self.engine.shutdown()
-
 
 def must_do(how: Sampling, condition: Condition | None, logps: bool) -> None:
     """Refuse what the engine would do otherwise than it is said, or not at all. Raises UsageError."""
@@ -140,8 +151,36 @@ def must_do(how: Sampling, condition: Condition | None, logps: bool) -> None:
         raise click.UsageError("--logps: vLLM's at a temperature are cut by top-p and top-k; pipe to al-score --logps")
 
 
-def start(**arguments: Any) -> "AsyncLLM":
+def asks_little(files: Sequence[str], how: Sampling) -> bool:
+    """Whether at most LITTLE new tokens are wanted of `files`. Of pipes and standard input nobody knows."""
+    records = count_ahead(files)
+    return records is not None and records * len(how.temperatures) * how.max_new_tokens <= LITTLE
+
+
+def lora_rank(adapter: Adapter) -> int:
+    """Its rank. Raises UsageError for what is more than LoRA."""
+    config = adapter.config
+    more = [name for name in MORE_THAN_LORA if getattr(config, name, None)]
+    more += ["bias"] if getattr(config, "bias", "none") != "none" else []
+    begun = str(getattr(config, "init_lora_weights", "")).lower()
+    more += ["init_lora_weights"] if begun.startswith(CHANGE_BASES) else []
+    if (kind := config.peft_type) != "LORA" or more:
+        what = f"LoRA with {more[0]}" if kind == "LORA" else kind.value
+        raise click.UsageError(f"{adapter.path}: an adapter by {what}, which vLLM does not take; --backend hf does")
+    return int(config.r)
+
+
+def adapter_request(adapter: Adapter) -> "LoRARequest":
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest("adapter", 1, str(adapter.folder))
+
+
+def start(eager: bool, rank: int | None, **arguments: Any) -> "AsyncLLM":
     """vLLM's engine; data parallelism takes the asynchronous one, the only that balances several itself.
+
+    eager: without compiling the model; rank: of the adapters that it is to take. Raises UsageError for a model that
+    vLLM does not know, or an argument that does not fit it.
 
     It logs to standard output, which is for records: from here on all but the records goes to stderr.
     """
@@ -149,22 +188,37 @@ def start(**arguments: Any) -> "AsyncLLM":
     records = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for its processes, and libraries that know no Python
     sys.stdout = os.fdopen(records, "w")
+    verbose = (click.get_current_context().find_object(dict) or {}).get("verbose")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
+    os.environ.setdefault("PYTHONWARNINGS", "default" if verbose else "ignore")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     # A fork would hold on to the records' way out, whose reader then never sees its end.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    signal.signal(signal.SIGTERM, give_up)  # what has been started by then must not outlive this process
+    engine_guard.start()
 
     with redirect_stdout(sys.stderr):
         from vllm import AsyncEngineArgs
+        from vllm.config.lora import MaxLoRARanks
+        from vllm.platforms import current_platform
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        # Its defaults for offline work: larger batches than a server's.
-        engine = AsyncEngineArgs(trust_remote_code=False, **arguments)
-        return AsyncLLM.from_engine_args(engine, usage_context=UsageContext.LLM_CLASS)
-
-
-def give_up(*_: object) -> NoReturn:
-    raise Terminated("terminated")
+        if current_platform.is_cpu():
+            # A prompt in parts and a seed together end the engine: "CPU Generator does not use offset".
+            arguments["enable_chunked_prefill"] = False
+            if eager:  # there it compiles single operations as well
+                os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+        if rank:
+            largest = max(get_args(MaxLoRARanks))
+            if rank > largest:
+                raise click.UsageError(f"an adapter of rank {rank}: vLLM takes up to {largest}; --backend hf takes it")
+            arguments |= {"enable_lora": True, "max_lora_rank": min(r for r in get_args(MaxLoRARanks) if r >= rank)}
+        engine = AsyncEngineArgs(trust_remote_code=False, enforce_eager=eager, use_tqdm_on_load=False,
+                                 disable_log_stats=True, **arguments)
+        context = UsageContext.LLM_CLASS  # its defaults for offline work: larger batches than a server's
+        try:
+            config = engine.create_engine_config(context)
+        except ValueError as error:
+            raise click.UsageError(f"{arguments['model']}: vLLM does not take it: {error}") from error
+        return AsyncLLM.from_vllm_config(config, usage_context=context, disable_log_stats=True)

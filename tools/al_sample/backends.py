@@ -41,7 +41,7 @@ def sampler_for(backend: str, model: str, how: Sampling, condition: Condition | 
     if backend == "vllm":
         from al_sample import backend_vllm
 
-        own = take("tensor_parallel", "data_parallel", "gpu_memory", "max_model_len")
+        own = take("files", "eager", "tensor_parallel", "data_parallel", "gpu_memory", "max_model_len")
         return backend_vllm.Sampler(model, how, condition=condition, **local, **own)
     from al_sample import backend_hf
 

@@ -1,5 +1,0 @@
-from enum import Enum
-
-from vllm._facts import FACTS
-
-RequestOutputKind = Enum("RequestOutputKind", FACTS["members"]["vllm.sampling_params:RequestOutputKind"])

@@ -1,5 +1,0 @@
-from enum import Enum
-
-from vllm._facts import FACTS
-
-UsageContext = Enum("UsageContext", FACTS["members"]["vllm.usage.usage_lib:UsageContext"])
