@@ -214,7 +214,7 @@ def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool,
             model.core.tie_weights()
             for weight in model.model.parameters():
                 if weight.requires_grad:
-                    weight.register_post_accumulate_grad_hook(forget)
+                    weight.register_post_accumulate_grad_hook(lambda weight: setattr(weight, "grad", None))
             rows = math.ceil(tokens / min(tokens, ROW_TOKENS, model.context))
             batch = model.pack([Example([0], [[0] * (math.ceil(tokens / rows) - 1)])] * rows)
             with Live([*model.model.parameters(), *model.model.buffers()]) as live:
@@ -223,10 +223,6 @@ def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool,
             return Weights.count(model.model, model.core.base_model if recipe.load_4bit else None), live.most
     except DataDependentOutputException as error:
         raise click.UsageError(f"--plan: what a {config.model_type} does depends on its numbers ({error})") from error
-
-
-def forget(weight: Tensor) -> None:
-    weight.grad = None
 
 
 class PaperPolicy(Policy):
@@ -256,10 +252,9 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
          adapt: Adapt | None = None) -> dict[str, Any]:
     """What training the model at `path` by this recipe takes, and what it would otherwise; bytes in GB (10^9).
 
-    reference: another of its size is asked beside it. adapt: says which of its weights train.
-    --dtype auto is what it is on a GPU. Raises UsageError.
+    reference: another of its size is asked beside it. adapt: says which of its weights train. Raises UsageError.
     """
-    recipe = replace(recipe, dtype="bf16" if recipe.dtype == "auto" else recipe.dtype)
+    recipe = replace(recipe, dtype="bf16" if recipe.dtype == "auto" else recipe.dtype)  # as on a GPU
     config = load.load_config(path)
 
     @cache
@@ -280,10 +275,9 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
     others = [Setting.from_recipe(replace(recipe, zero=zero, offload=offload, deepspeed=None), count)
               for zero, offload in CHOICES for count in DEVICES
               if (count == 1 if zero is None else not recipe.load_4bit)]
-    lengths = [recipe.pack_tokens * halves // 2 for halves in (1, 2, 4)]
     by_length = [{"pack_tokens": tokens, **{name: passing(tokens, checkpointing, setting.narrow)[1] / GB
                                             for name, checkpointing in (("kept", False), ("checkpointed", True))}}
-                 for tokens in lengths if tokens]
+                 for halves in (1, 2, 4) if (tokens := recipe.pack_tokens * halves // 2)]
     weights, _ = passing(recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow)
     return {"model": path, **asdict(weights), "dtype": recipe.dtype, "pack_tokens": recipe.pack_tokens,
             "gradient_checkpointing": recipe.gradient_checkpointing, "lora": recipe.lora,
