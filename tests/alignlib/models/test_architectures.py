@@ -21,7 +21,7 @@ CLASSIFIED = [family for family in tiny.ARCHITECTURES
               if tiny.config_class(family) in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING]
 GROUPS = [tiny.example(21, 40, 1, 12, seed=1), tiny.example(3, 9, 36, 0), tiny.example(44, 5, 14, 27, seed=2)]
 
-pytestmark = pytest.mark.slow  # all of it 20 seconds
+pytestmark = pytest.mark.slow  # 17 s of one core
 
 
 def test_every_kind_of_window_is_among_them():

@@ -91,6 +91,7 @@ def test_long_packs_are_plain_rows(calls, family, shape):
     same_gradients(gradients(policy.core, (actual * weights).sum()), gradients(plain, (wanted * weights).sum()), 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("family", ["gemma2", "gpt_oss", "mistral", "llama4"])
 def test_windows_caps_and_sinks_are_plain_rows(family, shape):

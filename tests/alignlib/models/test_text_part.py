@@ -34,6 +34,7 @@ def whole(kind):
     return transformers.AutoModelForImageTextToText.from_config(config).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, family", [("gemma3", "Gemma3"), ("llava", "Llama"), ("mistral3", "Mistral"),
                                           ("smolvlm", "Llama")])
 def test_its_language_model_is_a_policy(kind, family, tmp_path, capsys):
