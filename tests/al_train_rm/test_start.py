@@ -30,8 +30,8 @@ def test_the_policy_s_output_head_alone_is_left_out(tmp_path, family, tied):
     wanted = {name: weight for name, weight in model.base_model.state_dict().items()}
     torch.testing.assert_close(reward.base_model.state_dict(), wanted, rtol=0, atol=0)
     file = tmp_path / "policy" / "model.safetensors"
-    save_file(load_file(file) | {"v_head.weight": torch.ones(1, 32)}, file, metadata={"format": "pt"})
-    with pytest.raises(click.UsageError, match="1 weights that a .* has no place for, v_head.weight the first"):
+    save_file(load_file(file) | {"q_head.weight": torch.ones(1, 32)}, file, metadata={"format": "pt"})
+    with pytest.raises(click.UsageError, match="1 weights that a .* has no place for, q_head.weight the first"):
         start.new_reward(folder, None, "cpu", "fp32")
 
 

@@ -214,7 +214,7 @@ def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool,
             model.core.tie_weights()
             for weight in model.model.parameters():
                 if weight.requires_grad:
-                    weight.register_post_accumulate_grad_hook(lambda weight: setattr(weight, "grad", None))
+                    weight.register_post_accumulate_grad_hook(forget)
             rows = math.ceil(tokens / min(tokens, ROW_TOKENS, model.context))
             batch = model.pack([Example([0], [[0] * (math.ceil(tokens / rows) - 1)])] * rows)
             with Live([*model.model.parameters(), *model.model.buffers()]) as live:
@@ -223,6 +223,10 @@ def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool,
             return Weights.count(model.model, model.core.base_model if recipe.load_4bit else None), live.most
     except DataDependentOutputException as error:
         raise click.UsageError(f"--plan: what a {config.model_type} does depends on its numbers ({error})") from error
+
+
+def forget(weight: Tensor) -> None:
+    weight.grad = None
 
 
 class PaperPolicy(Policy):
@@ -287,8 +291,7 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
 def show(figures: dict[str, Any]) -> None:
     """A plan on stdout: tables on a terminal, else JSON."""
     if not sys.stdout.isatty():
-        print(orjson.dumps(figures).decode())
-        return
+        return print(orjson.dumps(figures).decode())
     needs = figures["asked"]
     setting = Setting(**{name: needs[name] for name in Setting.__dataclass_fields__})
     how = [f"{figures['total']:,} weights, {figures['trained']:,} of them trained", figures["dtype"],
@@ -298,11 +301,10 @@ def show(figures: dict[str, Any]) -> None:
     print(f"{figures['model']}: {', '.join(how)}\n\n{setting}, devices: {setting.devices}; {fits}")
     names = {**{name: name for name in ITEMS}, "device": "most at once", "host": "host memory"}
     rows = [{"": label, "GB": f"{needs[name]:.1f}"} for name, label in names.items()]
-    print(tables.text(rows), end="\n\n")
-    print("GB on a device, and the smallest of the usual cards that holds it, by the number of devices")
-    print(tables.text(pivot(figures["alternatives"], "device")), end="\n\n")
-    print("GB of the machine's memory for each device's process")
-    print(tables.text(pivot(figures["alternatives"], "host")), end="\n\n")
+    print(f"{tables.text(rows)}\n")
+    for name, title in (("device", "GB on a device, and the smallest usual card that holds it, by their number"),
+                        ("host", "GB of the machine's memory for each device's process")):
+        print(f"{title}\n{tables.text(pivot(figures['alternatives'], name))}\n")
     print("GB of activations on a device")
     print(tables.text([{"pack tokens": f"{row['pack_tokens']:,}", "kept": f"{row['kept']:.1f}",
                         "--gradient-checkpointing": f"{row['checkpointed']:.1f}"} for row in figures["activations"]]))
