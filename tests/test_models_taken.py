@@ -12,6 +12,8 @@ from helpers import gguf_files
 from helpers.commands import SERVER, TEMPLATE, folders, lines, one_line, rewarded, run
 from helpers.process import environment
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 # What a command reads: MODEL is the form in question, POLICY and REWARD are folders, OUT is a new path.
 POLICIES = [
     ("al-sample", "MODEL", "-m", 2),
@@ -72,19 +74,16 @@ def adapter(policy, tmp_path) -> Path:
     return tmp_path / "adapter"
 
 
-@pytest.mark.slow
 def test_a_folder(policy):
     works_everywhere(POLICIES, policy)
     works_everywhere(REWARDS, folders().reward)
 
 
-@pytest.mark.slow
 def test_an_adapter(adapter):
     """Of a policy."""
     works_everywhere(POLICIES, adapter, ("al-eval", "an adapter; texts are made vectors by a whole encoder"))
 
 
-@pytest.mark.slow
 def test_a_gguf_file(policy, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -99,7 +98,6 @@ def test_a_gguf_file(policy, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["a file beside config.json", "a folder", "apart"])
-@pytest.mark.slow
 def test_weights_that_torch_saved(policy, tmp_path, form):
     import torch
     from safetensors.torch import load_file
@@ -114,7 +112,6 @@ def test_weights_that_torch_saved(policy, tmp_path, form):
         assert f"{file}: weights alone; name the model that they began as" in outcome(REWARDS[0], file)
 
 
-@pytest.mark.slow
 def test_a_name_on_the_hub_without_a_network(policy, tmp_path):
     """What is in the cache works; what is not is named."""
     hub = tmp_path / "hub" / "models--someone--tiny"
@@ -134,7 +131,6 @@ def test_a_name_on_the_hub_without_a_network(policy, tmp_path):
         forks.communicate()
 
 
-@pytest.mark.slow
 def test_what_is_no_model(tmp_path):
     (tmp_path / "notes.txt").write_text("no model")
     for wrong, message in ((tmp_path, "not a model folder (it has no config.json)"),
