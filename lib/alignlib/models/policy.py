@@ -282,5 +282,12 @@ def knows_head(policy: Policy) -> bool:
 
 
 def context_length(config: PreTrainedConfig) -> int:
-    """The longest text that the model was made for, in tokens. A window is none: texts go on beyond it."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    """The longest text that the model was made for, in tokens. A window is none: texts go on beyond it.
+
+    LongRoPE's is where its other factors begin: which of them a text gets depends on the longest beside it there.
+    """
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]  # of all layers, or by their kind
+    borders = [part.get("original_max_position_embeddings") for part in parts if part.get("rope_type") == "longrope"]
+    return min(filter(None, (getattr(text, "max_position_embeddings", None), *borders)), default=sys.maxsize)

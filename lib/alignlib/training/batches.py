@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from alignlib import ranks
@@ -59,6 +60,12 @@ class Balanced:
         return [i for row in zip(*drawn, strict=True) for i in row]
 
 
+def mixed(seed: int, number: int) -> int:
+    """A seed for torch of a run's seed and a number within it, other for each; torch's on CPUs are 32 bits wide."""
+    wide = ((seed << 20) + number) % 2**63
+    return wide if wide < 2**32 else int(np.random.SeedSequence(wide).generate_state(1)[0])
+
+
 class Batches:
     """The batches of a run, one a step: the numbers of its examples.
 
@@ -79,7 +86,7 @@ class Batches:
         """The examples of a step, counted from 0."""
         epoch, place = divmod(step, self.an_epoch)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(((self.seed << 20) + epoch) % 2**63)
+            generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
             self._epoch, self._drawn = epoch, self.order.draw(generator)
         return self._drawn[place * self.size:(place + 1) * self.size]
 

@@ -17,7 +17,7 @@ from alignlib.cli import bars, exits
 from alignlib.models.encoding import Example
 from alignlib.models.policy import Model
 from alignlib.training.adapters import add_adapters
-from alignlib.training.batches import Batches, packs_of
+from alignlib.training.batches import Batches, mixed, packs_of
 from alignlib.training.engine import AskingEngine, Engine
 from alignlib.training.objective import Objective
 from alignlib.training.recipe import Recipe
@@ -54,7 +54,7 @@ def fit(model: M, examples: Sequence[Example], objective: Objective[M], recipe: 
             started = time.monotonic()
             entry = {"step": step + 1, "epoch": round((step + 1) / batches.an_epoch, 4)}
             if recipe.lora_dropout:  # what is left out in a step follows from its number, after a kill too
-                torch.manual_seed(recipe.seed + (step * ranks.size() + ranks.rank() + 1 << 32))
+                torch.manual_seed(mixed(recipe.seed, step * ranks.size() + ranks.rank()))
             entry |= train_step(batches.at(step), model, examples, objective, recipe, engine)
             must_be_finite(entry)
             objective.stepped(entry)

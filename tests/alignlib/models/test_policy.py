@@ -186,6 +186,15 @@ def test_a_window_limits_no_text():
     assert context_length(tiny.config("bloom")) == sys.maxsize
 
 
+def test_longrope_ends_where_its_other_factors_begin():
+    """There transformers chooses the factors of all rows by the longest of them."""
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64,
+            "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
+    assert context_length(tiny.config("phi3", rope_parameters=rope, original_max_position_embeddings=64)) == 64
+    assert context_length(tiny.config("llama", rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0,
+        "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64})) == tiny.CONTEXT
+
+
 # -- the full logits never exist ------------------------------------------------------------------------------
 
 

@@ -120,6 +120,15 @@ def test_dropout_is_for_training_steps_alone(tmp_path, monkeypatch):
     assert logps(policy).equal(logps(policy))
 
 
+def test_every_step_leaves_out_other_inputs(tmp_path):
+    """All records are in each step, and none learns: what is left out is all that differs."""
+    policy = to_train(adapted.adapter(tmp_path, adapted.base(tmp_path)), go_on=True)
+    data = examples(2)
+    _, made = fit(tmp_path / "run", model=policy, data=data, batch_size=2, lora_dropout=0.9, steps=4, lr=0.0)
+    losses = [json.loads(line)["loss"] for line in (made.folder / "log.jsonl").read_text().splitlines()]
+    assert len(set(losses)) == 4
+
+
 def test_adapters_have_a_rate_of_their_own_beside_a_head(tmp_path):
     """At rate 0 they stay, while the head moves at --lr; and the other way about."""
     for lr, rate in ((1e-2, 0.0), (0.0, 1e-2)):

@@ -20,6 +20,8 @@ def test_an_epoch_is_a_permutation_and_its_last_batch_is_kept():
     assert epochs[0] != epochs[1] != epochs[2]
     assert batches.at(4) == epochs[1][1]  # whatever was asked before
     assert Batches(Shuffled(10), tiny.recipe("x", seed=1)).at(0) != epochs[0][0]
+    orders = [Batches(Shuffled(10), tiny.recipe("x", seed=seed)).at(0) for seed in (0, 4096, 8192, 2**33, 2**40, 2**41)]
+    assert len(set(map(tuple, orders))) == 6  # torch would heed the last 32 bits alone
     for seed in (-1, 2**62):
         whole = tiny.recipe("x", seed=seed, batch_size=10)
         assert sorted(Batches(Shuffled(10), whole).at(0)) == list(range(10))
