@@ -30,7 +30,6 @@ CONFIG, WEIGHTS, REWARD = "adapter_config.json", "adapter_model.safetensors", "r
 FILES = (CONFIG, WEIGHTS, "adapter_model.bin")
 INSIDE = "base_model.model."  # what peft puts before a weight's name
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")  # the last two: outputs
-NO_WEIGHTS = ("ADAPTION_PROMPT", "POLY")  # methods that are no change of weights, beside those of prompts
 NO_MERGE = ("layer_replication", "alora_invocation_tokens", "lora_bias")  # of a LoraConfig: what weights do not hold
 OF_A_REWARD = ("reads_eos", "reward_pool", "pad_token_id", "id2label")  # what REWARD may say
 
@@ -104,7 +103,7 @@ class Adapter:
 
     def must_merge(self) -> None:
         """Raises UsageError for what has no place in a model's weights, or is for another kind of model."""
-        if self.config.is_prompt_learning or self.config.peft_type.value in NO_WEIGHTS:
+        if self.config.is_prompt_learning or self.config.peft_type.value == "ADAPTION_PROMPT":
             raise click.UsageError(f"{self.path}: an adapter by {self.config.peft_type.value}, which is no "
                                    "change of weights (LoRA and its like are)")
         if odd := next((name for name in NO_MERGE if getattr(self.config, name, None)), None):
