@@ -71,8 +71,8 @@ class Adapter:
     def rows(self) -> int | None:
         """Tokens of a vocabulary of its own: rows of the embeddings among its weights; None where there are none."""
         return next((weight.shape["lora_embedding_A" in name] for name, weight in self.weights.items()
-                     if "lora_A" not in name and "lora_B" not in name and "embedding_B" not in name
-                     and "trainable_tokens" not in name and weight.ndim == 2 and set(name.split(".")) & set(EMBEDDINGS)), None)
+                     if not any(part in name for part in ("lora_A", "lora_B", "embedding_B", "trainable_tokens"))
+                     and weight.ndim == 2 and set(name.split(".")) & set(EMBEDDINGS)), None)
 
     @property
     def unties(self) -> bool:
@@ -191,8 +191,8 @@ def attach(model: PreTrainedModel, adapter: Adapter, *, train: bool = False) -> 
     if adapter.unties:
         untie(model)
     if adapter.ties and is_tied(model):
-        raise click.UsageError(f"{adapter.path}: an adapter with ensure_weight_tying and LoRA on the embeddings that its "
-                               "base has for a head too, which peft does not merge rightly; train one without either")
+        raise click.UsageError(f"{adapter.path}: an adapter with ensure_weight_tying and LoRA on the embeddings that "
+                               "its base has for a head too, which peft does not merge rightly; train one without")
     if hasattr(adapter.config, "lora_dropout"):
         adapter.config.lora_dropout = 0.0
     folder = str(adapter.folder)

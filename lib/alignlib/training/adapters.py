@@ -145,8 +145,8 @@ def must_take_in(model: Model) -> None:
 def set_dropout(model: Model, share: float) -> None:
     """Have the adapters leave out so much of what they read, in training. Raises UsageError for experts'."""
     if share and any(hasattr(module, "parameter_name") for _, module in adapters.changed_weights(model.core)):
-        raise click.UsageError(f"--lora-dropout: adapters on the experts of a {type(model.core).__name__} leave nothing "
-                               "out (peft has none for them); give --lora-targets q_proj,v_proj, say")
+        raise click.UsageError(f"--lora-dropout: adapters on the experts of a {type(model.core).__name__} leave "
+                               "nothing out (peft has none for them); give --lora-targets q_proj,v_proj, say")
     for module in model.model.modules():
         if isinstance(dropout := getattr(module, "lora_dropout", None), nn.ModuleDict):
             dropout["default"] = nn.Dropout(share) if share else nn.Identity()

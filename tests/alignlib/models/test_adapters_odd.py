@@ -38,6 +38,7 @@ def by_method(folder, base, config):
     return str(folder / "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True])
 def test_tokens_of_their_own_are_no_vocabulary(tmp_path, tied):
     base = adapted.base(tmp_path, tie_word_embeddings=tied)
