@@ -6,6 +6,7 @@
 """
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ CONFIG, WEIGHTS, REWARD = "adapter_config.json", "adapter_model.safetensors", "r
 FILES = (CONFIG, WEIGHTS, "adapter_model.bin")
 INSIDE = "base_model.model."  # what peft puts before a weight's name
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")  # the last two: outputs
+NO_MERGE = ("layer_replication", "alora_invocation_tokens", "lora_bias")  # of a LoraConfig: what weights do not hold
 OF_A_REWARD = ("reads_eos", "reward_pool", "pad_token_id", "id2label")  # what REWARD may say
 
 
@@ -69,15 +71,21 @@ class Adapter:
     def rows(self) -> int | None:
         """Tokens of a vocabulary of its own: rows of the embeddings among its weights; None where there are none."""
         return next((weight.shape["lora_embedding_A" in name] for name, weight in self.weights.items()
-                     if "lora_A" not in name and "lora_B" not in name and "embedding_B" not in name
+                     if not any(part in name for part in ("lora_A", "lora_B", "embedding_B", "trainable_tokens"))
                      and weight.ndim == 2 and set(name.split(".")) & set(EMBEDDINGS)), None)
 
     @property
     def unties(self) -> bool:
         """Whether it has either of input and output embeddings changed in a way of its own."""
         modules = {part for name in self.weights if "lora_" in name for part in name.split(".")}
-        modules |= set(self.config.modules_to_save or ())
+        modules |= set(getattr(self.config, "modules_to_save", None) or ())
         return bool(modules & set(EMBEDDINGS)) and not getattr(self.config, "ensure_weight_tying", False)
+
+    @property
+    def ties(self) -> bool:
+        """Whether LoRA is on embeddings and, by ensure_weight_tying, on the output head that they are as well."""
+        modules = {part for name in self.weights if "lora_embedding_" in name for part in name.split(".")}
+        return bool(modules & set(EMBEDDINGS)) and getattr(self.config, "ensure_weight_tying", False)
 
     @property
     def reward(self) -> dict[str, Any]:
@@ -95,9 +103,12 @@ class Adapter:
 
     def must_merge(self) -> None:
         """Raises UsageError for what has no place in a model's weights, or is for another kind of model."""
-        if self.config.is_prompt_learning:
+        if self.config.is_prompt_learning or self.config.peft_type.value == "ADAPTION_PROMPT":
             raise click.UsageError(f"{self.path}: an adapter by {self.config.peft_type.value}, which is no "
                                    "change of weights (LoRA and its like are)")
+        if odd := next((name for name in NO_MERGE if getattr(self.config, name, None)), None):
+            raise click.UsageError(f"{self.path}: an adapter with {odd}, which peft does not merge into a base's "
+                                   "weights; train one without it")
         if self.config.task_type not in (None, "CAUSAL_LM", "SEQ_CLS"):
             raise click.UsageError(f"{self.path}: an adapter for {self.config.task_type}: neither a policy's nor a "
                                    "reward model's")
@@ -179,6 +190,9 @@ def attach(model: PreTrainedModel, adapter: Adapter, *, train: bool = False) -> 
         model.resize_token_embeddings(adapter.rows, mean_resizing=False)
     if adapter.unties:
         untie(model)
+    if adapter.ties and is_tied(model):
+        raise click.UsageError(f"{adapter.path}: an adapter with ensure_weight_tying and LoRA on the embeddings that "
+                               "its base has for a head too, which peft does not merge rightly; train one without")
     if hasattr(adapter.config, "lora_dropout"):
         adapter.config.lora_dropout = 0.0
     folder = str(adapter.folder)
@@ -188,6 +202,9 @@ def attach(model: PreTrainedModel, adapter: Adapter, *, train: bool = False) -> 
     except (OSError, RuntimeError, ValueError, KeyError) as error:  # the sizes are in a RuntimeError's second line
         lines = str(error).splitlines() or [type(error).__name__]
         raise click.UsageError(f"{adapter.path}: the adapter does not fit: {lines[:2][-1].strip()}") from error
+    except (TypeError, AttributeError) as error:  # a number in quotes, and the like
+        raise click.UsageError(f"{adapter.path}: {CONFIG} says what peft {peft.__version__} cannot make an adapter of "
+                               f"({first_line(error)})") from error
     # A resized embedding that trained whole is there twice, once as peft had it in memory.
     strangers = [name for name in fit.unexpected_keys if ".modules_to_save." not in name
                  or name.removeprefix(INSIDE).replace(".modules_to_save.", ".") not in adapter.weights]
@@ -197,10 +214,16 @@ def attach(model: PreTrainedModel, adapter: Adapter, *, train: bool = False) -> 
     return adapted.eval()
 
 
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether the output head is the embeddings."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
 def untie(model: PreTrainedModel) -> None:
     """Give a model whose output head is its embeddings a head of the same numbers: one changes without the other."""
-    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is not None and head.weight is embeddings.weight:
+    if is_tied(model):
+        head = model.get_output_embeddings()
         head.weight = nn.Parameter(head.weight.detach().clone())
         for config in (model.config, model.config.get_text_config()):
             config.tie_word_embeddings = False
@@ -212,8 +235,27 @@ def merge(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     One that ZeRO 3 has in parts, to be asked, is left under its adapter.
     """
     adapted = attach(model, adapter)
-    merged: PreTrainedModel = adapted if is_sharded(model) else adapted.merge_and_unload()
+    try:
+        merged: PreTrainedModel = adapted if is_sharded(model) else adapted.merge_and_unload()
+    except NotImplementedError as error:
+        raise click.UsageError(f"{adapter.path}: an adapter by {adapter.config.peft_type.value}, which peft "
+                               "does not merge into a base's weights") from error
     return merged.requires_grad_()  # peft froze it
+
+
+def plain_name(name: str) -> str:
+    """Of a weight in a model under adapters: what it is called in the plain model. Wrappers may be nested."""
+    return name.replace(".base_layer", "").replace(".modules_to_save.default", "")
+
+
+def changed_weights(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Of a model under adapters: the weights of the plain model that they change, each with its adapter's module.
+
+    A linear layer's is its `weight`; experts are parameters of their module, with wrappers around one another.
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            yield f"{plain_name(name)}.{getattr(module, 'parameter_name', 'weight')}", module
 
 
 # -- in 4 bits -----------------------------------------------------------------------------------------------

@@ -290,15 +290,13 @@ def merged_weights(model: Model) -> dict[str, Tensor]:
 
     Of a model in parts on several ranks every rank must call this; the first alone gets what was in parts.
     """
-    weights = {name.replace(".base_layer.", ".").replace(".modules_to_save.default.", "."): weight
-               for name, weight in full_state_dict(model.core).items()
+    weights = {adapters.plain_name(name): weight for name, weight in full_state_dict(model.core).items()
                if ".lora_" not in name and ".original_module." not in name}
-    for name, module in model.core.named_modules():
-        if hasattr(module, "get_delta_weight"):
-            with gather_weights(module.parameters()):
-                for adapter in module.active_adapters:
-                    if (plain := weights.get(f"{name}.weight")) is not None:
-                        weights[f"{name}.weight"] = plain + module.get_delta_weight(adapter).to(plain.device)
+    for name, module in adapters.changed_weights(model.core):
+        with gather_weights(module.parameters()):
+            for adapter in module.active_adapters:
+                if (plain := weights.get(name)) is not None:
+                    weights[name] = plain + module.get_delta_weight(adapter).to(plain.device)
     return weights
 
 

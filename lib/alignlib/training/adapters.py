@@ -18,14 +18,16 @@ from transformers.pytorch_utils import Conv1D
 from alignlib import ranks
 from alignlib.models import adapters, checkpoint, load
 from alignlib.models.adapters import Adapter
+from alignlib.models.checkpoint import first_line
 from alignlib.models.policy import Model, RewardModel
 from alignlib.training.recipe import Recipe
 
 # What --lora's adapters are made of, and what needs them.
 SHAPE = ("lora_alpha", "lora_targets")
 NEEDS = (*SHAPE, "lora_dropout", "lora_lr", "load_4bit", "save_adapter")
-PLAIN = {"use_dora": False, "bias": "none", "lora_bias": False, "target_parameters": None, "layer_replication": None,
-         "trainable_token_indices": None}  # of a LoraConfig whose adapter is B A beside a weight, and nothing else
+# Of a LoraConfig whose adapter is B A beside a weight, and nothing else.
+PLAIN = {"use_dora": False, "bias": "none", "trainable_token_indices": None, "use_qalora": False, "arrow_config": None,
+         "kasa_config": None, "velora_config": None, "monteclora_config": None, "use_bdlora": None}
 
 
 def adapter_to_train(path: str, recipe: Recipe, reward: bool) -> Adapter | None:
@@ -89,9 +91,14 @@ def add_adapters(model: Model, recipe: Recipe, adapter: Adapter | None = None) -
         config = adapter.config if adapter else new_config(model, recipe)
         config.inference_mode = False
         torch.manual_seed(recipe.seed)
-        model.model = peft.get_peft_model(model.core, config)
+        try:
+            model.model = peft.get_peft_model(model.core, config)
+        except ValueError as error:  # of some names in --lora-targets: experts keep two of them in one weight
+            raise click.UsageError(f"--lora-targets: {first_line(error)}") from error
         model.core = model.model.get_base_model()
     if model.model is not model.core:
+        if not recipe.save_adapter:
+            must_take_in(model)
         set_dropout(model, recipe.lora_dropout)
         model.model.eval()
 
@@ -114,18 +121,32 @@ def head_names(model: Model) -> list[str]:
 
 def must_be_linear(model: Model, recipe: Recipe) -> list[str]:
     """The names of --lora-targets. Raises UsageError for one that no linear layer has; heads are none."""
-    assert recipe.lora_targets
     body = model.core.base_model
     linear = {name.rpartition(".")[2] for name, layer in body.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
-    names = [name.strip() for name in recipe.lora_targets.split(",")]
+    names = [name.strip() for name in (recipe.lora_targets or "").split(",")]
     if unknown := [name for name in names if name not in linear]:
         raise click.UsageError(f"--lora-targets: {unknown[0]!r} is no linear layer of a {type(model.core).__name__}; "
                                f"there are all-linear, or some of {','.join(sorted(linear))}")
     return names
 
 
+def must_take_in(model: Model) -> None:
+    """Raises UsageError where a layer's adapter has no weight to be merged into, before anything is trained."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    plain = {adapters.plain_name(name) for name in model.core.state_dict()}
+    merging = {id(module) for name, module in adapters.changed_weights(model.core) if name in plain}
+    for name, module in model.core.named_modules():
+        if isinstance(module, BaseTunerLayer) and id(module) not in merging:
+            raise click.UsageError(f"{name}: its adapter cannot be merged into a {type(model.core).__name__}; give "
+                                   "--save-adapter, or --lora-targets without it")
+
+
 def set_dropout(model: Model, share: float) -> None:
-    """Have the adapters leave out so much of what they read, in training."""
+    """Have the adapters leave out so much of what they read, in training. Raises UsageError for experts'."""
+    if share and any(hasattr(module, "parameter_name") for _, module in adapters.changed_weights(model.core)):
+        raise click.UsageError(f"--lora-dropout: adapters on the experts of a {type(model.core).__name__} leave "
+                               "nothing out (peft has none for them); give --lora-targets q_proj,v_proj, say")
     for module in model.model.modules():
         if isinstance(dropout := getattr(module, "lora_dropout", None), nn.ModuleDict):
             dropout["default"] = nn.Dropout(share) if share else nn.Identity()
@@ -159,6 +180,17 @@ def folder_weights(model: Model, recipe: Recipe) -> dict[str, Tensor]:
     return peft.get_peft_model_state_dict(model.model, weights, save_embedding_layers=resized)
 
 
+def unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, as safetensors takes them: a memory of its own for what is there under two names (embeddings)."""
+    seen: set[int] = set()
+    apart = {}
+    for name, weight in weights.items():
+        memory = weight.untyped_storage().data_ptr()
+        apart[name] = weight.contiguous().clone() if memory in seen else weight.contiguous()
+        seen.add(memory)
+    return apart
+
+
 def save(model: Model, folder: Path, recipe: Recipe, weights: dict[str, Tensor] | None = None,
          dtype: torch.dtype | None = None) -> None:
     """The model's folder, with `folder_weights` or others of the same names, in `dtype` if not in their own."""
@@ -170,12 +202,12 @@ def save(model: Model, folder: Path, recipe: Recipe, weights: dict[str, Tensor] 
     config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).exists() else base
     config.task_type = "SEQ_CLS" if isinstance(model, RewardModel) else "CAUSAL_LM"
     config.inference_mode, config.auto_mapping = True, None
-    if isinstance(config.target_modules, set):
-        config.target_modules = sorted(config.target_modules)  # the same file each time
+    for name in ("target_modules", "target_parameters"):
+        if isinstance(names := getattr(config, name, None), set):
+            setattr(config, name, sorted(names))  # the same file each time
     config.save_pretrained(str(folder))
     weights = checkpoint.cast(weights, dtype) if dtype else weights
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / adapters.WEIGHTS,
-              metadata={"format": "pt"})
+    save_file(unshared(weights), folder / adapters.WEIGHTS, metadata={"format": "pt"})
     model.tokenizer.save_pretrained(folder)
     if isinstance(model, RewardModel):
         said = {name: value for name in adapters.OF_A_REWARD
