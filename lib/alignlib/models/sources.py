@@ -35,22 +35,38 @@ SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}  # layers of the sizes (27B) whos
 
 def must_be_there(path: str) -> None:
     """Raises UsageError for what is on this machine and no model; the line says what would be one."""
+    if not path:
+        raise click.UsageError("MODEL: the name given is empty")
     found = parts(path)
     if found.gguf is not None:
         return must_be_gguf(path, found)
+    if found.weights and found.weights.endswith(".gguf"):
+        raise click.UsageError(f"{path}: a .gguf file stands alone, without @: {found.weights}")
     weights = Path(found.weights or found.folder)
     if found.weights and not weights.exists() and (found.weights.count("/") != 1 or weights.suffix in WEIGHTS):
         raise click.UsageError(f"{found.weights}: no such file, nor can it be a name on the Hub")
-    if not Path(found.folder).exists():
+    folder = Path(found.folder)
+    if not folder.exists():
+        if found.folder.startswith(("/", "./", "../", "~")) or found.folder.count("/") > 1:  # none on the Hub does
+            raise click.UsageError(f"{found.folder}: no such folder")
         return
-    if Path(found.folder).is_file():
+    if not folder.is_dir():
         raise click.UsageError(f"{found.folder}: a file that is no model: a folder, a .gguf file or WEIGHTS@BASE is")
-    if (Path(found.folder) / "config.json").is_file():
+    if (folder / "config.json").is_file():
         return
     if found.weights == path:
         raise click.UsageError(f"{path}: weights alone; name the model that they began as, a folder or a name on the "
                                f"Hub: {path}@BASE")
+    if (folder / "started.json").is_file():  # of run_folder.Run
+        raise click.UsageError(f"{folder}: a training run that is not done, and no model yet: --resume ends it")
     raise click.UsageError(f"{found.folder}: not a model folder (it has no config.json){what_would_do(found.folder)}")
+
+
+def must_be_on_the_hub(folder: str) -> None:
+    """Raises UsageError for what the Hub does not have, where more can be said than the Hub's answer."""
+    checkpoint.must_know_type(folder)
+    if "/" in folder and not Path(folder).exists() and Path(folder).parent.is_dir():
+        raise click.UsageError(f"{folder}: no such folder, nor is it to be had from the Hub")
 
 
 def loader_for(auto: AutoClass, path: str) -> AutoClass:

@@ -294,6 +294,28 @@ def test_what_is_no_model_says_what_would_be(tmp_path, base):
         assert done.returncode == 2 and message in one_line(done.stderr), done.stderr
 
 
+@pytest.mark.parametrize(("path", "message"), [
+    ("/dev/null", "/dev/null: a file that is no model: a folder, a .gguf file or WEIGHTS@BASE is"),
+    ("", "MODEL: the name given is empty"),
+    ("x.gguf@base", "x.gguf@base: a .gguf file stands alone, without @: x.gguf"),
+    ("killed", "killed: a training run that is not done, and no model yet: --resume ends it"),
+    ("killed/ref_logps.pt@killed", "killed: a training run that is not done, and no model yet: --resume ends it"),
+    ("./none", "./none: no such folder"),
+    ("/none/at/all", "/none/at/all: no such folder"),
+    ("base/none/more", "base/none/more: no such folder"),
+    ("base/none", "base/none: no such folder, nor is it to be had from the Hub"),
+])
+def test_what_can_be_no_model_is_said_in_a_line(tmp_path, base, monkeypatch, path, message):
+    monkeypatch.chdir(tmp_path)
+    gguf_files.write("x.gguf")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "started.json").write_text("{}")
+    (tmp_path / "killed" / "ref_logps.pt").touch()
+    with pytest.raises(click.UsageError) as refusal:
+        load.load_policy(path, "cpu")
+    assert refusal.value.message == message
+
+
 def test_an_encoder_is_no_policy_of_weights_either(tmp_path, base):
     shutil.copy(tmp_path / "base" / "model.safetensors", tmp_path / "w.safetensors")
     config = transformers.BertConfig(vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
