@@ -1,4 +1,4 @@
-"""Tiny .gguf files, as llama.cpp's converter writes them of a Llama or a Gemma 2: weights, configuration and tokenizer in one."""
+"""Tiny .gguf files, as llama.cpp's converter writes them of a Llama or a Gemma 2: all that a model is, in one."""
 
 from pathlib import Path
 
