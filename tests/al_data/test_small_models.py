@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from pathlib import Path
 
 import click
 import pytest
@@ -78,3 +79,9 @@ def test_a_policy_becomes_a_folder_whole_or_not_at_all(tmp_path):
     done = run("al-data", "model", base, tmp_path / "folder")
     assert done.returncode == 2 and "folder: exists and is not empty" in one_line(done.stderr)
     assert not (tmp_path / "other").exists()
+
+
+def test_where_no_folder_can_be_made_a_line_says_so(tmp_path):
+    model = tiny.save(tiny.causal("llama"), tmp_path / "model")
+    with pytest.raises(click.UsageError, match=r"^/proc/x: no folder can be made there \(No such file or directory\)$"):
+        small_models.unpack(model, Path("/proc/x"), "fp32")

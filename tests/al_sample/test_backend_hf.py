@@ -77,3 +77,11 @@ def test_a_bare_prompt_with_no_token_to_begin_with_is_named(tmp_path):
     assert done.returncode == 65 and "<stdin>:2: an empty text" in one_line(done.stderr)
     done = run("al-sample", folder, "--condition", "x", "-m", 2, stdin=given)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_a_model_of_linear_attention_is_refused_before_it_is_loaded(tmp_path):
+    model = tiny.save(tiny.causal("qwen3_next"), tmp_path / "model")
+    done = run("al-sample", model, "-o", tmp_path / "out.jsonl", stdin='{"prompt": "Hi"}\n')
+    assert done.returncode == 2 and "a Qwen3NextForCausalLM has layers without keys" in one_line(done.stderr)
+    assert not (tmp_path / "out.jsonl").exists()

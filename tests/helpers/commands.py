@@ -134,7 +134,7 @@ class Folders:
         empty = self.new("empty")
         empty.mkdir()
         return {
-            "nothing there": (str(self.new("missing")), "no model folder"),
+            "nothing there": (str(self.new("missing")), "no such folder"),
             "an empty folder": (str(empty), "config.json"),
             "no tokenizer": (str(self.without(path, "tokenizer.json", "tokenizer_config.json")), "no tokenizer"),
             "no weights": (str(self.without(path, "model.safetensors")), "model.safetensors"),

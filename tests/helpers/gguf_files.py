@@ -1,4 +1,4 @@
-"""Tiny .gguf files, as llama.cpp's converter writes them of a Llama: weights, configuration and tokenizer in one."""
+"""Tiny .gguf files, as llama.cpp's converter writes them of a Llama or a Gemma 2: all that a model is, in one."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import transformers
 from helpers import tiny
 
 
-def write(path: Path | str, model: transformers.LlamaForCausalLM | None = None, *, quantized: bool = False,
+def write(path: Path | str, model: transformers.PreTrainedModel | None = None, *, quantized: bool = False,
           words: transformers.PreTrainedTokenizerFast | None = None, architecture: str = "llama",
           name: str = "tiny", **more: object) -> str:
     """A file of `model` and `words`; quantized: its matrices as Q8_0, else all float32. more: keys, or float tensors.
@@ -35,13 +35,19 @@ def write(path: Path | str, model: transformers.LlamaForCausalLM | None = None, 
             writer.add_tensor(key, value.float().numpy())
         else:
             writer.add_key_value(key, value, gguf.GGUFValueType.get_type(value))
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    kind_of_file = gguf.MODEL_ARCH.LLAMA if architecture == "whisper" else kinds[architecture]
+    names = gguf.get_tensor_name_map(kind_of_file, config.num_hidden_layers)
     for full, weight in model.state_dict().items():
         stem, _, kind = full.rpartition(".")
         tied = stem == "lm_head" and config.tie_word_embeddings
         if tied:
             continue
-        array = interleaved(full, weight, config).float().numpy()
+        if architecture == "llama":
+            weight = interleaved(full, weight, config)
+        elif architecture == "gemma2" and stem.endswith("norm"):
+            weight = weight + 1
+        array = weight.float().numpy()
         if quantized and array.ndim == 2:
             packed = gguf.quantize(array, gguf.GGMLQuantizationType.Q8_0)
             writer.add_tensor(f"{names.get_name(stem)}.{kind}", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)

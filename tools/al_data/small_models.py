@@ -57,10 +57,17 @@ def unpack(model: str, folder: Path, dtype: str) -> int:
 
 
 def write(policy: "Policy", folder: Path) -> None:
-    """The folder appears once it is whole: a killed run leaves only FOLDER.partial, which the next one replaces."""
+    """The folder appears once it is whole: a killed run leaves only FOLDER.partial, which the next one replaces.
+
+    Raises UsageError where no folder can be made.
+    """
     from alignlib.models import load
 
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise click.UsageError(f"{folder}: no folder can be made there ({error.strerror})") from error
     load.save(policy, partial)
     os.replace(partial, folder)

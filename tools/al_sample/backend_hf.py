@@ -26,6 +26,7 @@ class Sampler:
     def __init__(self, model: str, how: Sampling, *, condition: Condition | None, logps: bool, window: int,
                  batch_tokens: int, device: str, dtype: str, **prompts: Any):
         self.how, self.condition, self.window, self.batch_tokens = how, condition, window, batch_tokens
+        sampler.must_drop_rows(model, load.load_config(model))
         self.policy: Policy = load.load_policy(model, device, dtype)
         room = encoder_limits(self.policy.context, how, **prompts)
         self.encoder = load.encoder_for(self.policy, **room)

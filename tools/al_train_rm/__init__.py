@@ -59,8 +59,10 @@ def main(session: Session, loss: str, rm_eos: bool, pool: str | None, more: bool
     """
     refuse(loss, more, resample, settings)
     objective = objective_of(loss, more, resample, settings)
+    from al_train_rm.start import must_read_text_alone, new_reward, output_head, set_padding
+
+    must_read_text_alone(session.model)
     with session.begin(reward=True, loss=loss, rm_eos=rm_eos, pool=pool, more=more, resample=resample, **settings):
-        from al_train_rm.start import new_reward, output_head, set_padding
         from alignlib.models import load
 
         recipe, start = session.recipe, session.origin

@@ -27,6 +27,18 @@ from alignlib.models.load import (
 )
 from alignlib.models.logps import Head
 from alignlib.models.policy import Model, RewardModel, gather_weights, is_sharded, scale_and_cap
+from alignlib.models.text_part import find_text_part
+
+
+def must_read_text_alone(path: str) -> None:
+    """Raises UsageError for a model of which there is no sequence classifier: it reads pictures or sounds too, say."""
+    config = load_config(path)
+    name = (config.architectures or [""])[0]
+    if find_text_part(config):
+        raise click.UsageError(f"{path}: a {name} reads more than text; al-data model {path} DIR writes its language "
+                               "model as a folder, with which a reward model can begin")
+    if type(config) not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise click.UsageError(f"{path}: transformers has no sequence classifier of a {config.model_type}'s kind")
 
 
 def new_reward(path: str, class_names: list[str] | None, device: str = "auto", dtype: str = "auto",

@@ -7,6 +7,7 @@ run, or one with other options for the rest, draws what it would have drawn.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from transformers.cache_utils import DynamicLayer
 from alignlib.decoding.draws import Draw, Sampling, finish_text, stopping_ids
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Policy
+from alignlib.models.text_part import find_text_part
 
 ROOM = 64  # tokens of space a cache keeps ahead
 COMPACT = 0.75  # when fewer rows than this share are unfinished, the others leave the batch
@@ -64,6 +66,16 @@ def new_cache(config: PreTrainedConfig) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def must_drop_rows(path: str, config: PreTrainedConfig) -> None:
+    """Raises UsageError for a policy whose cache cannot let finished rows go: linear attention, convolutions."""
+    name = (config.architectures or ["ForCausalLM"])[0]
+    if not name.endswith(("ForCausalLM", "LMHeadModel")) and not find_text_part(config):
+        return  # no policy, which loading it says
+    if not all(hasattr(layer, "batch_select_indices") for layer in new_cache(config).layers):
+        raise click.UsageError(f"{path}: a {name} has layers without keys and values (linear attention), from which "
+                               "the sampler that is built in cannot draw; --backend vllm or openai may")
 
 
 def uniforms(seed: int, record: int, completion: int, count: int) -> NDArray[np.float64]:

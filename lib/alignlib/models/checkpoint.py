@@ -64,7 +64,7 @@ def read(auto: AutoClass, path: str, dtype: torch.dtype, fresh: tuple[str, ...] 
     try:
         model, info = auto.from_pretrained(path, trust_remote_code=False, **settings)
     except ValueError as error:
-        if "sdpa" not in str(error) and "scaled_dot_product" not in str(error):
+        if not wants_eager(error):
             must_know_type(path)
             raise click.UsageError(f"{path}: {first_line(error)}") from error
         settings["attn_implementation"] = "eager"
@@ -76,6 +76,11 @@ def read(auto: AutoClass, path: str, dtype: torch.dtype, fresh: tuple[str, ...] 
             _, info = auto.from_pretrained(path, trust_remote_code=False, **settings, device_map="meta")
         must_fit(path, model, info, fresh, spare)
     return model, set(info["missing_keys"])
+
+
+def wants_eager(error: Exception) -> bool:
+    """Whether a load failed only because the model's class does not have the attention it was asked for."""
+    return isinstance(error, ValueError) and ("sdpa" in str(error) or "scaled_dot_product" in str(error))
 
 
 def must_fit(path: str, model: PreTrainedModel, info: dict[str, Any], fresh: tuple[str, ...], spare: Spare) -> None:

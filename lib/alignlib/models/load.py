@@ -77,7 +77,7 @@ def load_config(path: str) -> PreTrainedConfig:
         here = Path(found.folder).exists() or not hub.answers()  # what is in the cache is still found
         config = transformers.AutoConfig.from_pretrained(found.folder, local_files_only=here, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        checkpoint.must_know_type(found.folder)
+        sources.must_be_on_the_hub(found.folder)
         raise click.UsageError(f"{path}: no model folder, nor to be had from the Hub ({first_line(error)})") from error
     config._attn_implementation = None  # a folder's may be code on the Hub; ours is chosen where a model is loaded
     return config

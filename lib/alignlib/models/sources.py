@@ -29,26 +29,44 @@ PART_OF = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 FREQUENCIES = "rope_freqs.weight"  # a tensor
 STRETCHED = re.compile(r"^rope_factors_|\.rope\.scaling\.(factor|type)$")  # tensors and keys
 LABELS = ("num_labels", "id2label", "label2id")
+BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}  # no key says that there are any
+SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}  # layers of the sizes (27B) whose queries are, as llama.cpp knows them
 
 
 def must_be_there(path: str) -> None:
     """Raises UsageError for what is on this machine and no model; the line says what would be one."""
+    if not path:
+        raise click.UsageError("MODEL: the name given is empty")
     found = parts(path)
     if found.gguf is not None:
         return must_be_gguf(path, found)
+    if found.weights and found.weights.endswith(".gguf"):
+        raise click.UsageError(f"{path}: a .gguf file stands alone, without @: {found.weights}")
     weights = Path(found.weights or found.folder)
     if found.weights and not weights.exists() and (found.weights.count("/") != 1 or weights.suffix in WEIGHTS):
         raise click.UsageError(f"{found.weights}: no such file, nor can it be a name on the Hub")
-    if not Path(found.folder).exists():
+    folder = Path(found.folder)
+    if not folder.exists():
+        if found.folder.startswith(("/", "./", "../", "~")) or found.folder.count("/") > 1:  # none on the Hub does
+            raise click.UsageError(f"{found.folder}: no such folder")
         return
-    if Path(found.folder).is_file():
+    if not folder.is_dir():
         raise click.UsageError(f"{found.folder}: a file that is no model: a folder, a .gguf file or WEIGHTS@BASE is")
-    if (Path(found.folder) / "config.json").is_file():
+    if (folder / "config.json").is_file():
         return
     if found.weights == path:
         raise click.UsageError(f"{path}: weights alone; name the model that they began as, a folder or a name on the "
                                f"Hub: {path}@BASE")
+    if (folder / "started.json").is_file():  # of run_folder.Run
+        raise click.UsageError(f"{folder}: a training run that is not done, and no model yet: --resume ends it")
     raise click.UsageError(f"{found.folder}: not a model folder (it has no config.json){what_would_do(found.folder)}")
+
+
+def must_be_on_the_hub(folder: str) -> None:
+    """Raises UsageError for what the Hub does not have, where more can be said than the Hub's answer."""
+    checkpoint.must_know_type(folder)
+    if "/" in folder and not Path(folder).exists() and Path(folder).parent.is_dir():
+        raise click.UsageError(f"{folder}: no such folder, nor is it to be had from the Hub")
 
 
 def loader_for(auto: AutoClass, path: str) -> AutoClass:
@@ -80,7 +98,10 @@ class Gguf:
                 found.folder, config=config, gguf_file=found.gguf, trust_remote_code=False, **settings,
                 quantization_config=transformers.GgufConfig(dequantize=True))
         except UNREADABLE as error:
+            if checkpoint.wants_eager(error):
+                raise
             raise refused(path, error) from error
+        info["unexpected_keys"] = {*info["unexpected_keys"], *unread(path, model)}
         # It is a plain model now, to be trained and saved as any other.
         vars(model.config).pop("quantization_config", None)
         model.hf_quantizer = None
@@ -88,17 +109,49 @@ class Gguf:
         return model, info
 
 
+def unread(path: str, model: PreTrainedModel) -> set[str]:
+    """The tensors of a file that the model has no place for, which transformers' older reader passes over in silence.
+
+    The output head is called as transformers has it.
+    """
+    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers.integrations.gguf.utils import is_gguf_arch_supported
+
+    kind, names = tensor_names(path)
+    if is_gguf_arch_supported(kind):  # the newer reader reports them
+        return set()
+    processor = reader.TENSOR_PROCESSORS.get(kind, reader.TensorProcessor)()
+    places = reader.get_gguf_hf_weights_map(model, processor)
+    homeless = {name for name in names if not {name, name.removesuffix(".weight")} & places.keys()} - {FREQUENCIES}
+    return {re.sub(r"^output\.", "lm_head.", name) for name in homeless}
+
+
+def tensor_names(path: str) -> tuple[str, tuple[str, ...]]:
+    """What kind of model a .gguf file that was found holds, and the names of its tensors."""
+    from transformers.integrations.gguf import read_gguf_metadata
+
+    found = parts(path)
+    metadata, names = read_gguf_metadata(cached_file(found.folder, found.gguf, local_files_only=True))
+    return metadata["general.architecture"], names
+
+
 def must_be_gguf(path: str, found: Parts) -> None:
     """Raises UsageError where the file cannot be one that is read."""
     must_have_gguf(path)
     if part := PART_OF.search(path):
-        raise click.UsageError(f"{path}: one of {int(part[2])} parts; llama-gguf-split --merge makes one file of them")
+        must_be_whole(path, int(part[2]))
     if os.path.isabs(found.gguf or ""):
         if not Path(path).is_file():
             raise click.UsageError(f"{path}: no such file")
         with open(path, "rb") as file:
             if file.read(4) != b"GGUF":
                 raise click.UsageError(f"{path}: not a .gguf file, whatever its name")
+
+
+def must_be_whole(path: str, count: int) -> None:
+    """Raises UsageError for a file that is one of several."""
+    if count > 1:
+        raise click.UsageError(f"{path}: one of {count} parts; llama-gguf-split --merge makes one file of them")
 
 
 def must_have_gguf(path: str) -> None:
@@ -122,9 +175,11 @@ def read_gguf(path: str) -> PreTrainedConfig:
     try:
         file = cached_file(found.folder, found.gguf, local_files_only=here)
         metadata, names = read_gguf_metadata(file)
+        must_be_whole(path, metadata.get("split.count", 1))
         must_know_positions(path, metadata, names)
         config = transformers.AutoConfig.from_pretrained(found.folder, gguf_file=found.gguf, local_files_only=here,
                                                          trust_remote_code=False)
+        add_what_no_key_says(config, metadata["general.architecture"], names)
         if FREQUENCIES in names:
             set_frequencies(config, file)
     except (OSError, *UNREADABLE) as error:
@@ -143,6 +198,16 @@ def must_know_positions(path: str, metadata: dict[str, Any], names: tuple[str, .
     if stretched and kind != "gpt-oss" and metadata.get(f"{kind}.rope.scaling.type") != "none":
         raise click.UsageError(f"{path}: its positions are stretched ({min(stretched)}), which transformers does not "
                                "read from .gguf files; the model's folder would do")
+
+
+def add_what_no_key_says(config: PreTrainedConfig, kind: str, names: tuple[str, ...]) -> None:
+    """Put into a configuration, in place, what follows from a file's tensors: transformers goes by its keys."""
+    for switch, tensor in BIASES.items():
+        if tensor in names and hasattr(config, switch):
+            setattr(config, switch, True)
+    if kind in SCALED_BY_WIDTH:
+        wide = config.num_hidden_layers == SCALED_BY_WIDTH[kind]
+        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads if wide else config.head_dim
 
 
 def set_frequencies(config: PreTrainedConfig, file: str) -> None:

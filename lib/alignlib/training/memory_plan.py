@@ -6,7 +6,6 @@ one with tensors that have shapes but no numbers (`activations`): any family is 
 
 import math
 import sys
-import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -18,8 +17,6 @@ import torch
 import transformers
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -31,6 +28,7 @@ from alignlib.models.packs import ROW_TOKENS
 from alignlib.models.policy import Policy, RewardModel
 from alignlib.models.text_part import find_text_part
 from alignlib.training.adapters import add_adapters
+from alignlib.training.live_bytes import Live
 from alignlib.training.recipe import Recipe
 from alignlib.training.zero import BUCKET, configuration, wants_deepspeed
 
@@ -150,31 +148,6 @@ def peak(items: dict[str, float]) -> float:
 
 
 # -- what a pass makes ---------------------------------------------------------------------------------------
-
-
-class Live(TorchDispatchMode):
-    """Counts the bytes of the tensors that come into being inside it and are still there: now, and at most."""
-
-    def __init__(self, known: list[Tensor]):
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's, which has no types
-        self.now = self.most = 0
-        self.seen = {tensor.untyped_storage()._cdata for tensor in known}
-
-    def __torch_dispatch__(self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
-                           kwargs: dict[str, Any] | None = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in self.seen:
-                storage = tensor.untyped_storage()
-                self.seen.add(key)
-                self.now += storage.nbytes()
-                self.most = max(self.most, self.now)
-                weakref.finalize(storage, self._gone, key, storage.nbytes())
-        return result
-
-    def _gone(self, key: int, size: int) -> None:
-        self.seen.remove(key)
-        self.now -= size
 
 
 def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = None) -> Policy | RewardModel:

@@ -2,8 +2,10 @@
 
 import math
 
+import click
 import pytest
 import torch
+import transformers
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -257,3 +259,13 @@ def test_layers_of_other_kinds_stay():
     wanted = DynamicCache(config=tiny.config("mistral", sliding_window=8)).layers
     assert [type(layer) for layer in layers] == [type(layer) for layer in wanted]
     assert all(type(layer) is GrowingLayer for layer in sampler.new_cache(tiny.config("llama")).layers)
+
+
+def test_a_model_whose_cache_cannot_drop_rows_is_named():
+    config = tiny.causal("qwen3_next").config
+    config.architectures = ["Qwen3NextForCausalLM"]
+    with pytest.raises(click.UsageError, match="^some/model: a Qwen3NextForCausalLM has layers without keys and value"):
+        sampler.must_drop_rows("some/model", config)
+    for family in ("llama", "gemma3", "gpt2"):
+        sampler.must_drop_rows("some/model", tiny.config(family))
+    sampler.must_drop_rows("some/model", transformers.ViTConfig(architectures=["ViTModel"]))

@@ -98,6 +98,48 @@ def test_llama_3_s_positions_are_those_of_its_file(tmp_path):
     torch.testing.assert_close(logits(again.core), logits(policy.core), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+def test_biases_are_read(tmp_path, quantized):
+    """No key of the file says that there are any."""
+    model = llama(attention_bias=True, mlp_bias=True, hidden_size=64, intermediate_size=96)
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight)
+    policy = load.load_policy(gguf_files.write(tmp_path / "x.gguf", model, quantized=quantized), "cpu", "fp32")
+    assert policy.core.config.attention_bias and policy.core.config.mlp_bias
+    close = {"rtol": 0.1, "atol": 1.5} if quantized else {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(logits(policy.core), logits(model), **close)
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.testing.assert_close(policy.core.get_parameter(name), weight, rtol=0, atol=0)
+
+
+def test_a_gemma_2_is_the_model_it_was_written_of(tmp_path):
+    """Whose class has no sdpa, and whose queries are divided by the root of their size."""
+    model = tiny.causal("gemma2", vocab_size=ROWS, query_pre_attn_scalar=8, sliding_window=16, pad_token_id=0)
+    keys = {"gemma2.attention.key_length": 8, "gemma2.attention.value_length": 8,
+            "gemma2.attention.sliding_window": 16, "gemma2.attn_logit_softcapping": 50.0,
+            "gemma2.final_logit_softcapping": 30.0}
+    file = gguf_files.write(tmp_path / "x.gguf", model, architecture="gemma2", **keys)
+    policy = load.load_policy(file, "cpu", "fp32")
+    torch.testing.assert_close(logits(policy.core), logits(model), rtol=1e-5, atol=1e-5)
+
+
+def test_a_large_gemma_2_s_queries_are_divided_by_the_width_of_its_heads():
+    """By 4608 / 32, though they are of 128, in the model of 46 layers: its own configuration says 144."""
+    config = transformers.Gemma2Config(hidden_size=4608, num_attention_heads=32, head_dim=128, num_hidden_layers=46)
+    sources.add_what_no_key_says(config, "gemma2", ())
+    assert config.query_pre_attn_scalar == 144
+
+
+def test_a_reward_model_begins_without_the_output_head(tmp_path):
+    from al_train_rm.start import new_reward
+
+    model = llama()
+    reward = new_reward(gguf_files.write(tmp_path / "x.gguf", model), None, "cpu", "fp32")
+    torch.testing.assert_close(reward.core.model(IDS)[0], model.model(IDS)[0], rtol=1e-6, atol=1e-6)
+
+
 def cut(path, share):
     whole = path.read_bytes()
     path.write_bytes(whole[:int(len(whole) * share)])
@@ -116,6 +158,12 @@ def cut(path, share):
      r"x.gguf: its positions are stretched \(llama.rope.scaling.type\), which transformers does not read"),
     (lambda path: gguf_files.write(path, llama(), **{"rope_factors_long.weight": torch.ones(4)}),
      r"x.gguf: its positions are stretched \(rope_factors_long.weight\)"),
+    (lambda path: gguf_files.write(path, llama(), **{"blk.0.strange.weight": torch.ones(4)}),
+     "the checkpoint has 1 weights that a LlamaForCausalLM has no place for, blk.0.strange.weight the first"),
+    (lambda path: gguf_files.write(path, llama(), **{"blk.0.attn_q.bias": torch.ones(32)}),
+     "the checkpoint lacks 7 weights, model.layers.0.self_attn.k_proj.bias the first"),
+    (lambda path: gguf_files.write(path, llama(), **{"split.count": 2}),
+     "x.gguf: one of 2 parts; llama-gguf-split --merge makes one file of them"),
 ])
 def test_what_is_no_such_file_is_named(tmp_path, spoil, message):
     path = tmp_path / "x.gguf"
@@ -244,6 +292,28 @@ def test_what_is_no_model_says_what_would_be(tmp_path, base):
     ):
         done = run("al-score", path, "--logps", stdin=lines({"prompt": "a", "completions": ["b"]}))
         assert done.returncode == 2 and message in one_line(done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(("path", "message"), [
+    ("/dev/null", "/dev/null: a file that is no model: a folder, a .gguf file or WEIGHTS@BASE is"),
+    ("", "MODEL: the name given is empty"),
+    ("x.gguf@base", "x.gguf@base: a .gguf file stands alone, without @: x.gguf"),
+    ("killed", "killed: a training run that is not done, and no model yet: --resume ends it"),
+    ("killed/ref_logps.pt@killed", "killed: a training run that is not done, and no model yet: --resume ends it"),
+    ("./none", "./none: no such folder"),
+    ("/none/at/all", "/none/at/all: no such folder"),
+    ("base/none/more", "base/none/more: no such folder"),
+    ("base/none", "base/none: no such folder, nor is it to be had from the Hub"),
+])
+def test_what_can_be_no_model_is_said_in_a_line(tmp_path, base, monkeypatch, path, message):
+    monkeypatch.chdir(tmp_path)
+    gguf_files.write("x.gguf")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "started.json").write_text("{}")
+    (tmp_path / "killed" / "ref_logps.pt").touch()
+    with pytest.raises(click.UsageError) as refusal:
+        load.load_policy(path, "cpu")
+    assert refusal.value.message == message
 
 
 def test_an_encoder_is_no_policy_of_weights_either(tmp_path, base):

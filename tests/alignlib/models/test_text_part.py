@@ -102,3 +102,20 @@ def test_commands_take_it(tmp_path):
         assert done.returncode == 0, (command, done.stderr)
     done = run("al-score", tiny.save(whole("qwen2_vl"), tmp_path / "other"), "--logps", stdin=record)
     assert done.returncode == 2 and "not a causal language model" in one_line(done.stderr)
+
+
+@pytest.mark.slow
+def test_a_reward_model_begins_with_the_text_part_as_a_folder(tmp_path):
+    """Of the whole there is none; the line says how to get the part."""
+    record = '{"prompt": "the", "chosen": " cat", "rejected": " a"}\n' * 2
+    for kind in ("gemma3", "llava"):
+        folder, part = tiny.save(whole(kind), tmp_path / kind), tmp_path / f"{kind}-text"
+        for more in ((), ("--lora", 2), ("--plan",)):
+            done = run("al-train-rm", folder, "-o", tmp_path / "rm", "--steps", 1, *more, stdin=record)
+            assert done.returncode == 2 and f"al-data model {folder} DIR" in one_line(done.stderr), done.stderr
+        assert run("al-data", "model", folder, part).returncode == 0
+        done = run("al-train-rm", part, "-o", tmp_path / f"{kind}-rm", "--steps", 1, stdin=record)
+        assert done.returncode == 0, done.stderr
+        assert load.is_classifier(str(tmp_path / f"{kind}-rm"))
+    done = run("al-train-rm", tiny.save(whole("qwen2_vl"), tmp_path / "other"), "-o", tmp_path / "rm", stdin=record)
+    assert done.returncode == 2 and "no sequence classifier of a qwen2_vl's kind" in one_line(done.stderr)
