@@ -75,7 +75,7 @@ def test_a_policy_becomes_a_folder_whole_or_not_at_all(tmp_path):
     again = load.load_policy(str(tmp_path / "folder"), "cpu", "fp32")
     torch.testing.assert_close(again.core.state_dict(), model.state_dict(), rtol=0, atol=0)
     done = run("al-data", "model", tmp_path / "missing", tmp_path / "other")
-    assert done.returncode == 2 and "missing: no model folder" in one_line(done.stderr)
+    assert done.returncode == 2 and "missing: no such folder" in one_line(done.stderr)
     done = run("al-data", "model", base, tmp_path / "folder")
     assert done.returncode == 2 and "folder: exists and is not empty" in one_line(done.stderr)
     assert not (tmp_path / "other").exists()
