@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from al_sample import backend_vllm
 from alignlib.decoding.draws import Sampling
-from alignlib.models import adapters
-from helpers import engine
+from alignlib.models import adapters, load
+from helpers import adapted, engine, tiny
 from helpers.commands import CONTEXT, folders, lines, one_line, prompts, read, run
 
 LONG = {"prompt": "wash the old door. " * 60, "mine": [1]}
@@ -98,6 +99,26 @@ def test_plain_lora_is_taken(tmp_path, says, rank):
               "base_model_name_or_path": folders().policy}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | says))
     assert backend_vllm.lora_rank(adapters.find(str(tmp_path))) == rank
+
+
+def test_prompts_of_an_adapter_are_those_that_other_commands_read(tmp_path, monkeypatch):
+    """Its template is its own, the tokenizer that it lacks is its base's."""
+    words = tiny.chat_tokenizer()
+    base = tiny.save(tiny.causal("llama", vocab_size=len(words)), tmp_path / "base", words)
+    model = adapted.adapter(tmp_path, base)
+    (tmp_path / "adapter" / "chat_template.jinja").write_text(f"Briefly.{tiny.CHATML}")
+    monkeypatch.setattr(backend_vllm.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(backend_vllm, "start", lambda *how, **arguments: SimpleNamespace(shutdown=lambda: None))
+    monkeypatch.setattr(backend_vllm, "adapter_request", lambda adapter: adapter.path)
+    with backend_vllm.click.Context(backend_vllm.click.Command("al-sample")):
+        sampler = backend_vllm.Sampler(
+            model, Sampling(4), condition=None, logps=False, window=1, dtype="fp32", files=(), eager=True,
+            tensor_parallel=1, data_parallel=1, gpu_memory=None, max_model_len=None, max_prompt=None, keep_prompt="end",
+            on_long="truncate", template=None, template_args=(), control_tokens=False)
+        prepared = sampler.prepare(CHAT)
+    own = load.encoder_for(load.load_policy(model, "cpu", "fp32"))
+    assert own.tokens.decode(prepared).startswith("Briefly.") and prepared == own.prompt(CHAT)
+    assert sampler.encoder.ends == own.ends
 
 
 def test_little_is_asked_where_files_say_so(tmp_path):

@@ -6,7 +6,11 @@ import peft
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from alignlib.models import load
+from alignlib.models.policy import Policy
 from helpers import tiny
+
+EXAMPLE = tiny.example(9, 4, 7)
 
 
 def base(folder: Path, family: str = "llama", **changes) -> str:
@@ -44,3 +48,14 @@ def as_policy(path: str) -> torch.nn.Module:
 def as_reward(path: str, labels: int = 1) -> torch.nn.Module:
     """What peft makes of a reward model's adapter."""
     return peft.AutoPeftModelForSequenceClassification.from_pretrained(path, num_labels=labels).eval()
+
+
+def to_train(path: str, **settings) -> Policy:
+    """What a trainer loads, in float32."""
+    return load.load_policy(path, "cpu", "fp32", train=True, **settings)
+
+
+def logps(policy: Policy) -> torch.Tensor:
+    """Of EXAMPLE's completions."""
+    with torch.no_grad():
+        return policy.logps(policy.pack([EXAMPLE]))[0]

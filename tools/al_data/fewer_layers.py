@@ -13,8 +13,8 @@ import transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from al_data.small_models import write
-from alignlib.models import load
+from al_data.write import whole_folder
+from alignlib.models import checkpoint, load
 from alignlib.models.policy import Policy
 
 NUMBERS = ("mlp_only_layers", "full_attn_idxs")  # of layers, in configurations
@@ -35,8 +35,9 @@ def create(source: str, folder: Path, count: int) -> tuple[int, list[int]]:
     kept = spread(len(layers), count)
     small = rebuild(model, name, kept, source)
     must_be_the_same(small, model, name, kept, source)
-    dtype = load.load_config(load.adapter_base(source) or source).dtype or torch.float32
-    write(Policy(small.to(dtype), policy.tokenizer), folder)
+    dtype = checkpoint.stored_dtype(load.adapter_base(source) or source)
+    with whole_folder(folder) as partial:
+        load.save(Policy(small.to(dtype), policy.tokenizer), partial)
     return small.num_parameters(), kept
 
 

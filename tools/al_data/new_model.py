@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from al_data.write import whole_folder
 from alignlib.records.jsonl import Record
 
 if TYPE_CHECKING:
@@ -83,19 +83,14 @@ def build(size: str, vocabulary: int, context: int, seed: int, bos: int, eos: in
 
 
 def create(folder: Path, corpus: Iterable[str], size: str, vocabulary: int, context: int, seed: int) -> tuple[int, int]:
-    """Write the tokenizer and the model into `folder`; returns the numbers of parameters and of tokens.
-
-    The folder appears once it is whole: a killed run leaves only FOLDER.partial, which the next one replaces.
-    """
+    """Write the tokenizer and the model into `folder`; returns the numbers of parameters and of tokens."""
     # Saving imports DeepSpeed, where that is installed; it would look for an accelerator, and say so on stdout.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     tokenizer = train_tokenizer(corpus, vocabulary, context)
     # A corpus of few words ends before the vocabulary is full: ids that no text has would only cost and mislead.
     model = build(size, len(tokenizer), context, seed, tokenizer.bos_token_id, tokenizer.eos_token_id,
                   tokenizer.pad_token_id)
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    tokenizer.save_pretrained(partial)
-    model.save_pretrained(partial)
-    os.replace(partial, folder)
+    with whole_folder(folder) as partial:
+        tokenizer.save_pretrained(partial)
+        model.save_pretrained(partial)
     return model.num_parameters(), len(tokenizer)

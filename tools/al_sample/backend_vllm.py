@@ -26,7 +26,7 @@ from al_sample import engine_guard
 from alignlib.decoding.conditions import Condition
 from alignlib.decoding.draws import Draw, Sampling, encoder_limits, finish_text, prompt_ids, seed_for, stopping_ids
 from alignlib.model_names import parts
-from alignlib.models import adapters, load
+from alignlib.models import adapters, load, sources
 from alignlib.models.adapters import Adapter
 from alignlib.models.policy import context_length
 from alignlib.records.jsonl import Line, Record, count_ahead
@@ -63,15 +63,15 @@ class Sampler:
         base = adapter.base if adapter else model
         if parts(base).folder != base:
             raise click.UsageError(f"{model}: --backend vllm takes folders; `al-data model {base} DIR` makes one")
-        config = load.load_config(base)
+        config = load.load_config(model)
         own = adapter and (adapter.folder / "tokenizer_config.json").is_file()
         words = str(adapter.folder) if adapter and own else base  # an adapter may come without
         if load.is_classifier(model):
             raise click.UsageError(f"{model}: a reward model (sequence classifier); a policy is needed here")
         rank = lora_rank(adapter) if adapter else None
         context = min(context_length(config), max_model_len or sys.maxsize)
-        ends = load.generation_ends(load.generation_config(base))
-        self.encoder = load.build_encoder(config, load.load_tokenizer(words), ends=ends,
+        ends = load.generation_ends(sources.generation_config(base))
+        self.encoder = load.build_encoder(config, load.load_tokenizer(model), ends=ends,
                                           **encoder_limits(context, how, **prompts))
         self.how, self.condition, self.with_logps, self.window = how, condition, logps, window
         self.tokens = 0

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from alignlib import ranks
-from alignlib.models import adapters
+from alignlib.models import adapters, heads
 from alignlib.models.checkpoint import language_head
 from alignlib.models.encoding import Example
 from alignlib.models.load import (
@@ -37,8 +37,10 @@ def must_read_text_alone(path: str) -> None:
     if find_text_part(config):
         raise click.UsageError(f"{path}: a {name} reads more than text; al-data model {path} DIR writes its language "
                                "model as a folder, with which a reward model can begin")
-    if type(config) not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise click.UsageError(f"{path}: transformers has no sequence classifier of a {config.model_type}'s kind")
+    try:
+        heads.classifier_type(config)
+    except ValueError as error:
+        raise click.UsageError(f"{path}: {error}") from error
 
 
 def new_reward(path: str, class_names: list[str] | None, device: str = "auto", dtype: str = "auto",

@@ -57,7 +57,7 @@ class Tree(Texts):
         places = torch.cat([part.places.flatten() for part in self.parts])
         mask = ids.new_ones(1, 1, 1, 1, dtype=torch.bool)  # not read: with four dimensions transformers makes none
         out = self.model.body(input_ids=ids, position_ids=places[None], attention_mask=mask,
-                                         use_cache=False, **{NAME: self})
+                              use_cache=False, **{NAME: self})
         if not self.store.numel():
             raise ValueError("its attention cannot be replaced")
         return out.last_hidden_state[0]

@@ -157,7 +157,7 @@ def generate(policy: Policy, encoder: Encoder, batch: list[Draw], how: Sampling)
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         out = policy.body(input_ids=tokens[:, None], attention_mask=mask, past_key_values=cache,
-                                     position_ids=(lengths + step)[:, None], use_cache=True)
+                          position_ids=(lengths + step)[:, None], use_cache=True)
         hidden = out.last_hidden_state[:, -1]  # [R, H]
     return count
 
@@ -172,7 +172,7 @@ def prefill(policy: Policy, batch: list[Draw]) -> tuple[DynamicCache, Tensor, Te
     padded = any(len(prompt) < long for prompt in prompts)
     cache = new_cache(policy.core.config)
     out = policy.body(input_ids=ids, attention_mask=seen if padded else None, past_key_values=cache,
-                                 position_ids=(seen.cumsum(-1) - 1).clamp_min(0), use_cache=True)
+                      position_ids=(seen.cumsum(-1) - 1).clamp_min(0), use_cache=True)
     rows = torch.tensor([places[draw.record] for draw in batch], device=policy.device)
     cache.batch_select_indices(rows)
     return cache, out.last_hidden_state[rows, -1], seen[rows] if padded else None

@@ -161,11 +161,10 @@ def adapted_config(config: PreTrainedConfig, adapter: Adapter) -> PreTrainedConf
         config.get_text_config().vocab_size = adapter.rows
     if adapter.classifies:
         if not heads.names_classifier(config):
-            kinds = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-            if type(config) not in kinds:
-                raise click.UsageError(f"{adapter.path}: transformers has no sequence classifier for a "
-                                       f"{config.model_type}")
-            config.architectures = [kinds[type(config)].__name__]
+            try:
+                config.architectures = [heads.classifier_type(config).__name__]
+            except ValueError as error:
+                raise click.UsageError(f"{adapter.path}: {error}") from error
         describe_reward(config, adapter)
     return config
 

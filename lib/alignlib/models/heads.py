@@ -91,9 +91,7 @@ class ValueHead:
         for name in OPENRLHF:  # said of this head, not of what may be trained from it
             vars(config).pop(name, None)
         config.get_text_config().pad_token_id = None  # read at the last token, were it the padding's
-        if type(config) not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-            raise ValueError(f"transformers has no sequence classifier for a {config.model_type}")
-        family = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+        family = classifier_type(config)
         state = {name.removeprefix(self.body): weight for name, weight in self.weights.items()
                  if not name.startswith(f"{self.name}.")}
         state["score.weight"] = weight if self.scale == 1 else weight.float() / self.scale
@@ -102,6 +100,15 @@ class ValueHead:
             bias = self.weights.get(f"{self.name}.bias", torch.zeros(len(weight))).float()
             model.score.bias = nn.Parameter((bias - self.mean) / self.scale)
         return model, info
+
+
+def classifier_type(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The sequence classifier of a configuration's family. Raises ValueError where transformers has none."""
+    kinds = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if type(config) not in kinds:
+        raise ValueError(f"transformers has no sequence classifier of a {config.model_type}'s kind")
+    kind: type[PreTrainedModel] = kinds[type(config)]
+    return kind
 
 
 def names_classifier(config: PreTrainedConfig) -> bool:

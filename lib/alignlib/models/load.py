@@ -243,11 +243,6 @@ def generation_ends(config: transformers.GenerationConfig | None) -> tuple[int, 
     return tuple(ids) if isinstance(ids, list) else () if ids is None else (int(ids),)
 
 
-def generation_config(path: str) -> transformers.GenerationConfig | None:
-    """The generation configuration beside the model, where there is one of its own."""
-    return sources.generation_config(path)
-
-
 def build_encoder(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, kind: type[Encoder] = Encoder, *,
                   max_length: int | None = None, **settings: Any) -> Encoder:
     """An Encoder for a model of this configuration. Raises UsageError for what it was not made for."""

@@ -16,20 +16,10 @@ from alignlib.training import loop
 from alignlib.training.adapters import adapter_to_train, add_adapters, trained_weights
 from alignlib.training.run_folder import Run
 from helpers import adapted, tiny
+from helpers.adapted import EXAMPLE, logps, to_train
 from helpers.commands import weights
 from helpers.plain import gradients, plain_logps, same_gradients
 from helpers.training import examples, fit, same
-
-EXAMPLE = tiny.example(9, 4, 7)
-
-
-def to_train(path, **settings):
-    return load.load_policy(path, "cpu", "fp32", train=True, **settings)
-
-
-def logps(policy):
-    with torch.no_grad():
-        return policy.logps(policy.pack([EXAMPLE]))[0]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt"])

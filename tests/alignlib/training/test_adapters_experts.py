@@ -11,19 +11,9 @@ from alignlib.models import load
 from alignlib.models.policy import Policy
 from alignlib.training.adapters import adapter_to_train, add_adapters
 from helpers import adapted, tiny
+from helpers.adapted import EXAMPLE, logps, to_train
 from helpers.plain import plain_logps
 from helpers.training import fit, same
-
-EXAMPLE = tiny.example(9, 4, 7)
-
-
-def to_train(path, **settings):
-    return load.load_policy(path, "cpu", "fp32", train=True, **settings)
-
-
-def logps(policy):
-    with torch.no_grad():
-        return policy.logps(policy.pack([EXAMPLE]))[0]
 
 
 def drawn(family, **changes):
