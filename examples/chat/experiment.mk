@@ -8,12 +8,12 @@
 PART ?= helpful-base
 
 chat.pairs := 640
-chat.prompts := 160
-chat.held-out := 80
+chat.prompts := 480
+chat.held-out := 160
 chat.lengths := --max-length 448 --max-completion 160 --pack-tokens 2048
 chat.new-tokens := 48
 chat.rm := --lora 16 --lr 3e-4 --batch-size 16
-chat.align := --lora 16 --lr 5e-4 --batch-size 16 --epochs 2 --beta-pi 0.1 --beta-r 0.5
+chat.align := --lora 16 --lr 5e-4 --batch-size 16 --beta-pi 0.1 --beta-r 0.5
 chat.save := --save-every 10
 
 chat.run := $(RUNS)/$(subst $(space),-,$(strip $(filter smoke,$(SCALE)) chat $(notdir $(MODEL:/=)) $(notdir $(DATA:/=))))

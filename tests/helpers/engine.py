@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import secrets
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -110,3 +111,12 @@ def wait_for_lines(process: subprocess.Popen, path: Path, count: int) -> None:
 def interrupt(process: subprocess.Popen, sign: int) -> None:
     """As a terminal does: a signal for all of the session's foreground."""
     os.killpg(process.pid, sign)
+
+
+def interrupt_engine(process: subprocess.Popen, env: dict[str, str]) -> None:
+    """The same for all but the command itself."""
+    running = processes(env)
+    assert [words for words in running.values() if words.startswith("VLLM::")], running
+    for number in running:
+        if number != process.pid and os.getpgid(number) == process.pid:
+            os.kill(number, signal.SIGINT)

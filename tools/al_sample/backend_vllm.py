@@ -15,10 +15,14 @@ import asyncio
 import importlib.util
 import math
 import os
+import signal
 import sys
-from collections.abc import Generator, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from contextlib import closing, redirect_stdout
-from typing import TYPE_CHECKING, Any, get_args
+from multiprocessing import resource_tracker
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
@@ -46,6 +50,7 @@ MORE_THAN_LORA = ("use_dora", "use_qalora", "modules_to_save", "rank_pattern", "
                   "trainable_token_indices", "target_parameters", "layer_replication", "alora_invocation_tokens",
                   "arrow_config", "use_bdlora")
 CHANGE_BASES = ("pissa", "olora", "corda", "loftq")  # beginnings that take something out of the base's weights
+T = TypeVar("T")
 
 
 class Sampler:
@@ -195,6 +200,8 @@ def start(eager: bool, rank: int | None, **arguments: Any) -> "AsyncLLM":
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     # A fork would hold on to the records' way out, whose reader then never sees its end.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    # A process that names itself writes over its environment, and with it over the mark, without this.
+    os.environ["SPT_NOENV"] = "1"
     engine_guard.start()
 
     with redirect_stdout(sys.stderr):
@@ -221,4 +228,24 @@ def start(eager: bool, rank: int | None, **arguments: Any) -> "AsyncLLM":
             config = engine.create_engine_config(context)
         except ValueError as error:
             raise click.UsageError(f"{arguments['model']}: vLLM does not take it: {error}") from error
-        return AsyncLLM.from_vllm_config(config, usage_context=context, disable_log_stats=True)
+        return deaf(lambda: AsyncLLM.from_vllm_config(config, usage_context=context, disable_log_stats=True))
+
+
+def deaf(start: Callable[[], T]) -> T:
+    """`start()`, where the processes that it starts never hear Control-C, but this one does.
+
+    A terminal sends it to all of them. Ending the others is this one's: they would end in tracebacks. A process is born
+    with those signals blocked that the thread has blocked that starts it, and so a thread of its own starts them.
+    """
+    outcome: Future[T] = Future()
+
+    def call() -> None:
+        resource_tracker.ensure_running()  # the first process of all: what starts it unblocks SIGINT
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            outcome.set_result(start())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return outcome.result()
