@@ -250,7 +250,7 @@ class TestEnds:
             process.stdin.write(lines(record))
             process.stdin.flush()
             assert json.loads(process.stdout.readline())["id"] == record["id"]
-            engine.interrupt_engine(process, env)  # which does not hear it, at rest or at work
+            engine.interrupt_engine(process, env)  # which does not hear it
         engine.interrupt(process, signal.SIGINT)
         out, said = process.communicate()
         assert (process.returncode, out) == (130, b""), said
