@@ -95,8 +95,11 @@ def launch(count: int, *, spool: bool) -> NoReturn:
     try:
         if spool:
             os.environ[SPOOL] = os.path.join(folder, "stdin")
-            with open(os.environ[SPOOL], "wb") as handle:
-                shutil.copyfileobj(sys.stdin.buffer, handle)
+            try:
+                with open(os.environ[SPOOL], "wb") as handle:
+                    shutil.copyfileobj(sys.stdin.buffer, handle)
+            except OSError as error:  # say where
+                raise OSError(error.errno, error.strerror, os.environ[SPOOL]) from error
         code = run_all(count, folder)
     finally:
         shutil.rmtree(folder)

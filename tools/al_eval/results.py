@@ -10,7 +10,7 @@ import click
 import orjson
 
 from alignlib.cli import options, paths, tables
-from alignlib.records import jsonl
+from alignlib.records import disk, jsonl
 from alignlib.records.jsonl import Record
 
 if TYPE_CHECKING:  # it loads numpy
@@ -36,7 +36,7 @@ def command(*reads: str, may: tuple[str, ...] = ()) -> Callable[[Callable[..., N
         def body(files: Sequence[str | NamedFile], output: str | None, **settings: Any) -> None:
             output = None if output == "-" else output
             names = tuple(file if isinstance(file, str) else file[1] for file in files)
-            paths.keep_apart(names, output)
+            paths.keep_apart(names, output, settings.get("plot"), settings.get("alpaca_eval"))
             function(files=files, output=output, **settings)
 
         with_form = click.option("--json/--table", "as_json", default=None, show_default=False,
@@ -128,11 +128,13 @@ def write_all(what: str, rows: Sequence[Record], labels: Record, output: str | N
 
 
 def write_text(text: str, output: str | None) -> None:
+    """To a file that is whole or as it was, or to stdout. Raises DiskFull."""
     if output is None:
-        sys.stdout.write(text)
+        with disk.writing(None):
+            sys.stdout.write(text)
         return
-    with open(output, "w", encoding="utf-8") as handle:
-        handle.write(text)
+    with disk.whole(output) as handle:
+        handle.write(text.encode())
 
 
 def read(files: Iterable[NamedFile], *keys: str) -> dict[tuple[Any, ...], Record]:

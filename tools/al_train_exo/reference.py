@@ -1,6 +1,5 @@
 """The reference's log-probabilities, computed once, before training."""
 
-import os
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from alignlib.cli import bars
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack
 from alignlib.models.policy import Model
+from alignlib.records.disk import whole
 from alignlib.training.batches import Batches, Shuffled, packs_of
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
@@ -37,8 +37,8 @@ def add_ref_logps(model: Model, examples: Sequence[Example], recipe: Recipe, run
     if parts is None:
         parts = computed(model, examples, recipe, run, logps, held_out)
         if ranks.first():
-            torch.save(parts, file.with_suffix(".tmp"))
-            os.replace(file.with_suffix(".tmp"), file)
+            with whole(file) as handle:
+                torch.save(parts, handle)
     for some, rows in zip((examples, held_out), parts, strict=True):
         for index, row in rows.items():
             some[index].values["ref_logps"] = row

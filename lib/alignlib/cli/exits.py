@@ -12,8 +12,9 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from alignlib import ranks
+from alignlib.records import disk
+from alignlib.records.disk import DiskFull, StateError
 from alignlib.records.jsonl import DataError
-from alignlib.records.output import StateError
 
 FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, 130, ranks.TERMINATED
 
@@ -31,6 +32,14 @@ class Terminated(Exception):
 def quiet_pipe() -> None:
     """After the reader of standard output has gone: let the interpreter's own flush at exit find no pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def flush_or_lose() -> None:
+    """After a disk was full, perhaps standard output's: let the interpreter's own flush at exit find no such one."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        quiet_pipe()
 
 
 def to_nothing(descriptor: int) -> TextIO:
@@ -91,7 +100,8 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
     code, message = 0, None
     try:
         code = body() or 0
-        sys.stdout.flush()
+        with disk.writing(None):
+            sys.stdout.flush()
     except BrokenPipeError:
         quiet_pipe()
     except (click.Abort, KeyboardInterrupt):
@@ -110,12 +120,23 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
     except click.ClickException as error:
         code, message = FAILED, error.format_message()
     except Exception as error:
-        code, message = FAILED, f"{type(error).__name__}: {error}"
+        code, message = FAILED, reason(error)
+        flush_or_lose()
         if flags.get("verbose"):
             traceback.print_exc()
     if message is not None:
         ranks.report(f"{name}: {' '.join(message.split())}", code)
     ranks.leave(code)
+
+
+def reason(error: Exception) -> str:
+    """What has failed, in a line; a full disk by its own name, whichever library met it."""
+    if isinstance(error, DiskFull):
+        return str(error)
+    number, file = disk.full(error), getattr(error, "filename", None)
+    if number is None:
+        return f"{type(error).__name__}: {error}"
+    return os.strerror(number).lower() + (f": {os.path.dirname(file) or '.'}" if isinstance(file, str) else "")
 
 
 def be_quiet() -> None:

@@ -7,6 +7,7 @@
 """
 
 import hashlib
+import os
 import sys
 import time
 import warnings
@@ -232,6 +233,8 @@ def new_folder(path: str, resume: bool = False) -> Path:
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise click.UsageError(f"{path}: {nearest.name} is a file, not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise click.UsageError(f"{path}: {nearest} cannot be written to: name a folder elsewhere")
     if not resume and folder.exists() and any(folder.iterdir()):
         raise click.UsageError(f"{path}: exists and is not empty")
     return folder

@@ -4,7 +4,6 @@ It stands in the model's folder, temperature.json, with a hash of the weights it
 """
 
 import math
-import os
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ import numpy as np
 import orjson
 
 from alignlib.cli.paths import fingerprint
+from alignlib.records.disk import whole
 from alignlib.stats.metrics import Integers, Mean, Numbers, mean_interval
 
 NAME = "temperature.json"
@@ -69,9 +69,8 @@ def save(folder: str, temperature: Mean) -> None:
     """Write what `fit` returns, and which weights it is for."""
     contents = {"temperature": temperature["mean"], "low": temperature["low"], "high": temperature["high"],
                 "pairs": temperature["n"], "weights": fingerprint(folder, WEIGHTS)}
-    beside = Path(folder) / f"{NAME}.tmp"
-    beside.write_bytes(orjson.dumps(contents, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    os.replace(beside, Path(folder) / NAME)
+    with whole(Path(folder) / NAME) as handle:
+        handle.write(orjson.dumps(contents, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def load(folder: str) -> float:

@@ -79,7 +79,8 @@ class PlainEngine:
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                  "scaler": self.scaler.state_dict(), "random": torch.get_rng_state(),
                  "adapters": trained_weights(self.model), "ranks": 0, **more}
-        torch.save(state, folder / "trainer.pt")
+        with open(folder / "trainer.pt", "wb") as handle:  # torch's own writer does not say why it fails
+            torch.save(state, handle)
 
     def load(self, folder: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)

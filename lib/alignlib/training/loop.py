@@ -1,7 +1,6 @@
 """The one training loop: batches, steps, evaluations, checkpoints, the end."""
 
 import math
-import os
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from alignlib import ranks
 from alignlib.cli import bars, exits
 from alignlib.models.encoding import Example
 from alignlib.models.policy import Model
+from alignlib.records.disk import whole
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, mixed, packs_of
 from alignlib.training.engine import AskingEngine, Engine
@@ -172,5 +172,5 @@ def keep_best(run: Run, engine: Engine) -> None:
     """Keep the weights as they are now for the end."""
     weights = engine.weights()
     if ranks.first():
-        torch.save(weights, run.folder / "best.tmp")
-        os.replace(run.folder / "best.tmp", run.folder / "best.pt")
+        with whole(run.folder / "best.pt") as handle:
+            torch.save(weights, handle)

@@ -1,13 +1,14 @@
 """A training run's folder: it survives a kill, and says what made the model in it."""
 
-import fcntl
 import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 import orjson
@@ -19,6 +20,7 @@ from alignlib import __version__, ranks
 from alignlib.cli import exits, options
 from alignlib.models import checkpoint, load
 from alignlib.models.policy import Model
+from alignlib.records.disk import Held, make_folders, remove_empty, whole, writing
 from alignlib.training import adapters
 from alignlib.training.engine import Engine
 from alignlib.training.recipe import Recipe
@@ -27,7 +29,8 @@ from alignlib.training.recipe import Recipe
 FREE = ("resume", "output", "save_every", "keep", "device", "offload", "model")
 
 
-BEGINNING = ("log.jsonl", "started.tmp")  # what a run that was killed at once may leave
+BEGINNING = ("log.jsonl", "started.json.partial")  # what a run that was killed at once may leave
+UNFINISHED = (".checkpoint", ".final")  # folders that were being written
 
 
 class Run:
@@ -47,7 +50,8 @@ class Run:
         self.notes: dict[str, Any] = {}  # what run.json has beside the options, the versions and the final figures
         self.fixed = orjson.loads(orjson.dumps({**fixed, **asdict(recipe)}))
         self.dtype: torch.dtype | None = None  # of the final weights, from `begin` on
-        self._lock: BinaryIO | None = None
+        self._log: Held | None = None  # as long as the run lives: of two runs in one folder the second ends
+        self._made: list[str] = []  # the folders that were not there before
         self.engine: Engine | None = None  # made by loop.start
         self.began: float | None = None  # the time.monotonic() at which all was loaded and read
         self.complete, self.checkpoint = ranks.share(self._look)
@@ -75,18 +79,30 @@ class Run:
             self._same(self.folder / "started.json")
 
     def begin(self) -> None:
-        """From here on the folder is this run's: nothing before it failed."""
+        """From here on the folder is this run's: nothing before it failed. Raises StateError, DiskFull."""
         self.began = self.began or time.monotonic()
-        if not ranks.first() or self._lock is not None:
+        if not ranks.first() or self._log is not None:
             return
         self.dtype = self._dtype()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "log.jsonl", "ab")  # as long as the run lives
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise click.UsageError(f"{self.folder}: another run is writing it") from error
+        self._made = make_folders(self.folder)
+        self._log = Held(self.folder / "log.jsonl", append=True, shown=self.folder)
+        for name in UNFINISHED:  # by a run that was killed
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for path in self.folder.glob("*.partial"):
+            path.unlink()
         replace(self.folder / "started.json", {"options": self.fixed})
+
+    def leave_nothing(self) -> None:
+        """After a failure: where this run began the folder, and nothing is in it to go on with, nothing stays."""
+        if self._log is not None:
+            files = list(self.folder.iterdir())
+            if not self._log.new or any(path.name not in (*BEGINNING, "started.json") for path in files) or \
+                    os.path.getsize(self._log.path):
+                return
+            for path in files:
+                path.unlink()
+            self._log.close()
+        remove_empty(self._made)
 
     def _dtype(self) -> torch.dtype | None:
         """What the final weights are kept in, by --save-dtype; None: what they are in memory."""
@@ -113,7 +129,8 @@ class Run:
         path = self.folder / "log.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
-        path.write_bytes(b"".join(kept))
+        if lines:  # those that are kept come first
+            os.truncate(path, sum(map(len, kept)))
         return orjson.loads(kept[-1]) if kept else {}
 
     def log(self, entry: dict[str, Any]) -> None:
@@ -125,27 +142,41 @@ class Run:
         if not ranks.first():
             return
         line = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
-        with open(self.folder / "log.jsonl", "ab") as handle:
+        with writing(self.folder), open(self.folder / "log.jsonl", "ab") as handle:
             handle.write(line)
         if sys.stdout.isatty():
             return
         try:
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
+            with writing(None):
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
         except BrokenPipeError:
             exits.quiet_pipe()
 
     def save(self, model: Model, engine: Engine, step: int, **more: Any) -> None:
-        """A checkpoint, written beside and renamed; then older ones go, or lose what only --resume needs."""
+        """A checkpoint, written beside and renamed; then older ones go, or lose what only --resume needs.
+
+        Where the disk has no space for it the earlier ones stay as they are. Raises DiskFull.
+        """
         beside, done = self.folder / ".checkpoint", self.folder / f"checkpoint-{step}"
         weights = engine.weights()
-        if ranks.first():
-            shutil.rmtree(beside, ignore_errors=True)
-            adapters.save(model, beside, self.recipe, weights)
-        engine.save(beside, step=step, **more)
+        with self._beside(beside):
+            if ranks.first():
+                adapters.save(model, beside, self.recipe, weights)
+            engine.save(beside, step=step, **more)
         if ranks.first():
             self._rename(beside, done)
         ranks.wait()
+
+    @contextmanager
+    def _beside(self, folder: Path) -> Iterator[None]:
+        """Around writing a folder that is not there yet: if that fails it goes. Raises DiskFull."""
+        try:
+            with writing(self.folder):
+                yield
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def _rename(self, beside: Path, done: Path) -> None:
         if done.exists():
@@ -162,16 +193,16 @@ class Run:
     def keep(self, name: str, content: bytes) -> None:
         """A file beside the model: whole, or not there."""
         if ranks.first():
-            (self.folder / f".{name}").write_bytes(content)
-            os.replace(self.folder / f".{name}", self.folder / name)
+            with whole(self.folder / name) as handle:
+                handle.write(content)
 
     def finish(self, model: Model, final: dict[str, Any], weights: dict[str, Tensor] | None) -> None:
         """The model with these weights into DIR itself, run.json last."""
         if not ranks.first():
             return
         beside = self.folder / ".final"
-        shutil.rmtree(beside, ignore_errors=True)
-        adapters.save(model, beside, self.recipe, weights, self.dtype)
+        with self._beside(beside):
+            adapters.save(model, beside, self.recipe, weights, self.dtype)
         for file in beside.iterdir():
             os.replace(file, self.folder / file.name)
         beside.rmdir()
@@ -203,6 +234,5 @@ def step_of(path: Path) -> int:
 
 def replace(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that the file is the old one or the new one, never half of one."""
-    beside = path.with_suffix(".tmp")
-    beside.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    os.replace(beside, path)
+    with whole(path) as handle:
+        handle.write(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

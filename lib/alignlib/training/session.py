@@ -93,7 +93,11 @@ class Session:
                                          "model_files": paths.fingerprint(self.model), **fixed})
             if self.run.complete:
                 click.get_current_context().exit()
-            yield
+            try:
+                yield
+            except BaseException:
+                self.run.leave_nothing()
+                raise
             self.summary.count(records=len(self.examples), **self.counts)
             self.summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)
             self.summary.close(began=self.run.began)

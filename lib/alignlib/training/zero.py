@@ -93,7 +93,8 @@ class ZeroEngine:
         self.engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False,
                                     client_state={"random": torch.get_rng_state()})
         if ranks.first():
-            torch.save({"ranks": ranks.size(), "stage": self.stage, **more}, folder / "trainer.pt")
+            with open(folder / "trainer.pt", "wb") as handle:
+                torch.save({"ranks": ranks.size(), "stage": self.stage, **more}, handle)
 
     def load(self, folder: Path) -> dict[str, Any]:
         makers, stage = made_by(folder)
