@@ -41,7 +41,7 @@ def keep_apart(files: tuple[str, ...], output: str | None, *others: str | None) 
         if not os.path.isdir(os.path.dirname(place)):
             raise click.UsageError(f"{path}: no such folder")
         if place in taken or identity in taken:
-            raise click.UsageError(f"{path}: would be overwritten while it is in use")
+            raise click.UsageError(f"{path}: would be overwritten while it is in use: name another file")
         taken += [place, identity] if identity else [place]
     if output is None and _identity(sys.stdout) in taken:
         raise click.UsageError("standard output is the input: it would feed on itself")

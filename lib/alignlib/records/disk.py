@@ -69,7 +69,7 @@ def regular(path: str) -> bool:
 
 
 def full(error: BaseException | None) -> int | None:
-    """The errno of the full disk that is behind an error, in whose words ever; None where none is."""
+    """The errno of the full disk that is behind an error, in whatever words; None where none is."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return error.errno
@@ -238,9 +238,12 @@ def remove_empty(folders: list[str]) -> None:
 
 def must_be_finished(path: str | Path) -> None:
     """Refuse to write over what a filter's run has still to go on with. Raises StateError."""
-    state = f"{place(path)}.state"
+    near, state = f"{path}.state", f"{place(path)}.state"  # as the user may call it, and where it is
     if os.path.exists(state):
-        raise StateError(f"{path}: an unfinished run is here: --resume goes on with it, removing {state} starts anew")
+        with suppress(FileNotFoundError):
+            Held(path, there=True).close()  # if it is being written, that is what is said
+        raise StateError(f"{path}: an unfinished run is here: --resume goes on with it, "
+                         f"removing {near if os.path.exists(near) else state} starts anew")
 
 
 def must_not_be_replaced(path: str | Path) -> None:

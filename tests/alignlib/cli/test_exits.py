@@ -1,5 +1,6 @@
 """Exit codes and one-line errors: a small command of our own, called in this process."""
 
+import errno
 import os
 import shlex
 import subprocess
@@ -8,8 +9,8 @@ import sys
 import pytest
 
 from alignlib.cli import exits, options
+from alignlib.records.disk import DiskFull, StateError
 from alignlib.records.jsonl import DataError
-from alignlib.records.stream import StateError
 from helpers.outcome import outcome
 from helpers.process import command, environment
 
@@ -35,6 +36,30 @@ def raising(error):
 )
 def test_errors_become_exit_codes_and_one_line(capfd, error, code, words):
     assert outcome(capfd, raising(error)) == (code, words)
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (DiskFull("no space left on device: runs"), "no space left on device: runs"),
+    (OSError(errno.ENOSPC, "No space left on device", "cache/hub/x"), "no space left on device: cache/hub"),
+    (OSError(errno.ENOSPC, "No space left on device", "x"), "no space left on device: ."),
+    (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk quota exceeded"),
+    (RuntimeError("I/O error: No space left on device (os error 28)"), "no space left on device"),
+    (OSError(errno.EIO, "Input/output error"), "OSError: [Errno 5] Input/output error"),
+])
+def test_a_full_disk_is_said_by_name(capfd, error, words):
+    assert outcome(capfd, raising(error)) == (1, f"al-test: {words}\n")
+
+
+@pytest.mark.parametrize(("name", "args"), [
+    ("al-score", ["toy:polite"]), ("al-score", ["toy:polite", "-o", "/dev/full"]), ("al-eval", ["reward"]),
+    ("al-eval", ["reward", "-o", "/dev/full"]), ("al-data", ["toy", "--limit", "3"]),
+    ("al-data", ["toy", "--limit", "3", "-o", "/dev/full"])])
+def test_a_full_standard_output_is_one_line(name, args):
+    line = b'{"prompt": "Hi", "completions": [" Hello."], "rewards": [1]}\n'
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command(name, *args), input=line, stdout=full, stderr=subprocess.PIPE, env=environment())
+    where = "/dev" if "-o" in args else "standard output"
+    assert (done.returncode, done.stderr.decode()) == (1, f"{name}: no space left on device: {where}\n")
 
 
 def test_a_cut_file_is_no_interruption(capfd):

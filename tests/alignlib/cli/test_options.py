@@ -120,6 +120,12 @@ def test_a_new_folder_is_new_or_empty(tmp_path):
     assert options.new_folder(str(tmp_path), resume=True) == tmp_path
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # for root everything can be
+    with pytest.raises(options.click.UsageError, match=f"{tmp_path} cannot be written to: name a folder elsewhere"):
+        options.new_folder(str(tmp_path / "model"))
+
+
 def test_the_summary_counts_what_happened_and_is_silent_on_what_did_not(capfd, monkeypatch):
     clock = iter([10.0, 14.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
