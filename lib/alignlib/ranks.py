@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -168,7 +169,8 @@ def report(line: str, code: int) -> None:
         with open(file, "w") as handle:
             json.dump({"message": line, "timestamp": int(time.time())}, handle)
     else:
-        print(line if size() == 1 else f"rank {rank()}: {line}", file=sys.__stderr__ or sys.stderr)
+        with suppress(OSError):  # on a full disk, where standard error may be too, the exit code says it alone
+            print(line if size() == 1 else f"rank {rank()}: {line}", file=sys.__stderr__ or sys.stderr)
 
 
 # -- talking -------------------------------------------------------------------------------------------------

@@ -41,8 +41,10 @@ class State:
 
     def write(self, state: dict[str, Any]) -> None:
         """Raises DiskFull."""
+        data, done = orjson.dumps(state).ljust(BYTES), 0
         try:
-            os.pwrite(self.held.fd, orjson.dumps(state).ljust(BYTES), 0)
+            while done < len(data):  # on a disk that is nearly full a part of it may go
+                done += os.pwrite(self.held.fd, data[done:], done)
         except OSError as error:
             raise named(error, self.output) from error
 
