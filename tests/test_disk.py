@@ -103,8 +103,9 @@ def test_al_data(name, at, capfd):
     args = DATA[name](at)
     where = at / "a" if name == "new-model" else at
     other = Held(where / "out.partial", folder=name != "toy")
+    kind = "file" if name == "toy" else "folder"
     assert end("al-data", capfd, *args) == (2, f"al-data: {where / 'out'}: another run is writing it; give each run, "
-                                               f"and each --shard, a {'file' if name == 'toy' else 'folder'} of its own")
+                                               f"and each --shard, a {kind} of its own")
     other.remove(), other.close()
     with file_limit(20_000):
         code, said = end("al-data", capfd, *args)

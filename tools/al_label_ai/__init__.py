@@ -7,6 +7,7 @@ pipe  al-sample sft -n 2 prompts.jsonl | al-label-ai --judge NAME --ties drop | 
 """
 
 import hashlib
+import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -19,6 +20,7 @@ from al_label_ai import questions
 from al_label_ai.against import Partners
 from alignlib.cli import model_options, options, paths
 from alignlib.model_names import is_here
+from alignlib.records import disk
 from alignlib.records.conversations import with_completions
 from alignlib.records.jsonl import Line, Record, Skip, dumps
 from alignlib.records.stream import Stream
@@ -224,6 +226,8 @@ def connect_server_judge(model: str, cache: str | None, *, base_url: str | None,
 
     client = Client(base_url, concurrency=concurrency, timeout=timeout, retries=retries)
     request = {"temperature": 0, "max_tokens": max_tokens, **read_parameters(parameters, OWN_PARAMETERS)}
+    if cache:
+        hold_cache(cache)
     return ServerJudge(model, client, cache=Cache(cache) if cache else None, parameters=request, structured=structured,
                        ask_again=ask_again, prices=Prices(price_in, price_out, budget or float("inf")),
                        window=16 * concurrency)
@@ -237,6 +241,30 @@ def cache_file(files: tuple[str, ...], output: str | None, rejects: str | None, 
     paths.must_exist(files)
     paths.keep_apart(files, output, rejects, path)
     return None if dry_run and path and not Path(path).exists() else path
+
+
+def hold_cache(path: str) -> None:
+    """Till the command ends others may use the cache too, but none may write it as its output. Raises StateError."""
+    held = disk.Held(path, shared=True, shown=f"--cache {path}")
+    click.get_current_context().call_on_close(partial(leave_cache, held))
+
+
+def leave_cache(held: disk.Held) -> None:
+    """A cache that was made for this run, and into which no answer came, goes."""
+    if held.new and held.alone() and is_empty(held.path):
+        for end in ("-wal", "-shm"):
+            Path(f"{held.path}{end}").unlink(missing_ok=True)
+        held.remove()
+    held.close()
+
+
+def is_empty(cache: str) -> bool:
+    """Whether it holds no answer; a file without space for its tables does not."""
+    try:
+        with closing(sqlite3.connect(cache)) as file:
+            return not file.execute("SELECT count(*) FROM answers").fetchone()[0]
+    except sqlite3.OperationalError:
+        return not Path(cache).stat().st_size
 
 
 def fingerprint(judge: str, *texts: str | None) -> str:

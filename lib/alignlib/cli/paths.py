@@ -11,7 +11,7 @@ from typing import TextIO
 import click
 
 from alignlib.model_names import WEIGHTS, parts
-from alignlib.records import disk
+from alignlib.records import links
 
 
 def must_exist(files: Iterable[str]) -> None:
@@ -33,11 +33,11 @@ def keep_apart(files: tuple[str, ...], output: str | None, *others: str | None) 
     """Refuse to write where there is no folder, over the input (by whatever name), or two outputs into one file."""
     identities = (_identity(sys.stdin if name == "-" else name) for name in files or ("-",))
     taken: list[str | tuple[int, int]] = [identity for identity in identities if identity]
-    states = [f"{disk.place(output)}.state"] if output and disk.regular(output) else []
+    states = [f"{links.place(output)}.state"] if output and links.regular(output) else []
     for path in (output, *others, *states):
         if not path or Path(path).is_char_device():  # /dev/null takes all
             continue
-        place, identity = disk.place(path), _identity(path)
+        place, identity = links.place(path), _identity(path)
         if not os.path.isdir(os.path.dirname(place)):
             raise click.UsageError(f"{path}: no such folder")
         if place in taken or identity in taken:

@@ -12,7 +12,6 @@ and what it left is taken over.
 import errno
 import fcntl
 import os
-import re
 import shutil
 import stat
 import sys
@@ -21,10 +20,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from alignlib.records.links import descriptor, place, regular
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Of file systems that have no locks, or none of folders (NFS): there runs are not kept apart.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
-DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)/(task/\d+/)?fd")
 
 
 class StateError(Exception):
@@ -33,36 +33,6 @@ class StateError(Exception):
 
 class DiskFull(Exception):
     """No space for what is written: the message says where; the commands exit with 1."""
-
-
-# -- where a path leads to ---------------------------------------------------------------------------------------
-
-
-def place(path: str | Path) -> str:
-    """The absolute path of the file that the links at `path` lead to; /dev/stdout leads to a name of /proc/N/fd."""
-    path = os.fspath(path)
-    for _ in range(40):  # as many links as the kernel follows
-        folder = os.path.realpath(os.path.dirname(path))
-        path = os.path.join(folder, os.path.basename(path))
-        if DESCRIPTORS.fullmatch(folder) or not os.path.islink(path):
-            break
-        path = os.path.join(folder, os.readlink(path))
-    return os.path.normpath(path)
-
-
-def descriptor(path: str) -> int | None:
-    """Which open file of this process the path names, as /dev/stdout and /dev/fd/63 do; None for any other path."""
-    folder, _, number = place(path).rpartition("/")
-    process = DESCRIPTORS.fullmatch(folder)
-    ours = process and process[1] in (None, str(os.getpid())) and number.isdecimal()
-    return int(number) if ours else None
-
-
-def regular(path: str) -> bool:
-    """Whether `path` is, or would be made, a file that can be cut, renamed and gone on with."""
-    if DESCRIPTORS.fullmatch(os.path.dirname(place(path))):
-        return False
-    return not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)
 
 
 # -- a full disk -------------------------------------------------------------------------------------------------
@@ -128,6 +98,7 @@ class Held:
     """A file or folder that no other run writes as long as this one has it open. Raises StateError where one does.
 
     append   at the file's end, always
+    shared   others may hold it so too, but none write it
     folder   a folder; those above it are made too
     there    only if it is there already; FileNotFoundError if not
     shown    the name that the user knows it by
@@ -137,11 +108,12 @@ class Held:
 
     fd = -1
 
-    def __init__(self, path: str | Path, *, append: bool = False, folder: bool = False, there: bool = False,
-                 shown: str | Path | None = None):
+    def __init__(self, path: str | Path, *, append: bool = False, shared: bool = False, folder: bool = False,
+                 there: bool = False, shown: str | Path | None = None):
         self.path, self.shown, self.new = place(path), str(shown or path), False
         self._above: list[str] = []  # folders made for it, the innermost first
-        flags = os.O_DIRECTORY if folder else os.O_WRONLY | (os.O_APPEND if append else 0)
+        self._lock = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        flags = os.O_DIRECTORY if folder else os.O_RDONLY if shared else os.O_WRONLY | (os.O_APPEND if append else 0)
         try:
             if folder:
                 self._above = make_folders(os.path.dirname(self.path))
@@ -166,7 +138,7 @@ class Held:
                 raise
             return False
         try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.fd, self._lock | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.close()
             kind = "folder" if folder else "file"
@@ -189,6 +161,14 @@ class Held:
             else:
                 os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
         except FileExistsError:
+            return False
+        return True
+
+    def alone(self) -> bool:
+        """Whether nobody shares it; then nobody will from now on."""
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             return False
         return True
 

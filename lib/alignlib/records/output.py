@@ -4,7 +4,8 @@ import os
 import stat
 import sys
 
-from alignlib.records.disk import Held, StateError, must_not_be_replaced, named, open_as_it_is, regular
+from alignlib.records.disk import Held, StateError, must_not_be_replaced, named, open_as_it_is
+from alignlib.records.links import regular
 
 
 class Output:

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from alignlib.records.disk import Held, StateError, must_be_finished, named, place
+from alignlib.records.disk import Held, StateError, must_be_finished, named
+from alignlib.records.links import place
 
 FIELDS = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "rejects": int, "written": int,
           "rejected": int, "put_aside": int | None, "records": int | None}

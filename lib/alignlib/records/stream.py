@@ -23,8 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from alignlib.records.disk import StateError, must_be_finished, regular
+from alignlib.records.disk import StateError, must_be_finished
 from alignlib.records.jsonl import Line, Record, Skip, count, count_ahead, dumps, lines
+from alignlib.records.links import regular
 from alignlib.records.output import Output
 from alignlib.records.state import NOTHING, State, state_path
 
@@ -282,6 +283,8 @@ class Stream:
         """
         # The state comes before the output: an output without one is a finished one.
         self._state = State(path)
+        if resume and self._state.new and Path(path).is_file():
+            raise StateError(f"{path}: another run has finished it just now")
         state = self._state.read(resume)
         if not state:
             return {}

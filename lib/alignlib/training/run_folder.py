@@ -20,7 +20,7 @@ from alignlib import __version__, ranks
 from alignlib.cli import exits, options
 from alignlib.models import checkpoint, load
 from alignlib.models.policy import Model
-from alignlib.records.disk import Held, make_folders, remove_empty, whole, writing
+from alignlib.records.disk import Held, StateError, make_folders, remove_empty, whole, writing
 from alignlib.training import adapters
 from alignlib.training.engine import Engine
 from alignlib.training.recipe import Recipe
@@ -86,6 +86,8 @@ class Run:
         self.dtype = self._dtype()
         self._made = make_folders(self.folder)
         self._log = Held(self.folder / "log.jsonl", append=True, shown=self.folder)
+        if (self.folder / "run.json").exists() or not (self.recipe.resume or self._log.new):
+            raise StateError(f"{self.folder}: another run has been writing it since this one began")
         for name in UNFINISHED:  # by a run that was killed
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for path in self.folder.glob("*.partial"):

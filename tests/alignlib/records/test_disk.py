@@ -22,38 +22,6 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# -- where a path leads to ---------------------------------------------------------------------------------------
-
-
-def test_links_are_followed_to_what_is_not_there_yet(tmp_path, monkeypatch):
-    (tmp_path / "far").mkdir()
-    (tmp_path / "a").symlink_to("far/b")
-    (tmp_path / "far" / "b").symlink_to("c")
-    assert disk.place(tmp_path / "a") == str(tmp_path / "far" / "c")
-    monkeypatch.chdir(tmp_path)
-    assert disk.place("a") == str(tmp_path / "far" / "c") and disk.place(".") == str(tmp_path)
-    (tmp_path / "round").symlink_to("round")
-    assert disk.place("round") == str(tmp_path / "round")
-
-
-def test_what_this_process_has_open_is_known(tmp_path):
-    reader, writer = os.pipe()
-    assert disk.descriptor(f"/dev/fd/{writer}") == disk.descriptor(f"/proc/self/fd/{writer}") == writer
-    (tmp_path / "link").symlink_to("/dev/stdout")
-    assert disk.descriptor("/dev/stdout") == disk.descriptor(str(tmp_path / "link")) == 1
-    assert disk.descriptor(str(tmp_path / "file")) is None
-    os.close(reader), os.close(writer)
-
-
-def test_only_files_of_their_own_are_regular(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "file").write_bytes(b"")
-    assert [disk.regular(str(tmp_path / name)) for name in ("file", "new", "pipe")] == [True, True, False]
-    assert not disk.regular("/dev/null")
-    with open(tmp_path / "file", "ab") as handle:  # the shell's > file, as /dev/stdout has it
-        assert not disk.regular(f"/dev/fd/{handle.fileno()}")
-
-
 # -- a full disk -------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +94,18 @@ def test_a_file_is_one_runs_alone(tmp_path):
         Held(tmp_path / "file", shown="mine")
     first.close()
     assert not Held(tmp_path / "file").new
+
+
+def test_a_file_that_some_read_is_written_by_none(tmp_path):
+    first = Held(tmp_path / "file", shared=True)
+    second = Held(tmp_path / "file", shared=True)
+    assert first.new and not second.new and not second.alone()
+    with pytest.raises(StateError, match="another run is writing it"):
+        Held(tmp_path / "file")
+    first.close()
+    assert second.alone()
+    with pytest.raises(StateError, match="another run is writing it"):
+        Held(tmp_path / "file", shared=True)
 
 
 HOLDS = """

@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from alignlib.records import stream
 from alignlib.records.disk import DiskFull, StateError
 from alignlib.records.jsonl import DataError, Skip, count_ahead, dumps
 from alignlib.records.stream import Stream
@@ -280,6 +281,22 @@ def test_two_runs_do_not_write_one_file(tmp_path):
         run(tmp_path, resume=True)
     del first  # as the end of its process
     assert run(tmp_path, resume=True).next == 10
+
+
+def test_a_run_that_another_has_finished_meanwhile_is_not_begun_anew(tmp_path, whole, monkeypatch):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, stop=2)
+    state = stream.State
+
+    def late(path):  # between the look and the lock
+        monkeypatch.setattr(stream, "State", state)
+        run(tmp_path, resume=True)
+        return state(path)
+
+    monkeypatch.setattr(stream, "State", late)
+    with pytest.raises(StateError, match="out: another run has finished it just now"):
+        run(tmp_path, resume=True)
+    assert results(tmp_path) == whole and not (tmp_path / "out.state").exists()
 
 
 # -- two runs, one file --------------------------------------------------------------------------------

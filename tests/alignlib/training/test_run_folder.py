@@ -157,6 +157,22 @@ def test_a_second_run_ends_and_takes_nothing(tmp_path):
     assert names(tmp_path / "run") == before and log(tmp_path / "run") == [{"step": 1, "tokens": 1}]
 
 
+def test_of_two_runs_that_began_together_the_later_one_changes_nothing(tmp_path):
+    """Whether the other has been killed meanwhile or has come to its end."""
+    first, late = (run_folder.Run(tiny.recipe(tmp_path / "run"), {"command": "test"}) for _ in range(2))
+    first.begin()
+    del first  # as the end of its process
+    resumed = run_folder.Run(tiny.recipe(tmp_path / "run", resume=True), {"command": "test"})
+    with pytest.raises(StateError, match="another run has been writing it since this one began"):
+        late.begin()
+    late.leave_nothing()
+    del late
+    (tmp_path / "run" / "started.json").rename(tmp_path / "run" / "run.json")
+    with pytest.raises(StateError, match="another run has been writing it since this one began"):
+        resumed.begin()
+    assert names(tmp_path / "run") == ["log.jsonl", "run.json"]
+
+
 def test_what_a_killed_run_was_writing_goes(tmp_path):
     begun(tmp_path / "run")
     for name in (".checkpoint", ".final"):
