@@ -20,7 +20,7 @@ from al_label_ai import questions
 from al_label_ai.against import Partners
 from alignlib.cli import model_options, options, paths
 from alignlib.model_names import is_here
-from alignlib.records import disk
+from alignlib.records import disk, links
 from alignlib.records.conversations import with_completions
 from alignlib.records.jsonl import Line, Record, Skip, dumps
 from alignlib.records.stream import Stream
@@ -236,7 +236,7 @@ def connect_server_judge(model: str, cache: str | None, *, base_url: str | None,
 def cache_file(files: tuple[str, ...], output: str | None, rejects: str | None, dry_run: bool, cache: str | None,
                no_cache: bool) -> str | None:
     """Where answers are kept: none that a run in the dry would have to make. Raises UsageError before it is made."""
-    output = None if output == "-" or output and Path(output).exists() and not Path(output).is_file() else output
+    output = None if output == "-" or output and not links.regular(output) else output
     path = None if no_cache else cache or (f"{output}.cache" if output else None)
     paths.must_exist(files)
     paths.keep_apart(files, output, rejects, path)

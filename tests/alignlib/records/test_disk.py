@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer, models
 
 from alignlib.records import disk
 from alignlib.records.disk import DiskFull, Held, StateError, whole, whole_folder, writing
+from alignlib.records.jsonl import DataError
 from alignlib.records.output import Output
 from helpers.disks import file_limit, small_disk
 
@@ -69,12 +71,13 @@ def test_torchs_own_writer_gives_no_reason_and_the_disk_does(tmp_path):
 
 
 def test_other_errors_stay_what_they_are(tmp_path):
-    for error in (OSError(errno.EIO, "Input/output error"), ValueError("(os error 5)"), KeyError("x")):
+    for error in (OSError(errno.EIO, "Input/output error"), RuntimeError("(os error 5)"), KeyError("x"),
+                  DataError("in:1: unknown field: disk is full"), ValueError("(os error 28)")):
         assert disk.full(error) is None
         with pytest.raises(type(error)), writing(tmp_path):
             raise error
     assert disk.full(OSError(errno.EDQUOT, "")) == errno.EDQUOT
-    assert disk.full(ValueError("database or disk is full")) == errno.ENOSPC
+    assert disk.full(sqlite3.OperationalError("database or disk is full")) == errno.ENOSPC
     error = OSError(errno.EIO, "Input/output error")
     assert disk.named(error, "x") is error
 
