@@ -136,3 +136,25 @@ def test_a_real_disk_that_is_full(tmp_path, capfd):
         small.grow(4096)
         assert said("al-pref2rw", tmp_path / "in", "-o", small.at / "out", "--resume")[0] == 0
         assert len([json.loads(line) for line in (small.at / "out").read_text().splitlines()]) == 200
+
+
+@pytest.mark.slow
+def test_a_real_disk_that_cannot_be_written_to(tmp_path, capfd):
+    """Said in a line, and nothing of it is left once it can be."""
+    (tmp_path / "in").write_bytes(lines(*rewarded(4)))
+    with small_disk(tmp_path, 64) as small:
+        (small.at / "old").write_bytes(b"")
+        small.mount(64, "remount", "ro")
+        for name, *args in (("al-score", "toy:polite", tmp_path / "in", "-o", small.at / "out"),
+                            ("al-score", "toy:polite", tmp_path / "in", "-o", small.at / "old"),
+                            ("al-data", "toy", "-o", small.at / "out"), ("al-data", "toy", "-o", small.at / "old"),
+                            ("al-eval", "reward", tmp_path / "in", "-o", small.at / "out")):
+            code, said = end(name, capfd, *args)
+            assert code == 2 and said == f"{name}: {args[-1]}: cannot be written: read-only file system"
+        for name, *args in (("al-data", "model", folders().policy, small.at / "model"),
+                            ("al-train-exo", folders().policy, tmp_path / "in", "-o", small.at / "model")):
+            code, said = end(name, capfd, *args)
+            assert code == 2 and said == f"{name}: {small.at / 'model'}: {small.at} cannot be written to: name a " \
+                                         "folder elsewhere"
+        small.mount(64, "remount", "rw")
+        assert small.names() == ["old"]
