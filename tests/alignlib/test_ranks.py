@@ -7,6 +7,7 @@ a learning rate of 1e-3: sums over ranks round otherwise than sums over a batch,
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from alignlib import ranks
 from alignlib.training.run_folder import step_of
 from helpers.commands import folders, lines, log, pairs, read, rewarded
+from helpers.disks import file_limit, small_disk
 from helpers.process import command, environment
 
 pytestmark = pytest.mark.slow
@@ -240,6 +242,33 @@ def test_standard_input_is_spooled(data, tuned, tmp_path):
                       stdin=(data / "pairs.jsonl").read_bytes())
     assert read(out) == read((tmp_path / "model" / "log.jsonl").read_text()) and len(read(out)) == 12
     assert difference(tmp_path / "model", tuned) < TOLERANCE
+
+
+def test_a_spool_without_space_is_said_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    args = command("al-sft", folders().policy, "-", "-o", tmp_path / "model", "--launch", 2)
+    with file_limit(50_000):
+        done = subprocess.run(args, input=lines(*pairs(400)), capture_output=True, env=environment())
+    assert done.returncode == 1
+    assert re.fullmatch(rf"al-sft: file too large: {tmp_path}/align-\w+\n", done.stderr.decode())
+    assert not any(path.name == "model" or path.name.startswith("align-") for path in tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_a_full_disk_leaves_the_checkpoint_that_resume_needs(data, tmp_path):
+    """Whichever process meets it, by DeepSpeed's writer or another."""
+    finished(*sft(data, "-o", tmp_path / "whole", "--launch", 2))
+    weights = (tmp_path / "whole" / "model.safetensors").stat().st_size
+    with small_disk(tmp_path, 9 * weights // 2 // 1024 + 150) as small:
+        args = sft(data, "-o", small.at / "run", "--launch", 2, "--save-every", 4)
+        _, errors = finished(*args, code=1)
+        assert re.fullmatch(rf"al-sft: (rank 1: )?no space left on device: {small.at / 'run'}\n", errors)
+        names = {path.name for path in (small.at / "run").iterdir()}
+        assert names - {".checkpoint"} == {"checkpoint-4", "log.jsonl", "started.json"}
+        small.grow(100_000)
+        finished(*args, "--resume")
+        assert difference(small.at / "run", tmp_path / "whole") == 0
+        assert not (small.at / "run" / ".checkpoint").exists()
 
 
 @pytest.mark.long
