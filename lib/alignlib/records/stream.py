@@ -28,6 +28,7 @@ import orjson
 
 from alignlib.records.jsonl import Line, Record, Skip, count, count_ahead, dumps, lines
 from alignlib.records.output import Output, StateError, regular
+from alignlib.records.shown import one_line
 
 STATE = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "rejects": int, "written": int,
          "rejected": int, "put_aside": int | None, "records": int | None}
@@ -237,7 +238,7 @@ class Stream:
             self.rejected += 1
             self._left(bad)
             if self.rejected <= WARNINGS:
-                print(f"skipped {bad.failure()}", file=sys.stderr)
+                print(f"skipped {one_line(str(bad.failure()))}", file=sys.stderr)
 
     def _left(self, line: Line) -> None:
         self.next, self.crc = line.index + 1, line.crc
