@@ -56,7 +56,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def __enter__(self) -> "Server":
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()  # looks for the end so often
+        often = 0.01  # seconds between looks for the end
+        threading.Thread(target=self.http.serve_forever, args=(often,), daemon=True).start()
         return self
 
     def __exit__(self, *_) -> None:

@@ -118,7 +118,7 @@ HOSTILE: dict[str, tuple[Callable[[], tuple], str]] = {
     "endless error": (lambda: endless(400), 'the server says 400: {"choices": [{"message": {"content": "AAAA'),
     "gzip bomb as an error": (lambda: bomb(400), "the server says 400: "),
     "twice packed": (lambda: (200, {"Content-Encoding": ", ".join(["gzip"] * 9)}, b"x"), "no connection, or a broken"),
-    "no gzip": (lambda: (200, {"Content-Encoding": "gzip"}, b"x"), "no connection, or a broken one"),
+    "no gzip": (lambda: (200, {"Content-Encoding": "gzip"}, b"not packed"), "no connection, or a broken one"),
     "sent elsewhere": (lambda: (307, {"Location": "http://192.0.2.1/v1/chat/completions"}, b""),
                        "the server says 307: it sends elsewhere, which is for --base-url to say: http://192.0.2.1"),
     "deep": (lambda: (200, {}, b'{"choices": ' + b"[" * 900 + b"]" * 900 + b"}"), "nested deeper than 250"),

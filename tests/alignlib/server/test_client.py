@@ -10,6 +10,7 @@ import pytest
 from alignlib.server.client import WORDS, Client, Places
 from alignlib.server.replies import ErrorBody, Failure, NoAnswer, choice
 from helpers.faulty import Server, ok
+from helpers.servers import HOSTILE
 
 
 def test_the_oldest_goes_first_however_late_it_comes():
@@ -144,21 +145,35 @@ def test_a_failure_within_the_library_is_itself(monkeypatch):
     assert (problem.message, wait) == ("too long", None)
 
 
+def answer(monkeypatch, script) -> str:
+    """The text that a server's answer to one call has."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    async def ask(url: str) -> str:
+        ours = Client(url, concurrency=1, timeout=9, retries=0)
+        try:
+            return await ours.ask("chat", {"model": "m", "messages": [{"role": "user", "content": "q"}]},
+                                  lambda body: choice(body).text)
+        finally:
+            await ours.close()
+
+    with Server(script) as server:
+        text = asyncio.run(ask(server.url))
+    assert [headers["authorization"] for _, headers, _ in server.calls] == [f"Bearer {KEY}"]
+    return text
+
+
 def test_what_is_read_of_an_answer_holds_no_key(monkeypatch):
-    """Neither its text nor what is said of it."""
     text = f"I see {KEY}, {KEY[1:]} and {json.dumps(KEY)}."
-    with Server(lambda request, nth: ok(request, [text])) as server:
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert answer(monkeypatch, lambda request, nth: ok(request, [text])) == 'I see ***, *** and "***".'
 
-        async def ask() -> str:
-            ours = Client(server.url, concurrency=1, timeout=9, retries=0)
-            try:
-                return await ours.ask("completions", {"model": "m", "prompt": "q"}, lambda body: choice(body).text)
-            finally:
-                await ours.close()
 
-        assert asyncio.run(ask()) == 'I see ***, *** and "***".'
-    assert server.calls[0][1]["authorization"] == f"Bearer {KEY}"
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_means_harm_is_a_failure_by_name(monkeypatch, name):
+    action, says = HOSTILE[name]
+    with pytest.raises(Failure) as failed:
+        answer(monkeypatch, lambda request, nth: action())
+    assert says in failed.value.message and len(failed.value.message) < 550 and failed.value.message.isprintable()
 
 
 def test_of_a_page_its_beginning_is_looked_at(monkeypatch):
