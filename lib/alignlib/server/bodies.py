@@ -53,7 +53,8 @@ class BoundedHTTP(openai.DefaultAsyncHttpxClient):
                         body += chunk
                         if len(body) > most:
                             break
-        if len(body) > most and response.is_success:
+            too_long = len(body) > most
+            del body[0 if too_long and response.is_success else most:]  # now: to close a connection takes its time
+        if too_long and response.is_success:
             raise Failure(f"an answer of more than {most / 1e6:g} MB: --max-answer takes longer ones")
-        del body[most:]
         return body

@@ -85,10 +85,6 @@ class Client:
         `read` raises ValueError for an answer that is not what it should be, and the call is made again; Failure, like
         NoAnswer, for one that would be no better then.
         """
-        endpoint: Any = self.openai.chat.completions if api == "chat" else self.openai.completions
-        about = {name: request[name] for name in ("model", "messages", "prompt") if name in request}
-        # The library refuses parameters that it does not know, but in a body of the caller's own.
-        more = {name: value for name, value in request.items() if name not in about}
         age = next(self.ages)
         for tries in itertools.count():
             async with self.places.hold(age):
@@ -96,11 +92,7 @@ class Client:
                 self.counts["calls"] += 1
                 self.flying += 1
                 try:
-                    async with asyncio.timeout(self.timeout):  # the library's own starts anew with each byte
-                        reply = await endpoint.with_raw_response.create(**about, extra_body=more,
-                                                                        extra_headers=self.headers)
-                    body = read_body(reply.content, reply.headers.get("content-type", ""))
-                    return read(self.key.strike_all(body))
+                    return await self.once(api, request, read)
                 except (openai.APIError, TimeoutError, ValueError, Failure) as error:
                     problem, wait = self.weigh(error, tries)
                 finally:
@@ -115,6 +107,16 @@ class Client:
         # Outside the handler: what the server said there may quote the key, and a traceback would show it.
         tried = f" ({tries + 1} tries)" if tries and wait is not None else ""
         raise problem.reworded(f"{problem.message}{tried}")
+
+    async def once(self, api: str, request: Record, read: Callable[[Record], Reading]) -> Reading:
+        """One try, in a frame of its own: a Failure waits for its turn with its frames, and they with their bodies."""
+        endpoint: Any = self.openai.chat.completions if api == "chat" else self.openai.completions
+        about = {name: request[name] for name in ("model", "messages", "prompt") if name in request}
+        # The library refuses parameters that it does not know, but in a body of the caller's own.
+        more = {name: value for name, value in request.items() if name not in about}
+        async with asyncio.timeout(self.timeout):  # the library's own starts anew with each byte
+            reply = await endpoint.with_raw_response.create(**about, extra_body=more, extra_headers=self.headers)
+        return read(self.key.strike_all(read_body(reply.content, reply.headers.get("content-type", ""))))
 
     def weigh(self, error: Exception, tries: int) -> tuple[Failure, float | None]:
         """The error as a Failure without the key, and the seconds to wait before another try; None: there is none."""

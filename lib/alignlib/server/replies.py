@@ -20,6 +20,7 @@ TOOLS = ("tool_calls", "tool_call", "tool_use", "function_call")  # nobody gave 
 BROKEN = ("error", "abort", "aborted", "cancelled", "insufficient_system_resource")  # another try may fare better
 THOUGHTS = ("thinking", "reasoning", "redacted_thinking")  # parts of a content that are no part of the answer
 BEGINNING = 65_536  # bytes of a body that is no answer, by which it is named
+PARTS = 2_000_000  # commas and brackets: each may stand for a value, which takes 24 times the room of its letters
 TOKENS = 2**53  # more than a call can have; a JSON number is exact up to there
 
 
@@ -66,6 +67,8 @@ def read_body(content: bytes, content_type: str) -> Record:
     """The JSON object that answers a call. Raises ValueError, ErrorBody among them, that begin to quote what it is."""
     what = f"status 200, {content_type.partition(';')[0].strip() or 'no content type'}"
     words = content[:BEGINNING].decode(errors="replace").strip() or "nothing"
+    if sum(map(content.count, (b",", b"[", b"{"))) > PARTS:
+        raise ValueError(f"{what}, of more than {PARTS:,} parts: {words}")
     try:
         body = orjson.loads(content)
         orjson.dumps(body)  # it reads deeper than it writes, and so than what comes later can go

@@ -139,6 +139,11 @@ def test_what_is_nested_too_deeply_is_garbage(depth):
         read_body(body, "")
 
 
+def test_what_would_take_much_more_room_than_its_letters_is_garbage():
+    with pytest.raises(ValueError, match="status 200, no content type, of more than 2,000,000 parts: {"):
+        read_body(b'{"choices": [' + b"[]," * 1_000_000 + b"1]}", "")
+
+
 def test_an_error_in_any_shape_has_words_and_a_status_or_none():
     deep: list = []
     for _ in range(100_000):
