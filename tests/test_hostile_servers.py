@@ -14,6 +14,7 @@ from helpers.commands import lines, one_line, read
 from helpers.faulty import Server, ok
 from helpers.process import call, watched
 from helpers.servers import CONTROLS, HOSTILE, counted, message
+from helpers.terminal import at_terminal
 
 pytestmark = pytest.mark.slow
 
@@ -125,8 +126,17 @@ def test_tokens_beyond_sense_neither_end_a_run_nor_pay_for_it():
     assert few.returncode == 1 and "is spent" in one_line(few.stderr)
 
 
-def test_controls_in_an_answer_are_data():
-    """In a record they stand as the server sent them; a terminal gets their names."""
-    with Server(lambda request, nth: ok(request, [f"7{CONTROLS}"])) as server:
-        done = call("al-label-ai", *ASK["al-label-ai"], "--base-url", server.url, stdin=lines(record("q")))
+def test_controls_in_an_answer_are_data_and_no_commands():
+    """In a record they stand as the server sent them; a terminal gets their names, in records and in errors."""
+    def script(request, nth):
+        return ok(request, [f"7{CONTROLS}"]) if asked(request) == "fine" else HOSTILE[asked(request)][0]()
+
+    with Server(script) as server:
+        ask = ("al-label-ai", *ASK["al-label-ai"], "--base-url", server.url, "--on-error", "skip", "--retries", 0)
+        given = lines(*map(record, ("fine", "controls", "a page of controls")))
+        done, seen = call(*ask, stdin=given), at_terminal(*ask, stdin=given, streams=("stdout", "stderr"))
     assert read(done.stdout)[0]["unparsed"] == [f"7{CONTROLS}"]
+    assert "\\u001b[31m" in seen.written and "\\u009b2J\\u007f\\u0000\\u202e" in seen.written
+    assert "no [31m ]0;owned 2J more" in seen.written
+    obeyed = {"\x1b[31m", "\x1b]", *(char for char in CONTROLS if not char.isprintable())} - {"\x1b"}  # bars need ESC
+    assert not [code for code in obeyed if code in seen.written]

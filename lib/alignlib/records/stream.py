@@ -28,7 +28,7 @@ import orjson
 
 from alignlib.records.jsonl import Line, Record, Skip, count, count_ahead, dumps, lines
 from alignlib.records.output import Output, StateError, regular
-from alignlib.records.shown import one_line
+from alignlib.records.shown import dumps_to_stdout, one_line
 
 STATE = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "rejects": int, "written": int,
          "rejected": int, "put_aside": int | None, "records": int | None}
@@ -208,7 +208,7 @@ class Stream:
             if line.index < self.next:
                 return
             self._reject_before(line.index)
-            data = b"".join(map(dumps, records))
+            data = b"".join(map(dumps if self.path else dumps_to_stdout, records))
             self._out.cut()
             self._save(line.index, line.crc)
             if self._bar and not self.path:
