@@ -58,3 +58,73 @@ def test_a_file_that_is_no_cache_is_left_alone(tmp_path):
         file.execute("PRAGMA user_version = 99")
     with pytest.raises(click.UsageError, match="another version"):
         Cache(str(tmp_path / "later"))
+
+
+# -- what is under way -----------------------------------------------------------------------------------------------
+
+A_REPLY = Reply("A", "stop", 7, 1)
+
+
+def names(folder) -> list[str]:
+    """The files beside a cache, SQLite's own apart."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(("-wal", "-shm")))
+
+
+def test_what_one_run_asks_another_waits_for(tmp_path):
+    one, two, three = (Cache(str(tmp_path / "c")) for _ in range(3))
+    assert one.claim(["k"]) is True is one.claim(["k"])
+    assert two.claim(["k"]) is False and two.claim(["other"]) is True and three.claim(["other"]) is False
+    assert names(tmp_path) == ["c", "c-run-1", "c-run-2"]
+    one.put("k", "m", A_REPLY)
+    assert two.claim(["k"]) == A_REPLY
+    one.release("k")
+    two.release("k")  # which it does not hold
+    assert three.claim(["k"]) == A_REPLY and three.claim(["k2", "k"]) == A_REPLY
+    two.release("other")  # it failed
+    assert three.claim(["other"]) is True
+    for cache in (one, two, three):
+        cache.close()
+    assert names(tmp_path) == ["c"]
+
+
+def test_what_a_run_leaves_undone_at_its_end_is_anybodys(tmp_path):
+    one, two = Cache(str(tmp_path / "c")), Cache(str(tmp_path / "c"))
+    assert one.claim(["k"]) and two.claim(["k"]) is False
+    one.close()
+    assert two.claim(["k"]) is True
+    two.close()
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_had_under_way_is_anybodys(tmp_path):
+    """Its number too; and its file goes with the last run."""
+    code = ("import sys; from al_label_ai.cache import *\n"
+            "cache = Cache(sys.argv[1]); cache.claim(['k']); cache.claim(['l']); print('claimed', flush=True); input()")
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "c"], env=environment(), stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"claimed\n"
+    early, late = Cache(str(tmp_path / "c")), Cache(str(tmp_path / "c"))
+    assert early.claim(["k"]) is False and early.claim(["mine"]) is True and names(tmp_path)[1:] == [
+        "c-run-1", "c-run-2"]
+    process.kill()
+    process.communicate()
+    assert early.claim(["k"]) is True and late.claim(["k"]) is False
+    assert late.claim(["m"]) is True and late.run == 1 and late.claim(["l"]) is True and early.claim(["l"]) is False
+    early.close()
+    assert names(tmp_path) == ["c", "c-run-1"]
+    late.close()
+    (tmp_path / "c-run-x").write_text("mine")
+    third = Cache(str(tmp_path / "c"))
+    assert third.claim(["k"]) and third.claim(["l"])
+    third.close()
+    assert names(tmp_path) == ["c", "c-run-x"]
+
+
+def test_a_run_that_asks_nothing_leaves_no_file(tmp_path):
+    cache = Cache(str(tmp_path / "c"))
+    cache.put("k", "m", A_REPLY)
+    assert cache.get("k") == A_REPLY and names(tmp_path) == ["c"]
+    cache.close()
+    again = Cache(str(tmp_path / "c"))
+    assert again.claim(["k"]) == A_REPLY and names(tmp_path) == ["c"]
+    again.close()

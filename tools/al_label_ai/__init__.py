@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # they load torch or openai, which --help does without
 MODES = ("pair", "rate", "lmc", "steerlm", "lmu")
 TEXTS = ("rubric", "template", "categories")
 AT_A_SERVER = ("base_url", "structured", "ask_again", "max_tokens", "parameters", "concurrency", "timeout", "retries",
-               "cache", "no_cache", "dry_run", "price_in", "price_out", "budget")
+               "max_answer", "cache", "no_cache", "dry_run", "price_in", "price_out", "budget")
 OWN_PARAMETERS = ("model", "messages", "n", "stream", "response_format")
 FILE = click.Path(exists=True, dir_okay=False)
 
@@ -53,6 +53,8 @@ judge_options = options.stack(
                  help="Seconds a call."),
     click.option("--retries", cls=options.Beside, type=click.IntRange(min=0), default=5,
                  help="Of a call that was refused in passing, dropped, late or answered with garbage."),
+    click.option("--max-answer", cls=options.Beside, type=click.IntRange(min=1), default=16,
+                 help="Megabytes of a call's answer; a longer one fails."),
 )
 money_options = options.stack(
     click.option("--cache", cls=options.Beside, type=click.Path(dir_okay=False),
@@ -216,15 +218,16 @@ def load_local_judge(folder: str, judge_rm: str | None, *, device: str, dtype: s
 
 
 def connect_server_judge(model: str, cache: str | None, *, base_url: str | None, concurrency: int, timeout: float,
-                         retries: int, parameters: str, max_tokens: int, structured: bool, ask_again: int,
-                         price_in: float, price_out: float, budget: float | None, **_: object) -> "ServerJudge":
+                         retries: int, max_answer: int, parameters: str, max_tokens: int, structured: bool,
+                         ask_again: int, price_in: float, price_out: float, budget: float | None,
+                         **_: object) -> "ServerJudge":
     """A server's `model`, its answers kept in the file `cache`. Raises UsageError; no call is made yet."""
     from al_label_ai.cache import Cache
     from al_label_ai.server_judge import Prices, ServerJudge
     from alignlib.server.client import Client
     from alignlib.server.parameters import read_parameters
 
-    client = Client(base_url, concurrency=concurrency, timeout=timeout, retries=retries)
+    client = Client(base_url, concurrency=concurrency, timeout=timeout, retries=retries, max_answer=max_answer)
     request = {"temperature": 0, "max_tokens": max_tokens, **read_parameters(parameters, OWN_PARAMETERS)}
     if cache:
         hold_cache(cache)

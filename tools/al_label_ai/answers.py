@@ -14,7 +14,7 @@ A, B, NEITHER = "A", "B", "C"
 # Reasoning that a server leaves in the text; where the model's template opened it, its end alone, which begins a line.
 THOUGHTS = re.compile(r"\A(?:\s*<think>.*?</think>)+|\A(?!\s*<think>).*^</think>", re.DOTALL | re.MULTILINE)
 # The fence that some put around JSON.
-FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
+FENCE = re.compile(r"\A```(?:json)?[^\S\n]*\n(.*)\n[^\S\n]*```\Z", re.DOTALL)
 Parts = dict[str, str | int]  # of an answer, by name: {"verdict": "A"}, {"score": 8}, ...
 NAMED = r"(?i:answer|verdict|better|more helpful|more harmless):\s*"
 
@@ -81,7 +81,7 @@ def matches(choice: str | int, value: object) -> bool:
 
 def verdict_form() -> AnswerForm:
     """A, B or C (neither): alone, or named in the last line ("More helpful: A") after a comparison."""
-    pattern = rf"""(?:(?:.*\n)?\s*{NAMED}|Answer\s+)?["'*(\[]*(?P<verdict>[{A}{B}{NEITHER}])["'*)\]]*\.?"""
+    pattern = rf"""(?:(?:.*\n)?[^\S\n]*{NAMED}|Answer\s+)?["'*(\[]*(?P<verdict>[{A}{B}{NEITHER}])["'*)\]]*\.?"""
     choices = [A, B, NEITHER]
     return AnswerForm({"verdict": {"type": "string", "enum": choices}}, pattern, tuple(choices))
 
@@ -108,7 +108,7 @@ def category_form(names: list[str]) -> AnswerForm:
 
 def review_form() -> AnswerForm:
     """Analysis, feedback and a score from 0 to 3, each named once, in this order."""
-    rest = r"((?!Analysis:|Feedback:|Score:).)+?"
+    rest = r"((?!Analysis:|Feedback:|Score:).)+?(?<!\s)"
     pattern = (rf"Analysis:(?P<analysis>{rest})\s+Feedback:(?P<feedback>{rest})\s+"
                r"Score:\s*(?P<score>[0-9])(?:/3)?\.?")
     return AnswerForm({"analysis": {"type": "string"}, "feedback": {"type": "string"},

@@ -1,11 +1,18 @@
 """What a judge has been paid for: its answers in an SQLite file, found again by model, messages and parameters.
 
-An answer is in the file before anybody sees it, and a kill does not undo it. Several processes may share one file.
+An answer is in the file before anybody sees it, and a kill does not undo it. Several processes may share one file, and
+see there what the others have under way. Each holds a lock on a file of its own beside it, which ends with the process
+however that ends: what a dead run had under way is anybody's. (So far as locks of files go: on one machine.)
 """
 
+import fcntl
+import glob
 import hashlib
+import os
 import sqlite3
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import count
+from typing import BinaryIO, NamedTuple
 
 import click
 import orjson
@@ -18,6 +25,7 @@ PATIENCE = 60.0  # seconds to wait for another process that writes
 TABLE = """CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL, reason TEXT NOT NULL,
     prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL) WITHOUT ROWID"""
+UNDER_WAY = "CREATE TABLE IF NOT EXISTS under_way (key TEXT PRIMARY KEY, run INTEGER NOT NULL) WITHOUT ROWID"
 
 
 class Reply(NamedTuple):
@@ -41,6 +49,8 @@ class Cache:
     """The file at `path`, made if it is not there. Raises UsageError for a file that is something else."""
 
     def __init__(self, path: str):
+        self.path, self.run = path, 0  # which run this is, once it has something under way
+        self.lock: BinaryIO | None = None  # of the run's file
         try:
             # Each statement is its own transaction; one thread uses it at a time, not always the same.
             self.file = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
@@ -50,6 +60,7 @@ class Cache:
             self.file.execute("PRAGMA journal_mode = WAL")  # readers and a writer at a time
             self.file.execute("PRAGMA synchronous = NORMAL")  # outlives the process; of a power cut, all but the last
             self.file.execute(TABLE)
+            self.file.execute(UNDER_WAY)
             self.file.execute(f"PRAGMA user_version = {VERSION}")
         except sqlite3.Error as error:
             raise click.UsageError(f"--cache {path}: {error}") from error
@@ -63,5 +74,63 @@ class Cache:
         """Another process may have been faster: then its answer stays."""
         self.file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", (key, model, *reply))
 
+    # -- what is under way -------------------------------------------------------------------------------
+
+    def claim(self, keys: Sequence[str]) -> Reply | bool:
+        """The answer to any of the requests; where there is none, whether the first of them is this run's to make:
+        False while another run, which lives, has it under way."""
+        with self.file:
+            self.file.execute("BEGIN IMMEDIATE")  # nobody else writes until the end
+            if reply := next(filter(None, map(self.get, keys)), None):
+                return reply
+            row = self.file.execute("SELECT run FROM under_way WHERE key = ?", (keys[0],)).fetchone()
+            if row and row[0] != self.run and not self.is_dead(row[0]):
+                return False
+            self.run = self.run or self.enter()
+            self.file.execute("INSERT OR REPLACE INTO under_way VALUES (?, ?)", (keys[0], self.run))
+            return True
+
+    def release(self, key: str) -> None:
+        """The request is under way no more: its answer has been put, or there is none."""
+        self.file.execute("DELETE FROM under_way WHERE key = ? AND run = ?", (key, self.run))
+
+    def enter(self) -> int:
+        """A number that no living run has, whose file is locked from now on. In a transaction."""
+        for number in count(1):
+            self.lock = open(self.lock_path(number), "ab")
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.lock.close()
+            else:
+                break
+        self.file.execute("DELETE FROM under_way WHERE run = ?", (number,))  # a dead run's
+        return number
+
+    def is_dead(self, number: int) -> bool:
+        """Whether the run with this number has ended: then nobody holds its lock."""
+        try:
+            with open(self.lock_path(number), "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return True
+        except BlockingIOError:
+            return False
+        return True
+
+    def lock_path(self, number: int) -> str:
+        return f"{self.path}-run-{number}"
+
     def close(self) -> None:
+        """The end of this run, and of what dead ones have left."""
+        if self.lock:
+            with self.file:
+                self.file.execute("BEGIN IMMEDIATE")  # and nobody enters meanwhile
+                self.file.execute("DELETE FROM under_way WHERE run = ?", (self.run,))
+                self.lock.close()
+                for path in glob.glob(f"{glob.escape(self.path)}-run-*"):
+                    number = path.removeprefix(f"{self.path}-run-")
+                    if number.isdecimal() and self.is_dead(int(number)):
+                        os.unlink(path)
+            self.lock = None
         self.file.close()

@@ -25,7 +25,8 @@ TAKEN_BY = {
     **dict.fromkeys(("top_k", "logps", "ids", "max_prompt", "keep_prompt", "on_long", "dtype", "template",
                      "template_args", "control_tokens"), ("hf", "vllm")),
     **dict.fromkeys(("eager", "tensor_parallel", "data_parallel", "gpu_memory", "max_model_len"), ("vllm",)),
-    **dict.fromkeys(("base_url", "api", "parameters", "concurrency", "timeout", "retries"), ("openai",)),
+    **dict.fromkeys(("base_url", "api", "parameters", "concurrency", "timeout", "retries",
+                     "max_answer"), ("openai",)),
 }
 WINDOWS = {"hf": 64, "vllm": 1024, "openai": 64}
 
@@ -57,6 +58,8 @@ backend_options = options.stack(
                  help="openai: seconds a call."),
     click.option("--retries", cls=options.Beside, type=click.IntRange(min=0), default=5,
                  help="openai: of a call that was refused in passing, dropped, late or answered with garbage."),
+    click.option("--max-answer", cls=options.Beside, type=click.IntRange(min=1), default=16,
+                 help="openai: megabytes of a call's answer; a longer one fails."),
 )
 
 

@@ -15,6 +15,7 @@ from alignlib import ranks
 from alignlib.records import disk
 from alignlib.records.disk import DiskFull, StateError
 from alignlib.records.jsonl import DataError
+from alignlib.records.shown import one_line
 
 FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, 130, ranks.TERMINATED
 
@@ -125,7 +126,7 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         if flags.get("verbose"):
             traceback.print_exc()
     if message is not None:
-        ranks.report(f"{name}: {' '.join(message.split())}", code)
+        ranks.report(f"{name}: {one_line(message)}", code)
     ranks.leave(code)
 
 

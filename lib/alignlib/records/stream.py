@@ -27,6 +27,7 @@ from alignlib.records.disk import StateError, must_be_finished
 from alignlib.records.jsonl import Line, Record, Skip, count, count_ahead, dumps, lines
 from alignlib.records.links import regular
 from alignlib.records.output import Output
+from alignlib.records.shown import dumps_to_stdout, one_line
 from alignlib.records.state import NOTHING, State, state_path
 
 WARNINGS = 5  # bad lines named on stderr before the summary only counts them
@@ -220,7 +221,7 @@ class Stream:
             if line.index < self.next:
                 return
             self._reject_before(line.index)
-            data = b"".join(map(dumps, records))
+            data = b"".join(map(dumps if self.path else dumps_to_stdout, records))
             self._out.cut()
             self._save(line.index, line.crc)
             if self._bar and not self.path:
@@ -250,7 +251,7 @@ class Stream:
             self.rejected += 1
             self._left(bad)
             if self.rejected <= WARNINGS:
-                print(f"skipped {bad.failure()}", file=sys.stderr)
+                print(f"skipped {one_line(str(bad.failure()))}", file=sys.stderr)
 
     def _left(self, line: Line) -> None:
         self.next, self.crc = line.index + 1, line.crc
