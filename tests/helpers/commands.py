@@ -154,7 +154,7 @@ def folders() -> Folders:
 # -- running commands ----------------------------------------------------------------------------------------
 
 # Reads {"name", "args", "at"} a line; forks; the child's standard files are at/in, at/out and at/err. With "moments" it
-# watches those of its run (helpers.moments), with "fault" it has that one (helpers.planted).
+# watches those of its run (helpers.moments), with "fault" it has that one (helpers.planted); "home" is its folder.
 SERVER = """
 import importlib, json, os, sys
 import peft, torch, transformers, alignlib.decoding.sampler, alignlib.training.loop
@@ -171,6 +171,8 @@ for request in map(json.loads, iter(sys.stdin.readline, "")):
             command = importlib.import_module(request["name"].replace("-", "_")).main
             if "fault" in request:
                 helpers.planted.plant(request["fault"])
+            if "home" in request:
+                os.chdir(request["home"])
             if "moments" in request:
                 helpers.moments.watch(**request["moments"])
             command(prog_name=request["name"])
