@@ -14,6 +14,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from math import isfinite
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -55,8 +56,8 @@ def endings(done: subprocess.CompletedProcess, codes: tuple[int, ...] = CODES) -
 def talks() -> list[dict]:
     """Conversations, some with their answers as turns."""
     turn = {"role": "assistant", "content": " Yes."}
-    return [{"id": f"t{n}", "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": f"{n}?"}],
-             "chosen": [turn], "rejected": " No.", "completions": [" Yes.", [turn]], "rewards": [n, 0.5]}
+    return [{"id": f"t{n}", "chosen": [turn], "rejected": " No.", "completions": [" Yes.", [turn]], "rewards": [n, 0.5],
+             "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": f"{n}?"}]}
             for n in range(5)]
 
 
@@ -176,9 +177,7 @@ def readers() -> dict[str, tuple[list[object], list[dict]]]:
                 "toxicities": [0.5, 0.1]} for i, record in enumerate(rewarded(5, 2))]
     results = [{"method": name, "step": step, "kl": step * 0.5, "reward": {"mean": 1.0, "low": 0, "high": 2, "n": 3}}
                for name in ("exo", "dpo") for step in (1, 2)]
-    sets = {f"al-data {words.split()[0]}": ([*words.split(), "--from"], rows) for words, _, rows in outputs.SETS
-            if isinstance(rows, list) and "--only" not in words and "--fraction" not in words}
-    return sets | {
+    return {name: ([*words, "--from"], rows) for name, (words, rows) in SETS.items()} | {
         "al-data chat": (["chat"], talks()),
         "al-data new-model": (["new-model", "OUT", "--size", "1m", "--vocab-size", 300], [*pairs(5), *talks()]),
         "al-sft": ([policy, *train], [*pairs(5), *talks()]),
@@ -192,16 +191,28 @@ def readers() -> dict[str, tuple[list[object], list[dict]]]:
     }
 
 
+def read_whole(name: str, lines: list[bytes], fault: str) -> tuple[Path, subprocess.CompletedProcess]:
+    """Give it a file of these lines."""
+    file, out = folders().new("rows").with_suffix(".jsonl"), folders().new("out")
+    file.write_bytes(b"\n".join(lines) + b"\n")
+    args = (out if word == "OUT" else word for word in readers()[name][0])
+    return file, run(name.split()[0], *args, file, fault=fault)
+
+
+def untouched(name: str) -> list[str]:
+    """What is wrong before anything is mutated."""
+    _, done = read_whole(name, [json.dumps(record).encode() for record in readers()[name][1]], "")
+    return [*endings(done, (0,))]
+
+
 def fuzz_reader(name: str, seed: int, fault: str = "") -> list[str]:
     """Give it a file with one mutated line: it takes that, or names it."""
-    args, records = readers()[name]
+    records = readers()[name][1]
     chance = Random(f"{name} {seed}")
     lines = [json.dumps(record).encode() for record in records]
     at = chance.randrange(len(lines))
     lines[at] = mutated(chance, records[at]).replace(b"\n", b"")
-    file, out = folders().new("rows").with_suffix(".jsonl"), folders().new("out")
-    file.write_bytes(b"\n".join(lines) + b"\n")
-    done = run(name.split()[0], *(out if word == "OUT" else word for word in args), file, fault=fault)
+    file, done = read_whole(name, lines, fault)
     wrong = [*endings(done, (0, 65))]
     if not wrong and done.returncode and f"{file}:{at + 1}: " not in done.stderr:
         wrong = [f"line {at + 1} is not named: {done.stderr[-300:]}"]
@@ -213,5 +224,11 @@ def faults(fuzz: Callable[..., list[str]], *args: Any, seeds: range, fault: str 
     return [what for seed in seeds for what in fuzz(*args, seed=seed, fault=fault)]
 
 
-def shown(wrong: list[str]) -> str:
-    return "\n".join(["", *wrong[:20], f"{len(wrong)} in all"] if wrong else [])
+# The names alone: of what they stand for models are made, and not before a test wants them.
+FILTERS = ("al-pref2rw", "al-pref2rw chosen", "al-pref2rw pref", "al-pref2rw sft", "al-score toy", "al-score",
+           "al-score logps", "al-sample", "al-args", "al-label-ai")
+SETS = {f"al-data {words.split()[0]}": (words.split(), rows) for words, _, rows in outputs.SETS
+        if isinstance(rows, list) and "--only" not in words and "--fraction" not in words}
+READERS = (*SETS, "al-data chat", "al-data new-model", "al-sft", "al-train-rm", "al-train-exo", "al-train-alt",
+           *(f"al-eval {what}" for what in ("reward", "rm", "kl", "text", "conditions", "toxicity", "winrate", "table",
+                                            "frontier", "curve")))

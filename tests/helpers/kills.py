@@ -2,7 +2,7 @@
 that was never killed.
 
 `survive` kills processes as users start them, when is left to chance: what tests/test_kill.py does five times, the
-bench fifty. `series` kills at moments of their writing (helpers.moments), spread over the whole run, the same each time.
+bench fifty. `series` kills at moments of their writing (helpers.moments), spread over the whole run.
 """
 
 import random
@@ -162,7 +162,8 @@ def score_job(folder: Path, count: int = 600, **how) -> Job:
 
 def args_job(folder: Path, count: int, **how) -> Job:
     """Al-args, 4 candidates a token, windows of 5."""
-    records = [record if i % 7 != 3 or not how.get("skip") else {"prompt": i} for i, record in enumerate(prompts(count))]
+    bad = count if how.get("skip") else 0
+    records = [record if i % 7 != 3 or i >= bad else {"prompt": i} for i, record in enumerate(prompts(count))]
     return filter_job(folder, "al-args", lines(*records), folders().policy, folders().reward, "-n", 2, "-m", 6, "-k", 4,
                       "--window", 5, "--batch-tokens", 150, "--ids", **how)
 
