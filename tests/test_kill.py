@@ -66,7 +66,7 @@ def test_a_series_of_kills(name, tmp_path):
 
 
 def test_al_eval_pays_once_for_a_judge_that_was_killed_with_it(tmp_path):
-    """Killed when a call is under way, three times: what was answered before is in the cache, the verdicts are whole."""
+    """Killed when a call is under way, three times: what was answered is in the cache, the verdicts are whole."""
     records = [{**record, "completions": record["completions"][:1]} for record in rewarded(12, 2)]
     teacher = [{**record, "completions": record["completions"][1:]} for record in rewarded(12, 2)]
     (tmp_path / "sft").write_bytes(lines(*records)), (tmp_path / "teacher").write_bytes(lines(*teacher))

@@ -19,11 +19,13 @@ from helpers.mutations import TEXTS, encode, mutate_bytes, mutate_value, mutated
 
 # -- options -------------------------------------------------------------------------------------------------------
 
-WORDS = ("", " ", "-", "--", "-1", "0", "1", "2", "0.5", "-0.5", "1e3", "1e999", "nan", "inf", "-inf", "1/2", "0/0", "3/2",
-         "1,2", "0x10", "1_0", "\u0663", "10000000000000000000000", "a=b", "=", "\u00e9", "\udcff", "a\nb", "\x1b[31m", "/",
-         "/dev/null", "/dev/full", ".", "missing/x", "{}", "[]", "[1]", '{"a": 1}', "null", "toy:overall", "%s", "{x}", "x" * 300)
+WORDS = ("", " ", "-", "--", "-1", "0", "1", "2", "0.5", "-0.5", "1e3", "1e999", "nan", "inf", "-inf", "1/2", "0/0",
+         "3/2", "1,2", "0x10", "1_0", "\u0663", "10000000000000000000000", "a=b", "=", "\u00e9", "\udcff", "a\nb",
+         "\x1b[31m", "/", "/dev/null", "/dev/full", ".", "missing/x", "{}", "[]", "[1]", '{"a": 1}', "null",
+         "toy:overall", "%s", "{x}", "x" * 300)
 # Options that serve, start other processes or engines, or do not end: nothing of what is checked here.
-LEFT_OUT = {"serve_judge", "processes", "launch", "deepspeed", "backend", "help", "base_url", "data_parallel"}
+LEFT_OUT = {"serve_judge", "processes", "launch", "deepspeed", "backend", "base_url", "data_parallel",
+            "help", "schema", "version", "verbose"}
 
 
 COMMANDS = (*READERS, "al-data toy", *(name for name in FILTERS if name not in ("al-pref2rw chosen", "al-pref2rw sft",
@@ -144,9 +146,9 @@ def spoil(chance: Random, file: Path) -> str:
 STATUS = (200, 200, 200, 200, 200, 200, 200, 204, 302, 400, 408, 413, 422, 429, 500, 502, 503, 529, 999)
 FOR_ALL = (401, 403, 404)  # after which no other call is worth its time: the run ends
 HEADERS: tuple[dict[str, str], ...] = (
-    {}, {}, {}, {}, {"Content-Type": "text/html"}, {"Content-Type": ""},
-    {"Content-Type": "application/json; charset=latin-1"}, {"Content-Encoding": "gzip"}, {"Retry-After": "soon"}, {"Retry-After": "-1"}, {"Retry-After": "1e999"},
-    {"Content-Length": "3"}, {"Location": "http://127.0.0.1:9/"}, {"X-Odd": "\x1b[31m"})
+    {}, {}, {}, {}, {"Content-Type": "text/html"}, {"Content-Type": ""}, {"Content-Encoding": "gzip"},
+    {"Content-Type": "application/json; charset=latin-1"}, {"Retry-After": "soon"}, {"Retry-After": "-1"},
+    {"Retry-After": "1e999"}, {"Content-Length": "3"}, {"Location": "http://127.0.0.1:9/"}, {"X-Odd": "\x1b[31m"})
 SERVED = {
     "al-label-ai": ["--judge", "overall"],
     "al-label-ai rate": ["--judge", "overall", "--mode", "rate"],

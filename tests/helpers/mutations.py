@@ -13,16 +13,16 @@ RAW = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e-999", "01", "1.", 
 NUMBERS = (0, -1, 1, 2, 3.5, -0.0, 5e-324, 1.7976931348623157e308, 1e16, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1,
            2**64, -2**63, -2**63 - 1, 10**30)
 TEXTS = ("", " ", "\n", "\0", "\x1b[31m", "\x7f", "\u2028", "\u202e", "\ufeff", "\ud800", "\udfff\ud800",
-         "\U0001f9d1\u200d\U0001f680", "e\u0301", "\u00e9", "\ufffd", "\ufffe", "NaN", "null", "</s>", "<s>", "<|im_start|>",
-         "{{ x }}", "%s", "../..", "-1", "a" * 3000, "\u00df" * 700)
+         "\U0001f9d1\u200d\U0001f680", "e\u0301", "\u00e9", "\ufffd", "\ufffe", "NaN", "null", "</s>", "<s>",
+         "<|im_start|>", "{{ x }}", "%s", "../..", "-1", "a" * 3000, "\u00df" * 700)
 NAMES = ("id", "prompt", "messages", "chosen", "rejected", "completions", "rewards", "finish_reasons", "logps",
          "winner", "completion_ids", "end_ids", "role", "content", "domain", "label", "text", "tools", "", "\0")
 SCALARS = (None, True, False, *NUMBERS, *TEXTS)
 OTHERS: tuple[Any, ...] = ([], {}, [[]], [None], [{}], {"": None}, [1, "a"], [True], {"role": "user"},
                            [{"role": "user", "content": "Hi"}], [{"role": "assistant", "content": None}])
 MARK = "raw-number-"  # a text that stands for RAW's n-th until all is JSON
-BYTES = (b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xef\xbb\xbf", b"\r", b"\t", b'"', b"\\", b"{",
-         b"}", b"[", b"]", b",", b":", b"\\u0000", b"\\ud800", b"\\x", b"\x1f\x8b", b"\n", b" ", b"\x0b", b"\xc2\x85")
+BYTES = (b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xef\xbb\xbf", b"\r", b"\t", b'"', b"{", b"}",
+         b"[", b"]", b",", b":", b"\\", b"\\u0000", b"\\ud800", b"\\x", b"\x1f\x8b", b"\n", b" ", b"\x0b", b"\xc2\x85")
 
 
 def mutated(chance: Random, record: Any) -> bytes:
