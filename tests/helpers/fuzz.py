@@ -27,7 +27,7 @@ CODES = (0, 1, 2, 65)
 TOO_LONG = (-9, -24)  # how the kernel ends what takes more of the processor than planted.plant allows
 # What Python calls an error that nobody foresaw, where a command's own words should be.
 UNFORESEEN = re.compile(r"^al-[a-z0-9 -]+: (?!FloatingPointError)[\w.]*(Error|Exception|Interrupt|Iteration)\b")
-BESIDE = re.compile(r"^(skipped |warning: |al-[a-z0-9 -]+: [\d,]+ records)")  # lines on stderr that are no error
+BESIDE = re.compile(r"^(skipped |warning: |note: |al-[a-z0-9 -]+: [\d,]+ records)")  # lines on stderr that are no error
 NAMED = re.compile(r"^skipped (?:<stdin>|\S+):(\d+): ", re.MULTILINE)
 
 
