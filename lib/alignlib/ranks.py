@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -90,6 +91,7 @@ def first_host(hosts: str) -> str:
 
 def launch(count: int, *, spool: bool) -> NoReturn:
     """Run this command in `count` processes here, and exit as they did: the first failure says why."""
+    import_module("torch.distributed.launcher")  # Ctrl-C in an import ends at once: before there is a folder to leave
     folder = tempfile.mkdtemp(prefix="align-")
     os.environ[OURS] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
@@ -119,7 +121,7 @@ def run_all(count: int, folder: str) -> int:
                        rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0,
                        logs_specs=DefaultLogsSpecs(log_dir=folder))
     try:
-        elastic_launch(how, sys.executable)("-m", command, *sys.argv[1:])
+        elastic_launch(how, sys.executable)("-m", "alignlib.cli.start", command, *sys.argv[1:])
     except SignalException as error:  # the ranks have had the signal too, and have ended
         return 128 + int(error.sigval)
     except ChildFailedError as error:

@@ -118,13 +118,14 @@ def judge_file(path: str, against: str | None, judge: str) -> str:
     """Have a judge compare a file's completions with the reference's; the file of its verdicts.
 
     A process of its own, so that a judge has all its options there and none here. Made anew each time, lest files that
-    have changed keep old verdicts; the cache beside it has what was paid for.
+    have changed keep old verdicts; the cache beside it has what was paid for. Only a killed run is gone on with.
     """
     if against is None or path == "-":
         raise click.UsageError("--judge goes with FILEs and --against")
     verdicts = f"{path}.judged"
+    again = ["--resume"] if Path(f"{verdicts}.state").exists() else []
     done = subprocess.run([sys.executable, "-c", "from al_label_ai import main; main(prog_name='al-label-ai')", path,
-                           "--against", against, "-o", verdicts, "--judge", *shlex.split(judge)])
+                           "--against", against, "-o", verdicts, *again, "--judge", *shlex.split(judge)])
     if done.returncode:
         raise click.exceptions.Exit(done.returncode)  # it has told why
     return verdicts

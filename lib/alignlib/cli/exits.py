@@ -12,12 +12,13 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from alignlib import ranks
+from alignlib.cli import start
 from alignlib.records import disk
 from alignlib.records.disk import DiskFull, StateError
 from alignlib.records.jsonl import DataError
 from alignlib.records.shown import one_line
 
-FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, 130, ranks.TERMINATED
+FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, start.INTERRUPTED, ranks.TERMINATED
 
 
 # Each is read once, when its library is imported; who has set one keeps it. libgomp's: two commands of a pipe share the
@@ -91,6 +92,7 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
 
     flags: hold "verbose" by the time of an error that is to show its traceback; logs: see Command.
     """
+    start.watch()
     be_quiet()
     name = prog_name or program()
     sys.stderr = sys.stderr or to_nothing(2)
