@@ -98,6 +98,7 @@ def winrate(files: list[NamedFile], against: str | None, judge: str | None, game
     for name, path in files:
         verdicts = read_verdicts(path, reference, bool(baselines), outputs)
         summary.count(records=verdicts.read, unparsed=verdicts.unparsed)
+        warn_of_order(verdicts, path)
         row: Record = {"method": name or Path(path).stem} if name or len(files) > 1 else {}
         row |= figures(verdicts, baselines, bootstrap)
         if len(files) > 1:
@@ -156,6 +157,14 @@ def read_verdicts(path: str, reference: dict[bytes, Record] | None, numbered: bo
                 continue
         add_verdict(verdicts, record, line.where, numbered)
     return verdicts
+
+
+def warn_of_order(verdicts: Verdicts, path: str) -> None:
+    """Say so where a judge, asked in both orders, never gave one verdict: then all are ties, whatever the answers."""
+    both = [agree for agree in verdicts.agree if agree is not None]
+    if both and not any(both):
+        print(f"warning: {path}: the orders disagree in all {len(both):,} pairs: the judge goes by the order alone and "
+              "says nothing of the answers", file=sys.stderr)
 
 
 def join_reference(record: Record, reference: dict[bytes, Record]) -> Record:

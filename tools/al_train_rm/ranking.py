@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import click
 import orjson
 
 from alignlib.records import fields
-from alignlib.records.jsonl import Record, Skip
+from alignlib.records.jsonl import DataError, Record, Skip
 from alignlib.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -139,10 +138,13 @@ class Classes(Objective["RewardModel"]):
         return example
 
     def settle(self, examples: Sequence[Example], held_out: Sequence[Example]) -> None:
-        """The class names, sorted, so that a class's number does not depend on the order of the data."""
+        """The class names, sorted, so that a class's number does not depend on the order of the data.
+
+        Raises DataError for one class only.
+        """
         order = sorted(self.names, key=by_number)
         if len(order) < 2:
-            raise click.UsageError(f"one class only: {order[0]}")
+            raise DataError(f"label: one class only, {order[0]}: a classifier needs two or more")
         for example in (*examples, *held_out):
             example.values["label"] = [order.index(self.names[int(example.values["label"][0])])]
         self.names = order
