@@ -106,8 +106,9 @@ class Ranking(Objective["RewardModel"]):
         with model.precision():
             logps = token_logps(self.output_head, hidden[batch.sources[wanted]], batch.targets[wanted],
                                 model.core.config.vocab_size)
-        sums = logps.new_zeros(rewards.numel()).index_add(0, batch.owner[wanted], logps)
-        return -sums[best] / batch.counts().flatten()[best].clamp(min=1)
+        sums = torch.zeros(rewards.numel(), dtype=torch.float64, device=logps.device)
+        sums = sums.index_add(0, batch.owner[wanted], logps.double())
+        return (-sums[best] / batch.counts().flatten()[best].clamp(min=1)).float()
 
 
 def ordered(rewards: Tensor) -> Tensor:
