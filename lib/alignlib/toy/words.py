@@ -8,10 +8,13 @@ from random import Random
 
 _WORD = re.compile(r"[a-z]+")
 _NAME = re.compile(r"\{[a-z0-9]+\}")  # of a template
+_LETTERS = str.maketrans({code: " " for code in range(128) if not chr(code).islower()})
 
 
 def words(text: str) -> list[str]:
     """The lower-case words of a text: maximal runs of a to z."""
+    if text.isascii():  # the quicker way to the same words
+        return text.lower().translate(_LETTERS).split()
     return _WORD.findall(text.lower())
 
 
@@ -28,7 +31,7 @@ def foreign(tokens: list[str], text: str, known: frozenset[str]) -> float:
     """
     strange = sum(1 for char in text if not char.isascii()) if not text.isascii() else 0
     total = len(tokens) + strange
-    return (sum(token not in known for token in tokens) + strange) / total if total else 1.0
+    return (len(tokens) - sum(map(known.__contains__, tokens)) + strange) / total if total else 1.0
 
 
 def fill(rng: Random, templates: tuple[str, ...], facts: dict[str, str]) -> str:
