@@ -46,8 +46,9 @@ class Line:
     def parse(self, prepare: Callable[[Record], Any] | None = None) -> None:
         """Fill in `record`, and `data` with what `prepare` makes of it; or `error`."""
         try:
-            self.record = parse(_text(self.number, self.raw))
-            self.data = prepare(self.record) if prepare else None
+            self.record = parse(self.raw if self.number > 1 else _text(self.number, self.raw))
+            if prepare:
+                self.data = prepare(self.record)
         except ValueError as error:  # a new one: what was raised holds its frames, and they this line
             self.error = Skip(str(error)) if isinstance(error, Skip) else ValueError(str(error))
 
@@ -72,7 +73,8 @@ def parse(raw: bytes) -> Record:
         raise ValueError(f"broken JSON: {error}") from error
     if not isinstance(record, dict):
         raise ValueError(f"expected an object, got {kind(record)}")
-    if raw.count(b"[") + raw.count(b"{") > DEPTH:  # orjson reads deeper than it writes
+    # orjson reads deeper than it writes; what is so deep has as many brackets, each with its other half.
+    if len(raw) > 2 * DEPTH and raw.count(b"[") + raw.count(b"{") > DEPTH:
         try:
             orjson.dumps(record)
         except TypeError as error:
@@ -162,7 +164,7 @@ def lines(files: Iterable[str] = ()) -> Iterator[Line]:
         shown = _shown(name)
         for number, raw in _numbered(name):
             crc = zlib.crc32(raw, crc)
-            if not _blank(number, raw):
+            if not (raw.isspace() or number == 1 and _blank(number, raw)):
                 yield Line(index, shown, number, raw, crc)
                 index += 1
 

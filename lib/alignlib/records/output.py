@@ -37,7 +37,8 @@ class Output:
             self.uncut = False
 
     def write(self, data: bytes) -> None:
-        self.cut()
+        if self.uncut:
+            self.cut()
         done = os.write(self.fd, data)
         while done < len(data):  # a signal came in between, or the disk is nearly full
             done += os.write(self.fd, memoryview(data)[done:])

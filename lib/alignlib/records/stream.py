@@ -187,13 +187,14 @@ class Stream:
         if self.complete:
             return
         block, done, crc, seen = self.block(size), self.next, self.crc, 0
+        first = max(block.start, done // size * size)
         for line in islice(lines(self.files), block.stop):
             seen = line.index + 1
             if seen == done and line.crc != crc:
                 raise StateError(f"{self.path}: cannot resume: the input has changed")
             if done < seen <= block.start:  # leaves in another shard
                 self.next, self.crc = seen, line.crc
-            elif line.index >= max(block.start, done // size * size):
+            elif seen > first:
                 line.parse(self.prepare)
                 yield line
         if seen < done:
@@ -206,10 +207,12 @@ class Stream:
         with self._turn:
             if line.index < self.next:
                 return
-            self._reject_before(line.index)
-            data = b"".join(map(dumps, records))
-            self._out.cut()
-            self._save(line.index, line.crc)
+            if self._bad:
+                self._reject_before(line.index)
+            data = dumps(records[0]) if len(records) == 1 else b"".join(map(dumps, records))
+            if self._state is not None:
+                self._out.cut()
+                self._save(line.index, line.crc)
             if self._bar and not self.path:
                 with self._bar.aside():
                     self._out.write(data)
