@@ -1,6 +1,7 @@
 """JSON Lines: read with file:line in every error, write one line at a time. Streams that resume are in stream.py."""
 
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -147,6 +148,12 @@ def count_ahead(files: Sequence[str]) -> int | None:
         return None
 
 
+def at_hand(files: Sequence[str]) -> bool:
+    """Whether the input need not be waited for: regular files, standard input ("-", or none) too."""
+    return all(sys.stdin is not None and stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode) if name == "-"
+               else os.path.isfile(name) for name in files or ("-",))
+
+
 def _own_stdin() -> int:
     """Open standard input anew: processes that inherited it together move each other's place. Returns the place."""
     descriptor = sys.stdin.fileno()
@@ -157,13 +164,17 @@ def _own_stdin() -> int:
     return os.lseek(descriptor, place, os.SEEK_SET)
 
 
-def lines(files: Iterable[str] = ()) -> Iterator[Line]:
-    """The lines of `files` (none, or "-": standard input), not parsed yet; blank ones are left out."""
+def lines(files: Iterable[str] = (), *, summed: bool = True) -> Iterator[Line]:
+    """The lines of `files` (none, or "-": standard input), not parsed yet; blank ones are left out.
+
+    summed: whether their `crc` is wanted; else it is 0
+    """
     index, crc = 0, 0
     for name in tuple(files) or ("-",):
         shown = _shown(name)
         for number, raw in _numbered(name):
-            crc = zlib.crc32(raw, crc)
+            if summed:
+                crc = zlib.crc32(raw, crc)
             if not (raw.isspace() or number == 1 and _blank(number, raw)):
                 yield Line(index, shown, number, raw, crc)
                 index += 1

@@ -5,6 +5,9 @@ import stat
 import sys
 
 
+HELD = 1 << 15  # bytes of records that one write takes, where they are made faster than written
+
+
 class StateError(Exception):
     """A run that cannot be resumed as asked; the commands exit with 2."""
 
@@ -22,6 +25,7 @@ class Output:
 
     def __init__(self, path: str | None = None, at: int = 0):
         self.at, self.path = at, path
+        self.held, self.waiting = list[bytes](), 0  # what `hold` took, and its length
         sys.stdout.flush()
         self.new = path is not None and not os.path.exists(path)  # to be made by this run
         self.file = None if path is None else open(path, "ab", buffering=0)
@@ -44,8 +48,23 @@ class Output:
             done += os.write(self.fd, memoryview(data)[done:])
         self.at += len(data)
 
+    def hold(self, data: bytes) -> None:
+        """Write it together with what comes next, at the latest with `flush` or `close`."""
+        self.held.append(data)
+        self.waiting += len(data)
+        if self.waiting >= HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        if self.held:
+            data = b"".join(self.held)
+            self.held, self.waiting = [], 0
+            self.write(data)
+
     def close(self, begun: bool) -> None:
         """`begun` is False for a run that failed before anything left: then the file is as it was."""
+        self.flush()
         if self.file is None or self.path is None:
             return
         if begun:

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Protocol
 
 import orjson
 
-from alignlib.records.jsonl import Line, Record, Skip, count, count_ahead, dumps, lines
+from alignlib.records.jsonl import Line, Record, Skip, at_hand, count, count_ahead, dumps, lines
 from alignlib.records.output import Output, StateError, regular
 
 STATE = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "rejects": int, "written": int,
@@ -60,6 +60,7 @@ class Stream:
     each      how many records come of a line: they leave together
     skip      put bad lines aside, byte for byte (a newline added where the input's last line has none) in the file
               `rejects` if given, instead of raising DataError
+    hold      write several records at a time where they are made in no time and the input need not be waited for
     bar       makes what shows how far it is, of how many records there are (None: unknown) and how many have left
 
     `began` is the time.monotonic() at which the reading began: before, everything was loaded.
@@ -77,10 +78,12 @@ class Stream:
         skip: bool = False,
         rejects: str | None = None,
         prepare: Callable[[Record], Any] | None = None,
+        hold: bool = False,
         bar: Callable[[int | None, int], Bar] | None = None,
     ):
         self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
         self.shard, self.each, self.make_bar = shard, each, bar
+        self._hold = hold and at_hand(self.files)
         self.next = 0  # index of the first line that has not left
         self.crc = 0  # of the input that has left
         self.written = self.rejected = 0
@@ -188,7 +191,7 @@ class Stream:
             return
         block, done, crc, seen = self.block(size), self.next, self.crc, 0
         first = max(block.start, done // size * size)
-        for line in islice(lines(self.files), block.stop):
+        for line in islice(lines(self.files, summed=self._state is not None), block.stop):
             seen = line.index + 1
             if seen == done and line.crc != crc:
                 raise StateError(f"{self.path}: cannot resume: the input has changed")
@@ -210,12 +213,14 @@ class Stream:
             if self._bad:
                 self._reject_before(line.index)
             data = dumps(records[0]) if len(records) == 1 else b"".join(map(dumps, records))
-            if self._state is not None:
+            if self._state is not None and not self._out.held:  # of several held records the first is next
                 self._out.cut()
                 self._save(line.index, line.crc)
             if self._bar and not self.path:
                 with self._bar.aside():
                     self._out.write(data)
+            elif self._hold:
+                self._out.hold(data)
             else:
                 self._out.write(data)
             self.written += self.each
@@ -235,6 +240,7 @@ class Stream:
             bad = self._bad.popleft()
             if bad.index < self.next:
                 continue
+            self._out.flush()  # what was good before it
             if self._rejects:
                 self._rejects.write(bad.raw if bad.raw.endswith(b"\n") else bad.raw + b"\n")
             self.rejected += 1
