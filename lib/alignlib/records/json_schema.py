@@ -16,6 +16,7 @@ import orjson
 from alignlib.records.jsonl import kind
 
 Schema = dict[str, Any]
+Types = frozenset[type]
 Check = Callable[[Any, str], None]  # (value, path): raises ValueError that names the path
 
 PYTHON = {"string": (str,), "number": (float, int), "integer": (int,), "boolean": (bool,), "array": (list,),
@@ -77,12 +78,12 @@ def _type(schema: Schema) -> tuple[str, bool]:
     return (names, False) if isinstance(names, str) else (names[0], "null" in names)
 
 
-def _sure(schema: Schema) -> frozenset[type]:
+def sure_types(schema: Schema) -> Types:
     """The types of which any value fits the schema, so that nothing else of it needs to be looked at."""
     if "enum" in schema:
         return frozenset()
     if "anyOf" in schema:
-        return frozenset().union(*map(_sure, schema["anyOf"]))
+        return frozenset().union(*map(sure_types, schema["anyOf"]))
     name, nullable = _type(schema)
     whole = () if name in ("number", "array") or "properties" in schema else PYTHON[name]
     return frozenset(whole) | ({type(None)} if nullable else set())
@@ -123,7 +124,7 @@ def _check_any(schemas: list[Schema]) -> Check:
     checks = [(PYTHON[_type(schema)[0]], check_for(schema)) for schema in schemas]
     names = [ARTICLES.get(name, f"a {name}") for name, _ in map(_type, schemas) if name != "array"]
     nullable = any(nullable for _, nullable in map(_type, schemas))
-    sure = _sure({"anyOf": schemas})
+    sure = sure_types({"anyOf": schemas})
 
     def check(value: Any, path: str) -> None:
         if type(value) in sure:
@@ -150,7 +151,7 @@ def _check_range(least: float | None, most: float | None) -> Check:
 
 
 def _check_items(schema: Schema, least: int) -> Check:
-    check_item, sure = check_for(schema), _sure(schema)
+    check_item, sure = check_for(schema), sure_types(schema)
     numbers = frozenset(PYTHON["number"] if schema == {"type": "number"} else ())
 
     def check(value: Any, path: str) -> None:

@@ -4,7 +4,6 @@ import os
 import stat
 import sys
 
-
 HELD = 1 << 15  # bytes of records that one write takes, where they are made faster than written
 
 
