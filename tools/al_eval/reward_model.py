@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 import click
 
 from al_eval import results
-from al_eval.results import Bootstrap, bootstrap_options, label_option, plot_option, record_files
+from al_eval.results import Bootstrap, Prompts, bootstrap_options, label_option, plot_option, record_files
 from alignlib.cli import options
 from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key
 
-if TYPE_CHECKING:  # it loads numpy
+if TYPE_CHECKING:  # it takes a while to load
+    import numpy as np
+
     from alignlib.stats.metrics import Mean
 
 BINS = (5, 10, 20)  # MORE's
@@ -32,18 +34,20 @@ class Pairs:
     """What is kept of some records' pairs: both rewards, and which prompt they are of."""
 
     def __init__(self) -> None:
-        self.records, self.chosen, self.rejected, self.prompts = 0, array("d"), array("d"), array("q")
+        self.records, self.chosen, self.rejected, self.prompts = 0, array("d"), array("d"), Prompts()
 
-    def add(self, pairs: list[tuple[float, float]], prompt: int) -> None:
+    def add(self, pairs: list[tuple[float, float]], prompt: bytes) -> None:
         self.records += 1
         for chosen, rejected in pairs:
             self.chosen.append(chosen)
             self.rejected.append(rejected)
-            self.prompts.append(prompt)
+        self.prompts.add(prompt, len(pairs))
 
     @property
-    def gaps(self) -> list[float]:
-        return [a - b for a, b in zip(self.chosen, self.rejected, strict=True)]
+    def gaps(self) -> "np.ndarray":
+        import numpy as np
+
+        return np.subtract(self.chosen, self.rejected)
 
 
 @results.command("prompt", "completions", "rewards", may=("domain",))
@@ -96,12 +100,11 @@ def rm(files: tuple[str, ...], by: str | None, field: str | None, strategy: str,
 
 
 def rewarded_pairs(files: tuple[str, ...], by: str | None, field: str | None,
-                   fresh: bool) -> Iterator[tuple[str | None, list[tuple[float, float]], int]]:
-    """(group or None, the model's rewards of its pairs, the prompt's number) of each record.
+                   fresh: bool) -> Iterator[tuple[str | None, list[tuple[float, float]], bytes]]:
+    """(group or None, the model's rewards of its pairs, the prompt's key) of each record.
 
     fresh: rewards that --calibrated has divided already are refused.
     """
-    numbers: dict[bytes, int] = {}
     temperature = f"{field or 'rewards'}_temperature"
 
     def prepare(record: Record) -> tuple[str | None, list[tuple[float, float]]]:
@@ -117,7 +120,7 @@ def rewarded_pairs(files: tuple[str, ...], by: str | None, field: str | None,
 
     for line in conversations.read_all(files, prepare):
         value, pairs = line.data
-        yield value, pairs, numbers.setdefault(prompt_key(line.record), len(numbers))
+        yield value, pairs, prompt_key(line.record)
 
 
 def two_rewards(record: Record) -> tuple[float, float]:
@@ -151,7 +154,7 @@ def figures(pairs: Pairs, strategy: str, bins: int, bootstrap: Bootstrap) -> Rec
     from al_eval import calibration
     from alignlib.stats import metrics, temperature
 
-    gaps, prompts = pairs.gaps, pairs.prompts
+    gaps, prompts = pairs.gaps, pairs.prompts.numbers()
     binnings = [calibration.Binning(kind, number) for kind in STRATEGIES for number in BINS]
     chosen, *errors = calibration.errors(gaps, prompts, [calibration.Binning(strategy, bins), *binnings], **bootstrap)
     return {
@@ -182,7 +185,7 @@ def fit_temperature(pairs: Pairs, folder: str) -> "Mean":
     from alignlib.stats import temperature
 
     try:
-        fitted = temperature.fit(pairs.gaps, pairs.prompts)
+        fitted = temperature.fit(pairs.gaps, pairs.prompts.numbers())
     except ValueError as error:
         raise jsonl.DataError(f"no temperature fits these {len(pairs.gaps)} pairs: {error}") from error
     temperature.save(folder, fitted)
