@@ -214,22 +214,23 @@ class Prompts:
     """Of which prompt the numbers of each record are: 16 bytes a record, compared once all have been read."""
 
     def __init__(self) -> None:
-        self.keys, self.times = bytearray(), array("I")
+        self.keys = bytearray()
 
-    def add(self, key: bytes, times: int = 1) -> None:
-        """The `prompt_key` of a record that so many numbers are of."""
+    def add(self, key: bytes) -> int:
+        """The `prompt_key` of the next record; returns the record's place."""
         self.keys += key
-        self.times.append(times)
+        return len(self.keys) // KEY - 1
 
     def __iter__(self) -> Iterator[bytes]:
         """The key of each record."""
         return (bytes(self.keys[place:place + KEY]) for place in range(0, len(self.keys), KEY))
 
     def numbers(self) -> "np.ndarray":
-        """0, 1, ... in the order in which the prompts came first, the same for the same prompt: one a number."""
+        """0, 1, ... in the order in which the prompts came first, one a record, the same for the same prompt."""
         import numpy as np
 
         _, first, prompt = np.unique(np.frombuffer(self.keys, dtype=f"S{KEY}"), return_index=True, return_inverse=True)
         places = np.empty(first.size, dtype=np.intp)
         places[np.argsort(first)] = np.arange(first.size)
-        return np.repeat(places[prompt], self.times)
+        numbers: np.ndarray = places[prompt]
+        return numbers

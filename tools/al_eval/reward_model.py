@@ -31,17 +31,23 @@ OWN = ("what", "records", "accuracy", "margin", "chosen", "rejected", "log_loss"
 
 
 class Pairs:
-    """What is kept of some records' pairs: both rewards, and which prompt they are of."""
+    """What is kept of some records' pairs: both rewards, and the place of the record in `prompts`."""
 
-    def __init__(self) -> None:
-        self.records, self.chosen, self.rejected, self.prompts = 0, array("d"), array("d"), Prompts()
+    def __init__(self, prompts: Prompts) -> None:
+        self.records, self.chosen, self.rejected = 0, array("d"), array("d")
+        self.all_prompts, self.places = prompts, array("I")
 
-    def add(self, pairs: list[tuple[float, float]], prompt: bytes) -> None:
+    def add(self, pairs: list[tuple[float, float]], place: int) -> None:
         self.records += 1
         for chosen, rejected in pairs:
             self.chosen.append(chosen)
             self.rejected.append(rejected)
-        self.prompts.add(prompt, len(pairs))
+            self.places.append(place)
+
+    @property
+    def prompts(self) -> "np.ndarray":
+        """The number of each pair's prompt."""
+        return self.all_prompts.numbers()[self.places]
 
     @property
     def gaps(self) -> "np.ndarray":
@@ -81,12 +87,14 @@ def rm(files: tuple[str, ...], by: str | None, field: str | None, strategy: str,
         raise click.UsageError(f"--by {by}: the result has a {by} of its own")
     if model:
         must_be_reward_model(model)
-    whole = Pairs()
+    prompts = Prompts()
+    whole = Pairs(prompts)
     groups: dict[str, Pairs] = {}
-    for value, pairs, prompt in rewarded_pairs(files, by, field, fresh=bool(model)):
-        whole.add(pairs, prompt)
+    for value, pairs, key in rewarded_pairs(files, by, field, fresh=bool(model)):
+        place = prompts.add(key)
+        whole.add(pairs, place)
         if value is not None:
-            groups.setdefault(value, Pairs()).add(pairs, prompt)
+            groups.setdefault(value, Pairs(prompts)).add(pairs, place)
         summary.count(records=1, **({"without_a_preference": 1} if not pairs else {}))
     parts: dict[str | None, Pairs] = {None: whole, **dict(sorted(groups.items()))}
     rows: list[Record] = [{**({by or "domain": name} if groups else {}), **figures(part, strategy, bins, bootstrap)}
@@ -154,7 +162,7 @@ def figures(pairs: Pairs, strategy: str, bins: int, bootstrap: Bootstrap) -> Rec
     from al_eval import calibration
     from alignlib.stats import metrics, temperature
 
-    gaps, prompts = pairs.gaps, pairs.prompts.numbers()
+    gaps, prompts = pairs.gaps, pairs.prompts
     binnings = [calibration.Binning(kind, number) for kind in STRATEGIES for number in BINS]
     chosen, *errors = calibration.errors(gaps, prompts, [calibration.Binning(strategy, bins), *binnings], **bootstrap)
     return {
@@ -185,7 +193,7 @@ def fit_temperature(pairs: Pairs, folder: str) -> "Mean":
     from alignlib.stats import temperature
 
     try:
-        fitted = temperature.fit(pairs.gaps, pairs.prompts.numbers())
+        fitted = temperature.fit(pairs.gaps, pairs.prompts)
     except ValueError as error:
         raise jsonl.DataError(f"no temperature fits these {len(pairs.gaps)} pairs: {error}") from error
     temperature.save(folder, fitted)

@@ -8,6 +8,7 @@
 """
 
 from array import array
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,12 +30,21 @@ from alignlib.records import conversations, fields
 from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key
 
+if TYPE_CHECKING:  # it loads numpy
+    from alignlib.stats.metrics import Mean
+
 
 class Steered:
-    """The rewards of one policy under one condition, each with the prompt it came from."""
+    """The rewards of one policy under one condition, each with the place in `prompts` of the record it came from."""
 
-    def __init__(self) -> None:
-        self.rewards, self.prompts = array("d"), Prompts()
+    def __init__(self, prompts: Prompts) -> None:
+        self.rewards, self.places, self.prompts = array("d"), array("I"), prompts
+
+    def mean(self, bootstrap: Bootstrap) -> "Mean":
+        """The mean reward with its interval, drawn by prompts."""
+        from alignlib.stats.metrics import mean_interval
+
+        return mean_interval(self.rewards, self.prompts.numbers()[self.places], **bootstrap)
 
 
 Policies = dict[str | None, dict[str, Steered]]  # by the policy's name, by condition
@@ -84,23 +94,23 @@ def conditions(files: list[NamedFile], model: str | None, histograms: bool, titl
 def read_policies(files: list[NamedFile], tags: list[str], summary: options.Summary) -> Policies:
     """The rewards of each policy under each condition: the tags in their order, else conditions as they come."""
     policies: Policies = {}
+    prompts = Prompts()
     for name, path in files:
-        policy = policies.setdefault(name, {tag: Steered() for tag in tags})
+        policy = policies.setdefault(name, {tag: Steered(prompts) for tag in tags})
         for line in conversations.read_all((path,), lambda record: require_condition(record, tags)):
-            steered, rewards = policy.setdefault(line.record["condition"], Steered()), line.record["rewards"]
+            steered, rewards = policy.setdefault(line.record["condition"], Steered(prompts)), line.record["rewards"]
             steered.rewards.extend(rewards)
-            steered.prompts.add(prompt_key(line.record), len(rewards))
+            steered.places.extend([prompts.add(prompt_key(line.record))] * len(rewards))
             summary.count(records=1, completions=len(rewards))
     return policies
 
 
 def ordered_means(name: str | None, policy: dict[str, Steered], bootstrap: Bootstrap) -> tuple[Record, list[Record]]:
     """How far a policy's conditions order its rewards, and its mean reward under each."""
-    from alignlib.stats.metrics import mean_interval, spearman
+    from alignlib.stats.metrics import spearman
 
     label = {"method": name} if name else {}
-    rows: list[Record] = [{**label, "condition": shown(tag),
-                           "reward": mean_interval(steered.rewards, steered.prompts.numbers(), **bootstrap)}
+    rows: list[Record] = [{**label, "condition": shown(tag), "reward": steered.mean(bootstrap)}
                           for tag, steered in policy.items() if steered.rewards]
     means = [row["reward"]["mean"] for row in rows]
     return {**label, "conditions": len(means), "spearman": spearman(range(len(means), 0, -1), means)}, rows
