@@ -82,8 +82,7 @@ class Stream:
         bar: Callable[[int | None, int], Bar] | None = None,
     ):
         self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
-        self.shard, self.each, self.make_bar = shard, each, bar
-        self._hold = hold and at_hand(self.files)
+        self.shard, self.each, self.make_bar, self._hold = shard, each, bar, hold and at_hand(self.files)
         self.next = 0  # index of the first line that has not left
         self.crc = 0  # of the input that has left
         self.written = self.rejected = 0
@@ -252,8 +251,6 @@ class Stream:
         self.next, self.crc = line.index + 1, line.crc
         if self._bar:
             self._bar.reach(self.next - self._first)
-
-    # -- the state -------------------------------------------------------------------------------------
 
     def _save(self, index: int, crc: int) -> None:
         """Say that line `index` is written next, at the places where the files now stand; where a state is kept."""
