@@ -195,6 +195,9 @@ def test_a_message_without_its_parent_is_named():
         list(trees([("f:2", TALK[1])]))
     with pytest.raises(DataError, match="^f:3: message_id: expected a string$"):
         list(trees([("f:3", {"text": "x"})]))
+    for parent in (["q"], {"q": 1}, 7, True):
+        with pytest.raises(DataError, match="^f:2: parent_id: expected a string or null, got an? "):
+            list(trees([("f:1", TALK[0]), ("f:2", {**TALK[1], "parent_id": parent})]))
 
 
 @pytest.mark.parametrize("function, row, message", [
@@ -204,6 +207,7 @@ def test_a_message_without_its_parent_is_named():
     (tldr_pref, {"info": [], "summaries": [], "choice": 0}, "info: expected an object, got an array"),
     (tldr_pref, {"info": {}, "summaries": [{"text": "a"}], "choice": 0}, "summaries: expected two objects"),
     (tldr_pref, {"info": {}, "summaries": [{}, {}], "choice": 2}, "choice: expected 0 or 1, got 2"),
+    (tldr_pref, {"info": {}, "summaries": [{}, {}], "choice": 1.0}, "choice: expected 0 or 1, got 1.0"),
     (tldr_pref, {"info": {"post": "p"}, "summaries": [{}, {}], "choice": 1}, "text: missing"),
     (ultrafeedback, {"instruction": "a", "completions": [1]}, r"completions\[0\]: expected an object, got a number"),
     (ultrafeedback, {"instruction": "a", "completions": [{"response": "x"}]}, "overall_score: missing"),

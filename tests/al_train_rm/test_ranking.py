@@ -2,14 +2,13 @@
 
 import json
 
-import click
 import pytest
 import torch
 
 from al_train_rm.ranking import Classes, Ranking, ordered
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import RewardModel
-from alignlib.records.jsonl import Skip
+from alignlib.records.jsonl import DataError, Skip
 from helpers import tiny
 
 
@@ -94,7 +93,7 @@ def test_classes_may_be_numbers_and_truths():
 def test_one_class_is_none():
     objective = Classes()
     example = objective.example(encoder(), {"text": "a day", "label": "sad"})
-    with pytest.raises(click.UsageError, match="one class only: sad"):
+    with pytest.raises(DataError, match="^label: one class only, sad: a classifier needs two or more$"):
         objective.settle([example], [])
 
 

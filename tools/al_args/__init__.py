@@ -82,11 +82,12 @@ def main(lm: str, rm: str, files: tuple[str, ...], output: str | None, resume: b
         click.get_current_context().params["grid"] = searches
     must_be_used(searches)
     summary = options.Summary()
-    from al_args.decoder import Decoder
-    from alignlib.decoding.draws import Sampling
+    with options.loading():
+        from al_args.decoder import Decoder
+        from alignlib.decoding.draws import Sampling
 
-    how = Sampling(max_new_tokens, stop=stop, seed=seed, temperatures=(1.0,) * number)
-    decoder = Decoder(lm, rm, how, searches, **others)
+        how = Sampling(max_new_tokens, stop=stop, seed=seed, temperatures=(1.0,) * number)
+        decoder = Decoder(lm, rm, how, searches, **others)
 
     def finish(line: Line, search: settings.Search, draws: list["GuidedDraw"]) -> Record:
         record = fields.without_completions(line.record, "condition")

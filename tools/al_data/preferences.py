@@ -49,7 +49,7 @@ def tldr_pref(row: Record) -> Record:
         raise ValueError(f"info: expected an object, got {kind(info)}")
     if not isinstance(summaries, list) or len(summaries) != 2 or not all(isinstance(s, dict) for s in summaries):
         raise ValueError("summaries: expected two objects")
-    if choice not in (0, 1) or isinstance(choice, bool):
+    if type(choice) is not int or choice not in (0, 1):
         raise ValueError(f"choice: expected 0 or 1, got {choice!r}")
     if info.get("post") is None:
         raise Skip("no post")
@@ -208,6 +208,8 @@ def trees(rows: Iterable[Row]) -> Iterator[Row]:
         known[row["message_id"]] = (where, {**row, "replies": []})
     for where, message in known.values():
         parent = message.get("parent_id")
+        if not isinstance(parent, str | None):
+            raise DataError(f"{where}: parent_id: expected a string or null, got {kind(parent)}")
         if parent is not None and parent not in known:
             raise DataError(f"{where}: parent_id: no such message")
         if parent is not None:

@@ -4,7 +4,7 @@ import functools
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import click
 import orjson
@@ -13,11 +13,15 @@ from alignlib.cli import options, paths, tables
 from alignlib.records import disk, jsonl
 from alignlib.records.jsonl import Record
 
-if TYPE_CHECKING:  # it loads numpy
+if TYPE_CHECKING:  # it takes a while to load
+    import numpy as np
+
     from alignlib.stats.metrics import Mean
 
 Body = TypeVar("Body", bound=Callable[..., Any])
 NamedFile = tuple[str | None, str]  # of [NAME=]FILE the name, if there is one, and the path
+KEY = 16  # bytes of a prompt's key
+Kind = Literal["d", "I", "B"]
 READABLE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
@@ -184,18 +188,51 @@ def shown(method: str, step: float | None = None) -> str:
 
 
 class Sample:
-    """Numbers, each with the record it came from: all that is kept of the input."""
+    """Numbers, each with the record it came from: all that is kept of the input.
 
-    def __init__(self) -> None:
-        self.values, self.groups = array("d"), array("q")
+    kind   of an array: "d", any numbers; "I", counts; "B", yes or no
+    beside another sample that gets a number whenever this does, and whose records these are
+    """
+
+    def __init__(self, kind: Kind = "d", beside: "Sample | None" = None) -> None:
+        self.values: array[Any] = array(kind)
+        self.groups: array[int] = array("I") if beside is None else beside.groups
+        self.beside = beside
 
     def add(self, record: int, values: Iterable[float]) -> None:
-        for value in values:
-            self.values.append(value)
-            self.groups.append(record)
+        before = len(self.values)
+        self.values.extend(values)
+        if self.beside is None:
+            self.groups.extend([record] * (len(self.values) - before))
 
     def mean(self, bootstrap: Bootstrap) -> "Mean":
         """Their mean with its interval, drawn by records."""
         from alignlib.stats.metrics import mean_interval
 
         return mean_interval(self.values, self.groups, **bootstrap)
+
+
+class Prompts:
+    """Of which prompt the numbers of each record are: 16 bytes a record, compared once all have been read."""
+
+    def __init__(self) -> None:
+        self.keys = bytearray()
+
+    def add(self, key: bytes) -> int:
+        """The `prompt_key` of the next record; returns the record's place."""
+        self.keys += key
+        return len(self.keys) // KEY - 1
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The key of each record."""
+        return (bytes(self.keys[place:place + KEY]) for place in range(0, len(self.keys), KEY))
+
+    def numbers(self) -> "np.ndarray":
+        """0, 1, ... in the order in which the prompts came first, one a record, the same for the same prompt."""
+        import numpy as np
+
+        _, first, prompt = np.unique(np.frombuffer(self.keys, dtype=f"S{KEY}"), return_index=True, return_inverse=True)
+        places = np.empty(first.size, dtype=np.intp)
+        places[np.argsort(first)] = np.arange(first.size)
+        numbers: np.ndarray = places[prompt]
+        return numbers

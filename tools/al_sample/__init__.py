@@ -111,14 +111,15 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
     if condition_as and condition is None:
         raise click.UsageError("--condition-as goes with --condition")
     summary = options.Summary()
-    from al_sample.backends import sampler_for
-    from alignlib.decoding.draws import Sampling
-
     plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
-    how = Sampling(max_new_tokens, top_k, top_p, stop, seed, plan, contrastive)
-    chosen = None if condition is None else conditions.condition_for(condition, model, seed, condition_as)
     others |= {"files": files, "logps": logps, "window": window or WINDOWS[backend]}
-    sampler = sampler_for(backend, model, how, chosen, others)
+    with options.loading():
+        from al_sample.backends import sampler_for
+        from alignlib.decoding.draws import Sampling
+
+        how = Sampling(max_new_tokens, top_k, top_p, stop, seed, plan, contrastive)
+        chosen = None if condition is None else conditions.condition_for(condition, model, seed, condition_as)
+        sampler = sampler_for(backend, model, how, chosen, others)
 
     def finish(line: Line, draws: list["Draw"]) -> Record:
         record = fields.without_completions(line.record, "condition")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from al_train_alt import pool
+from al_train_alt import pool, tags
 from al_train_alt.objective import Conditional
 from alignlib.cli import options, paths
 from alignlib.records import conversations
@@ -35,12 +35,13 @@ ENTROPY = {"rm": 0.06, "quark": 0.06, "lmu": 0.06, "lmc": 0.0, "steerlm": 0.0}
 @options.command(("prompt", "completions"), options.LOG,
                  may=("rewards", "feedbacks", "scores", "finish_reasons", "completion_ids", "end_ids"))
 @training_options(lr=2e-5, batch_size=32, epochs=2)
-@click.option("--mode", type=click.Choice(pool.MODES), default="rm",
+@click.option("--mode", type=click.Choice(tags.MODES), default="rm",
               help="Of `rewards`: rm, quantiles as words; quark, as new tokens. Of `feedbacks`: lmc, categories; "
                    "steerlm, attributes; lmu, free text with `scores`.")
 @click.option("--quantiles", type=click.IntRange(min=2), default=5, help="Classes of the rewards (rm, quark).")
 @click.option("--tags", multiple=True, metavar="TEXT",
-              help="One a class, the best first; or toxicity for those five.  [default: the mode's own]")
+              help="One a class, the best first; or toxicity for those five.  [default: the mode's own, as many "
+                   "as --quantiles]")
 @click.option("--scope", type=click.Choice(["prompt", "pool"]), default="prompt",
               help="Quantiles of each prompt's completions, or of all in the pool (rm, quark).")
 @click.option("--per-quantile", type=click.IntRange(min=1), help="Completions drawn of a prompt's quantile.  "
@@ -199,7 +200,7 @@ def refuse(settings: dict[str, Any], session: Session, ref: str | None, train_la
     """Combinations that would do nothing, or not what they say, are mistakes."""
     mode, given = settings["mode"], options.given_options()
     for name in ("quantiles", "scope", "per_quantile"):
-        if name in given and mode not in pool.BY_REWARD:
+        if name in given and mode not in tags.BY_REWARD:
             raise click.UsageError(f"--{name.replace('_', '-')} does nothing for --mode {mode}, only for rm, quark")
     if not (KL[mode] if settings["kl_coef"] is None else settings["kl_coef"]):
         for name, value in {"ref": ref, "ref-sees": "ref_sees" in given, "kl-target": settings["kl_target"]}.items():

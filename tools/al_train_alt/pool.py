@@ -26,24 +26,12 @@ from typing import Any, TypeVar
 
 import orjson
 
+from al_train_alt.tags import BY_REWARD, CONDITIONS, names
 from alignlib.records import fields
 from alignlib.records.jsonl import DataError, Record
 
-MODES = ("rm", "quark", "lmc", "lmu", "steerlm")
-BY_REWARD = ("rm", "quark")
 NEEDS = {"rm": ("rewards",), "quark": ("rewards",), "lmc": ("feedbacks",), "steerlm": ("feedbacks",),
          "lmu": ("feedbacks", "scores")}
-# What stands before a prompt, the tag's place in it.
-CONDITIONS = {"rm": "{} input: ", "quark": "{}", "lmc": "{}.\n\n", "steerlm": "{}.\n\n", "lmu": "feedback: {} input: "}
-TAGS = {
-    "feedback": ("Excellent.", "Good.", "Mediocre.", "Bad.", "Horrible."),
-    "toxicity": ("Lowest Toxicity", "Low-Moderate Toxicity", "Moderate Toxicity", "High-Moderate Toxicity",
-                 "Maximum Toxicity"),
-    "categories": ("Harmless and very helpful", "Harmless and helpful", "Harmless and not helpful", "Harmful"),
-    "attributes": ("harmful:0,helpful:2", "harmful:0,helpful:1", "harmful:0,helpful:0", "harmful:1,helpful:0"),
-}
-OWN_TAGS = {"rm": "feedback", "lmc": "categories", "steerlm": "attributes"}
-QUARK = "_QUANTILE_TOKEN_{}_"
 BEST_SCORE = 3  # of lmu's 0 to 3
 ASKED = ("prompt", "messages", "tools")  # a prompt's fields
 EXEMPLARS = 1000  # kept of the best feedbacks, the most frequent first
@@ -55,7 +43,7 @@ Key = TypeVar("Key")
 class Selection:
     """How a pool is sorted into classes and drawn from. Raises ValueError for what cannot be.
 
-    tags          best first; () the mode's own, ("toxicity",) those of that name in TAGS
+    tags          best first; () the mode's own, ("toxicity",) those of that name in tags.TAGS
     scope         quantiles of each "prompt"'s completions, or of the whole "pool"'s
     per_quantile  completions drawn of each class of a prompt, as many as there are
     per_prompt    completions drawn of a prompt, in even shares of its classes; what a class lacks the others fill
@@ -81,7 +69,7 @@ class Selection:
         if self.mode in ("quark", "lmu") and self.tags:
             raise ValueError(f"tags: those of mode {self.mode} are its own")
         if self.mode in BY_REWARD and len(self.names) != self.quantiles:
-            raise ValueError(f"tags: {len(self.names)} for {self.quantiles} quantiles")
+            raise ValueError(f"tags: {len(self.names)} for {self.quantiles} quantiles; give one for each")
         if self.mode != "lmu" and len(self.names) < 2:
             raise ValueError("tags: at least two, the best first")
         if self.per_quantile and self.per_prompt:
@@ -95,11 +83,7 @@ class Selection:
     @property
     def names(self) -> tuple[str, ...]:
         """The tags, best first; () for lmu, whose feedbacks are free text."""
-        if self.mode == "quark":
-            return tuple(QUARK.format(i) for i in range(self.quantiles))
-        if len(self.tags) == 1:
-            return TAGS.get(self.tags[0], self.tags)
-        return self.tags or TAGS.get(OWN_TAGS.get(self.mode, ""), ())
+        return names(self.mode, self.tags, self.quantiles)
 
     @property
     def mark(self) -> dict[str, Any]:
@@ -222,8 +206,10 @@ def gather(new: Iterable[Record], old: Iterable[Record], selection: Selection) -
     if not entries:
         raise DataError("no completions with feedback to learn from")
     if len(few) == len(entries):
-        which = "every prompt has" if selection.scope == "prompt" else "the pool has"
-        raise DataError(f"{which} fewer completions than there are quantiles ({selection.quantiles})")
+        by_prompt = selection.scope == "prompt"
+        which, cure = ("every prompt has", ", or --scope pool") if by_prompt else ("the pool has", "")
+        raise DataError(f"{which} fewer completions than there are quantiles ({selection.quantiles}): more of them "
+                        f"(al-sample -n), fewer --quantiles{cure}")
     return Pool(selection, entries, dict(counts))
 
 

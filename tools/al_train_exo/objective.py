@@ -114,11 +114,11 @@ class Contrast(Objective["Policy"]):
 
     def __call__(self, model: Policy, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         logps, rewards = model.logps(batch, self.temperature), batch.values["rewards"]  # [E, K]
-        tensors = {"logps": logps, "rewards": rewards}
-        if self.needs.reference:
-            tensors["log_ratio"] = logps - batch.values["ref_logps"]
+        tensors = {"logps": logps.float(), "rewards": rewards}
+        if self.needs.reference:  # the small difference of two long sums: taken in float64
+            tensors["log_ratio"] = (logps - batch.values["ref_logps"]).float()
         if "mean_logps" in self.needs.takes:
-            tensors["mean_logps"] = logps / batch.counts().clamp(min=1)
+            tensors["mean_logps"] = (logps / batch.counts().clamp(min=1)).float()
         loss = self.group_losses(self.groups(tensors))
         judged = tensors[next(name for name in self.needs.takes if name in tensors and name != "rewards")].detach()
         best, worst = rewards.argmax(1, keepdim=True), rewards.argmin(1, keepdim=True)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import click
 import orjson
 
 from alignlib.records import fields
-from alignlib.records.jsonl import Record, Skip
+from alignlib.records.jsonl import DataError, Record, Skip
 from alignlib.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -107,8 +106,9 @@ class Ranking(Objective["RewardModel"]):
         with model.precision():
             logps = token_logps(self.output_head, hidden[batch.sources[wanted]], batch.targets[wanted],
                                 model.core.config.vocab_size)
-        sums = logps.new_zeros(rewards.numel()).index_add(0, batch.owner[wanted], logps)
-        return -sums[best] / batch.counts().flatten()[best].clamp(min=1)
+        sums = torch.zeros(rewards.numel(), dtype=torch.float64, device=logps.device)
+        sums = sums.index_add(0, batch.owner[wanted], logps.double())
+        return (-sums[best] / batch.counts().flatten()[best].clamp(min=1)).float()
 
 
 def ordered(rewards: Tensor) -> Tensor:
@@ -139,10 +139,13 @@ class Classes(Objective["RewardModel"]):
         return example
 
     def settle(self, examples: Sequence[Example], held_out: Sequence[Example]) -> None:
-        """The class names, sorted, so that a class's number does not depend on the order of the data."""
+        """The class names, sorted, so that a class's number does not depend on the order of the data.
+
+        Raises DataError for one class only.
+        """
         order = sorted(self.names, key=by_number)
         if len(order) < 2:
-            raise click.UsageError(f"one class only: {order[0]}")
+            raise DataError(f"label: one class only, {order[0]}: a classifier needs two or more")
         for example in (*examples, *held_out):
             example.values["label"] = [order.index(self.names[int(example.values["label"][0])])]
         self.names = order

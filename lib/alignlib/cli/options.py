@@ -6,12 +6,14 @@
     def main(model, files, output, resume, on_error, rejects, shard): ...
 """
 
+import gc
 import hashlib
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -179,10 +181,12 @@ def open_stream(
     files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
     shard: tuple[int, int] | None, *, prepare: Callable[[Record], Any] | None = None,
     model: str | tuple[str, ...] | None = None, each: int = 1, show: bool = True,
+    hold: bool = False,
 ) -> Stream:
     """The Stream of the filter options; its key is every option given to the command, and the models' files.
 
     show: a bar, where stderr is a terminal at which the input is not being typed
+    hold: of a command that needs no time for a record: several may leave at a time
     """
     output = None if output == "-" else output
     if resume and not output:
@@ -197,10 +201,24 @@ def open_stream(
     bar = partial(bars.Bar, name=click.get_current_context().command_path, unit="records", where=where)
     stream = Stream(files, output, resume=resume, key=run_key(model), shard=shard, each=each,
                     skip=on_error == "skip", rejects=rejects, prepare=reader(prepare) if prepare else None,
-                    bar=bar if where else None)
+                    hold=hold, bar=bar if where else None)
     if stream.complete:
         print(f"{output} is complete: nothing to resume", file=sys.stderr)
     return stream
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Around the import of torch and transformers, and the making of a model: nobody looks for garbage meanwhile.
+
+    They make some million objects that stay, among which Python would look again and again: a sixth of the time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # nor is what stays looked through later
+        gc.enable()
 
 
 def puts_aside() -> bool:

@@ -48,18 +48,21 @@ class Pack:
     last: Tensor  # [E * K] place of each completion's last token (of the prompt's, if it is empty)
     spans: list[tuple[range, range]]  # [E * K] the places of its prompt and of its own tokens
     shape: tuple[int, int]  # (E, K)
-    values: dict[str, Tensor]  # [E, K] each: rewards, ref_logps
+    values: dict[str, Tensor]  # [E, K] each: rewards; ref_logps, float64 as `sums` is
     indices: list[int]  # which examples these are
     tokens: int  # in the rows, without padding
 
     def sums(self, per_token: Tensor) -> Tensor:
-        """Sum [N] over each completion's tokens: [E, K]."""
-        zeros = per_token.new_zeros(self.shape[0] * self.shape[1])
-        return zeros.index_add(0, self.owner, per_token).view(self.shape)
+        """Sum [N] over each completion's tokens, in float64: [E, K].
+
+        In float32 a sum of hundreds of nats is off by 1e-4, which is as much as many a log-ratio.
+        """
+        zeros = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.float64, device=per_token.device)
+        return zeros.index_add(0, self.owner, per_token.double()).view(self.shape)
 
     def counts(self) -> Tensor:
-        """Predicted tokens of each completion: [E, K]."""
-        return self.sums(torch.ones_like(self.targets, dtype=torch.float32))
+        """Predicted tokens of each completion, in float32: [E, K]."""
+        return self.sums(torch.ones_like(self.targets)).float()
 
 
 @dataclass(slots=True)
@@ -130,10 +133,15 @@ def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *, s
         last=torch.tensor(last, device=device),
         spans=spans,
         shape=(len(examples), width),
-        values={name: torch.tensor([example.values[name] for example in examples], device=device) for name in names},
+        values={name: _column(name, [example.values[name] for example in examples]).to(device) for name in names},
         indices=list(indices if indices is not None else range(len(examples))),
         tokens=sum(row.length for row in rows),
     )
+
+
+def _column(name: str, rows: list[list[float]]) -> Tensor:
+    """The examples' values of one name: [E, K], sums of log-probabilities in float64."""
+    return torch.tensor(rows, dtype=torch.float64 if name == "ref_logps" else None)
 
 
 def _learnt(places: list[int], completion: list[int], given: Set[int]) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """JSON Lines: read with file:line in every error, write one line at a time. Streams that resume are in stream.py."""
 
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,8 +47,9 @@ class Line:
     def parse(self, prepare: Callable[[Record], Any] | None = None) -> None:
         """Fill in `record`, and `data` with what `prepare` makes of it; or `error`."""
         try:
-            self.record = parse(_text(self.number, self.raw))
-            self.data = prepare(self.record) if prepare else None
+            self.record = parse(self.raw if self.number > 1 else _text(self.number, self.raw))
+            if prepare:
+                self.data = prepare(self.record)
         except ValueError as error:  # a new one: what was raised holds its frames, and they this line
             self.error = Skip(str(error)) if isinstance(error, Skip) else ValueError(str(error))
 
@@ -72,7 +74,8 @@ def parse(raw: bytes) -> Record:
         raise ValueError(f"broken JSON: {error}") from error
     if not isinstance(record, dict):
         raise ValueError(f"expected an object, got {kind(record)}")
-    if raw.count(b"[") + raw.count(b"{") > DEPTH:  # orjson reads deeper than it writes
+    # orjson reads deeper than it writes; what is so deep has as many brackets, each with its other half.
+    if len(raw) > 2 * DEPTH and raw.count(b"[") + raw.count(b"{") > DEPTH:
         try:
             orjson.dumps(record)
         except TypeError as error:
@@ -145,6 +148,12 @@ def count_ahead(files: Sequence[str]) -> int | None:
         return None
 
 
+def at_hand(files: Sequence[str]) -> bool:
+    """Whether the input need not be waited for: regular files, standard input ("-", or none) too."""
+    return all(sys.stdin is not None and stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode) if name == "-"
+               else os.path.isfile(name) for name in files or ("-",))
+
+
 def _own_stdin() -> int:
     """Open standard input anew: processes that inherited it together move each other's place. Returns the place."""
     descriptor = sys.stdin.fileno()
@@ -155,14 +164,18 @@ def _own_stdin() -> int:
     return os.lseek(descriptor, place, os.SEEK_SET)
 
 
-def lines(files: Iterable[str] = ()) -> Iterator[Line]:
-    """The lines of `files` (none, or "-": standard input), not parsed yet; blank ones are left out."""
+def lines(files: Iterable[str] = (), *, summed: bool = True) -> Iterator[Line]:
+    """The lines of `files` (none, or "-": standard input), not parsed yet; blank ones are left out.
+
+    summed: whether their `crc` is wanted; else it is 0
+    """
     index, crc = 0, 0
     for name in tuple(files) or ("-",):
         shown = _shown(name)
         for number, raw in _numbered(name):
-            crc = zlib.crc32(raw, crc)
-            if not _blank(number, raw):
+            if summed:
+                crc = zlib.crc32(raw, crc)
+            if not (raw.isspace() or number == 1 and _blank(number, raw)):
                 yield Line(index, shown, number, raw, crc)
                 index += 1
 

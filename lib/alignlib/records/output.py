@@ -7,6 +7,8 @@ import sys
 from alignlib.records.disk import Held, StateError, must_not_be_replaced, named, open_as_it_is
 from alignlib.records.links import regular
 
+HELD = 1 << 15  # bytes of records that one write takes, where they are made faster than written
+
 
 class Output:
     """Where bytes leave for at once, without a buffer: standard output, or `path` from its first `at` bytes on.
@@ -17,7 +19,8 @@ class Output:
 
     def __init__(self, path: str | None = None, at: int = 0):
         self.at, self.path = at, path
-        self.held: Held | None = None
+        self.held, self.waiting = list[bytes](), 0  # what `hold` took, and its length
+        self.lock: Held | None = None
         self.uncut = False
         if path is None:
             sys.stdout.flush()
@@ -25,8 +28,8 @@ class Output:
         elif not regular(path):
             self.fd = open_as_it_is(path)
         else:
-            self.held = Held(path, append=True)
-            self.fd, self.uncut = self.held.fd, True
+            self.lock = Held(path, append=True)
+            self.fd, self.uncut = self.lock.fd, True
             try:
                 must_not_be_replaced(path)
                 if os.fstat(self.fd).st_size < at:
@@ -43,7 +46,8 @@ class Output:
 
     def write(self, data: bytes) -> None:
         """Raises DiskFull."""
-        self.cut()
+        if self.uncut:
+            self.cut()
         try:
             done = os.write(self.fd, data)
             while done < len(data):  # a signal came in between, or the disk is nearly full
@@ -52,15 +56,30 @@ class Output:
             raise named(error, self.path) from error
         self.at += len(data)
 
+    def hold(self, data: bytes) -> None:
+        """Write it together with what comes next, at the latest with `flush` or `close`."""
+        self.held.append(data)
+        self.waiting += len(data)
+        if self.waiting >= HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        if self.held:
+            data = b"".join(self.held)
+            self.held, self.waiting = [], 0
+            self.write(data)
+
     def close(self, begun: bool) -> None:
         """`begun` is False for a run that failed before anything left: then the file is as it was, or gone."""
-        if self.held:
+        self.flush()
+        if self.lock:
             if begun:
                 self.cut()
                 os.fsync(self.fd)
-            elif self.held.new or not self.uncut:  # of a line that the disk had no space for a part may be there
-                self.held.remove()
-            self.held.close()
+            elif self.lock.new or not self.uncut:  # of a line that the disk had no space for a part may be there
+                self.lock.remove()
+            self.lock.close()
         elif self.path is not None:
             if begun and stat.S_ISREG(os.fstat(self.fd).st_mode):
                 os.fsync(self.fd)

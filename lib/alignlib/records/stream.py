@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from alignlib.records.disk import StateError, must_be_finished
-from alignlib.records.jsonl import Line, Record, Skip, count, count_ahead, dumps, lines
+from alignlib.records.jsonl import Line, Record, Skip, at_hand, count, count_ahead, dumps, lines
 from alignlib.records.links import regular
 from alignlib.records.output import Output
 from alignlib.records.shown import dumps_to_stdout, one_line
@@ -57,6 +57,7 @@ class Stream:
     each      how many records come of a line: they leave together
     skip      put bad lines aside, byte for byte (a newline added where the input's last line has none) in the file
               `rejects` if given, instead of raising DataError
+    hold      write several records at a time where they are made in no time and the input need not be waited for
     bar       makes what shows how far it is, of how many records there are (None: unknown) and how many have left
 
     `began` is the time.monotonic() at which the reading began: before, everything was loaded.
@@ -74,10 +75,11 @@ class Stream:
         skip: bool = False,
         rejects: str | None = None,
         prepare: Callable[[Record], Any] | None = None,
+        hold: bool = False,
         bar: Callable[[int | None, int], Bar] | None = None,
     ):
         self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
-        self.shard, self.each, self.make_bar = shard, each, bar
+        self.shard, self.each, self.make_bar, self._hold = shard, each, bar, hold and at_hand(self.files)
         self.next = 0  # index of the first line that has not left
         self.crc = 0  # of the input that has left
         self.written = self.rejected = 0
@@ -201,13 +203,14 @@ class Stream:
         if self.complete:
             return
         block, done, crc, seen = self.block(size), self.next, self.crc, 0
-        for line in islice(lines(self.files), block.stop):
+        first = max(block.start, done // size * size)
+        for line in islice(lines(self.files, summed=self._state is not None), block.stop):
             seen = line.index + 1
             if seen == done and line.crc != crc:
                 raise StateError(f"{self.path}: cannot resume: the input has changed")
             if done < seen <= block.start:  # leaves in another shard
                 self.next, self.crc = seen, line.crc
-            elif line.index >= max(block.start, done // size * size):
+            elif seen > first:
                 line.parse(self.prepare)
                 yield line
         if seen < done:
@@ -220,13 +223,18 @@ class Stream:
         with self._turn:
             if line.index < self.next:
                 return
-            self._reject_before(line.index)
-            data = b"".join(map(dumps if self.path else dumps_to_stdout, records))
-            self._out.cut()
-            self._save(line.index, line.crc)
+            if self._bad:
+                self._reject_before(line.index)
+            write_line = dumps if self.path else dumps_to_stdout
+            data = write_line(records[0]) if len(records) == 1 else b"".join(map(write_line, records))
+            if self._state is not None and not self._out.held:  # of several held records the first is next
+                self._out.cut()
+                self._save(line.index, line.crc)
             if self._bar and not self.path:
                 with self._bar.aside():
                     self._out.write(data)
+            elif self._hold:
+                self._out.hold(data)
             else:
                 self._out.write(data)
             self.written += self.each
@@ -246,6 +254,7 @@ class Stream:
             bad = self._bad.popleft()
             if bad.index < self.next:
                 continue
+            self._out.flush()  # what was good before it
             if self._rejects:
                 self._rejects.write(bad.raw if bad.raw.endswith(b"\n") else bad.raw + b"\n")
             self.rejected += 1
@@ -257,8 +266,6 @@ class Stream:
         self.next, self.crc = line.index + 1, line.crc
         if self._bar:
             self._bar.reach(self.next - self._first)
-
-    # -- the state -------------------------------------------------------------------------------------
 
     def _save(self, index: int, crc: int) -> None:
         """Say that line `index` is written next, at the places where the files now stand; where a state is kept."""

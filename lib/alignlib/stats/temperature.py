@@ -12,7 +12,7 @@ import orjson
 
 from alignlib.cli.paths import fingerprint
 from alignlib.records.disk import whole
-from alignlib.stats.metrics import Integers, Mean, Numbers, mean_interval
+from alignlib.stats.metrics import Integers, Mean, Numbers, group_numbers, mean_interval
 
 NAME = "temperature.json"
 WEIGHTS = (".safetensors", ".bin")
@@ -47,7 +47,7 @@ def fit(gaps: Numbers, groups: Integers, z: float = 1.959964) -> Mean:
         low, high = high, 2 * high
     s = brentq(lambda s: _slopes(d, s).sum(), low, high, xtol=FINEST * high, rtol=FINEST)
     wrong = np.exp(-np.logaddexp(0.0, s * d))  # sigmoid(-s d)
-    _, group = np.unique(np.asarray(groups, dtype=np.int64), return_inverse=True)
+    group = group_numbers(groups)
     per_group = np.bincount(group, weights=_slopes(d, s))
     deviation = math.sqrt((per_group**2).sum()) / (s * (d * d * wrong * (1 - wrong)).sum())  # of log s
     with np.errstate(over="ignore"):  # of a few pairs that say nothing the upper end is inf

@@ -1,5 +1,6 @@
 """Keys of runs, what their options say of themselves, summaries: a small command of our own, called in this process."""
 
+import gc
 import re
 
 import pytest
@@ -200,3 +201,13 @@ def test_help_says_a_range_where_there_is_one(capfd):
         main.main(["--help"], "al-test")
     said = " ".join(capfd.readouterr().out.split())
     assert "--any FLOAT RANGE [default: 1.0]" in said and "[default: 0.5; 0<=x<=1]" in said
+
+
+def test_no_garbage_is_looked_for_while_loading():
+    """Also after a failure it is again."""
+    before = gc.get_freeze_count()
+    with pytest.raises(ValueError), options.loading():
+        assert not gc.isenabled()
+        raise ValueError
+    assert gc.isenabled() and gc.get_freeze_count() > before
+    gc.unfreeze()

@@ -78,5 +78,9 @@ def test_what_could_not_be_written_again_is_not_read():
     deep = b'{"a":' + b"[" * 400 + b"]" * 400 + b"}"
     with pytest.raises(ValueError, match="nested deeper"):
         parse(deep)
+    deepest = b'{"a":' + b"[" * 249 + b"]" * 249 + b"}"
+    assert dumps(parse(deepest)) == deepest + b"\n"
+    with pytest.raises(ValueError, match="nested deeper"):
+        parse(deepest.replace(b"[]", b"[[[[[[]]]]]]"))
     wide = b'{"a":[' + b"[]," * 400 + b"[]]}"
     assert len(parse(wide)["a"]) == 401

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from alignlib.records.disk import DiskFull, StateError
-from alignlib.records.output import Output
+from alignlib.records.output import HELD, Output
 from helpers.disks import file_limit
 
 
@@ -33,6 +33,21 @@ def test_a_run_without_records_leaves_an_empty_file(tmp_path):
     file.write_bytes(b"of an earlier run")
     Output(str(file)).close(begun=True)
     assert file.read_bytes() == b""
+
+
+def test_what_is_held_is_written_together(tmp_path):
+    file = tmp_path / "out"
+    output = Output(str(file))
+    for part in (b"one\n", b"two\n"):
+        output.hold(part)
+    assert file.read_bytes() == b"" and output.at == 0  # of what is in the file
+    output.flush()
+    assert file.read_bytes() == b"one\ntwo\n" and output.at == 8 and not output.held
+    output.hold(b"x" * HELD)
+    assert file.stat().st_size == 8 + HELD  # enough for a write
+    output.hold(b"last")
+    output.close(begun=True)
+    assert file.read_bytes().endswith(b"xlast")
 
 
 def test_a_file_that_has_become_shorter_is_refused(tmp_path):

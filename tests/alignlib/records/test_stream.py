@@ -2,15 +2,17 @@
 
 import gzip
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 import pytest
 
+from alignlib.records import output as outputs
 from alignlib.records import stream
 from alignlib.records.disk import DiskFull, StateError
-from alignlib.records.jsonl import DataError, Skip, count_ahead, dumps
+from alignlib.records.jsonl import DataError, Skip, at_hand, count_ahead, dumps
 from alignlib.records.stream import Stream
 from helpers.disks import file_limit, small_disk
 from helpers.numbered import BAD, GOOD, copy_until, write
@@ -150,6 +152,43 @@ def test_a_state_said_but_its_line_not_written(tmp_path, whole, stop):
     (tmp_path / "out").write_bytes(b"".join(lines[:-1]))  # as if killed between the two writes
     run(tmp_path, resume=True)
     assert results(tmp_path) == whole
+
+
+@pytest.mark.parametrize("held", [1, 20, 1 << 15])
+@pytest.mark.parametrize("stop", range(5))
+def test_no_kill_loses_a_held_record_nor_writes_one_twice(tmp_path, whole, monkeypatch, held, stop):
+    """Whatever part of what was held the kill left in the file."""
+    monkeypatch.setattr(outputs, "HELD", held)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    write(killed / "in", *INPUT)
+    lost = b"".join(run(killed, stop=stop, size=1, hold=True)._out.held)
+    assert len(lost) < held
+    for length in range(len(lost) + 1):
+        folder = tmp_path / str(length)
+        shutil.copytree(killed, folder)
+        with open(folder / "out", "ab") as handle:
+            handle.write(lost[:length])
+        stream = run(folder, resume=True, size=1, hold=True)
+        assert results(folder) == whole and (stream.written, stream.rejected) == (5, 4)
+
+
+def test_held_records_leave_together_and_before_a_bad_line(tmp_path, monkeypatch):
+    wrote = []
+    monkeypatch.setattr(outputs.Output, "write", lambda self, data: wrote.append((Path(self.path).name, data)))
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, size=1, hold=True)
+    assert wrote == [("bad", BAD), ("out", GOOD[0].replace(b" ", b"") + GOOD[1].replace(b" ", b"")), ("bad", b"[]\n"),
+                     ("bad", b"[1]\n"), ("out", b'{"n":2}\n{"n":3}\n{"n":4}\n'), ("bad", BAD)]
+
+
+def test_nothing_is_held_where_the_input_must_be_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    regular = write(tmp_path / "in", *GOOD)
+    for files, hold in (((regular,), True), ((regular, str(tmp_path / "pipe")), False)):
+        with Stream(files, str(tmp_path / "out"), hold=True) as stream:
+            assert stream._hold is hold
+    assert at_hand([regular, regular]) and not at_hand([regular, str(tmp_path / "none")])
 
 
 def test_killed_again_and_again(tmp_path, whole):
