@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 import torch
 import transformers
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from transformers.utils.hub import cached_files
 
 from alignlib import hub
 from alignlib.model_names import parts
-from alignlib.models import checkpoint, heads
+from alignlib.models import checkpoint, faults, heads
 from alignlib.models.checkpoint import first_line
 from alignlib.models.policy import is_sharded
 
@@ -93,8 +92,8 @@ class Adapter:
         file = self.folder / REWARD
         if not file.is_file():
             return {}
+        known = {name: value for name, value in faults.read(file).items() if name in OF_A_REWARD}
         try:
-            known = {name: value for name, value in orjson.loads(file.read_bytes()).items() if name in OF_A_REWARD}
             if "id2label" in known:
                 known["id2label"] = {int(number): label for number, label in known["id2label"].items()}
         except (ValueError, AttributeError) as error:
@@ -126,13 +125,17 @@ def find(path: str) -> Adapter | None:
 
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise click.UsageError(f"{path}: {CONFIG} is none that peft {peft.__version__} can read ({first_line(error)})"
-                               ) from error
-    if not config.base_model_name_or_path:
+    except Exception as error:  # whatever the file makes peft raise
+        faults.refuse(str(folder), (CONFIG,), peft.PeftConfig.from_pretrained, error, f"peft {peft.__version__}")
+        raise
+    base = config.base_model_name_or_path
+    if base is not None and not isinstance(base, str):
+        raise click.UsageError(f"{folder / CONFIG}: base_model_name_or_path: expected a string, got "
+                               f"{faults.shown(base)}")
+    if not base:
         raise click.UsageError(f"{path}: an adapter that names no base model; write which into {folder / CONFIG}, as "
                                "base_model_name_or_path")
-    return Adapter(path, folder, config.base_model_name_or_path, config)
+    return Adapter(path, folder, base, config)
 
 
 @cache

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignlib import __version__, ranks
 from alignlib.cli import exits, options
-from alignlib.models import checkpoint, load
+from alignlib.models import checkpoint, faults, load
 from alignlib.models.policy import Model
 from alignlib.training import adapters
 from alignlib.training.engine import Engine
@@ -96,7 +96,10 @@ class Run:
         return checkpoint.stored_dtype(load.adapter_base(model) or model) if model else None
 
     def _same(self, file: Path) -> None:
-        before = orjson.loads(file.read_bytes())["options"]
+        before = faults.read(file).get("options")
+        if not isinstance(before, dict):
+            raise click.UsageError(f"{file}: options: not what a training writes; {self.folder} cannot be resumed: "
+                                   "train anew, into another folder")
         changed = [name.replace("_", " ") for name in self.fixed
                    if name not in FREE and before.get(name) != self.fixed[name]]
         if changed:
@@ -112,7 +115,10 @@ class Run:
             return {}
         path = self.folder / "log.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
+        try:
+            kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
+        except (ValueError, KeyError, TypeError) as error:
+            raise click.UsageError(f"{path}: not the log of a training; remove it to resume without") from error
         path.write_bytes(b"".join(kept))
         return orjson.loads(kept[-1]) if kept else {}
 
