@@ -232,6 +232,6 @@ def files(path: str) -> list[Path]:
     return find(sorted(set(parts_of.values())))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Of its message; the error's name where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
