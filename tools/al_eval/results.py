@@ -121,7 +121,7 @@ def write_all(what: str, rows: Sequence[Record], labels: Record, output: str | N
     if as_json is None:
         as_json = output is not None or not sys.stdout.isatty()
     if as_json:
-        write_text(b"".join(map(jsonl.dumps, results)).decode(), output)
+        write_text(b"".join(map(jsonl.dumps, paths.in_utf8(results))).decode(), output)
     else:
         flat = [{name: value for name, value in row.items() if not isinstance(value, list)} for row in rows]
         write_text((tables.evaluation(results[0]) if len(rows) == 1 else tables.text(flat)) + "\n", output)
@@ -129,7 +129,7 @@ def write_all(what: str, rows: Sequence[Record], labels: Record, output: str | N
 
 def write_text(text: str, output: str | None) -> None:
     if output is None:
-        sys.stdout.write(text)
+        click.echo(text.encode(), nl=False)  # UTF-8, as all data, whatever the terminal's encoding
         return
     with open(output, "w", encoding="utf-8") as handle:
         handle.write(text)

@@ -92,8 +92,8 @@ class Adapter:
         file = self.folder / REWARD
         if not file.is_file():
             return {}
-        known = {name: value for name, value in faults.read(file).items() if name in OF_A_REWARD}
         try:
+            known = {name: value for name, value in faults.read(file).items() if name in OF_A_REWARD}
             if "id2label" in known:
                 known["id2label"] = {int(number): label for number, label in known["id2label"].items()}
         except (ValueError, AttributeError) as error:

@@ -97,7 +97,7 @@ class Stream:
         if self.complete:
             return
         self.records = count(self.files) if shard else None
-        self._put_aside = zlib.crc32(os.path.basename(rejects).encode()) if rejects else None
+        self._put_aside = zlib.crc32(os.fsencode(os.path.basename(rejects))) if rejects else None
         # No state beside /dev/null or a named pipe.
         saved = self._begin(output, resume) if output and regular(output) else {}
         self._out = Output(output, saved.get("out", 0)) if output else Output()

@@ -16,7 +16,7 @@ import transformers
 from torch import Tensor
 
 from alignlib import __version__, ranks
-from alignlib.cli import exits, options
+from alignlib.cli import exits, options, paths
 from alignlib.models import checkpoint, faults, load
 from alignlib.models.policy import Model
 from alignlib.training import adapters
@@ -45,7 +45,7 @@ class Run:
         self.recipe, self.folder, self.tokens = recipe, Path(recipe.output), 0
         self.skipped = 0  # records left out as the user asked
         self.notes: dict[str, Any] = {}  # what run.json has beside the options, the versions and the final figures
-        self.fixed = orjson.loads(orjson.dumps({**fixed, **asdict(recipe)}))
+        self.fixed = orjson.loads(orjson.dumps(paths.in_utf8({**fixed, **asdict(recipe)})))
         self.dtype: torch.dtype | None = None  # of the final weights, from `begin` on
         self._lock: BinaryIO | None = None
         self.engine: Engine | None = None  # made by loop.start

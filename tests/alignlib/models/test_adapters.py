@@ -127,7 +127,7 @@ def test_a_classifier_s_adapter_says_how_many_classes(tmp_path):
         assert config.id2label == {0: "bad", 1: "fair", 2: "good"} and config.label2id["good"] == 2
         assert config.reads_eos is True and config.dtype != "no"
     (Path(path) / "reward_model.json").write_text("[]")
-    with pytest.raises(click.UsageError, match="reward_model.json: not what al-train-rm --save-adapter writes"):
+    with pytest.raises(click.UsageError, match="reward_model.json: expected an object, got an array"):
         load.load_reward(path, "cpu")
 
 
