@@ -42,8 +42,8 @@ def must_be_cache(file: sqlite3.Connection, path: str) -> None:
     version = file.execute("PRAGMA user_version").fetchone()[0]
     tables = [name for name, in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     if version == 0 and tables and "answers" not in tables:  # with it: killed before it said its version
-        raise click.UsageError(f"--cache {path}: an SQLite file of another program, with {', '.join(tables[:3])} in it; "
-                               "name another")
+        raise click.UsageError(f"--cache {path}: an SQLite file of another program, with {', '.join(tables[:3])} in "
+                               "it; name another")
     if version not in (0, VERSION):
         raise click.UsageError(f"--cache {path}: made by another version of this command; name another")
     columns = [column for _, column, *_ in file.execute("PRAGMA table_info(answers)")]

@@ -28,5 +28,5 @@ def test_a_length_that_is_none_is_named(tmp_path, length):
     if length is None:  # transformers takes that for any length
         assert load_tokenizer(str(tmp_path)).model_max_length > 1e20
         return
-    with pytest.raises(click.UsageError, match="tokenizer_config.json: model_max_length: expected a number above 0"):
+    with pytest.raises(click.UsageError, match="tokenizer_config.json: model_max_length: "):
         load_tokenizer(str(tmp_path))
