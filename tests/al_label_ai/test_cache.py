@@ -51,7 +51,7 @@ def test_several_processes_write_one_cache(tmp_path):
 
 def test_a_file_that_is_no_cache_is_left_alone(tmp_path):
     (tmp_path / "in.jsonl").write_text('{"prompt": "p"}\n' * 100)
-    with pytest.raises(click.UsageError, match="in.jsonl: damaged, or no cache .file is not a database.*another name begins anew"):
+    with pytest.raises(click.UsageError, match="in.jsonl: damaged, or no cache .file is not a database.*begins anew"):
         Cache(str(tmp_path / "in.jsonl"))
     assert (tmp_path / "in.jsonl").read_text() == '{"prompt": "p"}\n' * 100
     with sqlite3.connect(tmp_path / "later") as file:
