@@ -51,7 +51,7 @@ def test_several_processes_write_one_cache(tmp_path):
 
 def test_a_file_that_is_no_cache_is_left_alone(tmp_path):
     (tmp_path / "in.jsonl").write_text('{"prompt": "p"}\n' * 100)
-    with pytest.raises(click.UsageError, match="in.jsonl: file is not a database"):
+    with pytest.raises(click.UsageError, match="in.jsonl: damaged, or no cache .file is not a database.*begins anew"):
         Cache(str(tmp_path / "in.jsonl"))
     assert (tmp_path / "in.jsonl").read_text() == '{"prompt": "p"}\n' * 100
     with sqlite3.connect(tmp_path / "later") as file:
@@ -128,3 +128,30 @@ def test_a_run_that_asks_nothing_leaves_no_file(tmp_path):
     again = Cache(str(tmp_path / "c"))
     assert again.claim(["k"]) == A_REPLY and names(tmp_path) == ["c"]
     again.close()
+
+
+def test_a_file_of_another_program_is_named_and_left_alone(tmp_path):
+    with sqlite3.connect(tmp_path / "other") as file:
+        file.execute("CREATE TABLE bookmarks (url TEXT)")
+    before = (tmp_path / "other").read_bytes()
+    with pytest.raises(click.UsageError, match="other: an SQLite file of another program, with bookmarks in it"):
+        Cache(str(tmp_path / "other"))
+    assert (tmp_path / "other").read_bytes() == before
+    with sqlite3.connect(tmp_path / "answers") as file:
+        file.execute("CREATE TABLE answers (question TEXT)")
+    with pytest.raises(click.UsageError, match="its answers are not those of this command"):
+        Cache(str(tmp_path / "answers"))
+
+
+def test_a_damaged_cache_is_said_to_be_with_what_to_do(tmp_path):
+    cache = Cache(str(tmp_path / "c"))
+    for i in range(500):
+        cache.put(f"{i:032}", "m", Reply("A" * 100, "stop", 1, 1))
+    cache.close()
+    whole = (tmp_path / "c").read_bytes()
+    (tmp_path / "c").write_bytes(whole[:8192] + b"\xa5" * 8192 + whole[16384:])
+    with pytest.raises(click.UsageError, match="c: damaged, or no cache .*recover"):
+        Cache(str(tmp_path / "c"))
+    (tmp_path / "c").write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(click.UsageError, match="c: damaged, or no cache"):
+        Cache(str(tmp_path / "c"))

@@ -2,15 +2,16 @@
 
 import math
 
+import click
 import pytest
 import torch
 
-from al_train_exo.reference import add_ref_logps
+from al_train_exo.reference import add_ref_logps, read_ref_logps
 from alignlib.models import load
 from alignlib.training import loop
 from alignlib.training.batches import Batches, Shuffled, packs_of
 from alignlib.training.run_folder import Run
-from helpers import tiny
+from helpers import bomb, tiny
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -55,3 +56,25 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
         entry = loop.fit(policy, examples, objective, recipe, run)
         assert abs(entry["loss"] - number) < 2e-6, loss
         assert entry["margin"] == entry["kl"] == 0.0 and entry["accuracy"] == 0.5, (loss, entry)
+
+
+def test_what_was_kept_is_data_alone(tmp_path):
+    """A pickle bomb is not run; what is cut, gone or of other records is said to be."""
+    file, run = tmp_path / "ref_logps.pt", Run(tiny.recipe(tmp_path / "run"), {})
+    parts = [[tiny.example(3, 2, 2)], []]
+    assert read_ref_logps(file, run, parts) is None
+    torch.save([{0: [-1.0, -2.0]}, {}], file)
+    assert read_ref_logps(file, run, parts) == [{0: [-1.0, -2.0]}, {}]
+    for other, words in (([{0: [1.0]}, {}], "of other records"), ([{5: [1.0, 2.0]}, {}], "not what al-train-exo"),
+                         ({"a": 1}, "not what al-train-exo")):
+        torch.save(other, file)
+        with pytest.raises(click.UsageError, match=f"ref_logps.pt: {words}.*: train anew"):
+            read_ref_logps(file, run, parts)
+    proof = bomb.plant(file)
+    with pytest.raises(click.UsageError, match="ref_logps.pt: no log-probabilities .* read safely"):
+        read_ref_logps(file, run, parts)
+    assert not proof.exists()
+    file.unlink()
+    run.checkpoint = tmp_path  # its policy has moved
+    with pytest.raises(click.UsageError, match="ref_logps.pt: gone; .* train anew"):
+        read_ref_logps(file, run, parts)

@@ -125,7 +125,7 @@ def write_all(what: str, rows: Sequence[Record], labels: Record, output: str | N
     if as_json is None:
         as_json = output is not None or not sys.stdout.isatty()
     if as_json:
-        write_text(b"".join(map(jsonl.dumps, results)).decode(), output)
+        write_text(b"".join(map(jsonl.dumps, paths.in_utf8(results))).decode(), output)
     else:
         flat = [{name: value for name, value in row.items() if not isinstance(value, list)} for row in rows]
         write_text((tables.evaluation(results[0]) if len(rows) == 1 else tables.text(flat)) + "\n", output)
@@ -135,7 +135,7 @@ def write_text(text: str, output: str | None) -> None:
     """To a file that is whole or as it was, or to stdout. Raises DiskFull."""
     if output is None:
         with disk.writing(None):
-            sys.stdout.write(text)
+            click.echo(text.encode(), nl=False)  # UTF-8, as all data, whatever the terminal's encoding
         return
     with disk.whole(output) as handle:
         handle.write(text.encode())

@@ -129,10 +129,10 @@ def selection_of(settings: dict[str, Any], session: Session) -> pool.Selection:
 
     def count_tokens(text: str) -> int:  # the tokenizer is loaded if anybody asks
         if not encoders:
-            from alignlib.models import load
+            from alignlib.models import tokenizer_files
             from alignlib.models.tokens import Tokens
 
-            encoders.append(Tokens(load.load_tokenizer(session.model)))
+            encoders.append(Tokens(tokenizer_files.load_tokenizer(session.model)))
         return len(encoders[0].go_on(text))
 
     mode = settings["mode"]

@@ -4,12 +4,15 @@ import sys
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
+import click
 import torch
 from torch import Tensor
 
 from alignlib import ranks
 from alignlib.cli import bars
+from alignlib.models import checkpoint
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack
 from alignlib.models.policy import Model
@@ -33,7 +36,7 @@ def add_ref_logps(model: Model, examples: Sequence[Example], recipe: Recipe, run
     """
     run.begin()
     file = run.folder / "ref_logps.pt"
-    parts: list[Rows] | None = ranks.share(lambda: torch.load(file, weights_only=True) if file.exists() else None)
+    parts: list[Rows] | None = ranks.share(partial(read_ref_logps, file, run, [examples, held_out]))
     if parts is None:
         parts = computed(model, examples, recipe, run, logps, held_out)
         if ranks.first():
@@ -42,6 +45,27 @@ def add_ref_logps(model: Model, examples: Sequence[Example], recipe: Recipe, run
     for some, rows in zip((examples, held_out), parts, strict=True):
         for index, row in rows.items():
             some[index].values["ref_logps"] = row
+
+
+def read_ref_logps(file: Path, run: Run, parts: Sequence[Sequence[Example]]) -> list[Rows] | None:
+    """What a run that is resumed had computed for the examples in `parts`; None for one that has not come so far.
+
+    Raises UsageError where it is gone, damaged, or of other examples: a policy that has moved cannot say it again.
+    """
+    cure = f"{run.folder} cannot be resumed without it: train anew"
+    if not file.exists():
+        if run.checkpoint:
+            raise click.UsageError(f"{file}: gone; {cure}")
+        return None
+    kept: list[Rows] = checkpoint.unpickled(file, "no log-probabilities of a reference", cure)
+    try:
+        fits = all(len(row) == len(some[index].completions) for some, rows in zip(parts, kept, strict=True)
+                   for index, row in rows.items())
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise click.UsageError(f"{file}: not what al-train-exo writes; {cure}") from error
+    if not fits:
+        raise click.UsageError(f"{file}: of other records; {cure}")
+    return kept
 
 
 def computed(model: Model, examples: Sequence[Example], recipe: Recipe, run: Run,

@@ -23,11 +23,11 @@ from alignlib.models.load import (
     load_classifier,
     load_config,
     load_policy,
-    load_tokenizer,
 )
 from alignlib.models.logps import Head
 from alignlib.models.policy import Model, RewardModel, gather_weights, is_sharded, scale_and_cap
 from alignlib.models.text_part import find_text_part
+from alignlib.models.tokenizer_files import load_tokenizer
 
 
 def must_read_text_alone(path: str) -> None:

@@ -6,6 +6,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -73,11 +74,28 @@ class Command(click.Command):
             return end.exit_code
         return 0
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the body, unless an option is bytes that are no text: only files may be called so."""
+        for parameter in self.params:
+            if not isinstance(parameter.type, click.Path):
+                must_be_text(ctx.params.get(parameter.name or ""), parameter, ctx)
+        return super().invoke(ctx)
+
 
 class Group(Command, click.Group):
     """A command of several subcommands."""
 
     command_class = Command
+
+
+def must_be_text(value: object, parameter: click.Parameter, context: click.Context) -> None:
+    """Raises BadParameter where a value, or a part of it, is not UTF-8: JSON, models and their files have no such."""
+    if isinstance(value, str):
+        if not value.isascii() and value.encode(errors="replace").decode() != value and not os.path.isfile(value):
+            raise click.BadParameter(f"{value!r} is not UTF-8", context, parameter)
+    elif isinstance(value, list | tuple | dict):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            must_be_text(part, parameter, context)
 
 
 def program() -> str:
@@ -100,6 +118,8 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         print(f"{name}: standard output is closed", file=sys.stderr)
         sys.exit(FAILED)
     sys.stdout = sys.stdout or to_nothing(1)
+    if isinstance(sys.stdout, TextIOWrapper):  # what its encoding lacks (PYTHONIOENCODING=ascii) is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     code, message = 0, None
     try:
         code = body() or 0

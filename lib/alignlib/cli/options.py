@@ -26,9 +26,10 @@ from click.core import ParameterSource
 from alignlib import __version__
 from alignlib.cli import bars
 from alignlib.cli.exits import Command, Group
-from alignlib.cli.paths import fingerprint, keep_apart, must_be_regular, must_exist
+from alignlib.cli.paths import fingerprint, in_utf8, keep_apart, must_be_regular, must_exist
 from alignlib.records.conversations import reader
 from alignlib.records.fields import schema
+from alignlib.records.finished import must_be_whole
 from alignlib.records.jsonl import Record
 from alignlib.records.stream import Stream
 
@@ -73,7 +74,7 @@ def add_common_options(command: Command, described: dict[str, Any]) -> None:
 
     def print_schema(context: click.Context, parameter: click.Parameter, value: bool) -> None:
         if value:
-            click.echo(orjson.dumps(described, option=orjson.OPT_INDENT_2).decode())
+            click.echo(orjson.dumps(described, option=orjson.OPT_INDENT_2))
             context.exit()
 
     def be_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -202,7 +203,8 @@ def open_stream(
     stream = Stream(files, output, resume=resume, key=run_key(model), shard=shard, each=each,
                     skip=on_error == "skip", rejects=rejects, prepare=reader(prepare) if prepare else None,
                     hold=hold, bar=bar if where else None)
-    if stream.complete:
+    if stream.complete and output:
+        must_be_whole(output, files, each, aside=puts_aside(), rejects=rejects, part=shard is not None)
         print(f"{output} is complete: nothing to resume", file=sys.stderr)
     return stream
 
@@ -235,7 +237,7 @@ def run_key(model: str | tuple[str, ...] | None) -> str:
     options = {name: value for name, value in context.params.items() if name not in beside}
     files = tuple(map(fingerprint, model)) if isinstance(model, tuple) else fingerprint(model) if model else None
     text = repr((context.command.name, __version__, sorted(options.items()), files))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
 
 
 def given_options() -> set[str]:
@@ -249,6 +251,8 @@ def new_folder(path: str, resume: bool = False) -> Path:
     """`path` as a folder to write a model into: it must be new or empty, unless a killed run left it."""
     folder = Path(path)
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if in_utf8(path) != path:
+        raise click.UsageError(f"{path}: not UTF-8: no model can be read from a folder of such a name")
     if not nearest.is_dir():
         raise click.UsageError(f"{path}: {nearest.name} is a file, not a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):

@@ -6,12 +6,14 @@ import stat
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 
 import click
 
 from alignlib.model_names import WEIGHTS, parts
 from alignlib.records import links
+
+T = TypeVar("T")
 
 
 def must_exist(files: Iterable[str]) -> None:
@@ -58,6 +60,19 @@ def _identity(file: str | TextIO | None) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
+def in_utf8(value: T) -> T:
+    r"""The same with every byte that is not UTF-8, in whatever name stands in it, as `\udcff`: JSON has none."""
+    changed: Any = value
+    if isinstance(value, str):
+        changed = value.encode(errors="backslashreplace").decode()
+    elif isinstance(value, dict):
+        changed = {in_utf8(name): in_utf8(part) for name, part in value.items()}
+    elif isinstance(value, list | tuple):
+        changed = [*map(in_utf8, value)]
+    result: T = changed
+    return result
+
+
 MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
 
 
@@ -84,7 +99,7 @@ def _hash(place: Path, suffixes: tuple[str, ...]) -> str:
     for file in sorted(place.iterdir()) if place.is_dir() else [place]:
         if file.is_file() and (file == place or file.suffix in suffixes):
             size = file.stat().st_size
-            digest.update(f"{file.name} {size}\n".encode())
+            digest.update(os.fsencode(f"{file.name} {size}\n"))
             with open(file, "rb") as handle:
                 for start in range(64):
                     handle.seek(max(start << 16, start * size >> 6))

@@ -96,7 +96,7 @@ class Stream:
         if self.complete:
             return
         self.records = count(self.files) if shard else None
-        self._put_aside = zlib.crc32(os.path.basename(rejects).encode()) if rejects else None
+        self._put_aside = zlib.crc32(os.fsencode(os.path.basename(rejects))) if rejects else None
         try:
             self._open(output, rejects, resume)
         except BaseException:

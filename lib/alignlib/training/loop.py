@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alignlib import ranks
 from alignlib.cli import bars, exits
+from alignlib.models import checkpoint
 from alignlib.models.encoding import Example
 from alignlib.models.policy import Model
 from alignlib.records.disk import whole
@@ -76,7 +77,7 @@ def fit(model: M, examples: Sequence[Example], objective: Objective[M], recipe: 
             if stop:
                 raise exits.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
         if best and held_out:  # the model that is kept
-            weights = torch.load(run.folder / "best.pt", weights_only=True) if ranks.first() else None
+            weights = checkpoint.tensors(run.folder / "best.pt") if ranks.first() else None
             entry |= {f"best_{best}": state["best"], "best_step": state["best_step"]}
         else:
             weights = engine.weights()

@@ -264,7 +264,7 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
 def show(figures: dict[str, Any]) -> None:
     """A plan on stdout: tables on a terminal, else JSON."""
     if not sys.stdout.isatty():
-        return print(orjson.dumps(figures).decode())
+        return click.echo(orjson.dumps(figures))
     needs = figures["asked"]
     setting = Setting(**{name: needs[name] for name in Setting.__dataclass_fields__})
     how = [f"{figures['total']:,} weights, {figures['trained']:,} of them trained", figures["dtype"],

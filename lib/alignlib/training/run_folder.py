@@ -17,8 +17,8 @@ import transformers
 from torch import Tensor
 
 from alignlib import __version__, ranks
-from alignlib.cli import exits, options
-from alignlib.models import checkpoint, load
+from alignlib.cli import exits, options, paths
+from alignlib.models import checkpoint, faults, load
 from alignlib.models.policy import Model
 from alignlib.records.disk import Held, StateError, make_folders, remove_empty, whole, writing
 from alignlib.training import adapters
@@ -48,7 +48,7 @@ class Run:
         self.recipe, self.folder, self.tokens = recipe, Path(recipe.output), 0
         self.skipped = 0  # records left out as the user asked
         self.notes: dict[str, Any] = {}  # what run.json has beside the options, the versions and the final figures
-        self.fixed = orjson.loads(orjson.dumps({**fixed, **asdict(recipe)}))
+        self.fixed = orjson.loads(orjson.dumps(paths.in_utf8({**fixed, **asdict(recipe)})))
         self.dtype: torch.dtype | None = None  # of the final weights, from `begin` on
         self._log: Held | None = None  # as long as the run lives: of two runs in one folder the second ends
         self._made: list[str] = []  # the folders that were not there before
@@ -114,7 +114,10 @@ class Run:
         return checkpoint.stored_dtype(load.adapter_base(model) or model) if model else None
 
     def _same(self, file: Path) -> None:
-        before = orjson.loads(file.read_bytes())["options"]
+        before = faults.read(file).get("options")
+        if not isinstance(before, dict):
+            raise click.UsageError(f"{file}: options: not what a training writes; {self.folder} cannot be resumed: "
+                                   "train anew, into another folder")
         changed = [name.replace("_", " ") for name in self.fixed
                    if name not in FREE and before.get(name) != self.fixed[name]]
         if changed:
@@ -130,7 +133,10 @@ class Run:
             return {}
         path = self.folder / "log.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
+        try:
+            kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
+        except (ValueError, KeyError, TypeError) as error:
+            raise click.UsageError(f"{path}: not the log of a training; remove it to resume without") from error
         if lines:  # those that are kept come first
             os.truncate(path, sum(map(len, kept)))
         return orjson.loads(kept[-1]) if kept else {}

@@ -133,3 +133,21 @@ def test_what_is_set_in_the_environment_stays(monkeypatch, capfd):
     seen = []
     outcome(capfd, lambda: seen.extend(os.environ[name] for name in ("HF_HUB_VERBOSITY", "DATASETS_VERBOSITY")))
     assert seen == ["info", "error"]
+
+
+@pytest.mark.parametrize("args", [["r\udcff", "in.jsonl"], ["reward", "--set", "a=\udcff"]])
+def test_a_text_that_is_no_utf_8_is_refused_in_a_line(args):
+    name = "al_eval" if "--set" in args else "al_score"
+    done = subprocess.run([sys.executable, "-m", name, *map(os.fsencode, args)], capture_output=True, env=environment())
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"\\udcff' is not UTF-8" in done.stderr
+
+
+def test_a_file_may_be_called_anything(tmp_path):
+    """And what is printed under PYTHONIOENCODING=ascii is data in UTF-8."""
+    (tmp_path / "i\udcff\n.jsonl").write_text('{"prompt": "\u00fc", "chosen": "a", "rejected": "b"}\n{bad\n')
+    command = [os.fsencode(word) for word in (sys.executable, "-m", "al_pref2rw", "--on-error", "skip", "--rejects",
+                                              "r\udcff", "-o", "o\udcff", "i\udcff\n.jsonl")]
+    env = {**environment(), "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = subprocess.run(command, capture_output=True, env=env, cwd=tmp_path)
+    assert done.returncode == 0 and b"skipped i\\udcff" in done.stderr
+    assert (tmp_path / "r\udcff").read_text() == "{bad\n" and "\u00fc" in (tmp_path / "o\udcff").read_text()

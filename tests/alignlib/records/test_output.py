@@ -68,7 +68,7 @@ def test_a_file_is_one_runs_alone(tmp_path):
     first.write(b"one\n")
     first.close(begun=True)
     assert file.read_bytes() == b"one\n" and link.is_symlink()
-    assert not Output(str(link)).held.new
+    assert not Output(str(link)).lock.new
 
 
 def test_a_full_disk_is_named_and_what_it_had_no_space_for_goes(tmp_path):

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 
+import click
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from alignlib.models import load
 from alignlib.models.policy import RewardModel
 from alignlib.records.disk import DiskFull, StateError
 from alignlib.training import loop, run_folder
-from alignlib.training.run_folder import step_of
+from alignlib.training.run_folder import Run, step_of
 from helpers import tiny
 from helpers.disks import file_limit, small_disk
 from helpers.process import command, environment
@@ -263,3 +264,19 @@ def test_a_loss_that_is_no_number_is_exit_code_1(prepared, tmp_path, capfd):
     errors = capfd.readouterr().err
     assert "FloatingPointError: the loss is " in errors and errors.count("\n") == 1
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("name", ["started.json", "run.json"])
+@pytest.mark.parametrize(("content", "words"), [
+    (b'{"options": {"le', "broken JSON"), (b"[]", "expected an object"), (b"{}", "options: not what a training writes"),
+    (b'{"options": 3}', "options: not what a training writes"), (b"", "broken JSON"),
+])
+def test_what_a_run_was_is_said_to_be_damaged(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(click.UsageError, match=f"{name}: {words}"):
+        Run(tiny.recipe(tmp_path, resume=True), {})
+
+
+def test_a_name_that_is_not_utf_8_is_written_in_escapes(tmp_path):
+    run = Run(tiny.recipe(tmp_path / "run", eval="a\udcff.jsonl"), {})
+    assert run.fixed["eval"] == "a\\udcff.jsonl"
