@@ -167,4 +167,6 @@ class Examples(Sequence[Example]):
 
 def mapped(file: Path, kind: str, offset: int, count: int) -> Column:
     """So many numbers of a file; an array's letter says of which kind."""
+    if not count:  # which no system maps
+        return np.empty(0, kind)
     return np.memmap(file, kind, "r", offset, (count,)).view(np.ndarray)
