@@ -3,14 +3,14 @@
 import random
 import re
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from helpers.process import command, environment
+from helpers.process import environment
 
-WORDS = ["the", "old", "door", "of", "a", "red", "house", "is", "not", "to", "be", "washed", "today", "in", "any", "case",
-         "and", "who", "paints", "it", "will", "know", "why", "this", "was", "said", "by", "all", "neighbours", "twice"]
+WORDS = ("the old door of a red house is not to be washed today in any case and who paints it will know why this was "
+         "said by all neighbours twice").split()
 
 
 def write_texts(path: Path, records: int, words: int = 150) -> Path:
@@ -23,19 +23,21 @@ def write_texts(path: Path, records: int, words: int = 150) -> Path:
     return path
 
 
-def peak(name: str, *args: object) -> tuple[float, float, str]:
-    """Run a command: the most megabytes of anonymous memory that it had, the seconds to its first line, its stderr."""
-    process = subprocess.Popen(command(name, *args), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True)
-    status, most, started, first = Path(f"/proc/{process.pid}/status"), 0, time.monotonic(), 0.0
+def anonymous(process: int) -> float:
+    """Megabytes of it that a process has now; 0 for one that has ended."""
+    found = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+    return int(found[1]) / 1024 if found else 0
+
+
+def watched(argv: list[str], look: Callable[[], object] = lambda: None) -> tuple[float, float, str]:
+    """Run a process to its end: the most megabytes of anonymous memory that it had, its seconds, its stdout."""
+    started = time.monotonic()
+    process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    most = 0.0
     while process.poll() is None:
-        found = re.search(r"RssAnon:\s+(\d+)", status.read_text())
-        most = max(most, int(found[1]) if found else 0)
+        most = max(most, anonymous(process.pid))
+        look()
         time.sleep(0.02)
     out, err = process.communicate()
     assert process.returncode == 0, err
-    return most / 1024, first, err
-
-
-if __name__ == "__main__":
-    print(peak(sys.argv[1], *sys.argv[2:]))
+    return most, time.monotonic() - started, out

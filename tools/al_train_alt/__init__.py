@@ -157,19 +157,18 @@ def gathered(session: Session, old: tuple[str, ...], selection: pool.Selection) 
         selection.check(record)
         return record
 
-    def records(names: tuple[str, ...]) -> tuple[list[Record], int]:
-        source = Input(session.run, names, checked)
-        return (list(source), source.crc) if names else ([], 0)
-
     run, held_out = session.run, session.recipe.eval
-    (new, crc), (before, run.fixed["pool_crc"]) = records(session.files or ("-",)), records(old)
-    tests, eval_crc = records((held_out,) if held_out else ())
-    run.reads(crc, eval_crc)
-    pools = [(pool.gather(new, before, selection), crc)]
-    try:
-        return pools + ([(pool.gather(tests, (), selection), eval_crc)] if held_out else [])
-    except DataError as error:
-        raise DataError(f"--eval {held_out}: {error}") from error
+    new, before, tests = (Input(run, names, checked) for names in (session.files, old, (held_out or "",)))
+    pools = [(pool.gather(new, before if old else (), selection), new.crc)]
+    run.fixed["pool_crc"] = before.crc
+    if held_out:
+        records = list(tests)
+        try:
+            pools.append((pool.gather(records, (), selection), tests.crc))
+        except DataError as error:
+            raise DataError(f"--eval {held_out}: {error}") from error
+    run.reads(*(crc for _, crc in pools))
+    return pools
 
 
 def keep_pool(session: Session, trained: pool.Pool, ref_sees: str | None) -> None:

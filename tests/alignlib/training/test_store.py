@@ -120,7 +120,7 @@ TRAINERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINERS)
 def test_a_resumed_run_reads_no_text_again(name, tmp_path):
-    """Stopped while it trains; then its tokenizer is asked for nothing, and the weights are those of an unbroken run."""
+    """Killed while it trains; then its tokenizer is asked for nothing, and the weights are an unbroken run's."""
     model, args, more = TRAINERS[name]
     model = getattr(folders(), model)
     given = tmp_path / "given.jsonl"
