@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from alignlib.models.encoding import Example
 
 GIVEN = 1 << 31  # added to an id that is read and not predicted
-Column = npt.NDArray[Any]
+Column = NDArray[Any]
 Layout = Mapping[str, Any]  # what `Writer.close` returns, as JSON has it
 
 

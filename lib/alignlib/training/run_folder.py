@@ -91,6 +91,11 @@ class Run:
             raise click.UsageError(f"{self.folder}: another run is writing it") from error
         replace(self.folder / "started.json", {"options": self.fixed})
 
+    def under_way(self) -> bool:
+        """Whether there is more to go on with than what has been read: a step, a checkpoint."""
+        log = self.folder / "log.jsonl"
+        return self.checkpoint is not None or (log.exists() and log.stat().st_size > 0)
+
     def _dtype(self) -> torch.dtype | None:
         """What the final weights are kept in, by --save-dtype; None: what they are in memory."""
         if self.recipe.save_dtype != "auto":

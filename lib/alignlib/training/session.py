@@ -149,7 +149,12 @@ class Session:
             if self.run.complete:
                 click.get_current_context().exit()
             self.store, self.wait = Store(self.run), ranks.patient_wait()
-            yield
+            try:
+                yield
+            except BaseException:
+                if not self.run.under_way():  # then a failed start leaves nothing of what it has read
+                    self.store.remove()
+                raise
             self.summary.count(records=len(self.examples), **self.counts)
             self.summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)
             self.summary.close(began=self.run.began)

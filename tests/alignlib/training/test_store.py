@@ -168,3 +168,9 @@ def test_cut_files_are_read_anew_and_other_input_is_refused(tmp_path):
     done = run("al-sft", *args, given, "-o", folder, "--resume")
     assert done.returncode == 0, done.stderr
     assert weights(folder) == weights(tmp_path / "whole") and log(folder) == log(tmp_path / "whole")
+
+
+def test_a_start_that_fails_after_the_reading_leaves_nothing_of_it(tmp_path):
+    given = lines(*({"text": "a day", "label": "sad"} for _ in range(3)))
+    done = run("al-train-rm", folders().policy, "-o", tmp_path / "deep" / "run", "--loss", "classify", stdin=given)
+    assert done.returncode != 0 and "one class only" in one_line(done.stderr) and not (tmp_path / "deep").exists()
