@@ -96,6 +96,19 @@ def test_further_machines_have_files_of_their_own(tmp_path, monkeypatch):
     assert filled(tmp_path / "run").folder.name == ".examples-4"
 
 
+def test_a_run_that_was_killed_while_it_read_reads_anew(tmp_path):
+    folder = tmp_path / "run"
+    store = Store(run_in(folder))
+    killed = store.writing()
+    killed.__enter__().add(GIVEN[0])
+    left(store)
+    assert [path.name for path in folder.iterdir()] == [".examples"]
+    with pytest.raises(click.UsageError, match="exists and is not empty"):
+        run_in(folder, resume=False)
+    store = Store(run_in(folder))
+    assert not store.take_up() and [list(part) for part in filled(folder).open()] == [GIVEN[:2], GIVEN[2:]]
+
+
 @pytest.mark.slow
 def test_a_full_disk_while_reading_leaves_nothing_and_names_the_file(tmp_path):
     """A limit on the size of files stands for it: the system refuses the bytes beyond."""
