@@ -1,7 +1,7 @@
 """The processes that train together: how they are started, which one this is, what they tell each other.
 
 A rank is one process. `al-sft --launch N` starts N of them here; torchrun, the deepspeed launcher and Slurm's srun
-start them anywhere. All read the same files and go through the same body; rank 0 alone writes.
+start them anywhere. All go through the same body; the first of a machine reads the data, rank 0 alone writes.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ OURS = "ALIGN_LAUNCHER"  # the process number of `launch`, to which its ranks le
 SPOOL = "ALIGN_STDIN"  # where `launch` has put standard input
 TERMINATED = 128 + signal.SIGTERM
 PATIENCE = timedelta(hours=2)  # of a rank that waits for another, which may be saving a large model
+READING = timedelta(days=14)  # the same of one that reads all of the data
 
 
 def rank() -> int:
@@ -46,6 +48,12 @@ def local() -> int:
 def first() -> bool:
     """Whether this is the one process that writes and speaks."""
     return rank() == 0
+
+
+def reader() -> int:
+    """The first rank on this one's machine, which reads the data for those there."""
+    hosts = gather(socket.gethostname())
+    return hosts.index(hosts[rank()])
 
 
 # -- starting ------------------------------------------------------------------------------------------------
@@ -231,3 +239,13 @@ def total(figures: dict[str, float]) -> dict[str, float]:
 def wait() -> None:
     """Until every rank has come here."""
     gather(None)
+
+
+def patient_wait() -> Callable[[], None]:
+    """A `wait` for one that reads all of the data; every rank makes it while nobody reads yet."""
+    if size() == 1:
+        return wait
+    from torch import distributed
+
+    group = distributed.new_group(backend="gloo", timeout=READING)
+    return lambda: distributed.barrier(group)

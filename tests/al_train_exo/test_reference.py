@@ -25,7 +25,8 @@ def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
         for pack_tokens in (1, 90, 4096):
             run = Run(tiny.recipe(tmp_path / f"{records}-{pack_tokens}", batch_size=3, pack_tokens=pack_tokens), {})
             recipe = run.recipe
-            examples = [tiny.example(3 + 7 * i, 5 + i, 12 - i, rewards=[i % 2, 0.5]) for i in range(records)]
+            examples = tiny.stored(tiny.example(3 + 7 * i, 5 + i, 12 - i, rewards=[i % 2 + 0.0, 0.5])
+                                   for i in range(records))
             run.reads(0)
             objective = tiny.contrast()
             add_ref_logps(policy, examples, recipe, run, policy.logps)
@@ -47,7 +48,7 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
     folder = tiny.save(tiny.causal("llama"), tmp_path / "policy")
     for loss, number in wanted.items():
         policy = load.load_policy(folder, "cpu", "fp32", train=True)
-        examples = [tiny.example(3 + 5 * i, 5 + i, 9 - i, 4, 2, rewards=rewards) for i in range(5)]
+        examples = tiny.stored(tiny.example(3 + 5 * i, 5 + i, 9 - i, 4, 2, rewards=rewards) for i in range(5))
         recipe = tiny.recipe(tmp_path / loss, steps=1, batch_size=5, pack_tokens=60)
         run = Run(recipe, {"command": "test"})
         run.reads(0)

@@ -314,6 +314,38 @@ def test_srun(data, tuned, tmp_path):
     assert difference(tmp_path / "model", tuned) < TOLERANCE
 
 
+@pytest.mark.parametrize("change, own", [
+    ("from alignlib.models.encoding import Encoder; Encoder.encode = None", False),  # it could not read anything
+    ("import socket; socket.gethostname = lambda: 'another'", True),
+])
+def test_the_first_process_of_a_machine_reads_for_those_there(change, own, data, tuned, tmp_path):
+    """The second of two ranks maps what the first has read; on a machine of its own it reads for itself."""
+    look = ("import sys; from alignlib.training.store import Store; remove = Store.remove; "
+            "Store.remove = lambda store: (print(store.mine, store.folder.name, file=sys.__stderr__), remove(store))")
+    _, *args = sft(data, "-o", tmp_path / "model")
+    given = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": "2"}
+    tasks = []
+    for rank, more in enumerate(("", f"; {change}")):
+        program = f"{look}{more}; from al_sft import main; main(sys.argv[1:], prog_name='al-sft')"
+        env = {**environment(), **given, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        tasks.append(subprocess.Popen([sys.executable, "-c", program, *map(str, args)], text=True, env=env,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    said = [task.communicate() for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert said[0][1].startswith("True .examples\n")
+    assert said[1][1] == ("True .examples-1\n" if own else "False .examples\n")
+    assert difference(tmp_path / "model", tuned) < TOLERANCE
+    assert not list((tmp_path / "model").glob(".*"))
+
+
+def test_who_reads_for_whom(monkeypatch):
+    hosts = ["a", "b", "a", "b"]
+    monkeypatch.setattr(ranks, "gather", lambda value: hosts)
+    for rank, reader in enumerate((0, 1, 0, 1)):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        assert ranks.reader() == reader
+
+
 @pytest.mark.parametrize("hosts, first", [("gpu[007-009,12],login", "gpu007"), ("node3", "node3"), ("a-b,c", "a-b"),
                                           ("n[1,3]", "n1")])
 def test_the_first_of_slurms_hosts(hosts, first):

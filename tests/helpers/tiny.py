@@ -3,6 +3,8 @@
 Weights are drawn wide (deviation 0.3), so that logits differ by several nats and a wrong mask or position shows.
 """
 
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from al_train_exo.objective import Contrast
 from alignlib.models.encoding import Example
+from alignlib.training.examples import Examples, Writer
 from alignlib.training.recipe import Recipe
 
 MERGES = ["th", "the", "in", "an", "er", "\n\n", " t", " a"]  # a few words of more than one byte
@@ -160,6 +163,15 @@ def example(prompt: int, *completions: int, seed: int = 0, **values) -> Example:
         return torch.randint(0, 256, (count,), generator=numbers).tolist()
 
     return Example(draw(prompt), [draw(count) for count in completions], dict(values))
+
+
+def stored(examples: Iterable[Example]) -> Examples:
+    """The examples as trainers have them: mapped, from files that have gone already."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer = Writer(Path(folder))
+        for one in examples:
+            writer.add(one)
+        return Examples(Path(folder), writer.close(), 0, len(writer))
 
 
 def recipe(folder: Path | str, **changes) -> Recipe:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from al_train_alt import pool, tags
-from al_train_alt.objective import Conditional
+from al_train_alt.objective import Conditional, Drawn
 from alignlib.cli import options, paths
 from alignlib.records import conversations
 from alignlib.records.jsonl import DataError, Record, dumps
 from alignlib.training.command import training_options
-from alignlib.training.session import Session
+from alignlib.training.session import Input, Session
 
 if TYPE_CHECKING:
-    from alignlib.models.encoding import Encoder
     from alignlib.models.policy import Policy
 
 # What a mode does where nothing else is asked for; the papers' settings.
@@ -89,14 +88,15 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
         if session.adapter and (quark or adapt):
             raise click.UsageError(f"{session.model}: an adapter, in which training goes on: no --mode quark, no "
                                    "--train-layers")
-        trained, tested = gathered(session, old, selection)
+        pools = gathered(session, old, selection) if session.store.mine else []
+        session.wait()
         policy = session.load_policy()
         first_new = add_tokens(policy, selection.names, recipe.seed) if quark else None
         encoder = load.encoder_for(policy, **recipe.limits)
         coefficients = {name: settings[name] for name in ("kl_coef", "entropy_coef", "kl_target", "ref_sees")}
         coefficients["role"] = settings["condition_as"]
         objective = Conditional(**coefficients, batch_size=recipe.batch_size, first_new=first_new)
-        take_pools(session, objective, encoder, trained, tested)
+        session.take(objective, encoder, [Drawn(*of_input, objective, encoder, session.run) for of_input in pools])
         if kl_coef:
             if apart or session.adapter or is_sharded(policy.model):
                 reference = load.load_policy(ref or session.model, recipe.device, recipe.dtype)
@@ -107,8 +107,9 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
         if adapt:
             adapt(policy)
         session.start(policy)
-        session.run.notes = {"conditions": trained.conditions, "ref_sees": settings["ref_sees"] if kl_coef else None}
-        session.run.keep("pool.jsonl", b"".join(map(dumps, trained.records())))
+        if pools:
+            keep_pool(session, pools[0][0], settings["ref_sees"] if kl_coef else None)
+            pools.clear()  # what is trained on is in files
         session.fit(policy)
 
 
@@ -147,36 +148,35 @@ def selection_of(settings: dict[str, Any], session: Session) -> pool.Selection:
         raise click.UsageError(f"--{str(error).replace('_', '-')}") from error
 
 
-def gathered(session: Session, old: tuple[str, ...], selection: pool.Selection) -> tuple[pool.Pool, pool.Pool | None]:
-    """The pool of the input and the one before, and that of --eval or None. Raises DataError."""
+def gathered(session: Session, old: tuple[str, ...], selection: pool.Selection) -> list[tuple[pool.Pool, int]]:
+    """The pool of the input and the one before, then that of --eval if there is one, each with the input's checksum.
+
+    Raises DataError.
+    """
 
     def checked(record: Record) -> Record:
         selection.check(record)
         return record
 
-    def records(names: tuple[str, ...]) -> tuple[list[Record], int]:
-        return session.gather(names, checked) if names else ([], 0)
-
     run, held_out = session.run, session.recipe.eval
-    (new, crc), (before, run.fixed["pool_crc"]) = records(session.files or ("-",)), records(old)
-    tests, eval_crc = records((held_out,) if held_out else ())
-    run.reads(crc, eval_crc)
-    trained = pool.gather(new, before, selection)
-    try:
-        return trained, pool.gather(tests, (), selection) if held_out else None
-    except DataError as error:
-        raise DataError(f"--eval {held_out}: {error}") from error
+    new, before, tests = (Input(run, names, checked) for names in (session.files, old, (held_out or "",)))
+    pools = [(pool.gather(new, before if old else (), selection), new.crc)]
+    run.fixed["pool_crc"] = before.crc
+    if held_out:
+        records = list(tests)
+        try:
+            pools.append((pool.gather(records, (), selection), tests.crc))
+        except DataError as error:
+            raise DataError(f"--eval {held_out}: {error}") from error
+    run.reads(*(crc for _, crc in pools))
+    return pools
 
 
-def take_pools(session: Session, objective: Conditional, encoder: Encoder, trained: pool.Pool,
-               tested: pool.Pool | None) -> None:
-    """Have the session train on the one pool, and evaluate on the other. Raises DataError."""
-    examples, skipped = objective.examples(trained, encoder)
-    held_out, tests_skipped = objective.examples(tested, encoder) if tested else ([], 0)
-    session.run.skipped += skipped + tests_skipped
-    session.must_train_on(examples)
-    session.take(objective, encoder, examples, held_out)
-    session.counts = {"completions": sum(len(example.completions) for example in examples), **trained.counts}
+def keep_pool(session: Session, trained: pool.Pool, ref_sees: str | None) -> None:
+    """Leave in the folder what al-sample and the next iteration read, and count for the summary."""
+    session.run.notes = {"conditions": trained.conditions, "ref_sees": ref_sees}
+    session.run.keep("pool.jsonl", b"".join(map(dumps, trained.records())))
+    session.counts = {"completions": len(session.examples.lengths), **trained.counts}
 
 
 def show(selection: pool.Selection, files: tuple[str, ...], old: tuple[str, ...]) -> None:

@@ -128,7 +128,7 @@ class Entry:
     text: str
     asked: Record  # the record's fields that say the prompt
     reason: str
-    ids: list[int] | None
+    ids: bytes | None  # as JSON: a list takes eight times as much
     end: tuple[int | None] | None  # what ended it; None where nobody knows
     reward: float | None
     feedback: str | None
@@ -232,10 +232,9 @@ def _entries(records: Iterable[Record], selection: Selection, counts: Counter[st
             if reason is None:
                 counts["finish reasons guessed"] += 1
                 reason = "length" if was_cut(text, selection) else "stop"
-            name = key, text
-            entries.append(Entry(*name, asked, reason, ids, (ends[i],) if ends else None, reward, feedback, score,
-                                 seen[name]))
-            seen[name] += 1
+            entries.append(Entry(key, text, asked, reason, ids and orjson.dumps(ids), (ends[i],) if ends else None,
+                                 reward, feedback, score, seen[key, text]))
+            seen[key, text] += 1
     return entries
 
 
@@ -292,7 +291,8 @@ def _columns(entries: Sequence[Entry]) -> Record:
     """The lists of a record, one entry a completion; those that some of the entries lack stay out."""
     rows: dict[str, list[Any]] = {
         "completions": [entry.text for entry in entries], "finish_reasons": [entry.reason for entry in entries],
-        "completion_ids": [entry.ids for entry in entries], "rewards": [entry.reward for entry in entries],
+        "completion_ids": [entry.ids and orjson.loads(entry.ids) for entry in entries],
+        "rewards": [entry.reward for entry in entries],
         "feedbacks": [entry.feedback for entry in entries], "scores": [entry.score for entry in entries]}
     ends = [entry.end[0] for entry in entries if entry.end]
     rows = {name: row for name, row in rows.items() if None not in row}

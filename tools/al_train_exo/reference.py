@@ -1,53 +1,54 @@
 """The reference's log-probabilities, computed once, before training."""
 
 import sys
-from collections import ChainMap
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 from torch import Tensor
 
 from alignlib import ranks
 from alignlib.cli import bars
 from alignlib.models import checkpoint
-from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack
 from alignlib.models.policy import Model
 from alignlib.records.disk import whole
 from alignlib.training.batches import Batches, Shuffled, packs_of
+from alignlib.training.examples import Examples
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
 from alignlib.training.zero import asking_engine_for
 
-Rows = dict[int, list[float]]  # by the number of the example, one log-probability a completion
+Logps = tuple["array[int]", "array[float]"]  # examples by number, and one log-probability for each of their completions
 
 
 @torch.no_grad()
-def add_ref_logps(model: Model, examples: Sequence[Example], recipe: Recipe, run: Run,
-                  logps: Callable[[Pack], Tensor], held_out: Sequence[Example] = ()) -> None:
+def add_ref_logps(model: Model, examples: Examples, recipe: Recipe, run: Run, logps: Callable[[Pack], Tensor],
+                  held_out: Examples | None = None) -> None:
     """Set `ref_logps` in the examples' values: `logps` of the packs that training and evaluation will see first.
 
     In the very same packs, so that a policy that is its own reference starts at a log-ratio of exactly 0: `model` is
     the run's, started already, or another. Computed once; a resumed run, whose policy has moved, reads them from its
-    folder.
+    folder. NaN where nothing will be asked: --steps may end before the last examples.
     """
     run.begin()
     file = run.folder / "ref_logps.pt"
-    parts: list[Rows] | None = ranks.share(partial(read_ref_logps, file, run, [examples, held_out]))
-    if parts is None:
-        parts = computed(model, examples, recipe, run, logps, held_out)
+    parts = [examples, *([held_out] if held_out else [])]
+    columns: list[Tensor] | None = ranks.share(partial(read_ref_logps, file, run, parts))  # [R] over completions, each
+    if columns is None:
+        columns = computed(model, parts, recipe, run, logps)
         if ranks.first():
             with whole(file) as handle:
-                torch.save(parts, handle)
-    for some, rows in zip((examples, held_out), parts, strict=True):
-        for index, row in rows.items():
-            some[index].values["ref_logps"] = row
+                torch.save(columns, handle)
+    for part, column in zip(parts, columns, strict=True):
+        part.values["ref_logps"] = column.numpy()
 
 
-def read_ref_logps(file: Path, run: Run, parts: Sequence[Sequence[Example]]) -> list[Rows] | None:
+def read_ref_logps(file: Path, run: Run, parts: Sequence[Examples]) -> list[Tensor] | None:
     """What a run that is resumed had computed for the examples in `parts`; None for one that has not come so far.
 
     Raises UsageError where it is gone, damaged, or of other examples: a policy that has moved cannot say it again.
@@ -57,32 +58,48 @@ def read_ref_logps(file: Path, run: Run, parts: Sequence[Sequence[Example]]) -> 
         if run.checkpoint:
             raise click.UsageError(f"{file}: gone; {cure}")
         return None
-    kept: list[Rows] = checkpoint.unpickled(file, "no log-probabilities of a reference", cure)
+    kept: list[Tensor] = checkpoint.unpickled(file, "no log-probabilities of a reference", cure)
     try:
-        fits = all(len(row) == len(some[index].completions) for some, rows in zip(parts, kept, strict=True)
-                   for index, row in rows.items())
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        fits = all(column.dtype == torch.float64 and column.shape == (len(part.lengths),)
+                   for part, column in zip(parts, kept, strict=True))
+    except (TypeError, ValueError, AttributeError) as error:
         raise click.UsageError(f"{file}: not what al-train-exo writes; {cure}") from error
     if not fits:
         raise click.UsageError(f"{file}: of other records; {cure}")
     return kept
 
 
-def computed(model: Model, examples: Sequence[Example], recipe: Recipe, run: Run,
-             logps: Callable[[Pack], Tensor], held_out: Sequence[Example]) -> list[Rows]:
-    """The rows of the examples and of the held-out ones, from the ranks that have them."""
+def computed(model: Model, parts: Sequence[Examples], recipe: Recipe, run: Run,
+             logps: Callable[[Pack], Tensor]) -> list[Tensor]:
+    """The columns of the examples and of the held-out ones, from the ranks that have them: [R] each, float64."""
     engine = run.engine if run.engine and run.engine.model is model else asking_engine_for(model, recipe)
-    batches = Batches(Shuffled(len(examples)), recipe)
+    batches = Batches(Shuffled(len(parts[0])), recipe)
     steps = min(len(batches), batches.an_epoch)
 
     def packs_of_steps(bar: bars.Bar) -> Iterator[tuple[Pack, bool, bool]]:
         for step in range(steps):
-            yield from packs_of(batches.at(step), model, examples, recipe)
+            yield from packs_of(batches.at(step), model, parts[0], recipe)
             bar.reach(step + 1)
 
-    rest = packs_of(range(len(held_out)), model, held_out, recipe) if held_out else ()
+    rest = (packs_of(range(len(part)), model, part, recipe) for part in parts[1:])
+    columns = []
     with bars.Bar(steps, name="reference", unit="steps", where=bars.terminal(sys.stderr, sys.stdout)) as bar:
-        mine = [{index: row for batch, *_ in packs
-                 for index, row in zip(batch.indices, engine.ask(partial(logps, batch)).tolist(), strict=True)}
-                for packs in (packs_of_steps(bar), rest)]
-    return [dict(ChainMap(*parts)) for parts in zip(*ranks.gather(mine), strict=True)]
+        for part, packs in zip(parts, (packs_of_steps(bar), *rest), strict=True):
+            mine: Logps = array("q"), array("d")
+            for batch, *_ in packs:
+                mine[0].extend(batch.indices)
+                mine[1].extend(engine.ask(partial(logps, batch)).flatten().tolist())
+            columns.append(joined(part, ranks.gather(mine)))
+    return columns
+
+
+def joined(examples: Examples, by_rank: Sequence[Logps]) -> Tensor:
+    """One column of what the ranks have computed: [R]. Where several have an example the first one's counts."""
+    column = np.full(len(examples.lengths), np.nan)
+    for numbers, values in reversed(by_rank):
+        at = 0
+        for number in numbers:
+            rows = examples.rows(number)
+            column[rows] = values[at:at + rows.stop - rows.start]
+            at += rows.stop - rows.start
+    return torch.from_numpy(column)

@@ -75,7 +75,7 @@ def main(session: Session, loss: str, rm_eos: bool, pool: str | None, more: bool
         must_have_head(reward, session.model, more or bool(pool) or bool(settings["lm_coef"]))
         reward.core.config.reads_eos = rm_eos
         reward.core.config.reward_pool = pool or reward.pooling
-        set_padding(reward, [*session.examples, *session.held_out])
+        set_padding(reward, session.examples, session.held_out)
         if isinstance(objective, Ranking) and objective.lm_coef:
             objective.output_head = output_head(session.model, reward)
         session.start(reward)

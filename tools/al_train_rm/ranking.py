@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from alignlib.models.logps import Head
     from alignlib.models.packs import Pack
     from alignlib.models.policy import RewardModel
+    from alignlib.training.examples import Examples
 
 
 @dataclass
@@ -118,12 +118,7 @@ def ordered(rewards: Tensor) -> Tensor:
 
 @dataclass
 class Classes(Objective["RewardModel"]):
-    """The cross-entropy of a text's class; `names`: of the classes, in the order met, sorted once all are known.
-
-    A class that is no text has its JSON for a name.
-    """
-
-    names: list[str] = field(default_factory=list)
+    """The cross-entropy of a text's class; a class that is no text has its JSON for a name."""
 
     def example(self, encoder: Encoder, record: Record) -> Example:
         from alignlib.models.encoding import Example
@@ -138,7 +133,7 @@ class Classes(Objective["RewardModel"]):
         example.values["label"] = [self.names.index(name)]
         return example
 
-    def settle(self, examples: Sequence[Example], held_out: Sequence[Example]) -> None:
+    def settle(self, examples: Examples, held_out: Examples) -> None:
         """The class names, sorted, so that a class's number does not depend on the order of the data.
 
         Raises DataError for one class only.
@@ -146,9 +141,7 @@ class Classes(Objective["RewardModel"]):
         order = sorted(self.names, key=by_number)
         if len(order) < 2:
             raise DataError(f"label: one class only, {order[0]}: a classifier needs two or more")
-        for example in (*examples, *held_out):
-            example.values["label"] = [order.index(self.names[int(example.values["label"][0])])]
-        self.names = order
+        renumber(self, order, "label", examples, held_out)
 
     def __call__(self, model: RewardModel, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         from torch.nn.functional import cross_entropy
@@ -156,6 +149,16 @@ class Classes(Objective["RewardModel"]):
         logits, labels = model.logits(batch), batch.values["label"][:, 0]
         right = (logits.argmax(-1) == labels).float()
         return cross_entropy(logits, labels, reduction="sum"), {"accuracy": right.sum()}
+
+
+def renumber(objective: Objective[Any], order: list[str], name: str, *parts: Examples) -> None:
+    """Put the objective's names in this order, and their numbers in the examples' values of that name."""
+    import numpy as np
+
+    places = np.array([order.index(met) for met in objective.names])
+    for examples in filter(len, parts):
+        examples.values[name] = places[examples.values[name]]
+    objective.names = order
 
 
 def by_number(name: str) -> tuple[bool, int, str]:

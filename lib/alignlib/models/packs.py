@@ -223,24 +223,24 @@ def plan(examples: Sequence[Example], indices: Sequence[int], tokens: int, *, sh
     block, is not counted.
     """
 
-    def rows(index: int) -> tuple[int, int]:
-        """(rows, length of the longest) that the example needs."""
+    def needs(index: int) -> tuple[int, int, int]:
+        """(completions, rows, length of the longest row) of the example, which may lie in a file: it is made once."""
         example = examples[index]
+        width = len(example.completions)
         if flat:  # nothing is padded: a token is a row of one
-            return example.length, 1
+            return width, example.length, 1
         if shared and example.length <= ROW_TOKENS:
-            return 1, example.length
+            return width, 1, example.length
         lengths = [row.length for row in _rows(example, 0, shared)]
-        return len(lengths), max(lengths)
+        return width, len(lengths), max(lengths)
 
-    sizes = {index: rows(index) for index in indices}
+    sizes = {index: needs(index) for index in indices}
     packs: list[list[int]] = []
     number = longest = 0
-    for index in sorted(indices, key=lambda i: (len(examples[i].completions), -sizes[i][1], i)):
-        count, length = sizes[index]
+    for index in sorted(indices, key=lambda i: (sizes[i][0], -sizes[i][2], i)):
+        width, count, length = sizes[index]
         longest = max(longest, length)
-        same = packs and len(examples[packs[-1][0]].completions) == len(examples[index].completions)
-        if same and (number + count) * longest <= tokens:
+        if packs and sizes[packs[-1][0]][0] == width and (number + count) * longest <= tokens:
             packs[-1].append(index)
             number += count
         else:

@@ -20,6 +20,7 @@ from alignlib.records.disk import whole
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, mixed, packs_of
 from alignlib.training.engine import AskingEngine, Engine
+from alignlib.training.examples import Examples
 from alignlib.training.objective import Objective
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
@@ -28,7 +29,7 @@ from alignlib.training.zero import engine_for
 M = TypeVar("M", bound=Model)
 
 
-def fit(model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe, run: Run,
+def fit(model: M, examples: Examples, objective: Objective[M], recipe: Recipe, run: Run,
         *, held_out: Sequence[Example] = (), best: str | None = None) -> dict[str, Any]:
     """Train `model` on `examples`, save it in the run's folder, return the final figures.
 

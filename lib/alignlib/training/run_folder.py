@@ -29,7 +29,9 @@ from alignlib.training.recipe import Recipe
 FREE = ("resume", "output", "save_every", "keep", "device", "offload", "model")
 
 
-BEGINNING = ("log.jsonl", "started.json.partial")  # what a run that was killed at once may leave
+EXAMPLES = ".examples"  # where they lie until the end (training/store.py)
+# What a run that was killed at once may leave, besides its examples.
+BEGINNING = ("log.jsonl", "started.json.partial")
 UNFINISHED = (".checkpoint", ".final")  # folders that were being written
 
 
@@ -37,6 +39,7 @@ class Run:
     """An output folder: what it was asked for, its log, its checkpoints, its end.
 
     DIR/started.json    the options and the input's checksum, until the end
+    DIR/.examples       what is trained on, until the end
     DIR/log.jsonl       one object a step
     DIR/checkpoint-N/   a model folder after N steps; the newest also has trainer.pt (and, of several ranks, deepspeed/)
     DIR/                the final model; run.json comes last, so a folder with it is complete
@@ -67,7 +70,8 @@ class Run:
             return True, None
         if (self.folder / "started.json").exists():
             self._same(self.folder / "started.json")
-        elif self.folder.exists() and any(path.name not in BEGINNING for path in self.folder.iterdir()):
+        elif self.folder.exists() and any(path.name not in BEGINNING and not path.name.startswith(EXAMPLES)
+                                          for path in self.folder.iterdir()):
             raise click.UsageError(f"{self.recipe.output}: not a run that --resume could go on with")
         checkpoints = [path for path in self.folder.glob("checkpoint-*") if (path / "trainer.pt").exists()]
         return False, max(checkpoints, key=step_of, default=None)
@@ -105,6 +109,11 @@ class Run:
                 path.unlink()
             self._log.close()
         remove_empty(self._made)
+
+    def under_way(self) -> bool:
+        """Whether there is more to go on with than what has been read: a step, a checkpoint."""
+        log = self.folder / "log.jsonl"
+        return self.checkpoint is not None or (log.exists() and log.stat().st_size > 0)
 
     def _dtype(self) -> torch.dtype | None:
         """What the final weights are kept in, by --save-dtype; None: what they are in memory."""
@@ -227,6 +236,8 @@ class Run:
             light(path)
         for path in (*self.folder.glob("*.pt"), self.folder / "started.json"):  # the model itself is safetensors
             path.unlink(missing_ok=True)
+        for path in self.folder.glob(f"{EXAMPLES}*"):
+            shutil.rmtree(path)
 
 
 def light(checkpoint: Path) -> None:
