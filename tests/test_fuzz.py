@@ -20,17 +20,17 @@ def test_lines(name):
 
 @pytest.mark.parametrize("name", fuzz.READERS)
 def test_one_bad_line_of_what_is_read_whole(name):
-    clean(fuzz.faults(fuzz.fuzz_reader, name, seeds=range(5)))
+    clean(fuzz.faults(fuzz.fuzz_reader, name, seeds=range(3)))
 
 
 @pytest.mark.parametrize("name", fuzz_around.COMMANDS)
 def test_options(name):
-    clean(fuzz.faults(fuzz_around.fuzz_options, name, seeds=range(5)))
+    clean(fuzz.faults(fuzz_around.fuzz_options, name, seeds=range(3)))
 
 
 @pytest.mark.parametrize("name", fuzz_around.FOLDERS)
 def test_folders(name):
-    clean(fuzz.faults(fuzz_around.fuzz_folder, name, seeds=range(10)))
+    clean(fuzz.faults(fuzz_around.fuzz_folder, name, seeds=range(6)))
 
 
 @pytest.mark.parametrize("name", fuzz_around.SERVED)

@@ -190,6 +190,14 @@ def test_oasst_s_own_trees():
     assert ranked_questions([("f:1", tree)]) == [{"id": "q", **PAIR}]
 
 
+@pytest.mark.parametrize("bad", [{"text": None}, {"text": "x", "rank": "0"}])
+def test_a_message_that_is_none_is_named_by_its_own_line(bad):
+    rows = [("f:1", message("a", None, "prompter", "Why?")), ("f:2", {**message("b", "a", "assistant", "So."), **bad})]
+    with pytest.raises(DataError, match=f"f:2: {'rank' if 'rank' in bad else 'text'}: "):
+        list(trees(rows))
+    assert len(list(trees([rows[0], ("f:2", {**rows[1][1], "deleted": True})]))) == 1
+
+
 def test_a_message_without_its_parent_is_named():
     with pytest.raises(DataError, match="^f:2: parent_id: no such message$"):
         list(trees([("f:2", TALK[1])]))

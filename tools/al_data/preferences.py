@@ -205,6 +205,10 @@ def trees(rows: Iterable[Row]) -> Iterator[Row]:
             continue
         if not isinstance(row.get("message_id"), str):
             raise DataError(f"{where}: message_id: expected a string")
+        try:
+            must_be_message(row)
+        except ValueError as error:  # in its tree it would go by the line of the first message
+            raise DataError(f"{where}: {error}") from error
         known[row["message_id"]] = (where, {**row, "replies": []})
     for where, message in known.values():
         parent = message.get("parent_id")
@@ -215,6 +219,14 @@ def trees(rows: Iterable[Row]) -> Iterator[Row]:
         if parent is not None:
             known[parent][1]["replies"].append(message)
     yield from ((where, message) for where, message in known.values() if message.get("parent_id") is None)
+
+
+def must_be_message(row: Record) -> None:
+    """Raises ValueError for one whose text or rank is none; a deleted one needs neither."""
+    if not row.get("deleted"):
+        string(row, "text")
+        if row.get("rank") is not None:
+            number(row, "rank")
 
 
 def oasst(tree: Record, every: bool = False, lang: str | None = None) -> list[Record]:
