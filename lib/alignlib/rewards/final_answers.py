@@ -12,7 +12,7 @@ from fractions import Fraction
 
 MARK = "####"
 BOXES = (r"\boxed", r"\fbox")
-PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"  # 1,072.50
+PLAIN = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,3})?"  # 1,072.50 or 1e3
 # A sign belongs to it where no number or word stands before: 10-5 ends with 5, x=-5 with -5.
 NUMBER = re.compile(rf"(?<![\w.])(?:-\s?)?(?:{PLAIN})(?:/\d+)?|(?<![\w.,])(?:{PLAIN})(?:/\d+)?")
 WITH_UNIT = re.compile(rf"([+-]?(?:{PLAIN})(?:/\d+)?)[A-Za-z ]*")  # 42, 42 km

@@ -61,7 +61,7 @@ class Worker:
                     there = [key.fileobj for key, _ in ready.select(self.timeout)]
                     if not there:
                         raise WorkerFailure(f"silent for {self.timeout:g} s; does it keep its lines in a buffer? "
-                                            "(fflush, jq --unbuffered, stdbuf -oL)")
+                                            "(jq --unbuffered, mawk -W interactive, stdbuf -oL)")
                     if process.stdin in there:
                         unsent = self._write(unsent)
                         if not unsent:
