@@ -194,7 +194,8 @@ class Contrast(Objective["Policy"]):
 
     def __call__(self, model: Policy, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         logps = self.sum_logps(model, batch)  # [E, K]
-        tensors = {"logps": logps, **{name: batch.values[name] for name in ("rewards", "good") if name in batch.values}}
+        tensors = {"logps": logps}
+        tensors |= {name: batch.values[name] for name in ("rewards", "good") if name in batch.values}
         if self.needs.reference:
             tensors["log_ratio"] = logps - batch.values["ref_logps"]
         if "mean_logps" in self.needs.takes:
