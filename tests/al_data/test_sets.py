@@ -59,9 +59,16 @@ def test_annotations_as_preferences(tmp_path):
     assert [record["id"] for record in rest] == ["alpaca-eval-3"]
 
 
+def test_gsm8k_keeps_its_answers_beside_its_prompts():
+    row = lines({"question": "1 + 1?", "answer": "1 + 1 = 2\n#### 2"})
+    assert succeeded(call("al-data", "gsm8k", "--from", "-", "--chat", "--only", "prompts", stdin=row)) == [
+        {"messages": [{"role": "user", "content": "1 + 1?"}], "answer": "2"}]
+
+
 @pytest.mark.slow
 def test_every_set_names_a_bad_row():
-    for name in ("sharegpt", "ultrachat", "alpaca-eval", "ultrafeedback", "shp", "stackexchange", "webgpt", "rtp"):
+    for name in ("sharegpt", "ultrachat", "alpaca-eval", "ultrafeedback", "shp", "stackexchange", "webgpt", "rtp",
+                 "gsm8k"):
         done = call("al-data", name, "--from", "-", stdin=lines({"x": 1}))
         assert done.returncode == 65 and done.stderr.startswith("al-data: <stdin>:1: "), (name, done.stderr)
         assert len(done.stderr.splitlines()) == 1

@@ -62,20 +62,21 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
 def test_what_was_kept_is_data_alone(tmp_path):
     """A pickle bomb is not run; what is cut, gone or of other records is said to be."""
     file, run = tmp_path / "ref_logps.pt", Run(tiny.recipe(tmp_path / "run"), {})
-    parts = [[tiny.example(3, 2, 2)], []]
-    assert read_ref_logps(file, run, parts) is None
-    torch.save([{0: [-1.0, -2.0]}, {}], file)
-    assert read_ref_logps(file, run, parts) == [{0: [-1.0, -2.0]}, {}]
-    for other, words in (([{0: [1.0]}, {}], "of other records"), ([{5: [1.0, 2.0]}, {}], "not what al-train-exo"),
-                         ({"a": 1}, "not what al-train-exo")):
+    counts, columns = [2, 3], [torch.zeros(count, dtype=torch.float64) for count in (2, 3)]
+    assert read_ref_logps(file, run, counts) is None
+    torch.save(columns, file)
+    assert [column.tolist() for column in read_ref_logps(file, run, counts)] == [[0, 0], [0, 0, 0]]
+    for other, words in ((columns[:1], "of other records"), (columns[::-1], "of other records"),
+                         ([columns[0], columns[1].float()], "of other records"), ({"a": 1}, "not what al-train-exo"),
+                         ([{0: [1.0]}, {}], "not what al-train-exo"), (columns[0], "not what al-train-exo")):
         torch.save(other, file)
         with pytest.raises(click.UsageError, match=f"ref_logps.pt: {words}.*: train anew"):
-            read_ref_logps(file, run, parts)
+            read_ref_logps(file, run, counts)
     proof = bomb.plant(file)
     with pytest.raises(click.UsageError, match="ref_logps.pt: no log-probabilities .* read safely"):
-        read_ref_logps(file, run, parts)
+        read_ref_logps(file, run, counts)
     assert not proof.exists()
     file.unlink()
     run.checkpoint = tmp_path  # its policy has moved
     with pytest.raises(click.UsageError, match="ref_logps.pt: gone; .* train anew"):
-        read_ref_logps(file, run, parts)
+        read_ref_logps(file, run, counts)

@@ -1,10 +1,13 @@
 """The reference's log-probabilities, computed once, before training."""
 
+from __future__ import annotations
+
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -15,41 +18,52 @@ from alignlib import ranks
 from alignlib.cli import bars
 from alignlib.models import checkpoint
 from alignlib.models.packs import Pack
-from alignlib.models.policy import Model
+from alignlib.models.policy import Policy
 from alignlib.records.disk import whole
+from alignlib.training import loop
 from alignlib.training.batches import Batches, Shuffled, packs_of
 from alignlib.training.examples import Examples
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
 from alignlib.training.zero import asking_engine_for
 
+if TYPE_CHECKING:
+    from alignlib.training.objective import Ask
+
 Logps = tuple["array[int]", "array[float]"]  # examples by number, and one log-probability for each of their completions
+StepMeans = Callable[[Batches, "Ask[Policy]"], list[float]]
 
 
 @torch.no_grad()
-def add_ref_logps(model: Model, examples: Examples, recipe: Recipe, run: Run, logps: Callable[[Pack], Tensor],
-                  held_out: Examples | None = None) -> None:
+def add_ref_logps(model: Policy, examples: Examples, recipe: Recipe, run: Run, logps: Callable[[Pack], Tensor],
+                  held_out: Examples | None = None, step_means: StepMeans | None = None) -> list[float]:
     """Set `ref_logps` in the examples' values: `logps` of the packs that training and evaluation will see first.
 
     In the very same packs, so that a policy that is its own reference starts at a log-ratio of exactly 0: `model` is
     the run's, started already, or another. Computed once; a resumed run, whose policy has moved, reads them from its
     folder. NaN where nothing will be asked: --steps may end before the last examples.
+
+    Returns what `step_means` makes of the run's batches, and of what is held out: a number each, computed by the same
+    model and kept there too.
     """
     run.begin()
     file = run.folder / "ref_logps.pt"
     parts = [examples, *([held_out] if held_out else [])]
-    columns: list[Tensor] | None = ranks.share(partial(read_ref_logps, file, run, parts))  # [R] over completions, each
+    batches = Batches(Shuffled(len(examples)), recipe)
+    counts = [len(part.lengths) for part in parts] + ([len(batches) + len(parts) - 1] if step_means else [])
+    columns: list[Tensor] | None = ranks.share(partial(read_ref_logps, file, run, counts))
     if columns is None:
-        columns = computed(model, parts, recipe, run, logps)
+        columns = computed(model, parts, batches, recipe, run, logps, step_means)
         if ranks.first():
             with whole(file) as handle:
                 torch.save(columns, handle)
-    for part, column in zip(parts, columns, strict=True):
-        part.values["ref_logps"] = column.numpy()
+    for part, column in zip(parts, columns, strict=False):
+        part.values["ref_logps"] = column.numpy()  # [R] over completions
+    return columns[-1].tolist() if step_means else []
 
 
-def read_ref_logps(file: Path, run: Run, parts: Sequence[Examples]) -> list[Tensor] | None:
-    """What a run that is resumed had computed for the examples in `parts`; None for one that has not come so far.
+def read_ref_logps(file: Path, run: Run, counts: Sequence[int]) -> list[Tensor] | None:
+    """What a run that is resumed had computed, columns of so many numbers; None for one that has not come so far.
 
     Raises UsageError where it is gone, damaged, or of other examples: a policy that has moved cannot say it again.
     """
@@ -59,21 +73,20 @@ def read_ref_logps(file: Path, run: Run, parts: Sequence[Examples]) -> list[Tens
             raise click.UsageError(f"{file}: gone; {cure}")
         return None
     kept: list[Tensor] = checkpoint.unpickled(file, "no log-probabilities of a reference", cure)
-    try:
-        fits = all(column.dtype == torch.float64 and column.shape == (len(part.lengths),)
-                   for part, column in zip(parts, kept, strict=True))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise click.UsageError(f"{file}: not what al-train-exo writes; {cure}") from error
-    if not fits:
+    if not isinstance(kept, list) or not all(isinstance(column, Tensor) for column in kept):
+        raise click.UsageError(f"{file}: not what al-train-exo writes; {cure}")
+    if [(column.dtype, column.shape) for column in kept] != [(torch.float64, (count,)) for count in counts]:
         raise click.UsageError(f"{file}: of other records; {cure}")
     return kept
 
 
-def computed(model: Model, parts: Sequence[Examples], recipe: Recipe, run: Run,
-             logps: Callable[[Pack], Tensor]) -> list[Tensor]:
-    """The columns of the examples and of the held-out ones, from the ranks that have them: [R] each, float64."""
+def computed(model: Policy, parts: Sequence[Examples], batches: Batches, recipe: Recipe, run: Run,
+             logps: Callable[[Pack], Tensor], step_means: StepMeans | None) -> list[Tensor]:
+    """The columns of the examples and of the held-out ones, from the ranks that have them: [R] each; the steps' means.
+
+    All float64.
+    """
     engine = run.engine if run.engine and run.engine.model is model else asking_engine_for(model, recipe)
-    batches = Batches(Shuffled(len(parts[0])), recipe)
     steps = min(len(batches), batches.an_epoch)
 
     def packs_of_steps(bar: bars.Bar) -> Iterator[tuple[Pack, bool, bool]]:
@@ -90,6 +103,9 @@ def computed(model: Model, parts: Sequence[Examples], recipe: Recipe, run: Run,
                 mine[0].extend(batch.indices)
                 mine[1].extend(engine.ask(partial(logps, batch)).flatten().tolist())
             columns.append(joined(part, ranks.gather(mine)))
+        if step_means:
+            means = step_means(batches, partial(loop.measure, model, engine, recipe))
+            columns.append(torch.tensor(means, dtype=torch.float64))
     return columns
 
 

@@ -140,8 +140,6 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         code, message = USAGE, str(error)
     except DataError as error:
         code, message = BAD_DATA, str(error)
-    except click.ClickException as error:
-        code, message = FAILED, error.format_message()
     except Exception as error:
         code, message = FAILED, reason(error)
         flush_or_lose()
@@ -156,6 +154,8 @@ def reason(error: Exception) -> str:
     """What has failed, in a line; a full disk by its own name, whichever library met it."""
     if isinstance(error, DiskFull):
         return str(error)
+    if isinstance(error, click.ClickException):
+        return error.format_message()
     number, file = disk.full(error), getattr(error, "filename", None)
     if number is None:
         return f"{type(error).__name__}: {error}"

@@ -115,9 +115,12 @@ FIELDS: dict[str, Field] = {
     "text": Field(STRING, "al-data --labels", "a text to classify"),
     "label": Field(
         {"anyOf": [STRING, {"type": "integer"}, {"type": "boolean"}]}, "al-data --labels",
-        "its class, for `al-train-rm --loss classify`; one that is no string goes by its JSON",
+        "its class, for `al-train-rm --loss classify`; one that is no string goes by its JSON. true or false: of its "
+        "completions, for `al-train-exo --loss kto`",
     ),
     "domain": Field(STRING, "al-data", "preference domain"),
+    "answer": Field({"anyOf": [STRING, NUMBER]}, "al-data gsm8k",
+                    "what the reward `math` compares a completion's final answer with"),
     "id": Field(STRING, "anyone", "kept; else the record is known by its line number"),
 }
 

@@ -4,6 +4,7 @@ import math
 import signal
 import sys
 import time
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from alignlib import ranks
 from alignlib.cli import bars, exits
 from alignlib.models import checkpoint
 from alignlib.models.encoding import Example
+from alignlib.models.packs import Pack
 from alignlib.models.policy import Model
 from alignlib.records.disk import whole
 from alignlib.training.adapters import add_adapters
@@ -57,7 +59,9 @@ def fit(model: M, examples: Examples, objective: Objective[M], recipe: Recipe, r
             entry = {"step": step + 1, "epoch": round((step + 1) / batches.an_epoch, 4)}
             if recipe.lora_dropout:  # what is left out in a step follows from its number, after a kill too
                 torch.manual_seed(mixed(recipe.seed, step * ranks.size() + ranks.rank()))
-            entry |= train_step(batches.at(step), model, examples, objective, recipe, engine)
+            indices = batches.at(step)
+            objective.before(step, indices, examples, partial(measure, model, engine, recipe))
+            entry |= train_step(indices, model, examples, objective, recipe, engine)
             must_be_finite(entry)
             objective.stepped(entry)
             entry["tokens_per_second"] = round(entry["tokens"] / (time.monotonic() - started), 1)
@@ -134,6 +138,7 @@ def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], rec
     """The objective's loss and figures over all examples, each counted once; without --lora-dropout."""
     training = model.model.training
     model.model.eval()
+    objective.before(None, range(len(examples)), examples, partial(measure, model, engine, recipe))
     size = sum(map(objective.size, examples))
     sums, done = {"loss": 0.0}, 0
     for batch, counts, _ in packs_of(range(len(examples)), model, examples, recipe):
@@ -144,6 +149,19 @@ def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], rec
         add(sums, counts, {"loss": loss.item() / size, **means(objective, figures, len(examples), size)})
     model.model.train(training)
     return ranks.total(sums)
+
+
+@torch.no_grad()
+def measure(model: M, engine: Engine | AskingEngine, recipe: Recipe, examples: Sequence[Example],
+            work: Callable[[M, Pack], Tensor]) -> list[list[float]]:
+    """What `work` computes of the examples' packs, [E, K] each, a row an example; on every rank all rows."""
+    training = model.model.training
+    model.model.eval()
+    rows = {index: row for batch, *_ in packs_of(range(len(examples)), model, examples, recipe)
+            for index, row in zip(batch.indices, engine.ask(partial(work, model, batch)).tolist(), strict=True)}
+    model.model.train(training)
+    every = dict(ChainMap(*ranks.gather(rows)))
+    return [every[index] for index in range(len(examples))]
 
 
 def evaluation(entry: dict[str, Any]) -> str:

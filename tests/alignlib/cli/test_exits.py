@@ -96,6 +96,20 @@ def test_a_traceback_only_with_v(capfd, args, traceback):
     assert said[1].startswith("Traceback") == traceback
 
 
+def test_what_caused_a_failure_is_in_the_traceback(capfd):
+    """A message of our own has no traceback to show but that of its cause: an exception in a user's function."""
+    @options.command(name="al-test")
+    def main():
+        try:
+            raise ValueError("why")
+        except ValueError as error:
+            raise options.click.ClickException("failed") from error
+
+    assert outcome(capfd, lambda: main.main([], "al-test")) == (1, "al-test: failed\n")
+    code, said = outcome(capfd, lambda: main.main(["-v"], "al-test"))
+    assert code == 1 and said.startswith("Traceback") and "ValueError: why" in said and said.endswith("failed\n")
+
+
 def test_closed_standard_streams_are_named():
     shell = f"exec {shlex.join(command('al-score', 'toy:polite'))} "
     for closed, said in (("<&-", "standard input is closed"), (">&-", "standard output is closed")):

@@ -331,3 +331,39 @@ def test_conditional_is_made_in_chunks_with_the_gradient_of_the_whole(kl_coef, e
     torch.testing.assert_close(loss, plain)
     torch.testing.assert_close(parts[:, 1:], torch.stack([kl, entropy], 1).detach())
     torch.testing.assert_close(found, torch.autograd.grad((plain * torch.arange(23)).sum(), (hidden, weight)))
+
+
+# -- in no pairs, and by odds ------------------------------------------------------------------------------------
+
+
+def test_kto_by_hand():
+    """beta 1/2, mismatched 1: sigmoid arguments (log 3 - 1) / 2 of the good one, -(log 3 - 1) / 2 of the bad one."""
+    ratio, good = double([[math.log(3), math.log(3)]]), double([[1.0, 0.0]])
+    value = 1 / (1 + math.exp(-(math.log(3) - 1) / 2))
+    close(losses.kto(ratio, good, 0.5, 1.0), [[1 - value, value]])
+    close(losses.kto(ratio, good, 0.5, 1.0, 3.0, 0.25), [[3 * (1 - value), value / 4]])
+    close(losses.kto(double([[0.0, 0.0]]), good, 0.5, 0.0, 2.0, 1.0), [[1.0, 0.5]])  # policy = reference
+    close(losses.kto(double([[1.0, 1.0]]), good, 0.7, 1.0), [[0.5, 0.5]])  # as far as the mismatched
+    far = losses.kto(double([[1e4, 1e4]]), good, 1.0, 0.0)
+    close(far, [[0.0, 1.0]])
+
+
+def test_orpo_by_hand():
+    """Probabilities a token of 1/2 and 1/4: odds 1 and 1/3, so -log sigmoid(log 3) = log 4/3."""
+    means = double([[math.log(0.5), math.log(0.25)]])
+    close(losses.orpo(means, 0.1), [math.log(2) + 0.1 * math.log(4 / 3)])
+    close(losses.orpo(means.flip(1), 0.1), [math.log(4) + 0.1 * math.log(4)])
+    close(losses.orpo(double([[-2.0, -2.0]]), 0.3), [2 + 0.3 * math.log(2)])  # equally likely
+    empty = torch.tensor([[0.0, -1.0]], requires_grad=True)  # an empty completion's mean
+    loss = losses.orpo(empty, 1.0)
+    (gradient,) = torch.autograd.grad(loss.sum(), empty)
+    assert loss.isfinite().all() and gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [
+    lambda x: losses.kto(x, double([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), 0.3, 0.4, 1.5, 0.5),
+    lambda x: losses.orpo(x - 3, 0.25),
+])
+def test_gradients_are_finite_differences(loss):
+    values = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    assert torch.autograd.gradcheck(loss, values)
