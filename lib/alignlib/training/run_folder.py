@@ -49,6 +49,7 @@ class Run:
         self.dtype: torch.dtype | None = None  # of the final weights, from `begin` on
         self._lock: BinaryIO | None = None
         self.engine: Engine | None = None  # made by loop.start
+        self.beside: dict[str, tuple[Model, Engine]] = {}  # models that train along, by the folders that they get
         self.began: float | None = None  # the time.monotonic() at which all was loaded and read
         self.complete, self.checkpoint = ranks.share(self._look)
 
@@ -143,6 +144,11 @@ class Run:
             shutil.rmtree(beside, ignore_errors=True)
             adapters.save(model, beside, self.recipe, weights)
         engine.save(beside, step=step, **more)
+        for name, (other, its_engine) in self.beside.items():
+            its_weights = its_engine.weights()
+            if ranks.first():
+                adapters.save(other, beside / name, self.recipe, its_weights)
+            its_engine.save(beside / name)
         if ranks.first():
             self._rename(beside, done)
         ranks.wait()
@@ -167,11 +173,15 @@ class Run:
 
     def finish(self, model: Model, final: dict[str, Any], weights: dict[str, Tensor] | None) -> None:
         """The model with these weights into DIR itself, run.json last."""
+        others = {name: (other, engine.weights()) for name, (other, engine) in self.beside.items()}
         if not ranks.first():
             return
         beside = self.folder / ".final"
         shutil.rmtree(beside, ignore_errors=True)
         adapters.save(model, beside, self.recipe, weights, self.dtype)
+        for name, (other, its_weights) in others.items():
+            adapters.save(other, beside / name, self.recipe, its_weights, self.dtype)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         for file in beside.iterdir():
             os.replace(file, self.folder / file.name)
         beside.rmdir()
@@ -192,9 +202,10 @@ class Run:
 
 def light(checkpoint: Path) -> None:
     """Leave of a checkpoint the model alone."""
-    (checkpoint / "trainer.pt").unlink(missing_ok=True)
-    for name in ("deepspeed", "universal"):
-        shutil.rmtree(checkpoint / name, ignore_errors=True)
+    for file in checkpoint.rglob("trainer.pt"):
+        file.unlink()
+    for folder in [folder for name in ("deepspeed", "universal") for folder in checkpoint.rglob(name)]:
+        shutil.rmtree(folder)
 
 
 def step_of(path: Path) -> int:

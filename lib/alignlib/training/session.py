@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from alignlib.models.encoding import Encoder, Example
     from alignlib.models.policy import Model, Policy
     from alignlib.training.engine import Engine
+    from alignlib.training.loop import Course
     from alignlib.training.memory_plan import Adapt
     from alignlib.training.objective import Objective
     from alignlib.training.run_folder import Run
@@ -48,7 +49,7 @@ class Session:
 
     objective: Objective[Any]
     encoder: Encoder
-    examples: Sequence[Example]
+    examples: Sequence[Any]
     held_out: Sequence[Example]
     run: Run
     adapter: Adapter | None
@@ -140,7 +141,7 @@ class Session:
                 bar.reach(line.index + 1)
         return items, crc
 
-    def must_train_on(self, examples: Sequence[Example]) -> None:
+    def must_train_on(self, examples: Sequence[Any]) -> None:
         """Raises DataError for none, with how many were left out."""
         if not examples:
             left_out = f" ({self.run.skipped} were left out)" if self.run.skipped else ""
@@ -158,12 +159,18 @@ class Session:
         from alignlib.training.batches import Batches
 
         order = self.objective.order(self.examples, self.recipe.batch_size)
-        return loop.start(model, Batches(order, self.recipe), self.recipe, self.run)
+        return loop.start(model, len(Batches(order, self.recipe)), self.recipe, self.run)
 
     def fit(self, model: Model, best: str | None = None) -> None:
         """Train `model`, into the folder; `best`: keep it where this figure of the evaluation was highest."""
         from alignlib.training import loop
 
+        self.follow(loop.Supervised(model, self.examples, self.objective, self.recipe, self.held_out), model, best)
+
+    def follow(self, course: Course, model: Model, best: str | None = None) -> None:
+        """Train `model` along a course, as `fit`."""
+        from alignlib.training import loop
+
         if self.recipe.template:  # what the model is trained on goes with it
             model.tokenizer.chat_template = self.recipe.template
-        loop.fit(model, self.examples, self.objective, self.recipe, self.run, held_out=self.held_out, best=best)
+        loop.follow(course, model, self.recipe, self.run, best)
