@@ -23,6 +23,7 @@ from alignlib.cli import bars
 from alignlib.models.encoding import Encoder, Example
 from alignlib.models.policy import Policy, RewardModel
 from alignlib.records.jsonl import Record
+from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, Shuffled, mixed
 from alignlib.training.engine import Engine
 from alignlib.training.loop import pass_back
@@ -114,6 +115,7 @@ class OnPolicy:
     def begin(self, run: Run) -> None:
         if self.critic and self.critic_recipe:
             place = run.checkpoint / "critic" if run.checkpoint else None
+            add_adapters(self.critic, self.critic_recipe)
             self.critic_engine = engine_for(self.critic, self.critic_recipe, self.updates, place)
             if place:
                 self.critic_engine.load(place)
