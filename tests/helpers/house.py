@@ -15,7 +15,7 @@ from helpers.process import ROOT
 
 # The library's rooms: each imports only from itself and from the floors that stand below its own in this list.
 FLOORS = (
-    {"training", "decoding", "stats"},
+    {"training", "decoding", "stats", "rewards"},
     {"models", "cli", "server"},
     {"records", "toy", "ranks", "hub", "model_names"},
     {"alignlib"},  # the package itself, which has the version

@@ -178,5 +178,6 @@ def recipe(folder: Path | str, **changes) -> Recipe:
 def contrast(loss: str = "dpo-pref", **changes) -> Contrast:
     """al-train-exo's objective with its defaults."""
     how = dict(beta_pi=0.5, beta_r=0.5, gamma=0.5, temperature=1.0, num_contrastive=None, ref="self", smoothing=0.0,
-               reference_free=False, importance=False, sft_reg=0.0)
+               reference_free=False, importance=False, sft_reg=0.0, orpo_lambda=0.1, kto_threshold=0.0, kto_good=1.0,
+               kto_bad=1.0)
     return Contrast(loss, **{**how, **changes})

@@ -23,15 +23,15 @@ from alignlib.records.jsonl import DataError, Record, Skip, dumps
 
 ONLY = {"prompts": ("prompt",), "sft": ("prompt", "chosen"), "pref": ("prompt", "chosen", "rejected"),
         "judge": ("prompt", "completions", "human_winner")}
-KEPT = ("messages", "id", "domain", "tools")  # stay with --only, where a record has them
+KEPT = ("messages", "id", "domain", "tools", "answer")  # stay with --only, where a record has them
 
 
 write_options = options.stack(
     click.option("--limit", type=click.IntRange(0), help="At most this many records."),
     click.option("--shuffle", is_flag=True, help="In random order. Reads all input first."),
     click.option("--seed", type=options.Seed(), default=0, help="Of the shuffle, the sides; of toy's draws."),
-    click.option("--only", type=click.Choice(list(ONLY)), help="Keep only these fields (and id, domain, tools). judge: "
-                 "chosen and rejected as two completions, sides drawn at random, and human_winner."),
+    click.option("--only", type=click.Choice(list(ONLY)), help="Keep only these fields (and id, domain, tools, "
+                 "answer). judge: chosen and rejected as two completions, sides drawn at random, and human_winner."),
     options.output_option,
 )
 

@@ -22,10 +22,13 @@ from alignlib.model_names import is_here
 from alignlib.records.conversations import with_completions
 from alignlib.records.jsonl import Line, Record, Skip, dumps
 from alignlib.records.stream import Stream
+from alignlib.rewards.programs import files_of, is_program
+from alignlib.rewards.reward import reward_for
 
 if TYPE_CHECKING:  # they load torch or openai, which --help does without
-    from al_label_ai.local_judge import LocalJudge
+    from al_label_ai.local_judge import PolicyJudge
     from al_label_ai.modes import Judge, Mode
+    from al_label_ai.reward_judge import RewardJudge
     from al_label_ai.server_judge import ServerJudge
 
 MODES = ("pair", "rate", "lmc", "steerlm", "lmu")
@@ -37,8 +40,8 @@ FILE = click.Path(exists=True, dir_okay=False)
 
 judge_options = options.stack(
     click.option("--judge", metavar="NAME|MODEL", help="A server's name of a model, or a model that is here."),
-    click.option("--judge-rm", metavar="MODEL",
-                 help="A reward model as the judge of --mode pair."),
+    click.option("--judge-rm", metavar="MODEL|PROGRAM",
+                 help="A reward model as the judge of --mode pair, or a program as al-score takes it: py:, cmd:, ..."),
     click.option("--base-url", metavar="URL",
                  help="The server, with OpenAI's chat completions.  [default: $OPENAI_BASE_URL, or OpenAI's]"),
     click.option("--structured", is_flag=True, help="Ask for JSON by schema, of a server that can."),
@@ -48,7 +51,7 @@ judge_options = options.stack(
                  help="More of the requests: {\"top_p\": 0.9}; null takes one out, temperature and max_tokens too."),
     click.option("--concurrency", cls=options.Beside, type=click.IntRange(min=1), default=16, help="Calls at a time."),
     click.option("--timeout", cls=options.Beside, type=options.Finite(0, min_open=True), default=300.0,
-                 help="Seconds a call."),
+                 help="Seconds a call; of --judge-rm cmd:PROGRAM: without a number."),
     click.option("--retries", cls=options.Beside, type=click.IntRange(min=0), default=5,
                  help="Of a call that was refused in passing, dropped, late or answered with garbage."),
 )
@@ -118,7 +121,8 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
     if dry_run:  # a server's
         with options.open_stream(files, None, False, on_error, None, shard, prepare=prepare, show=False) as stream:
             return forecast(stream, server, mode)
-    model = fingerprint(str(folder or judge), against, *(given[name] for name in TEXTS))
+    known = files_of(judge_rm) if judge_rm and is_program(judge_rm) else [str(folder or judge)]
+    model = fingerprint(known, against, *(given[name] for name in TEXTS))
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
         with closing(judging.answers(stream)) as judged:
             for line, answers in judged:
@@ -164,15 +168,16 @@ def forecast(stream: Stream, judge: "ServerJudge", mode: str) -> None:
 
 def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None, folder: str | None) -> None:
     """Refuse options that would do nothing, or cannot be."""
-    given = options.given_options()
+    given, programmed = options.given_options(), is_program(judge_rm or "")
     if bool(judge) == bool(judge_rm):
         raise click.UsageError("give a judge: --judge NAME, --judge DIR or --judge-rm DIR")
-    wrong: dict[str, tuple[str, ...]] = {
+    wrong: dict[str, Sequence[str]] = {
         "--mode pair": () if mode == "pair" or together else ("against", "one_order", "ties", "seed"),
         "--mode rate": () if mode == "rate" else ("together",),
         "--mode lmc or steerlm": () if mode in ("lmc", "steerlm") else ("categories",),
-        "a server": AT_A_SERVER if folder else (),
-        "a model's folder": () if folder else ("device", "dtype", "chat_template", "template_args"),
+        "a server": () if not folder else AT_A_SERVER if not programmed else [
+            name for name in AT_A_SERVER if name != "timeout" or not str(judge_rm).startswith("cmd:")],
+        "a model's folder": () if folder and not programmed else ("device", "dtype", "chat_template", "template_args"),
         "a judge that is asked": ("question", "rubric", "template", "one_order") if judge_rm else (),
         "--price-in or --price-out": () if given & {"price_in", "price_out"} else ("budget",),
     }
@@ -205,12 +210,17 @@ def load_mode(mode: str, ties: str, judge_rm: str | None, *, question: str, rubr
 
 
 def load_local_judge(folder: str, judge_rm: str | None, *, device: str, dtype: str, chat_template: str | None,
-                     template_args: tuple[tuple[str, Any], ...], **_: object) -> "LocalJudge":
-    """A reward model, or a policy by the probability of each option."""
-    from al_label_ai.local_judge import PolicyJudge, RewardJudge
+                     template_args: tuple[tuple[str, Any], ...], timeout: float,
+                     **_: object) -> "PolicyJudge | RewardJudge":
+    """A reward model or a program, or a policy by the probability of each option."""
+    written: dict[str, Any] = {"template": chat_template, "template_args": template_args}
+    if judge_rm:
+        from al_label_ai.reward_judge import RewardJudge
 
-    kind = RewardJudge if judge_rm else PolicyJudge
-    return kind(folder, device, dtype, template=chat_template, template_args=template_args)
+        return RewardJudge(reward_for(judge_rm, timeout=timeout, device=device, dtype=dtype, on_long="fail", **written))
+    from al_label_ai.local_judge import PolicyJudge
+
+    return PolicyJudge(folder, device, dtype, **written)
 
 
 def connect_server_judge(model: str, cache: str | None, *, base_url: str | None, concurrency: int, timeout: float,
@@ -239,9 +249,9 @@ def cache_file(files: tuple[str, ...], output: str | None, rejects: str | None, 
     return None if dry_run and path and not Path(path).exists() else path
 
 
-def fingerprint(judge: str, *texts: str | None) -> str:
-    """Of the judge and of the files that say what it is asked: another one, another run."""
-    digest = hashlib.blake2b(paths.fingerprint(judge).encode(), digest_size=16)
+def fingerprint(judge: Sequence[str], *texts: str | None) -> str:
+    """Of the judge's files and of those that say what it is asked: another one, another run."""
+    digest = hashlib.blake2b("".join(map(paths.fingerprint, judge)).encode(), digest_size=16)
     for path in texts:
         digest.update(hashlib.blake2b(Path(path).read_bytes() if path else b"").digest())
     return digest.hexdigest()

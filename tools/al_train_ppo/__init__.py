@@ -83,16 +83,16 @@ def main(session: Session, rewards: tuple[str, ...], critic: str | None, critic_
         encoder = start.encoder_for(policy, settings, session.recipe)
         prompts, held_out = start.read_prompts(session, encoder)
         texts = start.read_texts(session, policy, ptx) if ptx else ()
-        judge = start.judge_for(rewards, session)
         reference = reference_for(policy, ref, settings, session)
         value_recipe = start.critic_recipe(session.recipe, critic_lr)
         value_model = None
         if settings.method == "ppo":
             value_model = start.load_critic(session, critic or start.first_like(policy, rewards) or session.model)
-        course = OnPolicy(policy, encoder, settings, session.recipe, prompts, held_out, judge, reference, value_model,
-                          value_recipe, texts, start.samples_file(log_samples, session))
         session.encoder, session.examples = encoder, prompts
-        session.follow(course, policy, best="reward" if held_out else None)
+        with start.judges(rewards, session.recipe) as judge:
+            course = OnPolicy(policy, encoder, settings, session.recipe, prompts, held_out, judge, reference,
+                              value_model, value_recipe, texts, start.samples_file(log_samples, session))
+            session.follow(course, policy, best="reward" if held_out else None)
 
 
 def settings_of(given: dict[str, Any]) -> Settings:

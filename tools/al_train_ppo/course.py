@@ -32,7 +32,7 @@ from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
 from alignlib.training.zero import asking_engine_for, engine_for
 
-Judge = Callable[[Sequence[Record]], list[list[float]]]
+Judge = Callable[[Sequence[str], Sequence[Record]], list[list[float]]]  # where they stand, and they with completions
 LOGGED = 4  # records a rollout in --log-samples
 HELD_OUT = -1  # the number of the rollout whose draws are those of the held-out prompts
 
@@ -155,11 +155,8 @@ class OnPolicy:
         with self.timed("sampling"):
             rollout = draw(self.policy, self.encoder, prompts, how_to_draw(self.settings, number, seed), self.recipe)
         with self.timed("scoring"):
-            rows = ranks.share(lambda: self.judge(rollout.records))
+            rows = ranks.share(lambda: self.judge([prompt.where for prompt in prompts], rollout.records))
             rewards = torch.tensor(rows, dtype=torch.float64)
-        for prompt, row in zip(prompts, rewards, strict=True):
-            if not row.isfinite().all():
-                raise FloatingPointError(f"{prompt.where}: its rewards are {row.tolist()}")
         return with_rewards(rollout, rewards, self.settings)
 
     def minibatches(self, step: int, prompts: int) -> list[list[int]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -22,6 +23,8 @@ from alignlib.models.encoding import Encoder, Example
 from alignlib.models.policy import Policy, RewardModel, gather_weights
 from alignlib.records import fields
 from alignlib.records.jsonl import Record
+from alignlib.rewards.programs import is_program
+from alignlib.rewards.reward import reward_for, split_weight
 from alignlib.training.recipe import Recipe
 from alignlib.training.session import Session
 
@@ -72,8 +75,8 @@ def critic_recipe(recipe: Recipe, rate: float | None) -> Recipe:
 
 def first_like(policy: Policy, rewards: Sequence[str]) -> str | None:
     """The first reward model that reads the policy's tokens; None where there is none."""
-    for _, name in map(weight_and_name, rewards):
-        if is_model(name) and load.load_tokenizer(name).get_vocab() == policy.tokenizer.get_vocab():
+    for _, name in map(split_weight, rewards):
+        if not is_program(name) and load.load_tokenizer(name).get_vocab() == policy.tokenizer.get_vocab():
             return name
     return None
 
@@ -103,50 +106,32 @@ def load_critic(session: Session, path: str) -> RewardModel:
 # -- rewards -------------------------------------------------------------------------------------------------
 
 
-def weight_and_name(given: str) -> tuple[float, str]:
-    """ "0.5:NAME" -> (0.5, "NAME"); 1 where there is none."""
-    weight, colon, name = given.partition(":")
-    try:
-        return (float(weight), name) if colon else (1.0, given)
-    except ValueError:
-        return 1.0, given
+@contextmanager
+def judges(names: Sequence[str], recipe: Recipe) -> Iterator[Judge]:
+    """What records with completions are worth, the weighted sum of all rewards; programs run as long as the context.
+
+    They are asked by the first rank alone. Raises UsageError.
+    """
+    with ExitStack() as stack:
+        weighted = [(weight, stack.enter_context(reward_for(name, device=recipe.device, dtype=recipe.dtype,
+                                                            pack_tokens=recipe.pack_tokens)))
+                    for weight, name in map(split_weight, names) if ranks.first() or not is_program(name)]
+
+        def judge(where: Sequence[str], records: Sequence[Record]) -> list[list[float]]:
+            total = [[0.0] * len(record["completions"]) for record in records]
+            for weight, reward in weighted:
+                asked = [(place, reward.prepare(as_text(record)))
+                         for place, record in zip(where, records, strict=True)]
+                rows = reward.score(asked)
+                total = [[a + weight * b for a, b in zip(*pair, strict=True)] for pair in zip(total, rows, strict=True)]
+            return total
+
+        yield judge
 
 
-def is_model(name: str) -> bool:
-    return ":" not in name
-
-
-def judge_for(rewards: Sequence[str], session: Session) -> Judge:
-    """What records with completions are worth: the weighted sum of all rewards."""
-    from alignlib.models.scoring import PackScorer
-    from alignlib.toy import world
-
-    judges: list[tuple[float, Judge]] = []
-    for weight, name in map(weight_and_name, rewards):
-        if name.startswith("toy:"):
-            def oracle(records: Sequence[Record], kind: str = name[4:]) -> list[list[float]]:
-                return [[world.score(kind, record["prompt"], text) for text in record["completions"]]
-                        for record in records]
-            judges.append((weight, oracle))
-        else:
-            model = load.load_reward(name, session.recipe.device, session.recipe.dtype)
-            scorer = PackScorer(model, lambda batch, model=model: {"rewards": model.scores(batch)},
-                                session.recipe.pack_tokens)
-            encoder = load.encoder_for(model)
-
-            def scores(records: Sequence[Record], scorer: PackScorer = scorer,
-                       encoder: Encoder = encoder) -> list[list[float]]:
-                return [row["rewards"] for row in scorer.score([encoder.encode(
-                    {n: v for n, v in record.items() if n not in ("completion_ids", "end_ids")},
-                    record["completions"]) for record in records])]
-            judges.append((weight, scores))
-
-    def judge(records: Sequence[Record]) -> list[list[float]]:
-        parts = [(weight, rows(records)) for weight, rows in judges]
-        return [[sum(weight * rows[i][k] for weight, rows in parts) for k in range(len(record["completions"]))]
-                for i, record in enumerate(records)]
-
-    return judge
+def as_text(record: Record) -> Record:
+    """The record as another model reads it: without the policy's ids."""
+    return {name: value for name, value in record.items() if name not in ("completion_ids", "end_ids")}
 
 
 # -- samples -------------------------------------------------------------------------------------------------

@@ -107,10 +107,9 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         code, message = USAGE, str(error)
     except DataError as error:
         code, message = BAD_DATA, str(error)
-    except click.ClickException as error:
-        code, message = FAILED, error.format_message()
     except Exception as error:
-        code, message = FAILED, f"{type(error).__name__}: {error}"
+        words = error.format_message() if isinstance(error, click.ClickException) else None
+        code, message = FAILED, words or f"{type(error).__name__}: {error}"
         if flags.get("verbose"):
             traceback.print_exc()
     if message is not None:

@@ -113,6 +113,8 @@ FIELDS: dict[str, Field] = {
         "its class, for `al-train-rm --loss classify`; one that is no string goes by its JSON",
     ),
     "domain": Field(STRING, "al-data", "preference domain"),
+    "answer": Field({"anyOf": [STRING, NUMBER]}, "al-data gsm8k",
+                    "what the reward `math` compares a completion's final answer with"),
     "id": Field(STRING, "anyone", "kept; else the record is known by its line number"),
 }
 

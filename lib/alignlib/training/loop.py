@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ from torch import Tensor
 from alignlib import ranks
 from alignlib.cli import bars, exits
 from alignlib.models.encoding import Example
+from alignlib.models.packs import Pack
 from alignlib.models.policy import Model
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, mixed, packs_of
@@ -96,7 +98,9 @@ class Supervised(Generic[M]):
         """All is there."""
 
     def learn(self, step: int, engine: Engine) -> dict[str, Any]:
-        return train_step(self.batches.at(step), self.model, self.examples, self.objective, self.recipe, engine)
+        indices = self.batches.at(step)
+        self.objective.before(step, indices, self.examples, partial(measure, self.model, engine, self.recipe))
+        return train_step(indices, self.model, self.examples, self.objective, self.recipe, engine)
 
     def evaluate(self, engine: Engine, bar: bars.Bar) -> dict[str, float]:
         return evaluate(self.model, self.held_out, self.objective, self.recipe, engine, bar)
@@ -221,6 +225,7 @@ def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], rec
     """The objective's loss and figures over all examples, each counted once; without --lora-dropout."""
     training = model.model.training
     model.model.eval()
+    objective.before(None, range(len(examples)), examples, partial(measure, model, engine, recipe))
     size = sum(map(objective.size, examples))
     sums, done = {"loss": 0.0}, 0
     for batch, counts, _ in packs_of(range(len(examples)), model, examples, recipe):
@@ -231,6 +236,19 @@ def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], rec
         add(sums, counts, {"loss": loss.item() / size, **means(objective, figures, len(examples), size)})
     model.model.train(training)
     return ranks.total(sums)
+
+
+@torch.no_grad()
+def measure(model: M, engine: Engine | AskingEngine, recipe: Recipe, examples: Sequence[Example],
+            work: Callable[[M, Pack], Tensor]) -> list[list[float]]:
+    """What `work` computes of the examples' packs, [E, K] each, a row an example; on every rank all rows."""
+    training = model.model.training
+    model.model.eval()
+    rows = {index: row for batch, *_ in packs_of(range(len(examples)), model, examples, recipe)
+            for index, row in zip(batch.indices, engine.ask(partial(work, model, batch)).tolist(), strict=True)}
+    model.model.train(training)
+    every = dict(ChainMap(*ranks.gather(rows)))
+    return [every[index] for index in range(len(examples))]
 
 
 def evaluation(entry: dict[str, Any]) -> str:

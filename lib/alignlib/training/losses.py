@@ -1,8 +1,8 @@
 """Losses as pure functions on tensors: no model, no configuration, no state.
 
 Completions of one prompt stand along the last axis: [G, K] is G groups of K. `log_ratio` is log pi - log pi_ref,
-each the SUM over a completion's tokens, in nats, both at the same temperature. Every loss gives one number a group;
-where a pair is meant, column 0 is the preferred completion.
+each the SUM over a completion's tokens, in nats, both at the same temperature. Every loss gives one number a group, but
+for `kto`, which compares none; where a pair is meant, column 0 is the preferred completion.
 """
 
 import torch
@@ -149,6 +149,29 @@ def simpo(mean_logps: Tensor, beta: float, gamma: float) -> Tensor:
     Meng et al. 2024 (arXiv 2405.14734), equation 6. Where both are equally likely: log(1 + exp(gamma)).
     """
     return -logsigmoid(beta * (mean_logps[..., 0] - mean_logps[..., 1]) - gamma)
+
+
+def orpo(mean_logps: Tensor, orpo_lambda: float) -> Tensor:
+    """ORPO: -mean log pi(y_w) - lambda log sigmoid(log odds(y_w) - log odds(y_l)); no reference. [G, 2] -> [G].
+
+    mean_logps: as in `simpo`; the odds are p / (1 - p), p its exponential, at most 1 - 1e-6 (an empty one's is 1).
+    Hong et al. 2024 (arXiv 2403.07691), equations 4 to 7. Where both are equally likely: -mean log pi + lambda log 2.
+    """
+    likely = mean_logps.clamp(max=-1e-6)
+    odds = likely - (-likely.expm1()).log()  # log p - log(1 - p)
+    return -mean_logps[..., 0] - orpo_lambda * logsigmoid(odds[..., 0] - odds[..., 1])
+
+
+def kto(log_ratio: Tensor, good: Tensor, beta: float, mismatched: float, good_weight: float = 1.0,
+        bad_weight: float = 1.0) -> Tensor:
+    """KTO: weight (1 - v), v = sigmoid(+-beta (log_ratio - mismatched)), + of a good completion. [G, K] -> [G, K].
+
+    good: 1 of a good completion, 0 of a bad one; mismatched: the batch's mean log-ratio of answers to other prompts, at
+    least 0, an estimate of KL(pi || pi_ref). Ethayarajh et al. 2024 (arXiv 2402.01306), equation 8.
+    At policy = reference: half the weight.
+    """
+    sign, weight = 2 * good - 1, good * good_weight + (1 - good) * bad_weight
+    return weight * (-beta * sign * (log_ratio - mismatched)).sigmoid()
 
 
 def importance(log_ratio: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ No torch at the top, so that a command's file can hold its loss and still answer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from alignlib.training.batches import Order
 
 M = TypeVar("M")  # the model that it rates packs with: a Policy, a RewardModel
+if TYPE_CHECKING:
+    Ask = Callable[[Sequence[Example], Callable[[M, Pack], Tensor]], list[list[float]]]  # of [E, K] a row an Example
 
 
 @dataclass
@@ -54,6 +56,12 @@ class Objective(Generic[M]):
         from alignlib.training.batches import Shuffled
 
         return Shuffled(len(examples))
+
+    def before(self, step: int | None, indices: Sequence[int], examples: Sequence[Example], ask: Ask[M]) -> None:
+        """Look ahead at a step, counted from 0, on the examples of these numbers; None: at an evaluation of them all.
+
+        ask: what a function computes of the packs of some Examples, in their order, without gradients.
+        """
 
     def step_loss(self, counts: Sequence[bool]) -> Tensor:
         """With `whole_step`, the loss SUMMED over this rank's packs of the step, in order; some do not count."""
