@@ -32,14 +32,16 @@ def refused(*args, code=2, count=8, model=None) -> str:
 
 
 @pytest.mark.parametrize("method", ["ppo", "rloo", "grpo"])
-def test_a_reward_model_is_pleased(method):
-    """Its average rises by more than the spread of its mean; the first rollout's KL is 0, and no ratio is clipped."""
-    out, entries = train("--method", method, "--reward", folders().reward, "--steps", 12, "--lr", "5e-3", "--kl-coef",
-                         0.01, "--passes", 1, "--batch-size", 16, "--schedule", "constant")
+def test_a_reward_that_counts_a_letter_goes_to_its_maximum(method, tmp_path):
+    """The loop learns what it is told: 10 tokens with two e each are worth 20, what MODEL says some 1.7."""
+    (tmp_path / "reward.py").write_text("def count(record, completions):\n"
+                                        "    return [float(text.count('e')) for text in completions]\n")
+    out, entries = train("--method", method, "--reward", f"py:{tmp_path}/reward.py:count", "--steps", 40, "--lr", "1e-2",
+                         "--kl-coef", 1e-9, "--batch-size", 16, "--schedule", "constant")
+    rewards = [entry["reward"] for entry in entries]
+    assert max(rewards[:3]) < 4 and min(rewards[-3:]) > 14
     assert entries[0]["kl"] == pytest.approx(0, abs=1e-6) and entries[0]["clip_share"] == 0
-    assert entries[-1]["kl"] > 0.1
-    first, last = (sum(entry["reward"] for entry in part) / 3 for part in (entries[:3], entries[-3:]))
-    assert last > first + 0.2
+    assert entries[-1]["kl"] > 5 and entries[-1]["entropy"] < entries[0]["entropy"] - 1
     critic = out / "critic"
     assert critic.exists() == (method == "ppo")
     if method == "ppo":
@@ -145,8 +147,16 @@ def test_models_that_do_not_fit_are_named():
 
 
 def test_rewards_that_are_no_numbers_name_their_record():
-    said = refused("--method", "grpo", "--reward", folders().broken(folders().reward), code=1)
-    assert "of the input" in said and "nan" in said
+    out = folders().new("ppo")
+    broken = folders().broken(folders().reward)
+    done = run("al-train-ppo", folders().policy, "-o", out, *SMALL, "--method", "grpo", "--reward", broken,
+               stdin=lines(*prompts(8)))
+    said = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "of the input" in said and "rewards that are not finite" in said
+    (out.parent / "few.py").write_text("def few(record, completions):\n    return [1.0]\n")
+    done = run("al-train-ppo", folders().policy, "-o", folders().new("ppo"), *SMALL, "--method", "grpo",
+               "--reward", f"py:{out.parent}/few.py:few", stdin=lines(*prompts(8)))
+    assert done.returncode == 1 and "of the input" in done.stderr
 
 
 def test_the_first_update_is_the_policy_gradient(tmp_path):
