@@ -92,6 +92,22 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(more, tmp_path):
         assert weights(out / "critic") == weights(whole / "critic")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(("method", "zero"), [("ppo", 2), ("ppo", 3), ("grpo", 0)])
+def test_two_processes_learn_what_one_learns(method, zero, tmp_path):
+    """6 updates in float32: policy and critic within 1e-5."""
+    (tmp_path / "in").write_bytes(lines(*prompts(8)))
+    how = ("--method", method, "--reward", "toy:helpful", "--steps", 3, "--lr", "1e-3", tmp_path / "in")
+    one, entries = train(*how)
+    two, others = train(*how, "--launch", 2, "--zero", zero)
+    from safetensors.torch import load_file
+
+    for name in ("", "critic") if method == "ppo" else ("",):
+        ours, theirs = (load_file(folder / name / "model.safetensors") for folder in (one, two))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    assert [entry["reward"] for entry in entries] == pytest.approx([entry["reward"] for entry in others])
+
+
 def test_held_out_prompts_choose_the_policy(tmp_path):
     (tmp_path / "eval").write_bytes(lines(*prompts(12)[8:]))
     out, entries = train("--method", "grpo", "--reward", folders().reward, "--steps", 4, "--lr", "1e-2",

@@ -17,7 +17,7 @@ from alignlib.decoding import sampler
 from alignlib.decoding.draws import Draw, Sampling, prompt_ids, seed_for
 from alignlib.models.encoding import Encoder, Example
 from alignlib.models.packs import Pack
-from alignlib.models.policy import Model, Policy
+from alignlib.models.policy import Model, Policy, is_sharded
 from alignlib.records import fields
 from alignlib.records.jsonl import Record
 from alignlib.training.batches import packs_of
@@ -95,9 +95,10 @@ def how_to_draw(settings: Settings, number: int, seed: int) -> Sampling:
 def draw(policy: Policy, encoder: Encoder, prompts: Sequence[Prompt], how: Sampling, recipe: Recipe) -> Rollout:
     """Draw answers for the prompts, each rank for its share of them; all ranks get the whole rollout.
 
-    A draw's name is how.seed, the prompt's number in the input, and its own: in any company it is the same.
+    A draw's name is how.seed, the prompt's number in the input, and its own: in any company it is the same. Under ZeRO 3
+    each step gathers weights from all ranks, which must take as many steps: there each draws for all prompts.
     """
-    mine = prompts[ranks.rank()::ranks.size()]
+    mine = prompts if is_sharded(policy.model) else prompts[ranks.rank()::ranks.size()]
     draws = {prompt.number: [Draw(prompt.number, i, prompt.ids, t, where=prompt.where)
                              for i, t in enumerate(how.temperatures)] for prompt in mine}
     training = policy.model.training
