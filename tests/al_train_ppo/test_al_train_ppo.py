@@ -36,7 +36,7 @@ def test_a_reward_that_counts_a_letter_goes_to_its_maximum(method, tmp_path):
     """The loop learns what it is told: 10 tokens with two e each are worth 20, what MODEL says some 1.7."""
     (tmp_path / "reward.py").write_text("def count(record, completions):\n"
                                         "    return [float(text.count('e')) for text in completions]\n")
-    out, entries = train("--method", method, "--reward", f"py:{tmp_path}/reward.py:count", "--steps", 40, "--lr", "1e-2",
+    out, entries = train("--method", method, "--reward", f"py:{tmp_path}/reward.py:count", "--steps", 40, "--lr", 1e-2,
                          "--kl-coef", 1e-9, "--batch-size", 16, "--schedule", "constant")
     rewards = [entry["reward"] for entry in entries]
     assert max(rewards[:3]) < 4 and min(rewards[-3:]) > 14

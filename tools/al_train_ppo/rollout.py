@@ -95,8 +95,8 @@ def how_to_draw(settings: Settings, number: int, seed: int) -> Sampling:
 def draw(policy: Policy, encoder: Encoder, prompts: Sequence[Prompt], how: Sampling, recipe: Recipe) -> Rollout:
     """Draw answers for the prompts, each rank for its share of them; all ranks get the whole rollout.
 
-    A draw's name is how.seed, the prompt's number in the input, and its own: in any company it is the same. Under ZeRO 3
-    each step gathers weights from all ranks, which must take as many steps: there each draws for all prompts.
+    A draw's name is how.seed, the prompt's number in the input, and its own: in any company it is the same.
+    Under ZeRO 3 each step gathers weights from all ranks, which must take as many: there each draws for all prompts.
     """
     mine = prompts if is_sharded(policy.model) else prompts[ranks.rank()::ranks.size()]
     draws = {prompt.number: [Draw(prompt.number, i, prompt.ids, t, where=prompt.where)
