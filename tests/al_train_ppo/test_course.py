@@ -19,7 +19,8 @@ def course(count=6, reference=False, **changes) -> OnPolicy:
     policy = load.load_policy(folders().policy, "cpu", "fp32", train=True)
     encoder = load.encoder_for(policy, max_length=150, max_prompt=120, max_completion=11)
     asked = [Prompt(i, *prompt_of(encoder, record)) for i, record in enumerate(prompts(count))]
-    return OnPolicy(policy, encoder, settings(**{"temperature": 1.0, "kl_coef": 0.1 * reference, **changes}), recipe, asked, (),
+    how = settings(**{"temperature": 1.0, "kl_coef": 0.1 * reference, **changes})
+    return OnPolicy(policy, encoder, how, recipe, asked, (),
                     lambda where, records: [[float(len(text)) for text in record["completions"]]
                                             for record in records],
                     Reference(load.load_policy(folders().other, "cpu", "fp32", train=True)) if reference else None)
