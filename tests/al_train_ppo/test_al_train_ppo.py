@@ -138,6 +138,25 @@ def test_texts_are_learnt_beside(tmp_path):
     assert entries[-1]["ptx_loss"] < entries[0]["ptx_loss"] - 0.5
 
 
+def test_the_plan_counts_what_is_there():
+    """A reference beside, a critic that trains, a reward model that is asked; nothing is trained."""
+    def asked(*args):
+        done = run("al-train-ppo", folders().policy, *SMALL, "--plan", *args)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["asked"]
+
+    count = {name: sum(len(tensor) / 4 for tensor in weights(path).values()) / 1e9
+             for name, path in (("policy", folders().policy), ("reward", folders().reward))}
+    bare = asked("--method", "grpo", "--reward", "length", "--kl-coef", 0)
+    assert bare["weights"] == pytest.approx(4 * count["policy"]) and bare["optimizer"] == pytest.approx(2 * bare["weights"])
+    assert asked("--method", "grpo", "--reward", "length")["weights"] == pytest.approx(2 * bare["weights"])
+    judged = asked("--method", "grpo", "--reward", folders().reward, "--kl-coef", 0)
+    assert judged["weights"] == pytest.approx(bare["weights"] + 4 * count["reward"])
+    critic = asked("--method", "ppo", "--reward", folders().reward, "--kl-coef", 0)
+    assert critic["weights"] == pytest.approx(bare["weights"] + 8 * count["reward"])
+    assert critic["optimizer"] == pytest.approx(bare["optimizer"] + 8 * count["reward"])
+
+
 @pytest.mark.parametrize("args,message", [
     (("--method", "grpo", "-n", 1), "--method grpo compares the answers to a prompt"),
     (("--method", "rloo", "-n", 1), "--method rloo compares the answers to a prompt"),

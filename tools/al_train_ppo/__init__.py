@@ -19,6 +19,7 @@ from alignlib.training.session import Session
 if TYPE_CHECKING:
     from al_train_ppo.course import Reference
     from alignlib.models.policy import Policy
+    from alignlib.training.memory_states import Along
 
 KL_COEF = {"ppo": 0.1, "rloo": 0.1, "grpo": 0.04}  # DeepSpeed-Chat's; DeepSeekMath's
 CRITIC = ("critic", "critic_lr", "clip_value", "gamma", "smoothing", "whiten")  # what ppo alone heeds
@@ -75,7 +76,9 @@ def main(session: Session, rewards: tuple[str, ...], critic: str | None, critic_
     must_fit(settings, session)
     told = {**vars(settings), "rewards": rewards, "critic": critic, "critic_lr": critic_lr, "ref": ref, "ptx": ptx,
             "ref_files": None if ref == "self" else paths.fingerprint(ref)}
-    with session.begin(**told):
+    copied = bool(settings.kl_coef) and (ref != "self" or not session.recipe.lora)
+    with session.begin(reference=copied, along=lambda: models_along(session.model, settings, rewards, critic),
+                       samples=True, **told):
         from al_train_ppo import start
         from al_train_ppo.course import OnPolicy
 
@@ -93,6 +96,17 @@ def main(session: Session, rewards: tuple[str, ...], critic: str | None, critic_
             course = OnPolicy(policy, encoder, settings, session.recipe, prompts, held_out, judge, reference,
                               value_model, value_recipe, texts, start.samples_file(log_samples, session))
             session.follow(course, policy, best="reward" if held_out else None)
+
+
+def models_along(model: str, settings: Settings, rewards: tuple[str, ...], critic: str | None) -> list[Along]:
+    """The models that are there beside policy and reference, for --plan: reward models, and ppo's critic."""
+    from alignlib.rewards.programs import is_program
+    from alignlib.rewards.reward import split_weight
+    from alignlib.training.memory_states import Along
+
+    asked = [name for _, name in map(split_weight, rewards) if not is_program(name)]
+    trained = [Along((critic or next(iter(asked), model)), trained=True)] if settings.method == "ppo" else []
+    return trained + [Along(name) for name in asked]
 
 
 def settings_of(given: dict[str, Any]) -> Settings:

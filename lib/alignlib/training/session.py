@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from alignlib.training.engine import Engine
     from alignlib.training.loop import Course
     from alignlib.training.memory_plan import Adapt
+    from alignlib.training.memory_states import Along
     from alignlib.training.objective import Objective
     from alignlib.training.run_folder import Run
 
@@ -60,13 +61,14 @@ class Session:
         self.summary = options.Summary()  # before anything is loaded
 
     @contextmanager
-    def begin(self, *, reward: bool = False, reference: bool = False, adapt: Adapt | None = None,
-              **fixed: object) -> Iterator[None]:
+    def begin(self, *, reward: bool = False, reference: bool = False, along: Callable[[], Sequence[Along]] = tuple,
+              samples: bool = False, adapt: Adapt | None = None, **fixed: object) -> Iterator[None]:
         """Around all of the training: the processes meet, the folder is looked at, the summary ends it.
 
         fixed               what must be the same when the run is resumed, besides the recipe, the model and the input
         reward              whether a reward model is trained, not a policy
-        reference, adapt    for --plan: whether a second model stays loaded, which weights train (memory_plan.plan)
+        reference, along, samples, adapt  for --plan: whether a second model stays loaded, which others are there,
+                            whether it draws, which weights train (memory_plan.plan)
 
         --plan and a run that is complete end the command here. Raises UsageError.
         """
@@ -81,7 +83,7 @@ class Session:
             if self.adapter:
                 adapt = partial(add_adapters, recipe=self.recipe, adapter=self.adapter)
             memory_plan.show(memory_plan.plan(self.model, self.recipe, self.processes or 1, reference=reference,
-                                              adapt=adapt))
+                                              along=along(), samples=samples, adapt=adapt))
             click.get_current_context().exit()
         if self.recipe.output is None:
             raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
