@@ -113,7 +113,9 @@ def trainer_state(folder: Path) -> dict[str, Any]:
 
 def cure(folder: Path) -> str:
     """What is left to do where a checkpoint is damaged: older ones keep no state of the training."""
-    return f"remove {folder}, and --resume begins anew"
+    beside, above = (place.name.startswith("checkpoint-") for place in (folder, folder.parent))
+    whole = folder.parent if above and not beside else folder  # a critic's stands in the policy's
+    return f"remove {whole}, and --resume begins anew"
 
 
 class AskingEngine:

@@ -46,6 +46,32 @@ def conditional(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, *,
     return parts[:, 0], parts[:, 1:].detach()
 
 
+def clipped_ratio(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """PPO's loss of each token, or of each answer: max(-A ratio, -A min(max(ratio, 1 - clip), 1 + clip)).
+
+    ratio = pi / pi_old. Source: Schulman et al. 2017 (arXiv 1707.06347), equation 7.
+    """
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
+
+
+def clipped_values(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """A critic's loss of each token, 1/2 max((V - R)^2, (V' - R)^2), V' no further from the `old` value than `clip`.
+
+    Source: DeepSpeed-Chat, as in OpenAI's baselines for PPO.
+    """
+    near = torch.clamp(values, old - clip, old + clip)
+    return torch.maximum((values - returns) ** 2, (near - returns) ** 2) / 2
+
+
+def kl_estimate(logps: Tensor, reference: Tensor) -> Tensor:
+    """exp(ref - new) - (ref - new) - 1 of each token: no less than 0, its mean over draws of the policy KL(pi || ref).
+
+    Source: GRPO, Shao et al. 2024 (arXiv 2402.03300), equation 4.
+    """
+    apart = reference - logps
+    return apart.exp() - apart - 1
+
+
 def adapted(coefficient: float, kl: float, target: float, count: int, horizon: int = 10_000) -> float:
     """A KL coefficient after `count` examples whose KL was `kl`: up where it is over the target, down where under.
 

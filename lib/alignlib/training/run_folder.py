@@ -56,6 +56,7 @@ class Run:
         self._log: Held | None = None  # as long as the run lives: of two runs in one folder the second ends
         self._made: list[str] = []  # the folders that were not there before
         self.engine: Engine | None = None  # made by loop.start
+        self.beside: dict[str, tuple[Model, Engine]] = {}  # models that train along, by the folders that they get
         self.began: float | None = None  # the time.monotonic() at which all was loaded and read
         self.complete, self.checkpoint = ranks.share(self._look)
 
@@ -181,6 +182,11 @@ class Run:
             if ranks.first():
                 adapters.save(model, beside, self.recipe, weights)
             engine.save(beside, step=step, **more)
+            for name, (other, its_engine) in self.beside.items():
+                its_weights = its_engine.weights()
+                if ranks.first():
+                    adapters.save(other, beside / name, self.recipe, its_weights)
+                its_engine.save(beside / name, step=step)
         if ranks.first():
             self._rename(beside, done)
         ranks.wait()
@@ -215,11 +221,16 @@ class Run:
 
     def finish(self, model: Model, final: dict[str, Any], weights: dict[str, Tensor] | None) -> None:
         """The model with these weights into DIR itself, run.json last."""
+        others = {name: (other, engine.weights()) for name, (other, engine) in self.beside.items()}
         if not ranks.first():
             return
         beside = self.folder / ".final"
         with self._beside(beside):
             adapters.save(model, beside, self.recipe, weights, self.dtype)
+            for name, (other, its_weights) in others.items():
+                adapters.save(other, beside / name, self.recipe, its_weights, self.dtype)
+        for name in others:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         for file in beside.iterdir():
             os.replace(file, self.folder / file.name)
         beside.rmdir()
@@ -242,9 +253,10 @@ class Run:
 
 def light(checkpoint: Path) -> None:
     """Leave of a checkpoint the model alone."""
-    (checkpoint / "trainer.pt").unlink(missing_ok=True)
-    for name in ("deepspeed", "universal"):
-        shutil.rmtree(checkpoint / name, ignore_errors=True)
+    for file in checkpoint.rglob("trainer.pt"):
+        file.unlink()
+    for folder in [folder for name in ("deepspeed", "universal") for folder in checkpoint.rglob(name)]:
+        shutil.rmtree(folder)
 
 
 def step_of(path: Path) -> int:

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from alignlib.models.policy import Model, Policy
     from alignlib.training.engine import Engine
     from alignlib.training.examples import Examples
+    from alignlib.training.loop import Course
     from alignlib.training.memory_plan import Adapt
+    from alignlib.training.memory_states import Along
     from alignlib.training.objective import Objective
     from alignlib.training.run_folder import Run
     from alignlib.training.store import Store
@@ -92,7 +94,8 @@ class Input(Generic[Item]):
 class Session:
     """`processes`: of --launch; `plan`: print the memory that the run takes instead of training.
 
-    objective, encoder, examples, held_out  what is trained on, by `read` or `take`
+    objective, examples, held_out           what is trained on, by `read` or `take`
+    encoder, records                        that reads it, and how many it has read, for the summary; by the same
     run, store                              its folder, and where its examples lie, from `begin` on
     wait                                    until the processes that read have read, from `begin` on
     adapter                                 what MODEL is where training goes on in an adapter, from `begin` on
@@ -100,6 +103,7 @@ class Session:
 
     objective: Objective[Any]
     encoder: Encoder
+    records: int
     examples: Examples
     held_out: Examples
     run: Run
@@ -113,13 +117,14 @@ class Session:
         self.summary = options.Summary()  # before anything is loaded
 
     @contextmanager
-    def begin(self, *, reward: bool = False, reference: bool = False, adapt: Adapt | None = None,
-              **fixed: object) -> Iterator[None]:
+    def begin(self, *, reward: bool = False, reference: bool = False, along: Callable[[], Sequence[Along]] = tuple,
+              samples: bool = False, adapt: Adapt | None = None, **fixed: object) -> Iterator[None]:
         """Around all of the training: the processes meet, the folder is looked at, the summary ends it.
 
         fixed               what must be the same when the run is resumed, besides the recipe, the model and the input
         reward              whether a reward model is trained, not a policy
-        reference, adapt    for --plan: whether a second model stays loaded, which weights train (memory_plan.plan)
+        reference, along, samples, adapt  for --plan: whether a second model stays loaded, which others are there,
+                            whether it draws, which weights train (memory_plan.plan)
 
         --plan and a run that is complete end the command here. Raises UsageError.
         """
@@ -134,7 +139,7 @@ class Session:
             if self.adapter:
                 adapt = partial(add_adapters, recipe=self.recipe, adapter=self.adapter)
             memory_plan.show(memory_plan.plan(self.model, self.recipe, self.processes or 1, reference=reference,
-                                              adapt=adapt))
+                                              along=along(), samples=samples, adapt=adapt))
             click.get_current_context().exit()
         if self.recipe.output is None:
             raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
@@ -157,7 +162,7 @@ class Session:
                 self.run.leave_nothing()
                 self.store.leave_no_folder()
                 raise
-            self.summary.count(records=len(self.examples), **self.counts)
+            self.summary.count(records=self.records, **self.counts)
             self.summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)
             self.summary.close(began=self.run.began)
 
@@ -209,7 +214,7 @@ class Session:
         self.examples, self.held_out = self.store.open()
         self.run.skipped, encoder.cut = self.store.found["skipped"], self.store.found["cut"]
         objective.names = self.store.found["names"]
-        self.objective, self.encoder = objective, encoder
+        self.objective, self.encoder, self.records = objective, encoder, len(self.examples)
         objective.settle(self.examples, self.held_out)
 
     def must_be_same(self, sources: Sequence[Source]) -> None:
@@ -231,13 +236,19 @@ class Session:
         from alignlib.training.batches import Batches
 
         order = self.objective.order(self.examples, self.recipe.batch_size)
-        return loop.start(model, Batches(order, self.recipe), self.recipe, self.run)
+        return loop.start(model, len(Batches(order, self.recipe)), self.recipe, self.run)
 
     def fit(self, model: Model, best: str | None = None) -> None:
         """Train `model`, into the folder; `best`: keep it where this figure of the evaluation was highest."""
         from alignlib.training import loop
 
+        self.follow(loop.Supervised(model, self.examples, self.objective, self.recipe, self.held_out), model, best)
+        self.store.remove()
+
+    def follow(self, course: Course, model: Model, best: str | None = None) -> None:
+        """Train `model` along a course, as `fit`."""
+        from alignlib.training import loop
+
         if self.recipe.template:  # what the model is trained on goes with it
             model.tokenizer.chat_template = self.recipe.template
-        loop.fit(model, self.examples, self.objective, self.recipe, self.run, held_out=self.held_out, best=best)
-        self.store.remove()
+        loop.follow(course, model, self.recipe, self.run, best)

@@ -206,6 +206,27 @@ def test_closed_forms_where_the_policy_is_the_reference():
     close(losses.importance(pair), [1.0])
 
 
+def test_a_ratio_gains_nothing_beyond_the_clip():
+    """The lesser gain counts: A = 2 at ratios .5, 1.1, 1.5 gives -1, -2.2, -2.4; A = -2 there 1.6, 2.2, 3."""
+    ratios = double([0.5, 1.1, 1.5])
+    close(losses.clipped_ratio(ratios, double([2.0] * 3), 0.2), [-1.0, -2.2, -2.4])
+    close(losses.clipped_ratio(ratios, double([-2.0] * 3), 0.2), [1.6, 2.2, 3.0])
+
+
+def test_a_value_gains_nothing_beyond_the_clip():
+    """Old 0, return 1: a value of .5 counts as .2 (the greater loss), one of -.5 as itself."""
+    old, returns = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    close(losses.clipped_values(double([0.5, -0.5]), old, returns, 0.2), [0.8 ** 2 / 2, 1.5 ** 2 / 2])
+
+
+def test_the_estimate_of_a_kl_is_its_mean_and_never_below_0():
+    """Over the three tokens of a distribution, each weighted by its probability."""
+    ours, theirs = double([0.5, 0.3, 0.2]), double([0.1, 0.3, 0.6])
+    each = losses.kl_estimate(ours.log(), theirs.log())
+    assert (each >= 0).all() and each[1] == 0
+    assert (ours * each).sum().item() == pytest.approx((ours * (ours / theirs).log()).sum().item())
+
+
 REWARDS = double([[0.4, -1.0, 0.3], [2.0, 0.1, 0.1]])
 OF_GROUPS = {
     "exo_rw": lambda x: losses.exo_rw(x, REWARDS, 0.7, 0.3),
@@ -218,6 +239,9 @@ OF_GROUPS = {
     "ipo": lambda x: losses.ipo(x[:, :2], 0.7),
     "robust": lambda x: losses.robust(x[:, :2], 0.7, 0.1),
     "simpo": lambda x: losses.simpo(x[:, :2], 0.7, 0.4),
+    "clipped_ratio": lambda x: losses.clipped_ratio(x.exp(), REWARDS, 0.2),
+    "clipped_values": lambda x: losses.clipped_values(x, REWARDS + 0.07, -REWARDS, 0.2),
+    "kl_estimate": lambda x: losses.kl_estimate(x, REWARDS),
 }
 
 
