@@ -34,10 +34,10 @@ def parts(name: str) -> list[list[str]]:
 
 
 def test_there_are_commands():
-    """Eleven commands, and each file or folder of tools/ is one."""
+    """Twelve commands, and each file or folder of tools/ is one."""
     print(f"{len(COMMANDS)} commands: {', '.join(COMMANDS)}")
     there = {path.stem.replace("_", "-") for path in (ROOT / "tools").glob("al_*")}
-    assert len(COMMANDS) == 11 and there == set(COMMANDS)
+    assert len(COMMANDS) == 12 and there == set(COMMANDS)
 
 
 @every

@@ -111,8 +111,7 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
                              hold=isinstance(program, programs.Rule)) as stream:
         with program or nullcontext():
             for line, figures in scored(stream, scorer):
-                record = finish(line, figures)
-                stream.write(line, record)
+                stream.write(line, record := finish(line, figures))
                 stopped = sum(map(ne, record["completions"], line.record["completions"])) if stop else 0
                 summary.count(completions=len(record["completions"]), **{"stopped": stopped} if stop else {})
         summary.count(tokens=scorer.tokens, **scorer.cut)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from al_train_ppo.objective import LOSS_MEANS, METHODS, Settings
+from al_train_ppo.settings import LOSS_MEANS, METHODS, Settings, settings_of
 from alignlib.cli import model_options, options, paths
 from alignlib.training.command import training_options
 from alignlib.training.session import Session
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from alignlib.models.policy import Policy
     from alignlib.training.memory_states import Along
 
-KL_COEF = {"ppo": 0.1, "rloo": 0.1, "grpo": 0.04}  # DeepSpeed-Chat's; DeepSeekMath's
 CRITIC = ("critic", "critic_lr", "clip_value", "gamma", "smoothing", "whiten")  # what ppo alone heeds
 
 
@@ -110,16 +109,6 @@ def models_along(model: str, settings: Settings, rewards: tuple[str, ...], criti
     asked = [name for _, name in map(split_weight, rewards) if not is_program(name)]
     trained = [Along((critic or next(iter(asked), model)), trained=True)] if settings.method == "ppo" else []
     return trained + [Along(name) for name in asked]
-
-
-def settings_of(given: dict[str, Any]) -> Settings:
-    """The settings, with the method's own defaults."""
-    method = given["method"]
-    if given["kl_coef"] is None:
-        given["kl_coef"] = KL_COEF[method]
-    if given["loss_mean"] is None:
-        given["loss_mean"] = "answer" if method == "grpo" else "token"
-    return Settings(**given)
 
 
 def must_fit(settings: Settings, session: Session) -> None:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from al_train_ppo import advantages
-from al_train_ppo.objective import Settings, Surrogate, ValueLoss, values_of
+from al_train_ppo.objective import Surrogate, ValueLoss, values_of
 from al_train_ppo.rollout import Prompt, Rollout, draw, how_to_draw, logged, read_tokens, seed_of, with_rewards
+from al_train_ppo.settings import Settings
 from alignlib import ranks
 from alignlib.cli import bars
 from alignlib.models.encoding import Encoder, Example

@@ -11,45 +11,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from al_train_ppo.rollout import Rollout
+    from al_train_ppo.settings import Settings
     from alignlib.models.encoding import Example
     from alignlib.models.packs import Pack
     from alignlib.models.policy import Policy, RewardModel
-
-METHODS = ("ppo", "rloo", "grpo")
-LOSS_MEANS = ("token", "answer", "constant")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How answers are drawn, judged and learnt from.
-
-    kl_coef, kl_target   nats times the first are taken from the reward (grpo: added to the loss); it follows the second
-    clip_ratio           how far pi / pi_old may gain anything, from 1
-    clip_value           how far a critic's value may gain anything, from the old one
-    clip_reward          scores are cut to +- this; None: not at all
-    missing_end          taken from the score of an answer that was cut at its limit
-    loss_mean            over tokens, over answers of the mean of their tokens, or over a constant length
-    """
-
-    method: str
-    number: int
-    prompts: int
-    passes: int
-    max_new_tokens: int
-    temperature: float
-    stop: tuple[str, ...]
-    kl_coef: float
-    kl_target: float | None
-    clip_ratio: float
-    clip_value: float
-    clip_reward: float | None
-    gamma: float
-    smoothing: float
-    whiten: bool
-    scaled: bool
-    loss_mean: str
-    missing_end: float
-    ptx_coef: float
 
 
 @dataclass

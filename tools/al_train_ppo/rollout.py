@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from al_train_ppo.objective import Settings
+from al_train_ppo.settings import Settings
 from alignlib import ranks
 from alignlib.decoding import sampler
 from alignlib.decoding.draws import Draw, Sampling, prompt_ids, seed_for

@@ -13,8 +13,8 @@ import torch
 import transformers
 
 from al_train_ppo.course import Judge
-from al_train_ppo.objective import Settings
 from al_train_ppo.rollout import Prompt, how_to_draw, prompt_of
+from al_train_ppo.settings import Settings
 from alignlib import ranks
 from alignlib.decoding import sampler
 from alignlib.decoding.draws import encoder_limits
