@@ -62,11 +62,14 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
 def test_what_was_kept_is_data_alone(tmp_path):
     """A pickle bomb is not run; what is cut, gone or of other records is said to be."""
     file, run = tmp_path / "ref_logps.pt", Run(tiny.recipe(tmp_path / "run"), {})
-    parts = [[tiny.example(3, 2, 2)], []]
+    parts = [tiny.stored([tiny.example(3, 2, 2)])]
     assert read_ref_logps(file, run, parts) is None
-    torch.save([{0: [-1.0, -2.0]}, {}], file)
-    assert read_ref_logps(file, run, parts) == [{0: [-1.0, -2.0]}, {}]
-    for other, words in (([{0: [1.0]}, {}], "of other records"), ([{5: [1.0, 2.0]}, {}], "not what al-train-exo"),
+    column = torch.tensor([-1.0, -2.0], dtype=torch.float64)
+    torch.save([column], file)
+    [kept] = read_ref_logps(file, run, parts)
+    assert torch.equal(kept, column)
+    for other, words in (([column[:1]], "of other records"), ([column.float()], "of other records"),
+                         ([{5: [1.0, 2.0]}], "not what al-train-exo"), ([column, column], "not what al-train-exo"),
                          ({"a": 1}, "not what al-train-exo")):
         torch.save(other, file)
         with pytest.raises(click.UsageError, match=f"ref_logps.pt: {words}.*: train anew"):
