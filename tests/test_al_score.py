@@ -203,7 +203,7 @@ BAD = {
     "completions: empty": b'{"prompt": "p", "completions": []}\n',
     "completions[1]: expected a string, got null": b'{"prompt": "p", "completions": ["a", null]}\n',
     "rewards: 1 entries for 2 completions": b'{"prompt": "p", "completions": ["a", "b"], "rewards": [1]}\n',
-    "broken JSON: ": b'{"prompt": "p", "completions": ["a"], "rewards": [NaN]}\n',
+    "NaN is no number in JSON": b'{"prompt": "p", "completions": ["a"], "rewards": [NaN]}\n',
     "invalid UTF-8 at byte": b'{"prompt": "\xff", "completions": ["a"]}\n',
     "finish_reasons[0]: expected": b'{"prompt": "p", "completions": ["a"], "finish_reasons": ["done"]}\n',
 }

@@ -75,10 +75,10 @@ class Command(click.Command):
         return 0
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Call the body, unless an option is bytes that are no text: only files may be called so."""
+        """Call the body, unless an option is what JSON has not: bytes that are no text, but for files' names."""
         for parameter in self.params:
             if not isinstance(parameter.type, click.Path):
-                must_be_text(ctx.params.get(parameter.name or ""), parameter, ctx)
+                must_be_json(ctx.params.get(parameter.name or ""), parameter, ctx)
         return super().invoke(ctx)
 
 
@@ -88,14 +88,16 @@ class Group(Command, click.Group):
     command_class = Command
 
 
-def must_be_text(value: object, parameter: click.Parameter, context: click.Context) -> None:
-    """Raises BadParameter where a value, or a part of it, is not UTF-8: JSON, models and their files have no such."""
+def must_be_json(value: object, parameter: click.Parameter, context: click.Context) -> None:
+    """Raises BadParameter where a value, or a part of it, is not UTF-8 or beyond 64 bits: our files have no such."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise click.BadParameter(f"{value} does not fit 64 bits.", context, parameter)
     if isinstance(value, str):
         if not value.isascii() and value.encode(errors="replace").decode() != value and not os.path.isfile(value):
             raise click.BadParameter(f"{value!r} is not UTF-8", context, parameter)
     elif isinstance(value, list | tuple | dict):
         for part in [*value, *value.values()] if isinstance(value, dict) else value:
-            must_be_text(part, parameter, context)
+            must_be_json(part, parameter, context)
 
 
 def program() -> str:

@@ -156,6 +156,14 @@ def test_a_text_that_is_no_utf_8_is_refused_in_a_line(args):
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"\\udcff' is not UTF-8" in done.stderr
 
 
+@pytest.mark.parametrize(("name", "args"), [("al_train_rm", ["m", "--keep", "9" * 22]),
+                                            ("al_data", ["toy", "--limit", "9" * 22])])
+def test_a_number_beyond_64_bits_is_refused_in_a_line(name, args):
+    """run.json and states hold none; also of a subcommand."""
+    done = subprocess.run([sys.executable, "-m", name, *args], capture_output=True, env=environment(), input=b"")
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"does not fit 64 bits" in done.stderr
+
+
 def test_a_file_may_be_called_anything(tmp_path):
     """And what is printed under PYTHONIOENCODING=ascii is data in UTF-8."""
     (tmp_path / "i\udcff\n.jsonl").write_text('{"prompt": "\u00fc", "chosen": "a", "rejected": "b"}\n{bad\n')

@@ -99,7 +99,7 @@ def test_a_checkpoint_gives_back_the_optimizer_the_schedule_and_what_was_added(t
 
 
 def test_a_checkpoint_of_deepspeed_is_refused(tmp_path):
-    torch.save({"ranks": 2, "stage": 1}, tmp_path / "trainer.pt")
+    torch.save({"ranks": 2, "stage": 1, "step": 1}, tmp_path / "trainer.pt")
     engine = PlainEngine(bare(torch.nn.Linear(1, 1)), tiny.recipe("x"), total=1)
     with pytest.raises(click.UsageError, match="made under DeepSpeed by 2 processes: give --launch or --zero"):
         engine.load(tmp_path)
