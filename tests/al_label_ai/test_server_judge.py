@@ -3,7 +3,6 @@
 import json
 import random
 import signal
-import sqlite3
 import subprocess
 import threading
 import time
@@ -38,7 +37,7 @@ def test_what_cannot_be_read_is_asked_again_with_what_was_said():
     assert [len(request["messages"]) for _, _, request in server.calls].count(3) == 6 == len(server.calls) // 2
 
 
-@pytest.mark.parametrize("text", ["Rating: high", "7.5", '"0.8"', "8 out of 10"])
+@pytest.mark.parametrize("text", ["Rating: high", "7.5", '"0.8"', "8 of 10"])
 def test_what_stays_unreadable_is_null_with_its_words(text, tmp_path):
     """Asked three times in all; kept, so that it is not paid for again either."""
     args = ("--mode", "rate", "--cache", tmp_path / "cache")
@@ -255,8 +254,7 @@ def test_failed_calls_are_not_kept(tmp_path):
     with Server(script) as server:
         done = label(server, pairs(8), *args)
         assert done.returncode == 0 and done.stdout == "" and "8 skipped" in done.stderr
-        with sqlite3.connect(tmp_path / "cache") as cache:
-            assert cache.execute("SELECT count(*) FROM answers").fetchone() == (0,)
+        assert not (tmp_path / "cache").exists()  # of no answer none is left
         broken[0] = False
         done = label(server, pairs(8), *args)
     assert read(done.stdout) == [labelled(record) for record in pairs(8)], done.stderr
