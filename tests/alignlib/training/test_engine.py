@@ -131,6 +131,11 @@ def test_a_checkpoint_s_state_is_data_alone(tmp_path):
     file.write_bytes(whole[:len(whole) // 2])
     with pytest.raises(click.UsageError, match=f"{TRAINER}: no state.*; remove {tmp_path}, and --resume begins anew"):
         engine.load(tmp_path)
+    critic = tmp_path / "checkpoint-2" / "critic"
+    critic.mkdir(parents=True)
+    (critic / TRAINER).write_bytes(b"")
+    with pytest.raises(click.UsageError, match=f"critic/{TRAINER}: .*; remove {critic.parent}, and --resume"):
+        engine.load(critic)
     for other, words in (([1], "not the state of a training"), ({"step": 1}, "not the state of a training"),
                          ({"step": 1, "ranks": 0, "optimizer": {}}, "not what this run left there")):
         torch.save(other, file)
