@@ -110,7 +110,7 @@ def test_a_run_that_was_killed_while_it_read_reads_anew(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_while_reading_leaves_nothing_and_names_the_file(tmp_path):
+def test_a_full_disk_while_reading_leaves_nothing_and_names_the_folder(tmp_path):
     """A limit on the size of files stands for it: the system refuses the bytes beyond."""
     texts = tmp_path / "texts.jsonl"
     texts.write_bytes(lines(*pairs(100)) * 40)
@@ -119,7 +119,7 @@ def test_a_full_disk_while_reading_leaves_nothing_and_names_the_file(tmp_path):
                "from al_sft import main; main(sys.argv[1:], prog_name='al-sft')")
     done = subprocess.run([sys.executable, "-c", program, folders().policy, texts, "-o", tmp_path / "deep" / "run"],
                           env=environment(), capture_output=True, text=True)
-    assert done.returncode == 1 and str(tmp_path / "deep/run/.examples/ids") in one_line(done.stderr)
+    assert done.returncode == 1 and str(tmp_path / "deep/run/.examples") in one_line(done.stderr)
     assert not (tmp_path / "deep").exists()
 
 
