@@ -88,7 +88,7 @@ def test_a_trainer(name, at, capfd):
     assert names(at) == []
     with file_limit(weights // 2):
         assert end(name, capfd, *args) == (1, f"{name}: file too large: {at / 'a' / 'out'}")
-    assert set(names(at / "a" / "out")) <= {"log.jsonl", "pool.jsonl", "ref_logps.pt", "started.json"}
+    assert set(names(at / "a" / "out")) <= {".examples", "log.jsonl", "pool.jsonl", "ref_logps.pt", "started.json"}
     other = Held(at / "a" / "out" / "log.jsonl")
     assert end(name, capfd, *args, "--resume") == (2, f"{name}: {at / 'a' / 'out'}: another run is writing it; give "
                                                       "each run, and each --shard, a file of its own")

@@ -89,3 +89,12 @@ def test_what_is_left_goes_on_in_its_proportion(capsys):
     assert abs(tail[b"b"] - 1500) < 4 * (2000 * 0.75 * 0.25) ** 0.5
     assert capsys.readouterr().err == ("note: a: ended after 10 records; the others go on\n"
                                        "note: b: ended after 3,000 records; the others go on\n")
+
+
+def test_a_files_name_cannot_write_to_the_terminal(tmp_path, capfd):
+    """What its note says of it is one line, in which ESC is no more than its name."""
+    odd = tmp_path / "e\x1b[31m\nred"
+    odd.write_bytes(b'{"prompt": "a"}\n')
+    done = call("al-data", "mix", f"1:{odd}", "-o", tmp_path / "m")
+    assert done.returncode == 0 and "1 of " in done.stderr and "e\\x1b[31m red" in done.stderr
+    assert "\x1b" not in done.stderr

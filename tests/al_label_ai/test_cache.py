@@ -8,6 +8,8 @@ import click
 import pytest
 
 from al_label_ai.cache import REFUSAL, Cache, Reply, request_key
+from alignlib.records.disk import DiskFull
+from helpers.disks import small_disk
 from helpers.process import environment
 
 
@@ -155,3 +157,28 @@ def test_a_damaged_cache_is_said_to_be_with_what_to_do(tmp_path):
     (tmp_path / "c").write_bytes(whole[:len(whole) // 2])
     with pytest.raises(click.UsageError, match="c: damaged, or no cache"):
         Cache(str(tmp_path / "c"))
+
+
+def test_runs_know_each_other_through_a_link(tmp_path):
+    """One name is the file's, the other a link's: what one has under way the other waits for."""
+    (tmp_path / "link").symlink_to("c")
+    one, two = Cache(str(tmp_path / "c")), Cache(str(tmp_path / "link"))
+    assert one.claim(["k"]) is True and two.claim(["k"]) is False
+    one.close()
+    assert two.claim(["k"]) is True
+    two.close()
+    assert names(tmp_path) == ["c", "link"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_by_its_folder(tmp_path):
+    """In the middle, and before there is a table; the end of the run raises nothing more."""
+    with small_disk(tmp_path, 120) as small:
+        cache = Cache(str(small.at / "c"))
+        assert cache.claim(["k"]) is True
+        with pytest.raises(DiskFull, match=f"no space left on device: {small.at}$"):
+            for i in range(1000):
+                cache.put(str(i), "m", Reply("A" * 1000, "stop", 1, 1))
+        cache.close()
+        with pytest.raises(DiskFull, match=f"no space left on device: {small.at}$"):
+            Cache(str(small.at / "other"))

@@ -15,6 +15,7 @@ import click
 from al_data.lines import kept, write_lines
 from alignlib.cli import bars, options, paths
 from alignlib.records.jsonl import count_ahead
+from alignlib.records.shown import say
 
 
 class Weighted(click.ParamType[tuple[float, str]]):
@@ -64,7 +65,7 @@ def mix_command(sources: tuple[tuple[float, str], ...], until: str, limit: int |
         lines = mixed(streams, Random(seed), until == "first", taken)
         write_lines(islice(lines, limit), output, summary,
                     min((number for number in known if number is not None), default=None))
-    print(f"note: {', '.join(f'{taken[file]:,} of {file}' for file in dict.fromkeys(files))}", file=sys.stderr)
+    say(f"note: {', '.join(f'{taken[file]:,} of {file}' for file in dict.fromkeys(files))}")
     summary.close()
 
 
@@ -88,4 +89,4 @@ def mixed(sources: Sequence[tuple[float, str, Iterator[bytes]]], draws: Random, 
         del left[drawn]
         if stop or not left:
             return
-        print(f"note: {name}: ended after {taken[name]:,} records; the others go on", file=sys.stderr)
+        say(f"note: {name}: ended after {taken[name]:,} records; the others go on")

@@ -11,12 +11,14 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from typing import BinaryIO, NamedTuple
 
 import click
 import orjson
 
+from alignlib.records import disk
 from alignlib.records.jsonl import Record
 
 VERSION = 1
@@ -73,6 +75,7 @@ class Cache:
 
     def __init__(self, path: str):
         self.path, self.run = path, 0  # which run this is, once it has something under way
+        self.place = os.path.realpath(path)  # runs know each other, by whatever name each has it
         self.lock: BinaryIO | None = None  # of the run's file
         try:
             # Each statement is its own transaction; one thread uses it at a time, not always the same.
@@ -84,6 +87,8 @@ class Cache:
             self.file.execute(UNDER_WAY)
             self.file.execute(f"PRAGMA user_version = {VERSION}")
         except sqlite3.OperationalError as error:
+            if disk.full(error):
+                raise disk.DiskFull(disk.no_space(error, path)) from error
             raise click.UsageError(f"--cache {path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise damaged(path, str(error)) from error
@@ -94,15 +99,16 @@ class Cache:
         return Reply(*row) if row else None
 
     def put(self, key: str, model: str, reply: Reply) -> None:
-        """Another process may have been faster: then its answer stays."""
-        self.file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", (key, model, *reply))
+        """Another process may have been faster: then its answer stays. Raises DiskFull."""
+        with disk.writing(self.path):
+            self.file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", (key, model, *reply))
 
     # -- what is under way -------------------------------------------------------------------------------
 
     def claim(self, keys: Sequence[str]) -> Reply | bool:
         """The answer to any of the requests; where there is none, whether the first of them is this run's to make:
         False while another run, which lives, has it under way."""
-        with self.file:
+        with disk.writing(self.path), self.file:
             self.file.execute("BEGIN IMMEDIATE")  # nobody else writes until the end
             if reply := next(filter(None, map(self.get, keys)), None):
                 return reply
@@ -115,7 +121,8 @@ class Cache:
 
     def release(self, key: str) -> None:
         """The request is under way no more: its answer has been put, or there is none."""
-        self.file.execute("DELETE FROM under_way WHERE key = ? AND run = ?", (key, self.run))
+        with disk.writing(self.path):
+            self.file.execute("DELETE FROM under_way WHERE key = ? AND run = ?", (key, self.run))
 
     def enter(self) -> int:
         """A number that no living run has, whose file is locked from now on. In a transaction."""
@@ -142,17 +149,20 @@ class Cache:
         return True
 
     def lock_path(self, number: int) -> str:
-        return f"{self.path}-run-{number}"
+        return f"{self.place}-run-{number}"
 
     def close(self) -> None:
-        """The end of this run, and of what dead ones have left."""
+        """The end of this run, and of what dead ones have left.
+
+        On a full disk that stays: it is a dead run's from now on, and counts for nothing.
+        """
         if self.lock:
-            with self.file:
+            with suppress(disk.DiskFull), self.lock, disk.writing(self.path), self.file:
                 self.file.execute("BEGIN IMMEDIATE")  # and nobody enters meanwhile
                 self.file.execute("DELETE FROM under_way WHERE run = ?", (self.run,))
-                self.lock.close()
-                for path in glob.glob(f"{glob.escape(self.path)}-run-*"):
-                    number = path.removeprefix(f"{self.path}-run-")
+                self.lock.close()  # so that it is known as dead, as those whose files go
+                for path in glob.glob(f"{glob.escape(self.place)}-run-*"):
+                    number = path.removeprefix(f"{self.place}-run-")
                     if number.isdecimal() and self.is_dead(int(number)):
                         os.unlink(path)
             self.lock = None

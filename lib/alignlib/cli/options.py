@@ -31,6 +31,7 @@ from alignlib.records.conversations import reader
 from alignlib.records.fields import schema
 from alignlib.records.finished import must_be_whole
 from alignlib.records.jsonl import Record
+from alignlib.records.shown import say
 from alignlib.records.stream import Stream
 
 C = TypeVar("C", bound=Command)
@@ -205,7 +206,7 @@ def open_stream(
                     hold=hold, bar=bar if where else None)
     if stream.complete and output:
         must_be_whole(output, files, each, aside=puts_aside(), rejects=rejects, part=shard is not None)
-        print(f"{output} is complete: nothing to resume", file=sys.stderr)
+        say(f"{output} is complete: nothing to resume")
     return stream
 
 
@@ -258,7 +259,8 @@ def new_folder(path: str, resume: bool = False) -> Path:
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise click.UsageError(f"{path}: {nearest} cannot be written to: name a folder elsewhere")
     if not resume and folder.exists() and any(folder.iterdir()):
-        raise click.UsageError(f"{path}: exists and is not empty")
+        begun = "; --resume goes on with the run that it holds" if (folder / "started.json").exists() else ""
+        raise click.UsageError(f"{path}: exists and is not empty{begun}")
     return folder
 
 

@@ -56,13 +56,13 @@ def full(error: BaseException | None) -> int | None:
 
 def named(error: OSError, path: str | Path | None) -> OSError | DiskFull:
     """The error as what a full disk is called, where it is one; None: of standard output."""
-    return DiskFull(_said(error, path)) if full(error) else error
+    return DiskFull(no_space(error, path)) if full(error) else error
 
 
 def refused(error: OSError, path: str | Path) -> DiskFull | StateError:
     """What it is called that nothing can be made at `path`."""
     if full(error):
-        return DiskFull(_said(error, path))
+        return DiskFull(no_space(error, path))
     return StateError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}")
 
 
@@ -77,11 +77,11 @@ def writing(path: str | Path | None) -> Iterator[None]:
         # torch's own writer, which DeepSpeed uses, gives no reason.
         silent = path and "inline_container" in str(error) and shutil.disk_usage(_folder(path)).free < 1 << 20
         if full(error) or silent:
-            raise DiskFull(_said(error, path)) from error
+            raise DiskFull(no_space(error, path)) from error
         raise
 
 
-def _said(error: BaseException, path: str | Path | None) -> str:
+def no_space(error: BaseException, path: str | Path | None) -> str:
     """ "no space left on device: runs/sft" """
     return f"{os.strerror(full(error) or errno.ENOSPC).lower()}: {_folder(path)}"
 

@@ -28,3 +28,8 @@ def dumps_to_stdout(record: Record) -> bytes:
     if not sys.stdout.isatty():
         return line
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", line.decode()).encode()
+
+
+def say(words: str) -> None:
+    """A line on stderr, whatever the names in it."""
+    print(one_line(words), file=sys.stderr)

@@ -83,11 +83,11 @@ class Writer:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """In its body an OSError gets the file's name, which a full disk's has not."""
+    """In its body an OSError gets the name of the file's folder, which a full disk's has not."""
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path.parent)) from error
 
 
 def is_whole(folder: Path, layout: Layout) -> bool:

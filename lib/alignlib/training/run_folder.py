@@ -21,6 +21,7 @@ from alignlib.cli import exits, options, paths
 from alignlib.models import checkpoint, faults, load
 from alignlib.models.policy import Model
 from alignlib.records.disk import Held, StateError, make_folders, remove_empty, whole, writing
+from alignlib.records.shown import say
 from alignlib.training import adapters
 from alignlib.training.engine import Engine
 from alignlib.training.recipe import Recipe
@@ -67,7 +68,7 @@ class Run:
             self._same(self.folder / "run.json")
             if (self.folder / "started.json").exists():  # killed while it tidied up
                 self._tidy()
-            print(f"{self.recipe.output} is complete: nothing to resume", file=sys.stderr)
+            say(f"{self.recipe.output} is complete: nothing to resume")
             return True, None
         if (self.folder / "started.json").exists():
             self._same(self.folder / "started.json")

@@ -62,7 +62,7 @@ class Store:
             self.load()
         except ValueError:  # cut
             return False
-        return self.found.get("key") == self.key and is_whole(self.folder, self.found)
+        return isinstance(self.found, dict) and self.found.get("key") == self.key and is_whole(self.folder, self.found)
 
     def lock(self) -> None:
         """Keep other runs off these files as long as this one lives. Raises UsageError where there is another."""

@@ -86,10 +86,10 @@ def test_cut_and_changed_files_are_known(tmp_path):
     assert is_whole(tmp_path, layout)
 
 
-def test_a_full_disk_names_the_file(tmp_path):
+def test_a_full_disk_names_the_folder_around_them(tmp_path):
     with pytest.raises(OSError) as caught, naming(tmp_path / "ids"):
         raise OSError(errno.ENOSPC, "No space left on device")
-    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "ids")
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path)
 
 
 def test_ids_are_below_the_mark_of_those_that_are_given():

@@ -119,7 +119,7 @@ def test_a_full_disk_while_reading_leaves_nothing_and_names_the_folder(tmp_path)
                "from al_sft import main; main(sys.argv[1:], prog_name='al-sft')")
     done = subprocess.run([sys.executable, "-c", program, folders().policy, texts, "-o", tmp_path / "deep" / "run"],
                           env=environment(), capture_output=True, text=True)
-    assert done.returncode == 1 and str(tmp_path / "deep/run/.examples") in one_line(done.stderr)
+    assert done.returncode == 1 and one_line(done.stderr).endswith(f": {tmp_path}/deep/run")
     assert not (tmp_path / "deep").exists()
 
 
@@ -187,3 +187,10 @@ def test_a_start_that_fails_after_the_reading_leaves_nothing_of_it(tmp_path):
     given = lines(*({"text": "a day", "label": "sad"} for _ in range(3)))
     done = run("al-train-rm", folders().policy, "-o", tmp_path / "deep" / "run", "--loss", "classify", stdin=given)
     assert done.returncode != 0 and "one class only" in one_line(done.stderr) and not (tmp_path / "deep").exists()
+
+
+def test_what_was_found_may_be_damaged_into_another_json(tmp_path):
+    """It is read anew then, as where it was cut."""
+    store = filled(tmp_path / "run")
+    (store.folder / "found.json").write_text("[]")
+    assert not store.take_up()
