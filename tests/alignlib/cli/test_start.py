@@ -49,6 +49,7 @@ HEAVY = {
     "al-sft": (["MODEL", "-o", "OUT"], "torch"),
     "al-train-alt": (["MODEL", "-o", "OUT"], "torch"),
     "al-train-exo": (["MODEL", "-o", "OUT"], "torch"),
+    "al-train-ppo": (["MODEL", "--reward", "length", "-o", "OUT"], "torch"),
     "al-train-rm": (["MODEL", "-o", "OUT"], "torch"),
 }
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from al_sft import Likelihood
-from al_train_exo.objective import Contrast
 from alignlib.models import packs
 from alignlib.models.encoding import Example
 from alignlib.models.packs import pack, plan
@@ -213,10 +212,9 @@ def test_batch_metrics(fixtures):
             ref = looking_up(case["reference_logits"]).logps(batch).detach()
             logps, ref = (x.view(2, -1).T for x in (policy.logps(batch), ref))  # [B, (chosen, rejected)]
             name = "ipo" if config["ipo"] else "robust" if config["robust_eps"] else "dpo-pref"
-            objective = Contrast(loss=name, beta_pi=config["beta"], beta_r=1.0, gamma=0.0, temperature=1.0,
-                                 num_contrastive=None, ref="self", smoothing=config["robust_eps"],
-                                 reference_free=config["reference_free"],
-                                 importance=config["importance_correction"], sft_reg=config["sft_reg"])
+            objective = tiny.contrast(name, beta_pi=config["beta"], smoothing=config["robust_eps"],
+                                      reference_free=config["reference_free"],
+                                      importance=config["importance_correction"], sft_reg=config["sft_reg"])
             rewards = torch.tensor([[1.0, 0.0]]).expand_as(logps)
             tensors = {"logps": logps, "log_ratio": logps - ref, "rewards": rewards}
             loss = objective.group_losses(objective.groups(tensors)).mean()
