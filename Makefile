@@ -13,7 +13,7 @@ export PATH := $(abspath $(VENV)/bin):$(PATH)
 SETUP := $(VENV)/.ready
 SETUP_VLLM := $(VENV_VLLM)/.ready
 
-.PHONY: help setup quick test smoke test-vllm lint dist bench docs clean
+.PHONY: help setup quick test smoke test-vllm lint dist bench bench-kill docs clean
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sort -u | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -59,6 +59,9 @@ dist: $(SETUP) ## build sdist and wheel into dist/, and try the wheel in a bare 
 
 bench: $(SETUP) ## the benchmarks (an otherwise idle machine, please)
 	$(VENV)/bin/python -m pytest tests/bench -s -p no:xdist -o norecursedirs=
+
+bench-kill: $(SETUP) ## twenty kills of each command, and a hundred thousand fuzzed lines: an hour of one core
+	$(VENV)/bin/python -m pytest tests/bench/test_series.py tests/bench/test_fuzz.py -s -p no:xdist -o norecursedirs=
 
 docs: $(SETUP) ## write the generated parts of the pages anew
 	PYTHONPATH=lib:tools $(VENV)/bin/python docs/generate.py

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def commands() -> str:
     """A table of the commands: the first line of each one's docstring."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    lines = {name: first_line(import_module(target.split(":")[0]).__doc__) for name, target in scripts.items()}
+    lines = {name: first_line(import_module(target.split(":")[1]).__doc__) for name, target in scripts.items()}
     return table("command", {name: line.removeprefix(f"{name}: ") for name, line in lines.items()})
 
 

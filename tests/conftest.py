@@ -18,11 +18,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def sigterm():
-    """A training loop that a test calls catches it; afterwards it is what it was."""
-    before = signal.getsignal(signal.SIGTERM)
+def signals():
+    """A training loop that a test calls catches SIGTERM, a command Ctrl-C; afterwards they are what they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 
@@ -202,7 +203,7 @@ BAD = {
     "completions: empty": b'{"prompt": "p", "completions": []}\n',
     "completions[1]: expected a string, got null": b'{"prompt": "p", "completions": ["a", null]}\n',
     "rewards: 1 entries for 2 completions": b'{"prompt": "p", "completions": ["a", "b"], "rewards": [1]}\n',
-    "broken JSON: ": b'{"prompt": "p", "completions": ["a"], "rewards": [NaN]}\n',
+    "NaN is no number in JSON": b'{"prompt": "p", "completions": ["a"], "rewards": [NaN]}\n',
     "invalid UTF-8 at byte": b'{"prompt": "\xff", "completions": ["a"]}\n',
     "finish_reasons[0]: expected": b'{"prompt": "p", "completions": ["a"], "finish_reasons": ["done"]}\n',
 }
@@ -287,6 +288,11 @@ def test_a_model_of_nan_is_1_and_names_the_record(kind, args):
     ("toy:nobody", (), "no such oracle; there are overall, helpful"),
     ("toy:helpful", ("--logps",), "an oracle"),
     ("toy:helpful", ("--label", "good"), "an oracle"),
+    ("length", ("--logps",), "length: a program, neither a policy nor a classifier"),
+    ("math", ("--end", "token"), "--end goes with a reward model"),
+    ("length", ("--timeout", "3"), "--timeout goes with cmd:PROGRAM"),
+    ("py:none.py:f", (), "py:none.py:f: none.py: no such file"),
+    ("cmd:no-such-program", (), "no-such-program: no such program"),
     ("reward", ("--device", "banana"), "--device banana: no such device"),
     ("reward", ("--device", "cuda:99"), "--device cuda:99: torch finds"),
     ("reward", ("--resume",), "--resume needs -o FILE"),
@@ -333,6 +339,93 @@ def test_an_oracle_wants_a_prompt_that_is_one():
     record = '{"prompt": 5, "completions": [""]}\n'
     done = run("al-score", "toy:polite", stdin=record)
     assert done.returncode == 65 and "prompt: expected a string" in done.stderr
+
+
+# -- programs -------------------------------------------------------------------------------------------------
+
+REWARDS = """
+def words(record, completions):
+    return [len(text.split()) / record.get('by', 1) for text in completions]
+"""
+JUDGE = "import json, sys\nfor line in sys.stdin:\n    print(len(json.loads(line)['completion'].split()))\n"
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """A function and a program that both count words, beside the rule that does."""
+    (tmp_path / "word_rewards.py").write_text(REWARDS)
+    (tmp_path / "judge.py").write_text(JUDGE)
+    return [f"py:{tmp_path}/word_rewards.py:words", f"cmd:{sys.executable} -S {tmp_path}/judge.py", "length"]
+
+
+@pytest.mark.slow
+def test_programs_score_as_models_do(programs):
+    records = unscored(3, 2)
+    expected = [len(text.split()) for record in records for text in record["completions"]]
+    for program in programs:
+        made = score(records, model=program)
+        assert flat(made) == expected and [list(record)[-1] for record in made] == ["rewards"] * 3
+        assert flat(score(records, "--negate", "--as-field", "mine", model=program), "mine") == [-x for x in expected]
+        cut = [len(text.partition(".")[0].split()) for record in records for text in record["completions"]]
+        assert flat(score(records, "--stop", ".", model=program)) == cut
+
+
+def test_a_program_s_failure_names_the_record_and_what_was_done_stays(programs):
+    records = unscored(3)
+    records[1]["by"] = 0
+    done = run("al-score", programs[0], stdin=lines(*records))
+    assert done.returncode == 1 and len(read(done.stdout)) == 1
+    assert one_line(done.stderr).startswith(f"al-score: <stdin>:2: {programs[0]}: ZeroDivisionError: ")
+    done = run("al-score", programs[0], "-v", stdin=lines(*records))
+    assert "Traceback" in done.stderr and "in words" in done.stderr
+
+
+def test_what_a_program_fails_at_is_put_aside_where_bad_lines_are(programs, tmp_path):
+    records = unscored(3)
+    records[1]["by"] = 0
+    (tmp_path / "in").write_bytes(lines(*records))
+    done = run("al-score", programs[0], tmp_path / "in", "--on-error", "skip", "--rejects", tmp_path / "rejects")
+    assert done.returncode == 0 and "2 records, 1 skipped" in done.stderr
+    assert f"skipped {tmp_path}/in:2: {programs[0]}: ZeroDivisionError" in done.stderr
+    assert [record["id"] for record in read(done.stdout)] == [records[0]["id"], records[2]["id"]]
+    assert (tmp_path / "rejects").read_bytes() == lines(records[1])
+
+
+@pytest.mark.slow
+def test_a_program_that_dies_is_silent_or_writes_too_much_ends_the_run(tmp_path):
+    (tmp_path / "in").write_bytes(lines(*unscored(2, 2)))
+    for code, more, message in (
+        ("input(); print(1)", (), "<stdin>:1: {}: ended with exit code 0 (1 of 2 numbers)"),
+        ("import sys; sys.stdin.read()", ("--timeout", 0.2), "<stdin>:1: {}: silent for 0.2 s; "),
+        ("import sys\nfor line in sys.stdin: print(1)\nprint(1)", (), "<stdin>:2: {}: wrote more lines than it was"),
+        ("import sys\nfor line in sys.stdin: print('x')", (), "completions[0]: expected a finite number, got 'x'"),
+    ):
+        (tmp_path / "judge.py").write_text(code)
+        program = f"cmd:{sys.executable} -S {tmp_path}/judge.py"
+        done = run("al-score", program, *more, stdin=lines(*unscored(2, 2)))
+        assert done.returncode == 1 and message.format(program) in one_line(done.stderr)
+        assert len(read(done.stdout)) == (2 if "wrote" in message else 0)
+
+
+@pytest.mark.slow
+def test_a_program_that_has_changed_goes_on_with_no_run_of_the_other(programs, tmp_path):
+    records = unscored(3)
+    records[1]["by"] = 0
+    (tmp_path / "in").write_bytes(lines(*records))
+    args = (programs[0], tmp_path / "in", "-o", tmp_path / "out")
+    assert run("al-score", *args).returncode == 1
+    again = run("al-score", *args, "--resume")
+    assert again.returncode == 1 and ":2: " in again.stderr
+    (tmp_path / "word_rewards.py").write_text(REWARDS.replace("'by', 1", "'by', 1) + (1"))
+    done = run("al-score", *args, "--resume")
+    assert done.returncode == 2 and "made with other options or another model" in one_line(done.stderr)
+
+
+def test_math_reads_the_record_s_answer():
+    record = {"prompt": "p", "completions": ["#### 4", r"\boxed{5}"], "answer": "5"}
+    assert flat(score([record], model="math")) == [0, 1]
+    done = run("al-score", "math", stdin=lines(*unscored(1)))
+    assert done.returncode == 65 and "<stdin>:1: answer: missing: what math compares with" in one_line(done.stderr)
 
 
 # -- texts that stop ---------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from helpers.process import ROOT, call, command, environment
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-MODULES = {name: target.split(":")[0] for name, target in SCRIPTS.items()}
+MODULES = {name: target.split(":")[1] for name, target in SCRIPTS.items()}
 FILES = {name: next((path for path in (ROOT / "tools" / f"{module}.py", ROOT / "tools" / module / "__init__.py")
                      if path.exists()), None) for name, module in MODULES.items()}
 COMMANDS = sorted(name for name, file in FILES.items() if file)
@@ -34,10 +34,10 @@ def parts(name: str) -> list[list[str]]:
 
 
 def test_there_are_commands():
-    """Eleven commands, and each file or folder of tools/ is one."""
+    """Twelve commands, and each file or folder of tools/ is one."""
     print(f"{len(COMMANDS)} commands: {', '.join(COMMANDS)}")
     there = {path.stem.replace("_", "-") for path in (ROOT / "tools").glob("al_*")}
-    assert len(COMMANDS) == 11 and there == set(COMMANDS)
+    assert len(COMMANDS) == 12 and there == set(COMMANDS)
 
 
 @every

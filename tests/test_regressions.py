@@ -103,7 +103,7 @@ def test_5_what_was_sampled_is_what_is_trained_on():
 def test_7_new_adapters_on_a_trained_policy_start_at_that_policy(tmp_path):
     """--lora on a policy: its reference is the policy it starts from, also after adapters moved it."""
     policy = policy_of(tmp_path / "policy")
-    data = [tiny.example(3 + i, 4, 6, rewards=[1.0, 0.0]) for i in range(6)]
+    data = tiny.stored(tiny.example(3 + i, 4, 6, rewards=[1.0, 0.0]) for i in range(6))
     with torch.no_grad():
         wanted = [policy.logps(policy.pack([example]))[0].tolist() for example in data]
     recipe = tiny.recipe(tmp_path / "run", lora=2, steps=4, batch_size=3)
@@ -118,15 +118,16 @@ def test_7_new_adapters_on_a_trained_policy_start_at_that_policy(tmp_path):
 
 def test_8_the_reference_of_a_resumed_run_is_the_first_policys(tmp_path):
     """A resumed policy has moved: what it was compared with is read from the run's folder, not computed again."""
-    data = [tiny.example(3 + i, 4, 6, rewards=[1.0, 0.0]) for i in range(6)]
+    data = tiny.stored(tiny.example(3 + i, 4, 6, rewards=[1.0, 0.0]) for i in range(6))
+    held_out = tiny.stored(data[:2])
     recipe = tiny.recipe(tmp_path / "run", batch_size=3)
     run, policy = Run(recipe, {"command": "test"}), policy_of(tmp_path / "policy")
     run.reads(0)
-    add_ref_logps(policy, data, recipe, run, policy.logps, data[:2])
-    before = [example.values.pop("ref_logps") for example in data]
+    add_ref_logps(policy, data, recipe, run, policy.logps, held_out)
+    before = [example.values["ref_logps"] for example in [*data, *held_out]]
     torch.nn.init.zeros_(policy.core.lm_head.weight)
-    add_ref_logps(policy, data, recipe, run, policy.logps, data[:2])
-    assert [example.values["ref_logps"] for example in data] == before
+    add_ref_logps(policy, data, recipe, run, policy.logps, held_out)
+    assert [example.values["ref_logps"] for example in [*data, *held_out]] == before
 
 
 def test_12_a_score_is_read_at_the_last_token_whatever_the_batch():

@@ -120,7 +120,7 @@ def main(to: str, ties: str, **filters: Any) -> None:
     if to != "pref" and ties == "skip":
         raise click.UsageError("--ties needs --to pref")
     summary = options.Summary()
-    with options.open_stream(**filters, prepare=preparer(to, ties)) as stream:
+    with options.open_stream(**filters, prepare=preparer(to, ties), hold=True) as stream:
         for window in stream.windows(1):
             for line in window:
                 record, notes = line.data

@@ -1,4 +1,4 @@
-"""Score completions with a reward model, a classifier, the toy world's oracle, or a policy's log-probabilities.
+"""Score completions with a reward model, a classifier, a program of your own, or a policy's log-probabilities.
 
 in    {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!", " Go away."]}
 out   {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!", " Go away."], "rewards": [1.3, -0.7]}
@@ -6,6 +6,7 @@ pipe  al-sample sft -n 4 prompts.jsonl | al-score rm | al-pref2rw --to pref > pa
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from math import isfinite
 from operator import ne
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,8 @@ import click
 from alignlib.cli import model_options, options
 from alignlib.records import fields
 from alignlib.records.jsonl import Line, Record
+from alignlib.records.stream import Stream
+from alignlib.rewards import programs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,14 +51,19 @@ Figures = dict[str, list[float]]  # one number a completion, by field
 @click.option("--end", type=click.Choice(["token", "none"]),
               help="Read a reward model at an end put after each completion, or at its last token.  [default: as "
                    "al-train-rm trained it; others at the last token of the whole conversation]")
+@click.option("--timeout", cls=options.Beside, type=options.Finite(0, min_open=True), default=programs.TIMEOUT,
+              help="Of cmd:PROGRAM: seconds without a number.")
 @model_options.limit_options
 @model_options.chat_options
 @model_options.device_options
 def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
          shard: tuple[int, int] | None, logps: bool, perplexity: bool, temperature: float, label: str | None, form: str,
          negate: bool, calibrated: bool, stop: tuple[str, ...], end: str | None, as_field: str | None, pack_tokens: int,
-         dtype: str, device: str, **limits: Any) -> None:
-    """Score each completion under MODEL: a folder, a name on the Hub, or toy:NAME (helpful, harmless, ...).
+         timeout: float, dtype: str, device: str, **limits: Any) -> None:
+    """Score each completion under MODEL: a folder or a name on the Hub, or by a program.
+
+    Programs: py:FILE.py:FUNCTION, called with a record and its completions; cmd:PROGRAM, a JSON line a completion in
+    and a number a line out; re:PATTERN, length, math; toy:NAME, the toy world's oracle (helpful, harmless, ...).
 
     Streams, a window of records at a time. A prompt is computed once for all its completions.
     """
@@ -63,13 +71,16 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
     name = as_field or ("logps" if logps or perplexity else "rewards")
     must_fit(model, name, as_field, logps, perplexity, temperature, bool(label or form != "logit"), negate, calibrated,
              stop, end)
+    if "timeout" in options.given_options() and not model.startswith("cmd:"):
+        raise click.UsageError("--timeout goes with cmd:PROGRAM")
     if calibrated:
         from alignlib.stats.temperature import load
 
         temperature = load(model)
+    program = programs.program_for(model, timeout) if programs.is_program(model) else None
     scorer: Scorer
-    if model.startswith("toy:"):
-        scorer = Oracle(model.removeprefix("toy:"), name)
+    if program:
+        scorer = Programmed(program, name)
     elif logps or perplexity:
         scorer = LogProbabilities(model, device, dtype, limits, pack_tokens, name if logps else None, temperature,
                                   perplexity)
@@ -95,11 +106,12 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
             record |= {f"{name}_temperature": temperature} if temperature != 1 else {}
         return record
 
-    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
-        for lines in stream.windows(scorer.window):
-            for line, figures in zip(lines, scorer.score(lines), strict=True):
-                record = finish(line, figures)
-                stream.write(line, record)
+    with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare,
+                             model=programs.files_of(model) if program else model,
+                             hold=isinstance(program, programs.Rule)) as stream:
+        with program or nullcontext():
+            for line, figures in scored(stream, scorer):
+                stream.write(line, record := finish(line, figures))
                 stopped = sum(map(ne, record["completions"], line.record["completions"])) if stop else 0
                 summary.count(completions=len(record["completions"]), **{"stopped": stopped} if stop else {})
         summary.count(tokens=scorer.tokens, **scorer.cut)
@@ -122,14 +134,15 @@ def must_fit(model: str, name: str, as_field: str | None, logps: bool, perplexit
         raise click.UsageError("--label, --as and --negate go with a classifier, not with --logps or --perplexity")
     if calibrated and (wants_policy or of_class):
         raise click.UsageError("--calibrated goes with a reward model, not with --logps, --perplexity, --label or --as")
-    if end and (wants_policy or model.startswith("toy:")):
+    if end and (wants_policy or programs.is_program(model)):
         raise click.UsageError("--end goes with a reward model")
     if stop and wants_policy:
         raise click.UsageError("--stop goes with rewards: log-probabilities are of all that was sampled")
     if not all(stop):
         raise click.UsageError("--stop: an empty text would stop everything")
-    if model.startswith("toy:") and (wants_policy or of_class or calibrated):
-        raise click.UsageError(f"{model}: an oracle, neither a policy nor a classifier")
+    if programs.is_program(model) and (wants_policy or of_class or calibrated):
+        what = "an oracle" if model.startswith("toy:") else "a program"
+        raise click.UsageError(f"{model}: {what}, neither a policy nor a classifier")
 
 
 class Scorer(Protocol):
@@ -156,28 +169,31 @@ class Scorer(Protocol):
         """The figures of each line, in order; its `data` is (record, what `prepare` gave)."""
 
 
-class Oracle:
-    """The toy world's judge of any text; it needs no model."""
+def scored(stream: Stream, scorer: Scorer) -> Iterator[tuple[Line, Figures]]:
+    """Every line with its figures. One that a program fails at is put aside where bad lines are; else it is raised."""
+    for lines in stream.windows(scorer.window):
+        try:
+            yield from zip(lines, scorer.score(lines), strict=True)
+        except programs.RewardFailure as failure:
+            if not stream.skip:
+                raise
+            [line] = lines  # a program's window is one
+            stream.reject(line, ValueError(failure.reason))
+
+
+class Programmed:
+    """Rewards by a program, record by record; it needs no model."""
 
     window, tokens = 1, 0
     cut: Mapping[str, int] = {}
 
-    def __init__(self, name: str, field: str):
-        from alignlib.toy import world
-
-        if name not in world.ORACLES:
-            raise click.UsageError(f"toy:{name}: no such oracle; there are {', '.join(world.ORACLES)}")
-        self.name, self.field, self.judge = name, field, world.score
-
-    def prepare(self, record: Record) -> None:
-        if "prompt" not in record:
-            raise ValueError("prompt: missing (an oracle reads no messages)")
-        fields.FIELDS["prompt"].check(record["prompt"], "prompt")
+    def __init__(self, program: programs.Program, field: str):
+        self.program, self.field, self.prepare = program, field, program.prepare
 
     def score(self, lines: Sequence[Line]) -> Iterator[Figures]:
         for line in lines:
-            prompt, completions = line.data[0]["prompt"], line.data[0]["completions"]
-            yield {self.field: [self.judge(self.name, prompt, text) for text in completions]}
+            [rewards] = self.program.score([(line.where, line.data[1])])
+            yield {self.field: rewards}
 
 
 class ModelScorer:

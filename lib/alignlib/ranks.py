@@ -1,7 +1,7 @@
 """The processes that train together: how they are started, which one this is, what they tell each other.
 
 A rank is one process. `al-sft --launch N` starts N of them here; torchrun, the deepspeed launcher and Slurm's srun
-start them anywhere. All read the same files and go through the same body; rank 0 alone writes.
+start them anywhere. All go through the same body; the first of a machine reads the data, rank 0 alone writes.
 """
 
 import json
@@ -10,11 +10,14 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -25,6 +28,7 @@ OURS = "ALIGN_LAUNCHER"  # the process number of `launch`, to which its ranks le
 SPOOL = "ALIGN_STDIN"  # where `launch` has put standard input
 TERMINATED = 128 + signal.SIGTERM
 PATIENCE = timedelta(hours=2)  # of a rank that waits for another, which may be saving a large model
+READING = timedelta(days=14)  # the same of one that reads all of the data
 
 
 def rank() -> int:
@@ -44,6 +48,12 @@ def local() -> int:
 def first() -> bool:
     """Whether this is the one process that writes and speaks."""
     return rank() == 0
+
+
+def reader() -> int:
+    """The first rank on this one's machine, which reads the data for those there."""
+    hosts = gather(socket.gethostname())
+    return hosts.index(hosts[rank()])
 
 
 # -- starting ------------------------------------------------------------------------------------------------
@@ -89,14 +99,18 @@ def first_host(hosts: str) -> str:
 
 def launch(count: int, *, spool: bool) -> NoReturn:
     """Run this command in `count` processes here, and exit as they did: the first failure says why."""
+    import_module("torch.distributed.launcher")  # Ctrl-C in an import ends at once: before there is a folder to leave
     folder = tempfile.mkdtemp(prefix="align-")
     os.environ[OURS] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     try:
         if spool:
             os.environ[SPOOL] = os.path.join(folder, "stdin")
-            with open(os.environ[SPOOL], "wb") as handle:
-                shutil.copyfileobj(sys.stdin.buffer, handle)
+            try:
+                with open(os.environ[SPOOL], "wb") as handle:
+                    shutil.copyfileobj(sys.stdin.buffer, handle)
+            except OSError as error:  # say where
+                raise OSError(error.errno, error.strerror, os.environ[SPOOL]) from error
         code = run_all(count, folder)
     finally:
         shutil.rmtree(folder)
@@ -115,7 +129,7 @@ def run_all(count: int, folder: str) -> int:
                        rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0,
                        logs_specs=DefaultLogsSpecs(log_dir=folder))
     try:
-        elastic_launch(how, sys.executable)("-m", command, *sys.argv[1:])
+        elastic_launch(how, sys.executable)("-m", "alignlib.cli.start", command, *sys.argv[1:])
     except SignalException as error:  # the ranks have had the signal too, and have ended
         return 128 + int(error.sigval)
     except ChildFailedError as error:
@@ -165,7 +179,8 @@ def report(line: str, code: int) -> None:
         with open(file, "w") as handle:
             json.dump({"message": line, "timestamp": int(time.time())}, handle)
     else:
-        print(line if size() == 1 else f"rank {rank()}: {line}", file=sys.__stderr__ or sys.stderr)
+        with suppress(OSError):  # on a full disk, where standard error may be too, the exit code says it alone
+            print(line if size() == 1 else f"rank {rank()}: {line}", file=sys.__stderr__ or sys.stderr)
 
 
 # -- talking -------------------------------------------------------------------------------------------------
@@ -224,3 +239,13 @@ def total(figures: dict[str, float]) -> dict[str, float]:
 def wait() -> None:
     """Until every rank has come here."""
     gather(None)
+
+
+def patient_wait() -> Callable[[], None]:
+    """A `wait` for one that reads all of the data; every rank makes it while nobody reads yet."""
+    if size() == 1:
+        return wait
+    from torch import distributed
+
+    group = distributed.new_group(backend="gloo", timeout=READING)
+    return lambda: distributed.barrier(group)

@@ -149,7 +149,7 @@ def test_records_of_a_line_leave_and_are_found_again_together(tmp_path):
         return stream
 
     for cut in range(len(whole) // 2, len(whole) + 1):
-        copy(1)._state.close()
+        copy(1)._state.close(done=False)
         (tmp_path / "out").write_bytes(whole[:cut])  # of what would have been the second line's records
         assert copy(None, resume=True).written == 6 and (tmp_path / "out").read_bytes() == whole
 

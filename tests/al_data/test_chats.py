@@ -1,13 +1,14 @@
-"""Instructions and their answers -> records: ShareGPT, UltraChat, AlpacaEval in the forms they are published in."""
+"""Instructions and answers -> records: ShareGPT, UltraChat, GSM8K, AlpacaEval in the forms they are published in."""
 
 from collections import Counter
 
 import pytest
 
-from al_data.chats import alpaca_eval, numbered, sharegpt, teacher, ultrachat
+from al_data.chats import alpaca_eval, gsm8k, numbered, sharegpt, teacher, ultrachat
 from al_data.row import convert
 from alignlib.records.dialogue import dialogue_prompt
 from alignlib.records.jsonl import DataError, Skip
+from alignlib.rewards.final_answers import is_right
 
 
 def chat(*turns, name="c7"):
@@ -100,3 +101,23 @@ def test_rows_of_another_form_are_named(function, row, message):
 def test_alpaca_eval_numbers_its_rows_before_any_is_dropped():
     rows = [("f:1", {**ANNOTATED, "preference": None}), ("f:2", {**ANNOTATED, "preference": 2})]
     assert [record["id"] for record in convert(numbered(rows), alpaca_eval, Counter())] == ["alpaca-eval-1"]
+
+
+# -- GSM8K -------------------------------------------------------------------------------------------------------
+
+
+def test_gsm8k():
+    """As published: the calculator's marks go, the number behind #### is the answer that `math` compares with."""
+    row = {"question": "How many clips did she sell?",
+           "answer": "In May 48/2 = <<48/2=24>>24 clips.\nIn all $<<1000+24=1024>>1,024.\n#### 1,024"}
+    record = gsm8k(row)
+    assert record == {"prompt": "\n\nHuman: How many clips did she sell?\n\nAssistant:",
+                      "chosen": " In May 48/2 = 24 clips.\nIn all $1,024.\n#### 1,024", "answer": "1024"}
+    assert is_right(record["chosen"], record["answer"])
+    plain = {**record, "prompt": str(record["prompt"])}
+    assert gsm8k(plain) is plain
+    for answer in ("24 clips", "24\n#### "):
+        with pytest.raises(ValueError, match="answer: expected a solution that ends with ####"):
+            gsm8k({**row, "answer": answer})
+    with pytest.raises(ValueError, match="question: missing"):
+        gsm8k({"answer": "#### 1"})

@@ -190,11 +190,22 @@ def test_oasst_s_own_trees():
     assert ranked_questions([("f:1", tree)]) == [{"id": "q", **PAIR}]
 
 
+@pytest.mark.parametrize("bad", [{"text": None}, {"text": "x", "rank": "0"}])
+def test_a_message_that_is_none_is_named_by_its_own_line(bad):
+    rows = [("f:1", message("a", None, "prompter", "Why?")), ("f:2", {**message("b", "a", "assistant", "So."), **bad})]
+    with pytest.raises(DataError, match=f"f:2: {'rank' if 'rank' in bad else 'text'}: "):
+        list(trees(rows))
+    assert len(list(trees([rows[0], ("f:2", {**rows[1][1], "deleted": True})]))) == 1
+
+
 def test_a_message_without_its_parent_is_named():
     with pytest.raises(DataError, match="^f:2: parent_id: no such message$"):
         list(trees([("f:2", TALK[1])]))
     with pytest.raises(DataError, match="^f:3: message_id: expected a string$"):
         list(trees([("f:3", {"text": "x"})]))
+    for parent in (["q"], {"q": 1}, 7, True):
+        with pytest.raises(DataError, match="^f:2: parent_id: expected a string or null, got an? "):
+            list(trees([("f:1", TALK[0]), ("f:2", {**TALK[1], "parent_id": parent})]))
 
 
 @pytest.mark.parametrize("function, row, message", [
@@ -204,6 +215,7 @@ def test_a_message_without_its_parent_is_named():
     (tldr_pref, {"info": [], "summaries": [], "choice": 0}, "info: expected an object, got an array"),
     (tldr_pref, {"info": {}, "summaries": [{"text": "a"}], "choice": 0}, "summaries: expected two objects"),
     (tldr_pref, {"info": {}, "summaries": [{}, {}], "choice": 2}, "choice: expected 0 or 1, got 2"),
+    (tldr_pref, {"info": {}, "summaries": [{}, {}], "choice": 1.0}, "choice: expected 0 or 1, got 1.0"),
     (tldr_pref, {"info": {"post": "p"}, "summaries": [{}, {}], "choice": 1}, "text: missing"),
     (ultrafeedback, {"instruction": "a", "completions": [1]}, r"completions\[0\]: expected an object, got a number"),
     (ultrafeedback, {"instruction": "a", "completions": [{"response": "x"}]}, "overall_score: missing"),

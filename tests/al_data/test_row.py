@@ -1,5 +1,6 @@
 """Rows and the records they become: what is dropped is counted, what is wrong is named, shares meet."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -32,7 +33,10 @@ def test_shares_meet_without_a_gap(first, last, taken):
 
 @pytest.mark.parametrize("read, value, message", [
     (string, 1, "x: expected a string, got a number"), (number, "1", "x: expected a number, got a string"),
-    (number, True, "x: expected a number, got a boolean"), (objects, {}, "x: expected an array, got an object"),
+    (number, True, "x: expected a number, got a boolean"),
+    (number, 2**64 - 1, "x: expected a number of 64 bits, got 18446744073709551615"),  # 1 - it is none of JSON's
+    (number, math.nan, "x: not finite"),  # of a .parquet file
+    (objects, {}, "x: expected an array, got an object"),
     (objects, [{}, 1], r"x\[1\]: expected an object, got a number"),
 ])
 def test_a_field_of_another_type_is_named(read, value, message):

@@ -10,6 +10,7 @@ import torch
 
 from al_data import small_models
 from alignlib.models import load, sources
+from alignlib.records.disk import StateError
 from helpers import gguf_files, tiny
 from helpers.commands import one_line, run
 
@@ -83,5 +84,5 @@ def test_a_policy_becomes_a_folder_whole_or_not_at_all(tmp_path):
 
 def test_where_no_folder_can_be_made_a_line_says_so(tmp_path):
     model = tiny.save(tiny.causal("llama"), tmp_path / "model")
-    with pytest.raises(click.UsageError, match=r"^/proc/x: no folder can be made there \(No such file or directory\)$"):
+    with pytest.raises(StateError, match="^/proc/x: no such folder$"):
         small_models.unpack(model, Path("/proc/x"), "fp32")

@@ -49,6 +49,8 @@ def test_rtp():
     (imdb_labels, {"text": "a", "label": 7}, "label: expected 0, 1, neg or pos, got 7"),
     (imdb_labels, {"text": "a"}, "label: expected 0, 1, neg or pos, got None"),
     (rtp, {"prompt": {"text": "a"}}, "prompt, continuation: expected objects"),
+    (rtp, {"prompt": {"text": "a"}, "continuation": {"text": "b", "toxicity": 2**64 - 1}},
+     "toxicity: expected a number of 64 bits, got 18446744073709551615"),
 ])
 def test_rows_of_another_form_are_named(function, row, message):
     with pytest.raises(DataError, match=f"^f.jsonl:3: {message}$"):

@@ -43,7 +43,7 @@ def test_missing_and_wrong_fields():
     message = refused(65, "reward", stdin=jsonl({"prompt": "p", "completions": ["a"], "rewards": [1, 2]}))
     assert message == "al-eval: <stdin>:1: rewards: 2 entries for 1 completions"
     message = refused(65, "reward", stdin='{"prompt": "p", "completions": ["a"], "rewards": [NaN]}\n')
-    assert "<stdin>:1: broken JSON" in message
+    assert "<stdin>:1: NaN is no number in JSON" in message
 
 
 def test_usage():

@@ -4,6 +4,8 @@ import matplotlib.figure
 import pytest
 
 from al_eval import plots
+from alignlib.records.disk import DiskFull
+from helpers.disks import file_limit
 
 
 @pytest.fixture
@@ -151,3 +153,17 @@ def test_running_mean():
     assert plots.running_mean([1, 3, 5], 2) == [1, 2, 4]
     assert plots.running_mean([1, 3], 1) == [1, 3]
     assert plots.running_mean([], 3) == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".SVG", ".pdf"])
+def test_a_full_disk_leaves_the_earlier_plot(tmp_path, suffix):
+    (tmp_path / "far").write_bytes(b"dear")
+    file = tmp_path / f"p{suffix}"
+    file.symlink_to("far")
+    rows = [{"condition": "x", "reward": 1.0}]
+    with file_limit(100), pytest.raises(DiskFull, match=f"^file too large: {tmp_path}$"):
+        plots.conditions(rows, str(file))
+    assert (tmp_path / "far").read_bytes() == b"dear"
+    plots.conditions(rows, str(file))
+    assert file.is_symlink() and (tmp_path / "far").stat().st_size > 1000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far", f"p{suffix}"]

@@ -5,6 +5,9 @@ import os
 import pty
 import subprocess
 
+import pytest
+
+from helpers.disks import file_limit
 from helpers.evaluation import evaluate, jsonl, record
 from helpers.process import call, command, environment
 
@@ -53,3 +56,30 @@ def test_the_input_is_not_the_output(tmp_path):
     for output in (data, tmp_path / "none" / "x.json"):
         assert call("al-eval", "reward", data, "-o", output).returncode == 2
     assert data.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_outputs_are_kept_apart(tmp_path):
+    data, plot = tmp_path / "x.jsonl", tmp_path / "same.png"
+    data.write_bytes(jsonl(record(1)).encode())
+    (tmp_path / "link.png").symlink_to(data)
+    for paths in (("-o", plot, "--plot", plot), ("--plot", tmp_path / "link.png"),
+                  ("--plot", tmp_path / "none" / "x.png")):
+        assert call("al-eval", "rm", data, *paths).returncode == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.png", "x.jsonl"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_earlier_result(tmp_path):
+    for name in ("far", "old"):
+        (tmp_path / name).write_text("dear")
+    (tmp_path / "link").symlink_to("far")
+    data = jsonl(record(1))
+    for name in ("old", "new", "link"):
+        with file_limit(10):
+            done = call("al-eval", "reward", "-o", tmp_path / name, stdin=data)
+        assert (done.returncode, done.stderr) == (1, f"al-eval: file too large: {tmp_path}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far", "link", "old"]
+    assert (tmp_path / "far").read_text() == (tmp_path / "old").read_text() == "dear"
+    assert call("al-eval", "reward", "-o", tmp_path / "link", stdin=data).returncode == 0
+    assert json.loads((tmp_path / "far").read_text())["records"] == 1 and (tmp_path / "link").is_symlink()

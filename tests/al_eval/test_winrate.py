@@ -39,6 +39,17 @@ def test_orders_and_unparsed():
     assert (figures["orders_disagree"]["mean"], figures["orders_disagree"]["n"]) == (0.25, 4)
 
 
+def test_a_judge_that_goes_by_the_order_alone_is_warned_of():
+    """All ties, by which one would take the models for equal."""
+    rows = [judged(None, name, orders_agree=False) for name in "abc"]
+    done = call("al-eval", "winrate", stdin=jsonl(*rows))
+    assert done.returncode == 0 and json.loads(done.stdout)["winrate"]["mean"] == 0.5
+    assert done.stderr.startswith("warning: -: the orders disagree in all 3 pairs: the judge goes by the order alone")
+    for more in (judged(0, "d", orders_agree=True), judged(None, "d", orders_agree=True)):
+        assert "warning" not in call("al-eval", "winrate", stdin=jsonl(*rows, more)).stderr
+    assert "warning" not in call("al-eval", "winrate", stdin=jsonl(judged(0), judged(1))).stderr
+
+
 def test_agreement_with_people():
     verdicts = [(0, 0), (0, 1), (1, 1), (1, 1), (None, None)]
     figures = evaluate("winrate", stdin=jsonl(*(judged(judge, str(i), human_winner=human)

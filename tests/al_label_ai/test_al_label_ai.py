@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from al_data import toy_judge
+from alignlib.records.disk import Held
 from helpers.commands import lines, one_line, read
 from helpers.faulty import Server, subject
 from helpers.judging import KEY, label, labelled, paid, pairs, right, says
@@ -208,3 +209,34 @@ def test_the_oracle_behind_a_real_server(tmp_path):
     finally:
         served.send_signal(signal.SIGINT)
     assert "Traceback" not in served.communicate()[1] and served.returncode == 130
+
+
+@pytest.mark.slow
+def test_a_failed_start_leaves_no_cache(tmp_path):
+    """Nor anything else; and what others have in theirs stays."""
+    with Server(right) as server:
+        for paths in (("-o", tmp_path / "a"), ("--cache", tmp_path / "b")):
+            done = label(server, b"{broken\n", *paths)
+            assert done.returncode == 65
+        other = Held(tmp_path / "c")
+        done = label(server, pairs(1), "-o", tmp_path / "c")
+        assert done.returncode == 2 and "c: another run is writing it" in done.stderr
+        other.remove(), other.close()
+    assert server.calls == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_cache_is_shared_by_those_who_use_it_and_not_by_those_who_write_over_it(tmp_path):
+    args = ("--cache", tmp_path / "cache", "-o", tmp_path / "out")
+    with Server(right) as server:
+        writer = Held(tmp_path / "cache")  # nothing in it yet, which an empty database looks like
+        done = label(server, pairs(1), *args)
+        assert done.returncode == 2 and "--cache" in done.stderr and "another run is writing it" in done.stderr
+        writer.remove(), writer.close()
+        user = Held(tmp_path / "cache", shared=True)
+        assert label(server, pairs(1), *args).returncode == 0
+        done = call("al-score", "toy:polite", "-o", tmp_path / "cache", stdin=lines(*pairs(1)))
+        assert done.returncode == 2 and "cache: another run is writing it" in done.stderr
+        user.close()
+        assert label(server, pairs(1), *args).returncode == 0
+    assert paid(server) == [1, 1]

@@ -1,4 +1,4 @@
-"""Judges that run here: a policy by the probabilities of the options, a reward model by its scores."""
+"""A judge that runs here: a policy, by the probabilities of the options."""
 
 import json
 from pathlib import Path
@@ -72,21 +72,10 @@ def test_a_question_longer_than_the_models_context_is_not_cut():
     assert done.returncode == 65 and "<stdin>:1: too long: " in one_line(done.stderr)
 
 
-def test_a_reward_model_judges_as_it_scores():
-    records = pairs(8)
-    scored = read(run("al-score", folders().reward, stdin=lines(*records)).stdout)
-    done = run("al-label-ai", "--judge-rm", folders().reward, stdin=lines(*records))
-    expected = [int(record["rewards"][1] > record["rewards"][0]) for record in scored]
-    assert [record["winner"] for record in read(done.stdout)] == expected, done.stderr
-    assert {record["orders_agree"] for record in read(done.stdout)} == {None} and len(set(expected)) == 2
-
-
 def test_judges_that_are_none():
     for path, word in folders().wrong(folders().policy).values():
         if Path(path).is_dir():
             done = run("al-label-ai", "--judge", path, stdin=lines(*pairs(1)))
             assert done.returncode == 2 and word in one_line(done.stderr)
-    done = run("al-label-ai", "--judge-rm", folders().policy, stdin=lines(*pairs(1)))
-    assert done.returncode == 2 and "reward model" in one_line(done.stderr)
     done = run("al-label-ai", "--judge", str(folders().broken(roomy(folders().policy))), stdin=lines(*pairs(1)))
     assert done.returncode == 1 and "<stdin>:1: the judge gives figures that are not finite" in done.stderr

@@ -3,10 +3,10 @@
 import json
 import random
 import signal
-import sqlite3
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_what_cannot_be_read_is_asked_again_with_what_was_said():
     assert [len(request["messages"]) for _, _, request in server.calls].count(3) == 6 == len(server.calls) // 2
 
 
-@pytest.mark.parametrize("text", ["Rating: high", "7.5", '"0.8"', "8 out of 10"])
+@pytest.mark.parametrize("text", ["Rating: high", "7.5", '"0.8"', "8 of 10"])
 def test_what_stays_unreadable_is_null_with_its_words(text, tmp_path):
     """Asked three times in all; kept, so that it is not paid for again either."""
     args = ("--mode", "rate", "--cache", tmp_path / "cache")
@@ -254,8 +254,7 @@ def test_failed_calls_are_not_kept(tmp_path):
     with Server(script) as server:
         done = label(server, pairs(8), *args)
         assert done.returncode == 0 and done.stdout == "" and "8 skipped" in done.stderr
-        with sqlite3.connect(tmp_path / "cache") as cache:
-            assert cache.execute("SELECT count(*) FROM answers").fetchone() == (0,)
+        assert not (tmp_path / "cache").exists()  # of no answer none is left
         broken[0] = False
         done = label(server, pairs(8), *args)
     assert read(done.stdout) == [labelled(record) for record in pairs(8)], done.stderr
@@ -296,6 +295,111 @@ def test_2000_records_and_three_calls_in_ten_go_wrong():
                    for question, request in requests.items()}
     assert server.counts == {question: nth + 1 for question, nth in first_right.items()}  # none after the right one
     assert 0.25 < 1 - len(records) / len(server.calls) < 0.35
+
+
+# -- two runs over one cache ---------------------------------------------------------------------------------------
+
+
+def start(folder: Path, server: Server, name: str, *args: object) -> subprocess.Popen:
+    """A run over in.jsonl with the cache that all share, to an output of its own."""
+    argv = command("al-label-ai", folder / "in.jsonl", "--judge", "overall", "--base-url", server.url, "--cache",
+                   folder / "cache", "-o", folder / name, *args)
+    return subprocess.Popen(argv, env=environment(), stderr=subprocess.PIPE)
+
+
+def ended(process: subprocess.Popen) -> str:
+    """What a run that has succeeded said."""
+    errors = process.communicate()[1].decode()
+    assert process.returncode == 0, errors
+    return errors
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("more", [(), ("--structured",)])
+def test_two_runs_at_once_pay_once(tmp_path, more):
+    """Nobody is answered before both ask, or wait for the other."""
+    records, both = pairs(40), threading.Event()
+    (tmp_path / "in.jsonl").write_bytes(lines(*records))
+
+    def script(request, nth):
+        both.wait()
+        return faulty(request, nth)
+
+    with Server(script) as server:
+        one = start(tmp_path, server, "one", "--concurrency", 4, *more)
+        while len(server.calls) < (1 if more else 4):  # with a schema the first call goes alone
+            assert one.poll() is None
+            time.sleep(0.005)
+        two = start(tmp_path, server, "two", "--concurrency", 7, *more)
+        assert two.stderr.readline().decode() == (
+            f"{tmp_path / 'cache'}: another run asks the same: waiting for its answers\n")
+        both.set()
+        said = ended(one) + ended(two)
+        # Each question has one right answer, whoever asked; what failed before it was asked again.
+        right_ones = {question: next(nth for nth in range(4) if faulty(request, nth) not in FAULTS)
+                      for question, request in ((subject(request), request) for _, _, request in server.calls)}
+        assert server.counts == {question: nth + 1 for question, nth in right_ones.items()} and len(right_ones) == 80
+    for name in ("one", "two"):
+        assert read((tmp_path / name).read_text()) == [labelled(record) for record in records]
+    assert said.count("cache hits") >= 1 and files(tmp_path) == ["cache", "in.jsonl", "one", "two"]
+
+
+def test_what_a_killed_run_had_under_way_is_taken_over(tmp_path):
+    """By the one that waits for it, which is told of no death but by the lock."""
+    (tmp_path / "in.jsonl").write_bytes(lines(*pairs(10)))
+    hang, concurrency = [True], 4
+
+    def script(request, nth):
+        if hang[0]:
+            server.over.wait()
+        return right(request)
+
+    with Server(script) as server:
+        one = start(tmp_path, server, "one", "--concurrency", concurrency)
+        while len(server.calls) < concurrency:
+            assert one.poll() is None
+            time.sleep(0.005)
+        two = start(tmp_path, server, "two", "--concurrency", concurrency)
+        assert "another run asks the same" in two.stderr.readline().decode()
+        assert len(server.calls) == concurrency
+        hang[0] = False
+        one.send_signal(signal.SIGKILL)
+        one.communicate()
+        ended(two)
+        assert len(server.calls) == 20 + concurrency and max(paid(server)) <= 2
+        assert read((tmp_path / "two").read_text()) == [labelled(record) for record in pairs(10)]
+        resumed = start(tmp_path, server, "one", "--resume")
+        ended(resumed)
+        assert len(server.calls) == 20 + concurrency
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert files(tmp_path) == ["cache", "in.jsonl", "one", "two"]
+
+
+def test_a_call_that_fails_in_one_run_is_made_by_the_other(tmp_path):
+    """It may fare better; and a run that stops leaves the rest to the other."""
+    (tmp_path / "in.jsonl").write_bytes(lines(*pairs(10)))
+    first = threading.Event()
+
+    def script(request, nth):
+        if not first.is_set():
+            first.wait()
+            return refuse(400)
+        return right(request)
+
+    with Server(script) as server:
+        one = start(tmp_path, server, "one", "--concurrency", 1)
+        while not server.calls:
+            assert one.poll() is None
+            time.sleep(0.005)
+        two = start(tmp_path, server, "two", "--concurrency", 3)
+        assert "another run asks the same" in two.stderr.readline().decode()
+        first.set()
+        assert "the server says 400" in one.communicate()[1].decode() and one.returncode == 1
+        ended(two)
+    assert read((tmp_path / "two").read_text()) == [labelled(record) for record in pairs(10)]
 
 
 # -- kills ---------------------------------------------------------------------------------------------------------

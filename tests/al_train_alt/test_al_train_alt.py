@@ -290,7 +290,7 @@ def test_training_goes_on_in_an_adapter_which_is_its_reference(tmp_path):
 @pytest.mark.parametrize("args, said", [
     (("--mode", "lmc", "--quantiles", 3), "--quantiles does nothing for --mode lmc"),
     (("--mode", "lmu", "--scope", "pool"), "--scope does nothing for --mode lmu"),
-    (("--quantiles", 3), "--tags: 5 for 3 quantiles"),
+    (("--quantiles", 6), "--tags: 5 for 6 quantiles; give one for each"),
     (("--tags", "Good", "--tags", "Good enough", "--quantiles", 2), "'Good' is the beginning of 'Good enough'"),
     (("--per-quantile", 2, "--per-prompt", 4), "give one of the two"),
     (("--mode", "quark", "--tags", "a", "--tags", "b"), "--tags: those of mode quark are its own"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from al_train_alt.objective import Conditional
-from alignlib.models.encoding import Encoder
+from alignlib.models.encoding import Encoder, Example
 from alignlib.models.policy import Policy
 from alignlib.training.engine import AskingEngine
 from helpers import tiny
@@ -25,22 +25,38 @@ def encoder(**limits) -> Encoder:
     return Encoder(tiny.tokenizer(), max_length=tiny.CONTEXT, **limits)
 
 
+def settled(objective: Conditional) -> Example:
+    """RECORD as the only example there is."""
+    examples = tiny.stored([objective.example(encoder(), RECORD)])
+    objective.settle(examples, tiny.stored([]))
+    return examples[0]
+
+
+def referred(objective: Conditional, example: Example) -> Example:
+    """The example, the only one there is, as the reference sees it."""
+    objective.settle(tiny.stored([example]), tiny.stored([]))
+    return objective.referred(0)
+
+
 def test_the_policy_reads_the_condition_and_the_reference_the_bare_prompt():
     objective, words = conditional(), tiny.tokenizer()
     example = objective.example(encoder(), RECORD)
     assert words.decode(example.prompt).endswith("Good. Say the word.")
-    assert words.decode(objective.ref_examples[0].prompt).endswith("Say the word.")
-    assert "Good" not in words.decode(objective.ref_examples[0].prompt)
-    assert objective.ref_examples[0].completions == example.completions
+    seen = referred(objective, example)
+    assert words.decode(seen.prompt).endswith("Say the word.") and "Good" not in words.decode(seen.prompt)
+    assert seen.completions == example.completions
     assert objective.size(example) == sum(map(len, example.completions))
     seeing = conditional(ref_sees="condition")
-    assert seeing.ref_examples == [] and seeing.example(encoder(), RECORD).prompt == seeing.ref_examples[0].prompt
+    example = seeing.example(encoder(), RECORD)
+    assert referred(seeing, example).prompt == example.prompt
 
 
 def test_examples_are_numbered_as_the_reference_has_them():
     objective = conditional()
-    numbers = [objective.example(encoder(), RECORD).values["number"] for _ in range(3)]
-    assert numbers == [[0, 0], [1, 1], [2, 2]] and len(objective.ref_examples) == 3
+    examples = [objective.example(encoder(), {**RECORD, "prompt": prompt}) for prompt in "abc"]
+    assert [example.values["number"] for example in examples] == [[0, 0], [1, 1], [2, 2]]
+    objective.settle(tiny.stored(examples[:2]), tiny.stored(examples[2:]))
+    assert [objective.referred(number).prompt for number in range(3)] == [example.bare for example in examples]
 
 
 def test_tokens_that_the_reference_cannot_read_are_encoded_anew():
@@ -54,7 +70,7 @@ def test_tokens_that_the_reference_cannot_read_are_encoded_anew():
 def test_the_loss_is_its_parts_and_the_likelihood_the_policys():
     objective, model = conditional(), policy()
     objective.refer(model, policy(seed=1), AskingEngine(model))
-    batch = model.pack([objective.example(encoder(), RECORD)])
+    batch = model.pack([settled(objective)])
     loss, figures = objective(model, batch)
     nll, kl, entropy = (figures[name].item() for name in ("nll", "kl", "entropy"))
     assert loss.item() == pytest.approx(nll + 0.5 * kl - 0.25 * entropy, rel=1e-5) and kl > 0.1
@@ -65,7 +81,7 @@ def test_the_loss_is_its_parts_and_the_likelihood_the_policys():
 def test_a_policy_has_no_kl_to_itself_under_the_same_prompt():
     objective, model = conditional(ref_sees="condition"), policy()
     objective.refer(model, policy(), AskingEngine(model))
-    _, figures = objective(model, model.pack([objective.example(encoder(), RECORD)]))
+    _, figures = objective(model, model.pack([settled(objective)]))
     assert figures["kl"].item() == pytest.approx(0, abs=1e-5)
 
 

@@ -288,7 +288,8 @@ def test_a_record_that_does_not_fit_is_named(how, change, words):
 
 
 @pytest.mark.parametrize(("how", "words"), [
-    ({"mode": "rm", "quantiles": 3}, "tags: 5 for 3 quantiles"),
+    ({"mode": "rm", "quantiles": 6}, "tags: 5 for 6 quantiles; give one for each"),
+    ({"mode": "rm", "quantiles": 3, "tags": ("a", "b")}, "tags: 2 for 3 quantiles; give one for each"),
     ({"mode": "rm", "quantiles": 2, "tags": ("Good", "Good one")}, "tags: 'Good' is the beginning of 'Good one'"),
     ({"mode": "lmc", "tags": ("a", "A")}, "tags: 'a' is the beginning of 'A'"),
     ({"mode": "lmc", "tags": ("ab", "c", "Abc", "a d")}, "tags: 'ab' is the beginning of 'Abc'"),
@@ -315,5 +316,8 @@ def test_spaces_around_a_tag_are_no_other_category():
 def test_nothing_to_learn_from():
     with pytest.raises(DataError, match="no completions with feedback"):
         gathered([{"prompt": "P", "completions": ["a"], "feedbacks": [None]}], mode="lmc")
-    with pytest.raises(DataError, match="the pool has fewer completions than there are quantiles"):
+    cure = r"more of them \(al-sample -n\), fewer --quantiles"
+    with pytest.raises(DataError, match=rf"the pool has fewer completions than there are quantiles \(5\): {cure}$"):
         gathered([ranked(4)], mode="rm", scope="pool")
+    with pytest.raises(DataError, match=rf"every prompt has fewer .* quantiles \(5\): {cure}, or --scope pool$"):
+        gathered([ranked(4), ranked(3, "Q")], mode="rm")

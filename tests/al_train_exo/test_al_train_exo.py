@@ -144,6 +144,65 @@ def test_simpo_by_hand():
     assert entries[0]["loss"] > expected and not (made / "ref_logps.pt").exists()
 
 
+def test_orpo_by_hand():
+    """As simpo's test: from al-score's perplexities, no reference computed."""
+    records = rewarded(8, 2)
+    found = read(run("al-score", folders().policy, "--perplexity", stdin=lines(*records)).stdout)
+    expected = 0.0
+    for record in found:
+        better, worse = (1 / perplexity for _, perplexity in sorted(
+            zip(record["rewards"], record["perplexities"], strict=True), reverse=True))
+        odds = (better / (1 - better)) / (worse / (1 - worse))
+        expected += (-math.log(better) + 0.7 * math.log1p(1 / odds)) / len(found)
+    made, entries = train(records, "--loss", "orpo", "--orpo-lambda", 0.7, "--steps", 20, "--lr", "1e-3")
+    assert entries[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    assert entries[-1]["loss"] < entries[0]["loss"] and entries[-1]["accuracy"] > 0.8
+    assert "kl" not in entries[0] and not (made / "ref_logps.pt").exists()
+
+
+def good_and_bad(records) -> list[dict]:
+    """Of each record its best completion as a good one, or its worst as a bad one, by turns."""
+    made = []
+    for number, record in enumerate(records):
+        texts = [text for _, text in sorted(zip(record["rewards"], record["completions"], strict=True))]
+        made.append({"prompt": record["prompt"], "chosen": texts[-(number % 2)], "label": number % 2 == 1})
+    return made
+
+
+def test_kto_tells_good_from_bad():
+    """At its own reference: half, and z exactly 0; then it falls. Rewards around a threshold are labels."""
+    records = good_and_bad(rewarded(12))
+    how = ("--loss", "kto", "--beta-pi", "0.1", "--steps", 25, "--lr", "1e-3", "--warmup", 0, "--batch-size", 6)
+    made, entries = train(records, *how)
+    assert (entries[0]["loss"], entries[0]["margin"], entries[0]["accuracy"], entries[0]["kl"]) == (0.5, 0, 0.5, 0)
+    assert entries[-1]["loss"] < 0.4 and entries[-1]["accuracy"] > 0.8
+    scored = [{"prompt": one["prompt"], "completions": [one["chosen"]], "rewards": [5 + one["label"]]}
+              for one in records]
+    other, same = train(scored, *how, "--kto-threshold", 5.5)
+    assert same == entries and weights(other) == weights(made)
+    _, weighed = train(records, *how[:4], "--steps", 1, "--kto-good", 3, "--kto-bad", 0.5, "--batch-size", 12)
+    assert weighed[0]["loss"] == pytest.approx((3 + 0.5) / 4)
+
+
+def test_kto_by_hand_where_policy_and_reference_differ(tmp_path):
+    """One step and an evaluation, of al-score's log-probabilities of each prompt's own and of the next's answers."""
+    records = good_and_bad(rewarded(5))
+    (tmp_path / "eval").write_bytes(lines(*records))
+    _, [entry] = train(records, "--loss", "kto", "--ref", folders().other, "--beta-pi", 0.2, "--steps", 1, "--lr", 0,
+                       "--eval", tmp_path / "eval")
+    own = [{"prompt": one["prompt"], "completions": [one["chosen"]]} for one in records]
+    turned = [{"prompt": one["prompt"], "completions": [other["chosen"]]}
+              for one, other in zip(records, [*records[1:], records[0]], strict=True)]
+    ratio, mismatched = ([a["logps"][0] - b["logps"][0] for a, b in zip(
+        *(read(run("al-score", path, "--logps", stdin=lines(*some)).stdout) for path in (
+            folders().policy, folders().other)), strict=True)] for some in (own, turned))
+    z = max(0, sum(mismatched) / 5)
+    signs = [1 if one["label"] else -1 for one in records]
+    expected = sum(1 / (1 + math.exp(0.2 * sign * (r - z))) for sign, r in zip(signs, ratio, strict=True)) / 5
+    assert entry["eval_kl"] == pytest.approx(z, rel=1e-3, abs=1e-3)
+    assert entry["eval_loss"] == pytest.approx(expected, rel=1e-3)
+
+
 def test_the_order_of_a_pair_does_not_matter():
     records = rewarded(8, 2)
     turned = [{**record, "completions": record["completions"][::-1], "rewards": record["rewards"][::-1]}
@@ -266,6 +325,15 @@ def test_held_out_records_have_their_reference_too(ref, tmp_path):
     (("--loss", "simpo", "--reference-free"), "--reference-free does nothing for --loss simpo"),
     (("--loss", "dpo-pref", "--gamma", "0.7"), "--gamma does nothing for --loss dpo-pref, only for simpo"),
     (("--loss", "simpo", "--gamma", "-1"), "--gamma"),
+    (("--loss", "orpo", "--beta-pi", "0.1"), "--beta-pi does nothing for --loss orpo"),
+    (("--loss", "orpo", "--ref", "ref_logps"), "--ref does nothing for --loss orpo"),
+    (("--loss", "simpo", "--orpo-lambda", "0.3"), "--orpo-lambda does nothing for --loss simpo, only for orpo"),
+    (("--loss", "kto", "--ref", "ref_logps"), "--ref ref_logps: --loss kto asks the reference about other records'"),
+    (("--loss", "kto", "--batch-size", "1"), "--batch-size 1: --loss kto compares a step's prompts with each other's"),
+    (("--loss", "kto", "--num-contrastive", "2"), "--num-contrastive does nothing for --loss kto"),
+    (("--loss", "kto", "--sft-reg", "1"), "--sft-reg does nothing for --loss kto"),
+    (("--loss", "exo-rw", "--kto-threshold", "1"), "--kto-threshold does nothing for --loss exo-rw, only for kto"),
+    (("--loss", "exo-rw", "--kto-good", "2"), "--kto-good does nothing for --loss exo-rw, only for kto"),
     (("--loss", "dpo-pref", "--num-contrastive", "4"), "is about pairs: --num-contrastive is 2"),
     (("--loss", "dpo-pref", "--smoothing", "0.5"), "--smoothing"),
     (("--loss", "dpo"), "--loss"),
@@ -287,6 +355,12 @@ def test_bad_records_are_65():
     ):
         assert f"<stdin>:2: {message}" in refused([good[0], {**good[1], **change}], code=65)
     assert "<stdin>:1: completions: missing" in refused([{"prompt": "a", "chosen": "b"}], code=65)
+    labelled = [{"prompt": "a", "chosen": "b", "label": True}] * 3
+    assert "all rewards are above --kto-threshold 0" in refused(labelled, "--loss", "kto", code=65)
+    alone = [*labelled, {**labelled[0], "label": False}]
+    assert "--batch-size 3 leaves one of 4 records alone: --batch-size 4 leaves none" in refused(
+        alone, "--loss", "kto", "--batch-size", 3)
+    assert "<stdin>:1: label: expected true or false" in refused([{**alone[0], "label": "b"}], "--loss", "kto", code=65)
 
 
 # -- adapters, resuming --------------------------------------------------------------------------------------
@@ -323,7 +397,7 @@ def test_an_adapter_may_be_the_reference():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("more", [("--lora", 4), ("--ref", "other"),
+@pytest.mark.parametrize("more", [("--lora", 4), ("--ref", "other"), ("--loss", "kto"),
                                   ("--lora", 4, "--lora-dropout", 0.2, "--save-adapter", "--ref", "ADAPTER"),
                                   ("--save-adapter",)])
 def test_a_stopped_run_goes_on_with_the_reference_it_began_with(more, tmp_path):

@@ -1,14 +1,19 @@
 """The declared losses, and the objective on packs of a tiny policy: groups, pairs, verdicts, figures."""
 
 import math
+from functools import partial
 
+import click
 import pytest
 import torch
 
-from al_train_exo.objective import LOSSES, with_verdict
-from alignlib.models.encoding import Encoder
+from al_train_exo.objective import LOSSES, mismatched_examples, with_verdict
+from alignlib.models.encoding import Encoder, Example
 from alignlib.models.policy import Policy
-from alignlib.training import losses
+from alignlib.records.jsonl import DataError
+from alignlib.training import loop, losses
+from alignlib.training.batches import Batches, Shuffled
+from alignlib.training.engine import AskingEngine
 from helpers import tiny
 
 RECORD = {"prompt": "Say it.", "completions": [" Yes.", " No.", " So be it.", " Why?"], "rewards": [1.0, 3.0, 2.0, 0.0]}
@@ -22,9 +27,11 @@ def encoder() -> Encoder:
 def test_a_loss_has_its_function_and_what_it_takes_says_what_it_needs(loss):
     assert callable(getattr(losses, loss.replace("-", "_")))
     declared = LOSSES[loss]
-    assert declared.pairs == (loss not in ("exo-rw", "dpo-rw"))
+    assert declared.pairs == (loss not in ("exo-rw", "dpo-rw", "kto"))
+    assert declared.single == declared.mismatched == declared.heeds("kto_threshold") == (loss == "kto")
     assert declared.reference == ("log_ratio" in declared.takes)
-    assert declared.heeds("beta_pi") and declared.heeds("beta_r") == (not declared.pairs)
+    assert declared.heeds("beta_pi") == (loss != "orpo") == (not declared.heeds("orpo_lambda"))
+    assert declared.heeds("beta_r") == (loss in ("exo-rw", "dpo-rw"))
     assert declared.heeds("smoothing") == (loss in ("exo-pref", "dpo-pref", "robust"))
     assert declared.heeds("gamma") == (loss == "simpo") and declared.heeds("ref") == declared.reference
 
@@ -33,7 +40,7 @@ def test_a_group_is_a_pair_or_so_many_or_all():
     assert tiny.contrast("dpo-pref").width(4) == 2
     assert tiny.contrast("exo-rw").width(4) == 4 and tiny.contrast("exo-rw", num_contrastive=2).width(4) == 2
     example = tiny.example(3, 2, 2, 2, 2)
-    assert [tiny.contrast(loss).size(example) for loss in ("dpo-pref", "exo-rw")] == [2, 1]
+    assert [tiny.contrast(loss).size(example) for loss in ("dpo-pref", "exo-rw", "kto")] == [2, 1, 4]
 
 
 def test_of_a_pair_the_preferred_comes_first():
@@ -51,10 +58,23 @@ def test_a_policy_that_is_its_own_reference_prefers_nothing(loss):
         example.values["ref_logps"] = model.logps(model.pack([example]))[0].tolist()
         total, figures = objective(model, model.pack([example]))
     assert math.isfinite(total.item())
-    if objective.needs.reference:
+    if objective.needs.single:  # of each of the four
+        assert total.item() == pytest.approx(2) and figures["accuracy"].item() == 2 and figures["kl"].item() == 0
+    elif objective.needs.reference:
         assert [figures[name].item() for name in ("margin", "accuracy", "kl")] == pytest.approx([0, 0.5, 0], abs=1e-6)
     else:
         assert "kl" not in figures
+
+
+def test_a_small_log_ratio_of_long_texts_is_not_rounded():
+    """Of 440 nats float32 has none below 3e-5."""
+    model, objective = Policy(tiny.causal("llama"), tiny.tokenizer()), tiny.contrast("dpo-pref", beta_pi=1.0)
+    example = tiny.example(3, 120, 120, rewards=[1.0, 0.0])
+    with torch.no_grad():
+        logps = model.logps(model.pack([example]))[0]
+        example.values["ref_logps"] = [logps[0].item() - 1e-6, logps[1].item()]
+        _, figures = objective(model, model.pack([example]))
+    assert logps.max() < -300 and figures["margin"].item() == pytest.approx(1e-6, rel=1e-3)
 
 
 def test_weights_and_the_likelihood_of_the_preferred_are_added():
@@ -96,3 +116,83 @@ def test_a_verdict_is_rewards():
         "chosen": "b", "rejected": "a", "completions": ["b", "a"], "rewards": [1, 0]}
     for other in ({**record, "chosen": "c"}, {"completions": ["a", "b"]}, {"chosen": "b"}):
         assert with_verdict(other) is other
+
+
+# -- in no pairs ---------------------------------------------------------------------------------------------------
+
+
+def test_completions_are_good_or_bad_by_their_rewards_or_their_label():
+    def good(record, **changes):
+        return tiny.contrast("kto", **changes).example(encoder(), record).values["good"]
+
+    assert good(RECORD) == [1, 1, 1, 0] and good(RECORD, kto_threshold=1.0) == [0, 1, 1, 0]
+    bare = {"prompt": "Say it.", "chosen": " Yes."}
+    assert good({**bare, "label": True}) == [1] and good({**bare, "label": False}) == [0]
+    assert good({"prompt": "p", "completions": [" a", " b"], "label": False}) == [0, 0]
+    assert good({**bare, "rejected": " No."}) == [1, 0]  # a preference
+    assert good({**RECORD, "label": "fair"}) == [1, 1, 1, 0]  # rewards say it
+    for wrong, message in (({**bare, "label": "yes"}, "label: expected true or false, got a string"),
+                           ({**bare, "label": 1}, "label: expected true or false, got a number"),
+                           (bare, "completions: missing"),
+                           ({"prompt": "p", "completions": [" a"]}, "rewards: missing")):
+        with pytest.raises(ValueError, match=message):
+            good(wrong)
+
+
+def test_what_kto_cannot_learn_from_is_refused():
+    objective = tiny.contrast("kto")
+    good, bad = (tiny.example(3, 2, good=[kind]) for kind in (1.0, 0.0))
+    both, none = tiny.stored([good, bad]), tiny.stored([])
+    objective.settle(both, none)
+    with pytest.raises(DataError, match="all rewards are above --kto-threshold 0: none .* is a bad one"):
+        objective.settle(tiny.stored([good, good]), none)
+    with pytest.raises(DataError, match="all rewards are at most"):
+        objective.settle(tiny.stored([bad]), none)
+    with pytest.raises(click.UsageError, match="--eval has one record"):
+        objective.settle(both, tiny.stored([good]))
+    assert len(objective.order([good] * 8, 3)) == 8 and len(objective.order([good] * 2, 64)) == 2
+    for number, size, cure in ((9, 4, ": --batch-size 5 leaves none"), (7, 3, ": --batch-size 4"), (1, 4, "$")):
+        with pytest.raises(click.UsageError, match=f"leaves one of {number} records alone.*{cure}"):
+            objective.order([good] * number, size)
+    with pytest.raises(click.UsageError, match="alone"):
+        objective.order([good] * 4, 1)
+
+
+def test_the_mismatched_are_the_next_record_s_answers():
+    """Cut where the other's prompt leaves too little room; the last prompt gets the first record's."""
+    one, two, three = tiny.example(3, 2, 4), tiny.example(5, 6), tiny.example(2, 1, 1)
+    made = mismatched_examples([one, two, three], 8)
+    assert [example.prompt for example in made] == [one.prompt, two.prompt, three.prompt]
+    assert [example.completions for example in made] == [[two.completions[0][:5]], three.completions, one.completions]
+    assert not any(example.values for example in made)
+
+
+def test_the_mismatched_log_ratio_is_the_step_s_mean():
+    """By hand, from log-probabilities of plain rows: 0 of the reference itself, and where it is less."""
+    policy, other = (Policy(tiny.causal("llama", seed), tiny.tokenizer()) for seed in (1, 0))
+    examples = [tiny.example(3 + i, 4, 2 + i, good=[1.0, 0.0]) for i in range(5)]
+    recipe = tiny.recipe("none", batch_size=3, pack_tokens=60)
+    objective = tiny.contrast("kto", temperature=0.8)
+    objective.longest = tiny.CONTEXT
+
+    def asked(model):
+        return partial(loop.measure, model, AskingEngine(model), recipe)
+
+    batches = Batches(Shuffled(5), recipe)
+    objective.reference_means = objective.step_means(examples, examples[:2], batches, asked(other))
+    assert len(objective.reference_means) == 3  # two steps and the evaluation
+    found = []
+    for step in (0, 1, None):
+        indices = [0, 1] if step is None else batches.at(step)
+        rows = [(examples[i].prompt, answer) for i, j in zip(indices, [*indices[1:], indices[0]], strict=True)
+                for answer in examples[j].completions]
+        with torch.no_grad():
+            sums = [[model.logps(model.pack([Example(prompt, [answer])]), 0.8).item() for prompt, answer in rows]
+                    for model in (policy, other)]
+        objective.before(step, indices, examples[:2] if step is None else examples, asked(policy))
+        mean = (sum(sums[0]) - sum(sums[1])) / len(rows)
+        assert objective.mismatched == pytest.approx(max(0, mean), abs=1e-4)
+        objective.before(step, indices, examples[:2] if step is None else examples, asked(other))
+        assert objective.mismatched == 0.0
+        found.append(mean)
+    assert len({round(mean, 3) for mean in found}) == 3 and max(found) > 0

@@ -2,15 +2,16 @@
 
 import math
 
+import click
 import pytest
 import torch
 
-from al_train_exo.reference import add_ref_logps
+from al_train_exo.reference import add_ref_logps, read_ref_logps
 from alignlib.models import load
 from alignlib.training import loop
 from alignlib.training.batches import Batches, Shuffled, packs_of
 from alignlib.training.run_folder import Run
-from helpers import tiny
+from helpers import bomb, tiny
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -24,7 +25,8 @@ def test_a_policy_that_is_its_own_reference_starts_at_log_2(family, tmp_path):
         for pack_tokens in (1, 90, 4096):
             run = Run(tiny.recipe(tmp_path / f"{records}-{pack_tokens}", batch_size=3, pack_tokens=pack_tokens), {})
             recipe = run.recipe
-            examples = [tiny.example(3 + 7 * i, 5 + i, 12 - i, rewards=[i % 2, 0.5]) for i in range(records)]
+            examples = tiny.stored(tiny.example(3 + 7 * i, 5 + i, 12 - i, rewards=[i % 2 + 0.0, 0.5])
+                                   for i in range(records))
             run.reads(0)
             objective = tiny.contrast()
             add_ref_logps(policy, examples, recipe, run, policy.logps)
@@ -46,7 +48,7 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
     folder = tiny.save(tiny.causal("llama"), tmp_path / "policy")
     for loss, number in wanted.items():
         policy = load.load_policy(folder, "cpu", "fp32", train=True)
-        examples = [tiny.example(3 + 5 * i, 5 + i, 9 - i, 4, 2, rewards=rewards) for i in range(5)]
+        examples = tiny.stored(tiny.example(3 + 5 * i, 5 + i, 9 - i, 4, 2, rewards=rewards) for i in range(5))
         recipe = tiny.recipe(tmp_path / loss, steps=1, batch_size=5, pack_tokens=60)
         run = Run(recipe, {"command": "test"})
         run.reads(0)
@@ -55,3 +57,26 @@ def test_step_0_of_every_loss_through_the_training_loop(tmp_path):
         entry = loop.fit(policy, examples, objective, recipe, run)
         assert abs(entry["loss"] - number) < 2e-6, loss
         assert entry["margin"] == entry["kl"] == 0.0 and entry["accuracy"] == 0.5, (loss, entry)
+
+
+def test_what_was_kept_is_data_alone(tmp_path):
+    """A pickle bomb is not run; what is cut, gone or of other records is said to be."""
+    file, run = tmp_path / "ref_logps.pt", Run(tiny.recipe(tmp_path / "run"), {})
+    counts, columns = [2, 3], [torch.zeros(count, dtype=torch.float64) for count in (2, 3)]
+    assert read_ref_logps(file, run, counts) is None
+    torch.save(columns, file)
+    assert [column.tolist() for column in read_ref_logps(file, run, counts)] == [[0, 0], [0, 0, 0]]
+    for other, words in ((columns[:1], "of other records"), (columns[::-1], "of other records"),
+                         ([columns[0], columns[1].float()], "of other records"), ({"a": 1}, "not what al-train-exo"),
+                         ([{0: [1.0]}, {}], "not what al-train-exo"), (columns[0], "not what al-train-exo")):
+        torch.save(other, file)
+        with pytest.raises(click.UsageError, match=f"ref_logps.pt: {words}.*: train anew"):
+            read_ref_logps(file, run, counts)
+    proof = bomb.plant(file)
+    with pytest.raises(click.UsageError, match="ref_logps.pt: no log-probabilities .* read safely"):
+        read_ref_logps(file, run, counts)
+    assert not proof.exists()
+    file.unlink()
+    run.checkpoint = tmp_path  # its policy has moved
+    with pytest.raises(click.UsageError, match="ref_logps.pt: gone; .* train anew"):
+        read_ref_logps(file, run, counts)

@@ -128,7 +128,7 @@ def test_classes(tmp_path):
     again, _ = train(texts[:36], *args[:4], "--steps", 1, model=made)  # a classifier goes on as one
     assert weights(again).keys() == weights(made).keys()
     for records, code, message in (
-        (texts[:1] * 2, 2, "one class only: sad"),
+        (texts[:1] * 2, 65, "label: one class only, sad: a classifier needs two or more"),
         (pairs(1), 65, "<stdin>:1: text: missing"),
         ([*texts[:2], {"text": "x", "label": 1.5}], 65,
          "<stdin>:3: label: expected a string or an integer or a boolean, got a number"),

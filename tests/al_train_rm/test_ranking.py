@@ -2,14 +2,13 @@
 
 import json
 
-import click
 import pytest
 import torch
 
 from al_train_rm.ranking import Classes, Ranking, ordered
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import RewardModel
-from alignlib.records.jsonl import Skip
+from alignlib.records.jsonl import DataError, Skip
 from helpers import tiny
 
 
@@ -72,8 +71,10 @@ def test_classes_are_numbered_by_name_whatever_the_order_of_the_texts():
     numbers = []
     for order in (["sad", "glad", "dull", "sad"], ["dull", "sad", "sad", "glad"]):
         objective = Classes()
-        examples = [objective.example(encoder(), {"text": f"a {label} day", "label": label}) for label in order]
-        objective.settle(examples[:3], examples[3:])
+        given = [objective.example(encoder(), {"text": f"a {label} day", "label": label}) for label in order]
+        parts = tiny.stored(given[:3]), tiny.stored(given[3:])
+        objective.settle(*parts)
+        examples = [*parts[0], *parts[1]]
         assert objective.names == ["dull", "glad", "sad"]
         numbers.append({label: example.values["label"] for label, example in zip(order, examples, strict=True)})
     assert numbers[0] == numbers[1] == {"dull": [0], "glad": [1], "sad": [2]}
@@ -84,8 +85,8 @@ def test_classes_may_be_numbers_and_truths():
     """By their JSON; whole numbers by their size, before other names. The string of a number is its class."""
     for order in (["x", 10, 9, True, "9", -1, False], [False, -1, 9, "x", True, "10"]):
         objective = Classes()
-        examples = [objective.example(encoder(), {"text": "a day", "label": label}) for label in order]
-        objective.settle(examples, [])
+        examples = tiny.stored(objective.example(encoder(), {"text": "a day", "label": label}) for label in order)
+        objective.settle(examples, tiny.stored([]))
         assert objective.names == ["-1", "9", "10", "false", "true", "x"]
         names = [label if isinstance(label, str) else json.dumps(label) for label in order]
         assert [objective.names[example.values["label"][0]] for example in examples] == names
@@ -94,7 +95,7 @@ def test_classes_may_be_numbers_and_truths():
 def test_one_class_is_none():
     objective = Classes()
     example = objective.example(encoder(), {"text": "a day", "label": "sad"})
-    with pytest.raises(click.UsageError, match="one class only: sad"):
+    with pytest.raises(DataError, match="^label: one class only, sad: a classifier needs two or more$"):
         objective.settle([example], [])
 
 

@@ -7,6 +7,7 @@ a learning rate of 1e-3: sums over ranks round otherwise than sums over a batch,
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from alignlib import ranks
 from alignlib.training.run_folder import step_of
 from helpers.commands import folders, lines, log, pairs, read, rewarded
+from helpers.disks import file_limit, small_disk
 from helpers.process import command, environment
 
 pytestmark = pytest.mark.slow
@@ -242,6 +244,33 @@ def test_standard_input_is_spooled(data, tuned, tmp_path):
     assert difference(tmp_path / "model", tuned) < TOLERANCE
 
 
+def test_a_spool_without_space_is_said_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    args = command("al-sft", folders().policy, "-", "-o", tmp_path / "model", "--launch", 2)
+    with file_limit(50_000):
+        done = subprocess.run(args, input=lines(*pairs(400)), capture_output=True, env=environment())
+    assert done.returncode == 1
+    assert re.fullmatch(rf"al-sft: file too large: {tmp_path}/align-\w+\n", done.stderr.decode())
+    assert not any(path.name == "model" or path.name.startswith("align-") for path in tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_a_full_disk_leaves_the_checkpoint_that_resume_needs(data, tmp_path):
+    """Whichever process meets it, by DeepSpeed's writer or another."""
+    finished(*sft(data, "-o", tmp_path / "whole", "--launch", 2))
+    weights = (tmp_path / "whole" / "model.safetensors").stat().st_size
+    with small_disk(tmp_path, 7 * weights // 1024 + 150) as small:
+        args = sft(data, "-o", small.at / "run", "--launch", 2, "--save-every", 4)
+        _, errors = finished(*args, code=1)
+        assert re.fullmatch(rf"al-sft: (rank 1: )?no space left on device: {small.at / 'run'}\n", errors)
+        names = {path.name for path in (small.at / "run").iterdir()}
+        assert names - {".checkpoint"} == {"checkpoint-4", "log.jsonl", "started.json"}
+        small.grow(100_000)
+        finished(*args, "--resume")
+        assert difference(small.at / "run", tmp_path / "whole") == 0
+        assert not (small.at / "run" / ".checkpoint").exists()
+
+
 @pytest.mark.long
 def test_torchrun(data, tuned, tmp_path):
     start = [LAUNCHER / "torchrun", "--standalone", "--nproc_per_node", "2", script(tmp_path, "al-sft")]
@@ -283,6 +312,38 @@ def test_srun(data, tuned, tmp_path):
     assert [task.returncode for task in tasks] == [0, 0], said
     assert len(read(said[0][0].decode())) == 12 and said[1] == (b"", b"")
     assert difference(tmp_path / "model", tuned) < TOLERANCE
+
+
+@pytest.mark.parametrize("change, own", [
+    ("from alignlib.models.encoding import Encoder; Encoder.encode = None", False),  # it could not read anything
+    ("import socket; socket.gethostname = lambda: 'another'", True),
+])
+def test_the_first_process_of_a_machine_reads_for_those_there(change, own, data, tuned, tmp_path):
+    """The second of two ranks maps what the first has read; on a machine of its own it reads for itself."""
+    look = ("import sys; from alignlib.training.store import Store; remove = Store.remove; "
+            "Store.remove = lambda store: (print(store.mine, store.folder.name, file=sys.__stderr__), remove(store))")
+    _, *args = sft(data, "-o", tmp_path / "model")
+    given = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": "2"}
+    tasks = []
+    for rank, more in enumerate(("", f"; {change}")):
+        program = f"{look}{more}; from al_sft import main; main(sys.argv[1:], prog_name='al-sft')"
+        env = {**environment(), **given, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        tasks.append(subprocess.Popen([sys.executable, "-c", program, *map(str, args)], text=True, env=env,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    said = [task.communicate() for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert said[0][1].startswith("True .examples\n")
+    assert said[1][1] == ("True .examples-1\n" if own else "False .examples\n")
+    assert difference(tmp_path / "model", tuned) < TOLERANCE
+    assert not list((tmp_path / "model").glob(".*"))
+
+
+def test_who_reads_for_whom(monkeypatch):
+    hosts = ["a", "b", "a", "b"]
+    monkeypatch.setattr(ranks, "gather", lambda value: hosts)
+    for rank, reader in enumerate((0, 1, 0, 1)):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        assert ranks.reader() == reader
 
 
 @pytest.mark.parametrize("hosts, first", [("gpu[007-009,12],login", "gpu007"), ("node3", "node3"), ("a-b,c", "a-b"),

@@ -21,7 +21,7 @@ from al_args.token_by_token import GuidedDraw, GuidedModels
 from al_train_rm import start
 from alignlib.decoding import sampler
 from alignlib.decoding.draws import Sampling
-from alignlib.models import load
+from alignlib.models import load, tokenizer_files
 from alignlib.toy import world
 from helpers.process import ROOT, call
 
@@ -38,7 +38,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "records").write_text(call("al-data", "toy", "--limit", 300).stdout)
     assert call("al-data", "new-model", "--size", "25m", folder / "lm", folder / "records").returncode == 0
     load.save(start.new_reward(str(folder / "lm"), None, "cpu"), folder / "rm")
-    load.load_tokenizer(str(folder / "lm")).save_pretrained(folder / "rm")
+    tokenizer_files.load_tokenizer(str(folder / "lm")).save_pretrained(folder / "rm")
     return folder
 
 

@@ -29,7 +29,7 @@ def peak():  # MB; ru_maxrss would begin with that of the process that started t
 
 def step(examples, completion):
     data = [Example([1] * 64, [[2] * completion] * 4, {"rewards": [0.0, 1, 2, 3], "ref_logps": [0.0] * 4})] * examples
-    objective = Contrast("exo-rw", 0.5, 0.5, 1.0, None, "ref_logps", 0.0, False, False, 0.0, 0.0)
+    objective = Contrast("exo-rw", 0.5, 0.5, 1.0, None, "ref_logps", 0.0, False, False, 0.0, 0.0, 0.1, 0.0, 1.0, 1.0)
     objective(model, model.pack(data))[0].backward()
 
 config = transformers.LlamaConfig(vocab_size=vocabulary, hidden_size=16, num_hidden_layers=2, intermediate_size=32,

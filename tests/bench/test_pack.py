@@ -11,10 +11,10 @@ import pytest
 import torch
 import transformers
 
-from al_train_exo.objective import Contrast
 from alignlib.models.encoding import Example
 from alignlib.models.packs import plan
 from alignlib.models.policy import Policy
+from helpers import tiny
 
 PROMPT, COMPLETION, VOCABULARY = 256, 64, 2048
 DATA = 2560  # tokens of the data in a round: 4 prompts at K = 2, 1 at K = 8
@@ -45,7 +45,7 @@ def examples(count: int, k: int) -> list[Example]:
 
 def train(model: Policy, data: list[Example]) -> None:
     """What a step of al-train-exo --loss exo-rw does, up to the optimizer."""
-    loss = Contrast("exo-rw", 0.5, 0.5, 1.0, None, "ref_logps", 0.0, False, False, 0.0, 0.0)
+    loss = tiny.contrast("exo-rw", ref="ref_logps")
     for indices in plan(data, range(len(data)), BUDGET, shared=model.shared):
         loss(model, model.pack([data[i] for i in indices], indices))[0].backward()
     model.core.zero_grad()

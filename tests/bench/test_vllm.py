@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 
-from alignlib.models import load
+from alignlib.models import tokenizer_files
 from helpers import engine, tiny
 from helpers.process import ROOT, call, command
 
@@ -49,7 +49,7 @@ def world(tmp_path_factory) -> dict[str, str]:
     (folder / "in").write_text(call("al-data", "toy", "--limit", PROMPTS, "--only", "prompts").stdout)
     (folder / "corpus").write_text(call("al-data", "toy", "--limit", 500).stdout)
     assert call("al-data", "new-model", "--size", "2m", folder / "small", folder / "corpus").returncode == 0
-    words = load.load_tokenizer(str(folder / "small"))
+    words = tokenizer_files.load_tokenizer(str(folder / "small"))
     config = transformers.LlamaConfig(
         vocab_size=len(words), hidden_size=512, num_hidden_layers=8, num_attention_heads=8, intermediate_size=1344,
         max_position_embeddings=1024, bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,

@@ -8,6 +8,7 @@ import atexit
 import functools
 import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from alignlib.toy import world
-from helpers.process import command, environment
+from helpers.process import ROOT, command, environment
 
 CONTEXT = 160  # tokens that the models were made for
 CLASSES = ("bad", "fair", "good")
@@ -152,10 +153,12 @@ def folders() -> Folders:
 
 # -- running commands ----------------------------------------------------------------------------------------
 
-# Reads {"name", "args", "at"} a line; forks; the child's standard files are at/in, at/out and at/err.
+# Reads {"name", "args", "at"} a line; forks; the child's standard files are at/in, at/out and at/err. With "moments" it
+# watches those of its run (helpers.moments), with "fault" it has that one (helpers.planted); "home" is its folder.
 SERVER = """
 import importlib, json, os, sys
 import peft, torch, transformers, alignlib.decoding.sampler, alignlib.training.loop
+import helpers.moments, helpers.planted
 transformers.LlamaForCausalLM, transformers.LlamaForSequenceClassification, transformers.AutoTokenizer
 for request in map(json.loads, iter(sys.stdin.readline, "")):
     child = os.fork()
@@ -165,7 +168,14 @@ for request in map(json.loads, iter(sys.stdin.readline, "")):
         sys.argv = [request["name"], *request["args"]]
         code = 99  # a command always exits
         try:
-            importlib.import_module(request["name"].replace("-", "_")).main(prog_name=request["name"])
+            command = importlib.import_module(request["name"].replace("-", "_")).main
+            if "fault" in request:
+                helpers.planted.plant(request["fault"])
+            if "home" in request:
+                os.chdir(request["home"])
+            if "moments" in request:
+                helpers.moments.watch(**request["moments"])
+            command(prog_name=request["name"])
         except SystemExit as end:
             code = end.code
         sys.stdout.flush(), sys.stderr.flush()
@@ -176,21 +186,23 @@ for request in map(json.loads, iter(sys.stdin.readline, "")):
 
 @functools.cache
 def server() -> subprocess.Popen:
+    environ = environment()
+    environ |= {"DS_ACCELERATOR": "cpu", "PYTHONPATH": f"{environ['PYTHONPATH']}{os.pathsep}{ROOT / 'tests'}"}
     process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                               env={**environment(), "DS_ACCELERATOR": "cpu"})
+                               env=environ)
     atexit.register(process.communicate)  # it ends with its input
     return process
 
 
 def run(name: str, *args: object, stdin: bytes | str = b"",
-        forks: subprocess.Popen | None = None) -> subprocess.CompletedProcess:
-    """A command's .returncode, .stdout, .stderr (text); `forks`: another SERVER than the usual one."""
+        forks: subprocess.Popen | None = None, **more: object) -> subprocess.CompletedProcess:
+    """A command's .returncode, .stdout, .stderr (text); `forks`: another SERVER than the usual one, `more`: for it."""
     forks = forks or server()
     at = folders().new("call")
     at.mkdir()
     (at / "in").write_bytes(stdin if isinstance(stdin, bytes) else stdin.encode())
     (at / "out").touch(), (at / "err").touch()
-    request = {"name": name, "args": [*map(str, args)], "at": str(at)}
+    request = {"name": name, "args": [*map(str, args)], "at": str(at), **more}
     forks.stdin.write(json.dumps(request) + "\n")
     forks.stdin.flush()
     code = int(forks.stdout.readline())

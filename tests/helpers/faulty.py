@@ -8,7 +8,7 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -56,7 +56,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def __enter__(self) -> "Server":
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        often = 0.01  # seconds between looks for the end
+        threading.Thread(target=self.http.serve_forever, args=(often,), daemon=True).start()
         return self
 
     def __exit__(self, *_) -> None:
@@ -86,13 +87,18 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.reply(*action)
 
-    def reply(self, status: int, headers: dict, body: bytes) -> None:
+    def reply(self, status: int, headers: dict, body: bytes | Iterator[bytes]) -> None:
+        """Of a body in pieces nobody knows the length: it goes on until the caller has had enough."""
+        whole = isinstance(body, bytes)
+        length = {"Content-Length": str(len(body))} if whole else {"Transfer-Encoding": "chunked"}
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+        for name, value in {"Content-Type": "application/json", **length, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         try:
-            self.wfile.write(body)
+            for piece in [body] if whole else body:
+                self.wfile.write(piece if whole else b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.write(b"" if whole else b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True  # the caller did not wait
 

@@ -82,7 +82,7 @@ def paid(server: Server) -> list[int]:
 def judge_job(folder: Path, server: Server, count: int, concurrency: int):
     job = filter_job(folder, "al-label-ai", lines(*pairs(count)), "--judge", "overall", "--base-url", server.url,
                      "--concurrency", concurrency)
-    job.paths += [folder / f"out.jsonl.cache{end}" for end in ("", "-wal", "-shm")]
+    job.paths += [folder / f"out.jsonl.cache{end}" for end in ("", "-wal", "-shm", "-run-1")]
     return job
 
 

@@ -4,12 +4,12 @@ import torch
 
 
 def plain_logps(model, example, temperature=1.0):
-    """[K] sums by the model's own forward pass, one completion at a time."""
+    """[K] sums, in float64, by the model's own forward pass, one completion at a time."""
     sums = []
     for completion in example.completions:
         logits = model(input_ids=torch.tensor([example.prompt + completion])).logits[0] / temperature
         at = torch.arange(len(example.prompt) - 1, len(example.prompt) + len(completion) - 1)
-        sums.append(logits.log_softmax(-1)[at, torch.tensor(completion, dtype=torch.long)].sum())
+        sums.append(logits.log_softmax(-1)[at, torch.tensor(completion, dtype=torch.long)].sum(dtype=torch.float64))
     return torch.stack(sums)
 
 

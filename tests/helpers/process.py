@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +28,25 @@ def call(name: str, *args: object, stdin: bytes | str = b"", **settings) -> subp
     done = subprocess.run(command(name, *args), input=data, capture_output=True, env=environment(), **settings)
     done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
     return done
+
+
+def watched(name: str, *args: object, stdin: bytes = b"") -> tuple[subprocess.CompletedProcess, int]:
+    """As `call`, with the most memory that the process had, in bytes; as it stood some milliseconds before the end."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        given.write(stdin)
+        given.seek(0)
+        process = subprocess.Popen(command(name, *args), env=environment(), stdin=given, stdout=out, stderr=errors)
+        most, status = 0, Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            for line in status.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    most = max(most, int(line.split()[1]) * 1024)
+            time.sleep(0.005)
+        texts = []
+        for file in (out, errors):
+            file.seek(0)
+            texts.append(file.read().decode())
+        return subprocess.CompletedProcess(process.args, process.returncode, *texts), most
 
 
 def succeeded(done: subprocess.CompletedProcess) -> list[dict]:

@@ -4,7 +4,9 @@
 """
 
 import json
+import zlib
 from collections.abc import Callable
+from itertools import chain, repeat
 
 REFUSAL = "I cannot help with that request."
 FILTERED = "The response was filtered due to the prompt triggering the content management policy."
@@ -84,3 +86,47 @@ def particular(*refused: str) -> Callable[[dict, int], tuple]:
         return 200, {}, json.dumps(message("A")).encode()
 
     return script
+
+
+# -- what means harm ---------------------------------------------------------------------------------------------
+
+
+def endless(status: int = 200, beginning: bytes = b'{"choices": [{"message": {"content": "') -> tuple:
+    """A body that never ends."""
+    return status, {}, chain([beginning], repeat(b"A" * 65_536))
+
+
+def bomb(status: int = 200, pieces: int = 1200) -> tuple:
+    """A body that unpacks to so many megabytes, of a thousandth of that."""
+    packing = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    piece = packing.compress(b" " * 1_000_000) + packing.flush(zlib.Z_FULL_FLUSH)
+    header = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
+    return status, {"Content-Encoding": "gzip"}, header + piece * pieces
+
+
+def counted(prompt_tokens: object, completion_tokens: object) -> tuple:
+    """A right answer, and what its tokens are said to be."""
+    body = message("A") | {"usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}}
+    return 200, {}, json.dumps(body).encode()
+
+
+CONTROLS = "\x1b[31m\x1b]0;owned\x07\x9b2J\x7f\x00\u202e\u2066"
+# By what they do; how each is named.
+HOSTILE: dict[str, tuple[Callable[[], tuple], str]] = {
+    "endless": (endless, "an answer of more than 16 MB: --max-answer takes longer ones"),
+    "gzip bomb": (bomb, "an answer of more than 16 MB: --max-answer takes longer ones"),
+    "endless error": (lambda: endless(400), 'the server says 400: {"choices": [{"message": {"content": "AAAA'),
+    "gzip bomb as an error": (lambda: bomb(400), "the server says 400: "),
+    "twice packed": (lambda: (200, {"Content-Encoding": ", ".join(["gzip"] * 9)}, b"x"), "no connection, or a broken"),
+    "no gzip": (lambda: (200, {"Content-Encoding": "gzip"}, b"not packed"), "no connection, or a broken one"),
+    "sent elsewhere": (lambda: (307, {"Location": "http://192.0.2.1/v1/chat/completions"}, b""),
+                       "the server says 307: it sends elsewhere, which is for --base-url to say: http://192.0.2.1"),
+    "deep": (lambda: (200, {}, b'{"choices": ' + b"[" * 900 + b"]" * 900 + b"}"), "nested deeper than 250"),
+    "a deep error": (lambda: (400, {}, b'{"error": ' + b"[" * 900 + b"]" * 900 + b"}"), "the server says 400: "),
+    "a date beyond time": (lambda: (429, {"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, b"{}"),
+                           "the server says 429"),
+    "controls": (lambda: (400, {}, json.dumps({"error": {"message": f"no {CONTROLS} more"}}).encode()),
+                 "the server says 400: no [31m ]0;owned 2J more"),
+    "a page of controls": (lambda: (200, {"Content-Type": "text/html"}, f"<p>{CONTROLS}".encode() * 99),
+                           "status 200, text/html, no JSON: <p> [31m"),
+}

@@ -3,6 +3,8 @@
 Weights are drawn wide (deviation 0.3), so that logits differ by several nats and a wrong mask or position shows.
 """
 
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from al_train_exo.objective import Contrast
 from alignlib.models.encoding import Example
+from alignlib.training.examples import Examples, Writer
 from alignlib.training.recipe import Recipe
 
 MERGES = ["th", "the", "in", "an", "er", "\n\n", " t", " a"]  # a few words of more than one byte
@@ -162,6 +165,15 @@ def example(prompt: int, *completions: int, seed: int = 0, **values) -> Example:
     return Example(draw(prompt), [draw(count) for count in completions], dict(values))
 
 
+def stored(examples: Iterable[Example]) -> Examples:
+    """The examples as trainers have them: mapped, from files that have gone already."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer = Writer(Path(folder))
+        for one in examples:
+            writer.add(one)
+        return Examples(Path(folder), writer.close(), 0, len(writer))
+
+
 def recipe(folder: Path | str, **changes) -> Recipe:
     """A recipe of a few quick steps, all it says changeable."""
     plain = dict(
@@ -178,5 +190,6 @@ def recipe(folder: Path | str, **changes) -> Recipe:
 def contrast(loss: str = "dpo-pref", **changes) -> Contrast:
     """al-train-exo's objective with its defaults."""
     how = dict(beta_pi=0.5, beta_r=0.5, gamma=0.5, temperature=1.0, num_contrastive=None, ref="self", smoothing=0.0,
-               reference_free=False, importance=False, sft_reg=0.0)
+               reference_free=False, importance=False, sft_reg=0.0, orpo_lambda=0.1, kto_threshold=0.0, kto_good=1.0,
+               kto_bad=1.0)
     return Contrast(loss, **{**how, **changes})

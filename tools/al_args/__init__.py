@@ -15,9 +15,13 @@ from al_args import settings
 from alignlib.cli import model_options, options
 from alignlib.records import fields
 from alignlib.records.jsonl import Line, Record
+from alignlib.rewards import programs
 
 if TYPE_CHECKING:
+    from al_args.by_program import ProgramDecoder
+    from al_args.decoder import Decoder
     from al_args.token_by_token import GuidedDraw
+    from alignlib.decoding.draws import Sampling
 
 SETTINGS = tuple(settings.CHECKS)
 
@@ -67,11 +71,14 @@ search_options = options.stack(
 @click.option("--rm-device", default="auto", help="The same for the reward model.")
 @click.option("--lm-dtype", type=model_options.DTYPE, default="auto", help="As al-sample's --dtype.")
 @click.option("--rm-dtype", type=model_options.DTYPE, default="auto", help="The same for the reward model.")
+@click.option("--timeout", cls=options.Beside, type=options.Finite(0, min_open=True), default=programs.TIMEOUT,
+              help="Where RM is cmd:PROGRAM: seconds without a number.")
 def main(lm: str, rm: str, files: tuple[str, ...], output: str | None, resume: bool, on_error: str,
          rejects: str | None, shard: tuple[int, int] | None, number: int, max_new_tokens: int, stop: tuple[str, ...],
-         ids: bool, timed: bool, seed: int, grid: str | None, **others: Any) -> None:
+         ids: bool, timed: bool, seed: int, grid: str | None, timeout: float, **others: Any) -> None:
     """Decode each prompt by the language model LM under the guidance of the reward model RM, of the same tokenizer.
 
+    For --method best-of-n RM may be a program, as al-score takes it: py:FILE.py:FUNCTION, cmd:PROGRAM, length, ...
     Streams, a window of records at a time.
     """
     if not all(stop):
@@ -82,11 +89,11 @@ def main(lm: str, rm: str, files: tuple[str, ...], output: str | None, resume: b
         click.get_current_context().params["grid"] = searches
     must_be_used(searches)
     summary = options.Summary()
-    from al_args.decoder import Decoder
-    from alignlib.decoding.draws import Sampling
+    with options.loading():
+        from alignlib.decoding.draws import Sampling
 
-    how = Sampling(max_new_tokens, stop=stop, seed=seed, temperatures=(1.0,) * number)
-    decoder = Decoder(lm, rm, how, searches, **others)
+        how = Sampling(max_new_tokens, stop=stop, seed=seed, temperatures=(1.0,) * number)
+        decoder = decoder_for(lm, rm, how, searches, timeout, others)
 
     def finish(line: Line, search: settings.Search, draws: list["GuidedDraw"]) -> Record:
         record = fields.without_completions(line.record, "condition")
@@ -101,13 +108,33 @@ def main(lm: str, rm: str, files: tuple[str, ...], output: str | None, resume: b
         return {**record, "search": search.as_record()} if grid else record
 
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=decoder.prepare,
-                             model=(lm, rm), each=len(searches)) as stream:
+                             model=(lm, *programs.files_of(rm)), each=len(searches)) as stream:
         with closing(decoder.draws(stream)) as done:
             for line, draws in done:  # a list of them for each of the searches
                 stream.write(line, *(finish(line, *pair) for pair in zip(searches, draws, strict=True)))
         counts = {"completions": stream.written * number, **decoder.counts()}
         summary.count(**{name: amount for name, amount in counts.items() if amount or name == "tokens"})
         summary.close(stream)
+
+
+def decoder_for(lm: str, rm: str, how: "Sampling", searches: Sequence[settings.Search], timeout: float,
+                others: dict[str, Any]) -> "Decoder | ProgramDecoder":
+    """By the reward model, or by the program, that RM names. Raises UsageError."""
+    given = options.given_options()
+    if "timeout" in given and not rm.startswith("cmd:"):
+        raise click.UsageError("--timeout goes with cmd:PROGRAM")
+    if not programs.is_program(rm):
+        from al_args.decoder import Decoder
+
+        return Decoder(lm, rm, how, searches, **others)
+    for name in ("rm_device", "rm_dtype", "score_end", "end"):
+        if name in given:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with a reward model, not with {rm}")
+        del others[name]
+    program = programs.program_for(rm, timeout)
+    from al_args.by_program import ProgramDecoder
+
+    return ProgramDecoder(lm, program, how, searches, **others)
 
 
 def must_be_used(searches: Sequence[settings.Search]) -> None:

@@ -1,4 +1,4 @@
-"""A public data set, or the toy world -> records; and a new small model to begin with.
+"""A public data set, or the toy world -> records; files of records mixed, shuffled; a new small model to begin with.
 
     in:   {"chosen": "\\n\\nHuman: Hi\\n\\nAssistant: Hello.", "rejected": "\\n\\nHuman: Hi\\n\\nAssistant: Go."}
     out:  {"prompt": "\\n\\nHuman: Hi\\n\\nAssistant:", "chosen": " Hello.", "rejected": " Go."}
@@ -13,6 +13,8 @@ from pathlib import Path
 import click
 
 from al_data import new_model, sets
+from al_data.mix import mix_command
+from al_data.shuffle import shuffle_command
 from al_data.write import write, write_options
 from alignlib.cli import options, paths
 from alignlib.records.conversations import reader
@@ -27,7 +29,7 @@ def main() -> None:
 
     The sets come from the Hugging Face Hub, or from local files in the form they are published in (--from); `chat`
     reads any other set of conversations. Rows that hold nothing to learn from are left out and counted. Commands
-    stream; --shuffle, --fraction, --skip-fraction and oasst1 read all input first.
+    stream; shuffle, --shuffle, --fraction, --skip-fraction and oasst1 read all input first.
     """
 
 
@@ -155,5 +157,5 @@ def model_command(model: str, folder: str, dtype: str | None) -> None:
 
 DATA_SETS = [value for value in vars(sets).values() if isinstance(value, click.Command)]
 
-for command in (toy_command, *DATA_SETS, model_command, new_model_command):
+for command in (toy_command, *DATA_SETS, mix_command, shuffle_command, model_command, new_model_command):
     main.add_command(command)

@@ -1,10 +1,11 @@
-"""Instructions and their answers -> records: ShareGPT, UltraChat, AlpacaEval, as published.
+"""Instructions and their answers -> records: ShareGPT, UltraChat, GSM8K, AlpacaEval, as published.
 
 Prompts are dialogues in HH's form; an answer's white space at its ends is one space before it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from al_data.dialogues import SPEAKERS, Dialogue, alternate
@@ -79,6 +80,27 @@ def dialogue(utterances: Iterable[tuple[str, str]], turns: int, name: object = N
     if not records:
         raise Skip("no answer to a first question")
     return records
+
+
+# ------------------------------------------------------------------------------------- GSM8K
+
+_CALCULATION = re.compile(r"<<[^<>]*>>")  # for a calculator that its authors' models call
+
+
+def gsm8k(row: Record) -> Record:
+    """{question, answer: "48 / 2 = <<48/2=24>>24.\\n#### 24"} -> {prompt, chosen, answer: "24"}.
+
+    chosen is the worked solution with its last line, and without the marks of its calculator. Source: Cobbe et al. 2021
+    (arXiv 2110.14168).
+    """
+    if is_own(row):
+        return own(row, "prompt")
+    solution = string(row, "answer")
+    _, mark, final = solution.rpartition("####")
+    if not mark or not final.strip():
+        raise ValueError("answer: expected a solution that ends with #### and a number")
+    return {"prompt": alternate(string(row, "question")), "chosen": answer(_CALCULATION.sub("", solution)),
+            "answer": final.strip().replace(",", "")}
 
 
 # -------------------------------------------------------------------------------- AlpacaEval

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from al_data.dialogues import as_chats, question
 from al_data.row import Row, RowFunction, convert, share
 from al_data.sources import NoPart, Unreachable, files_of, from_file, from_hub, from_hub_file
 from al_data.write import write, write_options
-from alignlib.cli import options
+from alignlib.cli import options, paths
 from alignlib.records.dialogue import instruction
 from alignlib.records.jsonl import Record
 from alignlib.toy import world
@@ -90,6 +91,8 @@ def write_set(function: Callable[..., DataSet], *, source: str | None, split: st
               limit: int | None, shuffle: bool, only: str | None, output: str | None, chat: bool = False,
               **own_options: Any) -> None:
     """Write the records of the set that `function` makes of its own options."""
+    if source and output and os.path.isfile(source):
+        paths.keep_apart((source,), f"{output}.partial")
     chosen = function(**own_options)
     if skip_fraction > fraction:
         raise click.UsageError(f"--skip-fraction {skip_fraction:g} leaves nothing of --fraction {fraction:g}")

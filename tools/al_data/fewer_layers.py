@@ -13,9 +13,9 @@ import transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from al_data.write import whole_folder
 from alignlib.models import checkpoint, load
 from alignlib.models.policy import Policy
+from alignlib.records.disk import whole_folder
 
 NUMBERS = ("mlp_only_layers", "full_attn_idxs")  # of layers, in configurations
 CLOSE = 1e-4  # how far apart the largest difference of two logits may be, by the size of the largest logit

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from al_data.write import whole_folder
+from alignlib.records.disk import whole_folder
 from alignlib.records.jsonl import Record
 
 if TYPE_CHECKING:

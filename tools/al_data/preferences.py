@@ -49,7 +49,7 @@ def tldr_pref(row: Record) -> Record:
         raise ValueError(f"info: expected an object, got {kind(info)}")
     if not isinstance(summaries, list) or len(summaries) != 2 or not all(isinstance(s, dict) for s in summaries):
         raise ValueError("summaries: expected two objects")
-    if choice not in (0, 1) or isinstance(choice, bool):
+    if type(choice) is not int or choice not in (0, 1):
         raise ValueError(f"choice: expected 0 or 1, got {choice!r}")
     if info.get("post") is None:
         raise Skip("no post")
@@ -205,14 +205,28 @@ def trees(rows: Iterable[Row]) -> Iterator[Row]:
             continue
         if not isinstance(row.get("message_id"), str):
             raise DataError(f"{where}: message_id: expected a string")
+        try:
+            must_be_message(row)
+        except ValueError as error:  # in its tree it would go by the line of the first message
+            raise DataError(f"{where}: {error}") from error
         known[row["message_id"]] = (where, {**row, "replies": []})
     for where, message in known.values():
         parent = message.get("parent_id")
+        if not isinstance(parent, str | None):
+            raise DataError(f"{where}: parent_id: expected a string or null, got {kind(parent)}")
         if parent is not None and parent not in known:
             raise DataError(f"{where}: parent_id: no such message")
         if parent is not None:
             known[parent][1]["replies"].append(message)
     yield from ((where, message) for where, message in known.values() if message.get("parent_id") is None)
+
+
+def must_be_message(row: Record) -> None:
+    """Raises ValueError for one whose text or rank is none; a deleted one needs neither."""
+    if not row.get("deleted"):
+        string(row, "text")
+        if row.get("rank") is not None:
+            number(row, "rank")
 
 
 def oasst(tree: Record, every: bool = False, lang: str | None = None) -> list[Record]:

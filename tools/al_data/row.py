@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from math import isfinite
 
 from alignlib.records.fields import require
 from alignlib.records.jsonl import DataError, Record, Skip, kind
@@ -80,10 +81,14 @@ def string(row: Record, name: str) -> str:
 
 
 def number(row: Record, name: str) -> float:
-    """A field that must be a number. Raises ValueError that names it."""
+    """A field that must be a finite number, a whole one of 64 bits. Raises ValueError that names it."""
     value = required(row, name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name}: expected a number, got {kind(value)}")
+    if not isfinite(value):
+        raise ValueError(f"{name}: not finite")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:  # 1 - it, or - it, would be none of JSON's
+        raise ValueError(f"{name}: expected a number of 64 bits, got {value}")
     return value
 
 

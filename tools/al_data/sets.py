@@ -156,6 +156,15 @@ def ultrachat(turns: int) -> DataSet:
     return DataSet(partial(chats.ultrachat, turns=turns), Hub("HuggingFaceH4/ultrachat_200k", kind_of="sft"))
 
 
+@data_set("gsm8k", writes=("prompt", "chosen", "answer"), dialogues=True)
+def gsm8k() -> DataSet:
+    """Grade school mathematics: question, answer -> prompt, chosen (the worked solution), answer (its number).
+
+    What the reward `math` reads: al-score math, al-args LM math --method best-of-n.
+    """
+    return DataSet(chats.gsm8k, Hub("openai/gsm8k", where={"name": "main"}))
+
+
 @data_set("alpaca-eval", writes=(*PAIR, "completions", "winner", "win_probability"), dialogues=True)
 def alpaca_eval() -> DataSet:
     """AlpacaEval: instructions -> prompt and the reference's completion; or annotations.json -> labelled pairs.

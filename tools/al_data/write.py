@@ -5,51 +5,33 @@ The options are those of every set and of the toy world; `write` takes them as t
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import BinaryIO
 
 import click
 
 from alignlib.cli import bars, options
+from alignlib.records import disk
 from alignlib.records.jsonl import DataError, Record, Skip, dumps
 
 ONLY = {"prompts": ("prompt",), "sft": ("prompt", "chosen"), "pref": ("prompt", "chosen", "rejected"),
         "judge": ("prompt", "completions", "human_winner")}
-KEPT = ("messages", "id", "domain", "tools")  # stay with --only, where a record has them
+KEPT = ("messages", "id", "domain", "tools", "answer")  # stay with --only, where a record has them
 
 
 write_options = options.stack(
     click.option("--limit", type=click.IntRange(0), help="At most this many records."),
     click.option("--shuffle", is_flag=True, help="In random order. Reads all input first."),
     click.option("--seed", type=options.Seed(), default=0, help="Of the shuffle, the sides; of toy's draws."),
-    click.option("--only", type=click.Choice(list(ONLY)), help="Keep only these fields (and id, domain, tools). judge: "
-                 "chosen and rejected as two completions, sides drawn at random, and human_winner."),
+    click.option("--only", type=click.Choice(list(ONLY)), help="Keep only these fields (and id, domain, tools, "
+                 "answer). judge: chosen and rejected as two completions, sides drawn at random, and human_winner."),
     options.output_option,
 )
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which appears once it is whole: a killed run leaves only FOLDER.partial.
-
-    The next run replaces that. Raises UsageError where no folder can be made.
-    """
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise click.UsageError(f"{folder}: no folder can be made there ({error.strerror})") from error
-    yield partial
-    os.replace(partial, folder)
 
 
 def write(records: Iterable[Record], dropped: Counter[str], seed: int, limit: int | None, shuffle: bool,
@@ -60,19 +42,20 @@ def write(records: Iterable[Record], dropped: Counter[str], seed: int, limit: in
     """
     summary = options.Summary()
     summary.count(records=0)
-    if shuffle:
-        records = list(records)
-        random.Random(seed).shuffle(records)
-    if only:
-        records = narrow_all(records, only, random.Random(f"{seed} sides"), dropped, mixed)
-    bar = bars.Bar(limit, name=summary.name, unit="records", where=bars.terminal(sys.stderr))
-    with bar, open_output(output) as handle:
-        for number, record in enumerate(islice(records, limit), 1):
-            with bar.aside():
-                handle.write(dumps(record))
-                handle.flush()  # the next command of the pipe starts at once
-            bar.reach(number)
-            summary.count(records=1)
+    with open_output(output) as handle:  # before anything is read
+        if shuffle:
+            records = list(records)
+            random.Random(seed).shuffle(records)
+        if only:
+            records = narrow_all(records, only, random.Random(f"{seed} sides"), dropped, mixed)
+        bar = bars.Bar(limit, name=summary.name, unit="records", where=bars.terminal(sys.stderr))
+        with bar:
+            for number, record in enumerate(islice(records, limit), 1):
+                with bar.aside():
+                    handle.write(dumps(record))
+                    handle.flush()  # the next command of the pipe starts at once
+                bar.reach(number)
+                summary.count(records=1)
     summary.count(**{f"dropped ({reason})": count for reason, count in dropped.items()})
     summary.close()
 
@@ -117,17 +100,8 @@ def hide_preference(record: Record, sides: random.Random) -> Record:
 def open_output(output: str | None) -> Iterator[BinaryIO]:
     """Standard output, or a file that gets its name once it is whole, so that Make never takes a torn one for done."""
     if output is None or output == "-":
-        yield sys.stdout.buffer
-    elif os.path.exists(output) and not os.path.isfile(output):  # a device or a pipe
-        with open(output, "wb") as handle:
-            yield handle
-    elif not Path(output).resolve().parent.is_dir():
-        raise click.UsageError(f"{output}: no such folder")
+        with disk.writing(None):
+            yield sys.stdout.buffer
     else:
-        partial_file = Path(f"{output}.partial")
-        try:
-            with partial_file.open("wb") as handle:
-                yield handle
-            partial_file.replace(output)
-        finally:
-            partial_file.unlink(missing_ok=True)
+        with disk.whole(output) as handle:
+            yield handle

@@ -6,13 +6,12 @@
 
 import csv
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import orjson
 
-from alignlib.records import jsonl
+from alignlib.records import disk, jsonl
 from alignlib.records.dialogue import instruction
 from alignlib.records.jsonl import Record
 
@@ -65,4 +64,5 @@ def write_outputs(outputs: list[Record], generator: str | None, path: str) -> No
     if not generator:
         raise click.UsageError("--alpaca-eval: name the model, NAME=FILE or --set method=NAME")
     rows = [{**row, "generator": generator} for row in outputs]
-    Path(path).write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+    with disk.whole(path) as handle:
+        handle.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from alignlib.stats.metrics import BOOTSTRAP_UP_TO, Integers, Mean, Numbers
+from alignlib.stats.metrics import BOOTSTRAP_UP_TO, Integers, Mean, Numbers, group_numbers
 
 ERRORS = ("ECE", "ACE", "MCE")
 
@@ -138,7 +138,7 @@ def errors(gaps: Numbers, groups: Integers, binnings: Sequence[Binning], *, conf
 def _bin_sums(truth: np.ndarray, probability: np.ndarray, groups: Integers, strategy: str,
               bins: int) -> np.ndarray:
     """For each group and bin the sum of probability - truth, and how many: (2n,), (2n,), (n,) -> [G, bins, 2]."""
-    _, group = np.unique(np.asarray(groups, dtype=np.int64), return_inverse=True)
+    group = group_numbers(groups)
     cell = np.tile(group, 2) * bins + bin_of(probability, bins, strategy)
     size = (group.max() + 1) * bins
     columns = [np.bincount(cell, weights=weights, minlength=size) for weights in (probability - truth, None)]

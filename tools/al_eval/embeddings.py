@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import AutoModel, PreTrainedModel
 
-from alignlib.models import adapters, checkpoint, load, sources
+from alignlib.models import adapters, checkpoint, load, sources, tokenizer_files
 
 transformers.logging.set_verbosity_error()  # it warns of texts that are too long, which are cut here and counted
 
@@ -31,7 +31,7 @@ class Embedder:
         if adapters.find(model):
             raise click.UsageError(f"{model}: an adapter; texts are made vectors by a whole encoder")
         load.load_config(model)
-        self.tokenizer = load.load_tokenizer(model)
+        self.tokenizer = tokenizer_files.load_tokenizer(model)
         loaded, _ = checkpoint.read(sources.loader_for(AutoModel, model), model, torch.float32, ("pooler.",), heads)
         self.model = loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         longest = getattr(self.model.config, "max_position_embeddings", None) or LONGEST

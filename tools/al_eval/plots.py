@@ -5,11 +5,14 @@ number where no interval is known.
 """
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from itertools import pairwise
 from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from alignlib.records import disk
 
 Figures = Mapping[str, Any]  # a point of a curve, a row of a table, or a mean
 
@@ -258,6 +261,10 @@ class _figure:
                  trace: TracebackType | None) -> None:
         if kind is None:
             # No date in it: the same numbers give the same file.
-            metadata = {"Date": None} if self.path.endswith(".svg") else None
-            self.figure.savefig(self.path, dpi=160, metadata=metadata)
+            form = Path(self.path).suffix.lower().removeprefix(".")
+            metadata = {"Date": None} if form == "svg" else None
+            picture = BytesIO()  # a library that seeks in it need not know where it goes
+            self.figure.savefig(picture, format=form, dpi=160, metadata=metadata)
+            with disk.whole(self.path) as handle:
+                handle.write(picture.getbuffer())
         self.style.__exit__(kind, error, trace)

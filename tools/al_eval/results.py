@@ -4,20 +4,24 @@ import functools
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import click
 import orjson
 
 from alignlib.cli import options, paths, tables
-from alignlib.records import jsonl
+from alignlib.records import disk, jsonl
 from alignlib.records.jsonl import Record
 
-if TYPE_CHECKING:  # it loads numpy
+if TYPE_CHECKING:  # it takes a while to load
+    import numpy as np
+
     from alignlib.stats.metrics import Mean
 
 Body = TypeVar("Body", bound=Callable[..., Any])
 NamedFile = tuple[str | None, str]  # of [NAME=]FILE the name, if there is one, and the path
+KEY = 16  # bytes of a prompt's key
+Kind = Literal["d", "I", "B"]
 READABLE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
@@ -36,7 +40,7 @@ def command(*reads: str, may: tuple[str, ...] = ()) -> Callable[[Callable[..., N
         def body(files: Sequence[str | NamedFile], output: str | None, **settings: Any) -> None:
             output = None if output == "-" else output
             names = tuple(file if isinstance(file, str) else file[1] for file in files)
-            paths.keep_apart(names, output)
+            paths.keep_apart(names, output, settings.get("plot"), settings.get("alpaca_eval"))
             function(files=files, output=output, **settings)
 
         with_form = click.option("--json/--table", "as_json", default=None, show_default=False,
@@ -121,18 +125,20 @@ def write_all(what: str, rows: Sequence[Record], labels: Record, output: str | N
     if as_json is None:
         as_json = output is not None or not sys.stdout.isatty()
     if as_json:
-        write_text(b"".join(map(jsonl.dumps, results)).decode(), output)
+        write_text(b"".join(map(jsonl.dumps, paths.in_utf8(results))).decode(), output)
     else:
         flat = [{name: value for name, value in row.items() if not isinstance(value, list)} for row in rows]
         write_text((tables.evaluation(results[0]) if len(rows) == 1 else tables.text(flat)) + "\n", output)
 
 
 def write_text(text: str, output: str | None) -> None:
+    """To a file that is whole or as it was, or to stdout. Raises DiskFull."""
     if output is None:
-        sys.stdout.write(text)
+        with disk.writing(None):
+            click.echo(text.encode(), nl=False)  # UTF-8, as all data, whatever the terminal's encoding
         return
-    with open(output, "w", encoding="utf-8") as handle:
-        handle.write(text)
+    with disk.whole(output) as handle:
+        handle.write(text.encode())
 
 
 def read(files: Iterable[NamedFile], *keys: str) -> dict[tuple[Any, ...], Record]:
@@ -182,18 +188,51 @@ def shown(method: str, step: float | None = None) -> str:
 
 
 class Sample:
-    """Numbers, each with the record it came from: all that is kept of the input."""
+    """Numbers, each with the record it came from: all that is kept of the input.
 
-    def __init__(self) -> None:
-        self.values, self.groups = array("d"), array("q")
+    kind   of an array: "d", any numbers; "I", counts; "B", yes or no
+    beside another sample that gets a number whenever this does, and whose records these are
+    """
+
+    def __init__(self, kind: Kind = "d", beside: "Sample | None" = None) -> None:
+        self.values: array[Any] = array(kind)
+        self.groups: array[int] = array("I") if beside is None else beside.groups
+        self.beside = beside
 
     def add(self, record: int, values: Iterable[float]) -> None:
-        for value in values:
-            self.values.append(value)
-            self.groups.append(record)
+        before = len(self.values)
+        self.values.extend(values)
+        if self.beside is None:
+            self.groups.extend([record] * (len(self.values) - before))
 
     def mean(self, bootstrap: Bootstrap) -> "Mean":
         """Their mean with its interval, drawn by records."""
         from alignlib.stats.metrics import mean_interval
 
         return mean_interval(self.values, self.groups, **bootstrap)
+
+
+class Prompts:
+    """Of which prompt the numbers of each record are: 16 bytes a record, compared once all have been read."""
+
+    def __init__(self) -> None:
+        self.keys = bytearray()
+
+    def add(self, key: bytes) -> int:
+        """The `prompt_key` of the next record; returns the record's place."""
+        self.keys += key
+        return len(self.keys) // KEY - 1
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The key of each record."""
+        return (bytes(self.keys[place:place + KEY]) for place in range(0, len(self.keys), KEY))
+
+    def numbers(self) -> "np.ndarray":
+        """0, 1, ... in the order in which the prompts came first, one a record, the same for the same prompt."""
+        import numpy as np
+
+        _, first, prompt = np.unique(np.frombuffer(self.keys, dtype=f"S{KEY}"), return_index=True, return_inverse=True)
+        places = np.empty(first.size, dtype=np.intp)
+        places[np.argsort(first)] = np.arange(first.size)
+        numbers: np.ndarray = places[prompt]
+        return numbers

@@ -10,6 +10,7 @@
     al-sample exo prompts.jsonl | al-score exo --logps | al-score sft --as-field ref_logps | al-eval kl
 """
 
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +47,8 @@ def reward(files: tuple[str, ...], name: str, against: str | None, buckets: int,
     summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)  # said even of an empty input
     rivals = read_by_prompt(against, first_reward) if against else {}
-    rewards, words, won = Sample(), Sample(), Sample()
+    rewards = Sample()
+    words, won = Sample("I", beside=rewards), Sample(beside=rewards)
     for line in conversations.read_all(files, lambda record: fields.require_completions(record, "rewards")):
         summary.count(records=1, completions=len(line.record["rewards"]))
         rewards.add(line.index, line.record["rewards"])
@@ -88,13 +90,15 @@ def win_shares(line: Line, rivals: dict[bytes, list[float]], against: str) -> li
 
 def by_length(words: Sample, rewards: Sample, name: str, buckets: int, bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """The mean reward, called `name`, of about equally many completions each, the shortest first."""
+    import numpy as np
+
     from alignlib.stats import metrics
 
     rows = []
     for members in metrics.quantile_buckets(words.values, buckets):
-        lengths, values, groups = ([column[i] for i in members]
+        lengths, values, groups = (np.asarray(column)[members]
                                    for column in (words.values, rewards.values, rewards.groups))
-        rows.append({"words": [int(min(lengths)), int(max(lengths))],
+        rows.append({"words": [int(lengths.min()), int(lengths.max())],
                      name: metrics.mean_interval(values, groups, **bootstrap)})
     return rows
 
@@ -115,14 +119,14 @@ def kl(files: tuple[str, ...], resamples: int, seed: int, labels: Record, output
 
     summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)
-    ratios, tokens, counted = Sample(), Sample(), True
+    ratios, tokens, counted = Sample(), array("I"), True
     for line in conversations.read_all(files, require_two_logps):
         record = line.record
         summary.count(records=1, completions=len(record["logps"]))
         ratios.add(line.index, (p - r for p, r in zip(record["logps"], record["ref_logps"], strict=True)))
-        tokens.add(line.index, token_counts(record))
+        tokens.extend(token_counts(record))
         counted = counted and "completion_ids" in record
-    per_token = mean_interval(ratios.values, ratios.groups, weights=tokens.values, **bootstrap) if counted else None
+    per_token = mean_interval(ratios.values, ratios.groups, weights=tokens, **bootstrap) if counted else None
     figures = {"records": summary.counts["records"], "kl": ratios.mean(bootstrap), "kl_per_token": per_token}
     results.write("kl", figures, labels, output, as_json)
     summary.close()

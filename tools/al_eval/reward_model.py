@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 import click
 
 from al_eval import results
-from al_eval.results import Bootstrap, bootstrap_options, label_option, plot_option, record_files
+from al_eval.results import Bootstrap, Prompts, bootstrap_options, label_option, plot_option, record_files
 from alignlib.cli import options
 from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key
 
-if TYPE_CHECKING:  # it loads numpy
+if TYPE_CHECKING:  # it takes a while to load
+    import numpy as np
+
     from alignlib.stats.metrics import Mean
 
 BINS = (5, 10, 20)  # MORE's
@@ -29,21 +31,29 @@ OWN = ("what", "records", "accuracy", "margin", "chosen", "rejected", "log_loss"
 
 
 class Pairs:
-    """What is kept of some records' pairs: both rewards, and which prompt they are of."""
+    """What is kept of some records' pairs: both rewards, and the place of the record in `prompts`."""
 
-    def __init__(self) -> None:
-        self.records, self.chosen, self.rejected, self.prompts = 0, array("d"), array("d"), array("q")
+    def __init__(self, prompts: Prompts) -> None:
+        self.records, self.chosen, self.rejected = 0, array("d"), array("d")
+        self.all_prompts, self.places = prompts, array("I")
 
-    def add(self, pairs: list[tuple[float, float]], prompt: int) -> None:
+    def add(self, pairs: list[tuple[float, float]], place: int) -> None:
         self.records += 1
         for chosen, rejected in pairs:
             self.chosen.append(chosen)
             self.rejected.append(rejected)
-            self.prompts.append(prompt)
+            self.places.append(place)
 
     @property
-    def gaps(self) -> list[float]:
-        return [a - b for a, b in zip(self.chosen, self.rejected, strict=True)]
+    def prompts(self) -> "np.ndarray":
+        """The number of each pair's prompt."""
+        return self.all_prompts.numbers()[self.places]
+
+    @property
+    def gaps(self) -> "np.ndarray":
+        import numpy as np
+
+        return np.subtract(self.chosen, self.rejected)
 
 
 @results.command("prompt", "completions", "rewards", may=("domain",))
@@ -77,12 +87,14 @@ def rm(files: tuple[str, ...], by: str | None, field: str | None, strategy: str,
         raise click.UsageError(f"--by {by}: the result has a {by} of its own")
     if model:
         must_be_reward_model(model)
-    whole = Pairs()
+    prompts = Prompts()
+    whole = Pairs(prompts)
     groups: dict[str, Pairs] = {}
-    for value, pairs, prompt in rewarded_pairs(files, by, field, fresh=bool(model)):
-        whole.add(pairs, prompt)
+    for value, pairs, key in rewarded_pairs(files, by, field, fresh=bool(model)):
+        place = prompts.add(key)
+        whole.add(pairs, place)
         if value is not None:
-            groups.setdefault(value, Pairs()).add(pairs, prompt)
+            groups.setdefault(value, Pairs(prompts)).add(pairs, place)
         summary.count(records=1, **({"without_a_preference": 1} if not pairs else {}))
     parts: dict[str | None, Pairs] = {None: whole, **dict(sorted(groups.items()))}
     rows: list[Record] = [{**({by or "domain": name} if groups else {}), **figures(part, strategy, bins, bootstrap)}
@@ -96,12 +108,11 @@ def rm(files: tuple[str, ...], by: str | None, field: str | None, strategy: str,
 
 
 def rewarded_pairs(files: tuple[str, ...], by: str | None, field: str | None,
-                   fresh: bool) -> Iterator[tuple[str | None, list[tuple[float, float]], int]]:
-    """(group or None, the model's rewards of its pairs, the prompt's number) of each record.
+                   fresh: bool) -> Iterator[tuple[str | None, list[tuple[float, float]], bytes]]:
+    """(group or None, the model's rewards of its pairs, the prompt's key) of each record.
 
     fresh: rewards that --calibrated has divided already are refused.
     """
-    numbers: dict[bytes, int] = {}
     temperature = f"{field or 'rewards'}_temperature"
 
     def prepare(record: Record) -> tuple[str | None, list[tuple[float, float]]]:
@@ -117,7 +128,7 @@ def rewarded_pairs(files: tuple[str, ...], by: str | None, field: str | None,
 
     for line in conversations.read_all(files, prepare):
         value, pairs = line.data
-        yield value, pairs, numbers.setdefault(prompt_key(line.record), len(numbers))
+        yield value, pairs, prompt_key(line.record)
 
 
 def two_rewards(record: Record) -> tuple[float, float]:

@@ -65,7 +65,11 @@ class TextFigures:
     def __init__(self) -> None:
         from alignlib.stats.metrics import Distinct
 
-        self.samples = {name: Sample() for name in (*REPETITION, *PER_RECORD, "words", "chars", "tokens", "cut")}
+        repetition, per_record, words = Sample(), Sample(), Sample("I")
+        self.samples = {name: Sample(beside=repetition) for name in REPETITION}
+        self.samples |= {name: Sample(beside=per_record) for name in PER_RECORD}
+        self.samples |= {REPETITION[0]: repetition, PER_RECORD[0]: per_record, "words": words,
+                         "chars": Sample("I", beside=words), "tokens": Sample("I"), "cut": Sample("B")}
         self.extra: dict[str, Sample] = {}
         self.together, self.too_short = Distinct(), 0
 

@@ -10,7 +10,7 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,16 @@ import click
 
 from al_eval import results
 from al_eval.alpaca_eval import instruction_number, output_row, read_gamed, write_outputs
-from al_eval.results import READABLE, Bootstrap, NamedFile, bootstrap_options, label_option, plot_option, result_files
+from al_eval.results import (
+    READABLE,
+    Bootstrap,
+    NamedFile,
+    Prompts,
+    bootstrap_options,
+    label_option,
+    plot_option,
+    result_files,
+)
 from alignlib.cli import options
 from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Record
@@ -26,29 +35,31 @@ from alignlib.records.prompts import prompt_key, read_by_prompt
 
 if TYPE_CHECKING:  # they load numpy
     from al_eval.length_controlled import Gamed
-    from alignlib.stats.metrics import Mean
+    from alignlib.stats.metrics import Integers, Mean, Numbers
 
 TIE = 2  # the class of a tie, beside the winners 0 and 1
+UNASKED = -1  # whether the orders agree, where one was asked
 
 
 class Verdicts:
-    """What is kept of the judged records of one model, a list each: verdicts, lengths, prompts, people's verdicts."""
+    """What is kept of the judged records of one model: verdicts, lengths, prompts, people's verdicts."""
 
     def __init__(self) -> None:
         self.read, self.unparsed, self.unjudged = 0, 0, 0
-        self.won: list[float] = []  # 1, 1/2, 0 or a probability
-        self.winners: list[int] = []  # 0, 1, TIE
-        self.agree: list[bool | None] = []  # None where one order was asked
-        self.lengths: tuple[list[int], list[int]] = ([], [])  # characters of the model's and the reference's
-        self.prompts: list[bytes] = []
+        self.won = array("d")  # 1, 1/2, 0 or a probability
+        self.winners = array("b")  # 0, 1, TIE
+        self.agree = array("b")  # 0, 1, UNASKED
+        self.lengths = array("I"), array("I")  # characters of the model's and the reference's
+        self.prompts = Prompts()
         self.instructions: list[int] = []  # AlpacaEval's numbers, where they are needed
-        self.human: tuple[list[int], list[int]] = ([], [])  # classes of the judge and of people
+        self.human = array("b"), array("b")  # classes of the judge and of people
 
     def add(self, record: Record, winner: int | None) -> None:
         self.winners.append(TIE if winner is None else winner)
         self.won.append(record.get("win_probability", 0.5 if winner is None else 1.0 - winner))
-        self.agree.append(record.get("orders_agree"))
-        self.prompts.append(prompt_key(record))
+        agree = record.get("orders_agree")
+        self.agree.append(UNASKED if agree is None else agree)
+        self.prompts.add(prompt_key(record))
         for lengths, text in zip(self.lengths, record["completions"], strict=True):
             lengths.append(len(text))
         if "human_winner" in record:
@@ -98,6 +109,7 @@ def winrate(files: list[NamedFile], against: str | None, judge: str | None, game
     for name, path in files:
         verdicts = read_verdicts(path, reference, bool(baselines), outputs)
         summary.count(records=verdicts.read, unparsed=verdicts.unparsed)
+        warn_of_order(verdicts, path)
         row: Record = {"method": name or Path(path).stem} if name or len(files) > 1 else {}
         row |= figures(verdicts, baselines, bootstrap)
         if len(files) > 1:
@@ -118,13 +130,14 @@ def judge_file(path: str, against: str | None, judge: str) -> str:
     """Have a judge compare a file's completions with the reference's; the file of its verdicts.
 
     A process of its own, so that a judge has all its options there and none here. Made anew each time, lest files that
-    have changed keep old verdicts; the cache beside it has what was paid for.
+    have changed keep old verdicts; the cache beside it has what was paid for. Only a killed run is gone on with.
     """
     if against is None or path == "-":
         raise click.UsageError("--judge goes with FILEs and --against")
     verdicts = f"{path}.judged"
+    again = ["--resume"] if Path(f"{verdicts}.state").exists() else []
     done = subprocess.run([sys.executable, "-c", "from al_label_ai import main; main(prog_name='al-label-ai')", path,
-                           "--against", against, "-o", verdicts, "--judge", *shlex.split(judge)])
+                           "--against", against, "-o", verdicts, *again, "--judge", *shlex.split(judge)])
     if done.returncode:
         raise click.exceptions.Exit(done.returncode)  # it has told why
     return verdicts
@@ -156,6 +169,14 @@ def read_verdicts(path: str, reference: dict[bytes, Record] | None, numbered: bo
                 continue
         add_verdict(verdicts, record, line.where, numbered)
     return verdicts
+
+
+def warn_of_order(verdicts: Verdicts, path: str) -> None:
+    """Say so where a judge, asked in both orders, never gave one verdict: then all are ties, whatever the answers."""
+    asked_twice = len(verdicts.agree) - verdicts.agree.count(UNASKED)
+    if asked_twice and True not in verdicts.agree:
+        print(f"warning: {path}: the orders disagree in all {asked_twice:,} pairs: the judge goes by the order alone "
+              "and says nothing of the answers", file=sys.stderr)
 
 
 def join_reference(record: Record, reference: dict[bytes, Record]) -> Record:
@@ -208,16 +229,18 @@ def add_verdict(verdicts: Verdicts, record: Record, where: str, numbered: bool) 
 
 def figures(verdicts: Verdicts, gamed: "Gamed | None", bootstrap: Bootstrap) -> Record:
     """The figures of one model, each with its interval."""
+    import numpy as np
+
     from al_eval.length_controlled import kappa, length_controlled
     from alignlib.stats.metrics import mean_interval
 
-    groups = prompt_numbers(verdicts.prompts)
+    groups, winners, agree = verdicts.prompts.numbers(), np.asarray(verdicts.winners), np.asarray(verdicts.agree)
 
-    def mean(values: Iterable[float], among: list[int] = groups) -> "Mean":
-        return mean_interval(list(values), among, **bootstrap)
+    def mean(values: "Numbers", among: "Integers" = groups) -> "Mean":
+        return mean_interval(values, among, **bootstrap)
 
-    known = [place for place, agree in enumerate(verdicts.agree) if agree is not None]
-    judge, human = verdicts.human
+    known = agree != UNASKED
+    judge, human = map(np.asarray, verdicts.human)
     if gamed and (unknown := set(verdicts.instructions) - gamed.of_instruction.keys()):
         raise jsonl.DataError(f"--gamed: no difficulty of instruction {min(unknown)}")
     return {
@@ -225,22 +248,16 @@ def figures(verdicts: Verdicts, gamed: "Gamed | None", bootstrap: Bootstrap) -> 
         "winrate": mean(verdicts.won),
         "lc_winrate": length_controlled(*verdicts.lengths, verdicts.won, gamed=gamed,
                                         instructions=verdicts.instructions, groups=groups, **bootstrap),
-        **{name: mean([winner == kind for winner in verdicts.winners])
+        **{name: mean(winners == kind)
            for name, kind in (("win", 0), ("tie", TIE), ("loss", 1))},
-        "orders_disagree": mean([not verdicts.agree[place] for place in known], [groups[place] for place in known]),
-        **({"human_accuracy": mean_interval([a == b for a, b in zip(judge, human, strict=True)], **bootstrap),
-            "human_kappa": kappa(judge, human, **bootstrap)} if human else {}),
+        "orders_disagree": mean(agree[known] == 0, groups[known]),
+        **({"human_accuracy": mean_interval(judge == human, **bootstrap),
+            "human_kappa": kappa(judge, human, **bootstrap)} if human.size else {}),
         "chars": mean(verdicts.lengths[0]),
         "chars_of_reference": mean(verdicts.lengths[1]),
         "unparsed": verdicts.unparsed,
         **({"unjudged": verdicts.unjudged} if verdicts.unjudged else {}),
     }
-
-
-def prompt_numbers(prompts: list[bytes]) -> list[int]:
-    """The same number for the same prompt: its completions resemble each other, and are drawn together."""
-    numbers: dict[bytes, int] = {}
-    return [numbers.setdefault(prompt, len(numbers)) for prompt in prompts]
 
 
 def above(verdicts: Verdicts, first: Verdicts, bootstrap: Bootstrap) -> "Mean":

@@ -7,6 +7,7 @@ pipe  al-sample sft -n 2 prompts.jsonl | al-label-ai --judge NAME --ties drop | 
 """
 
 import hashlib
+import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -19,26 +20,30 @@ from al_label_ai import questions
 from al_label_ai.against import Partners
 from alignlib.cli import model_options, options, paths
 from alignlib.model_names import is_here
+from alignlib.records import disk, links
 from alignlib.records.conversations import with_completions
 from alignlib.records.jsonl import Line, Record, Skip, dumps
 from alignlib.records.stream import Stream
+from alignlib.rewards.programs import files_of, is_program
+from alignlib.rewards.reward import reward_for
 
 if TYPE_CHECKING:  # they load torch or openai, which --help does without
-    from al_label_ai.local_judge import LocalJudge
+    from al_label_ai.local_judge import PolicyJudge
     from al_label_ai.modes import Judge, Mode
+    from al_label_ai.reward_judge import RewardJudge
     from al_label_ai.server_judge import ServerJudge
 
 MODES = ("pair", "rate", "lmc", "steerlm", "lmu")
 TEXTS = ("rubric", "template", "categories")
 AT_A_SERVER = ("base_url", "structured", "ask_again", "max_tokens", "parameters", "concurrency", "timeout", "retries",
-               "cache", "no_cache", "dry_run", "price_in", "price_out", "budget")
+               "max_answer", "cache", "no_cache", "dry_run", "price_in", "price_out", "budget")
 OWN_PARAMETERS = ("model", "messages", "n", "stream", "response_format")
 FILE = click.Path(exists=True, dir_okay=False)
 
 judge_options = options.stack(
     click.option("--judge", metavar="NAME|MODEL", help="A server's name of a model, or a model that is here."),
-    click.option("--judge-rm", metavar="MODEL",
-                 help="A reward model as the judge of --mode pair."),
+    click.option("--judge-rm", metavar="MODEL|PROGRAM",
+                 help="A reward model as the judge of --mode pair, or a program as al-score takes it: py:, cmd:, ..."),
     click.option("--base-url", metavar="URL",
                  help="The server, with OpenAI's chat completions.  [default: $OPENAI_BASE_URL, or OpenAI's]"),
     click.option("--structured", is_flag=True, help="Ask for JSON by schema, of a server that can."),
@@ -48,9 +53,11 @@ judge_options = options.stack(
                  help="More of the requests: {\"top_p\": 0.9}; null takes one out, temperature and max_tokens too."),
     click.option("--concurrency", cls=options.Beside, type=click.IntRange(min=1), default=16, help="Calls at a time."),
     click.option("--timeout", cls=options.Beside, type=options.Finite(0, min_open=True), default=300.0,
-                 help="Seconds a call."),
+                 help="Seconds a call; of --judge-rm cmd:PROGRAM: without a number."),
     click.option("--retries", cls=options.Beside, type=click.IntRange(min=0), default=5,
                  help="Of a call that was refused in passing, dropped, late or answered with garbage."),
+    click.option("--max-answer", cls=options.Beside, type=click.IntRange(min=1), default=16,
+                 help="Megabytes of a call's answer; a longer one fails."),
 )
 money_options = options.stack(
     click.option("--cache", cls=options.Beside, type=click.Path(dir_okay=False),
@@ -118,7 +125,8 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
     if dry_run:  # a server's
         with options.open_stream(files, None, False, on_error, None, shard, prepare=prepare, show=False) as stream:
             return forecast(stream, server, mode)
-    model = fingerprint(str(folder or judge), against, *(given[name] for name in TEXTS))
+    known = files_of(judge_rm) if judge_rm and is_program(judge_rm) else [str(folder or judge)]
+    model = fingerprint(known, against, *(given[name] for name in TEXTS))
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
         with closing(judging.answers(stream)) as judged:
             for line, answers in judged:
@@ -164,15 +172,16 @@ def forecast(stream: Stream, judge: "ServerJudge", mode: str) -> None:
 
 def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None, folder: str | None) -> None:
     """Refuse options that would do nothing, or cannot be."""
-    given = options.given_options()
+    given, programmed = options.given_options(), is_program(judge_rm or "")
     if bool(judge) == bool(judge_rm):
         raise click.UsageError("give a judge: --judge NAME, --judge DIR or --judge-rm DIR")
-    wrong: dict[str, tuple[str, ...]] = {
+    wrong: dict[str, Sequence[str]] = {
         "--mode pair": () if mode == "pair" or together else ("against", "one_order", "ties", "seed"),
         "--mode rate": () if mode == "rate" else ("together",),
         "--mode lmc or steerlm": () if mode in ("lmc", "steerlm") else ("categories",),
-        "a server": AT_A_SERVER if folder else (),
-        "a model's folder": () if folder else ("device", "dtype", "chat_template", "template_args"),
+        "a server": () if not folder else AT_A_SERVER if not programmed else [
+            name for name in AT_A_SERVER if name != "timeout" or not str(judge_rm).startswith("cmd:")],
+        "a model's folder": () if folder and not programmed else ("device", "dtype", "chat_template", "template_args"),
         "a judge that is asked": ("question", "rubric", "template", "one_order") if judge_rm else (),
         "--price-in or --price-out": () if given & {"price_in", "price_out"} else ("budget",),
     }
@@ -205,25 +214,33 @@ def load_mode(mode: str, ties: str, judge_rm: str | None, *, question: str, rubr
 
 
 def load_local_judge(folder: str, judge_rm: str | None, *, device: str, dtype: str, chat_template: str | None,
-                     template_args: tuple[tuple[str, Any], ...], **_: object) -> "LocalJudge":
-    """A reward model, or a policy by the probability of each option."""
-    from al_label_ai.local_judge import PolicyJudge, RewardJudge
+                     template_args: tuple[tuple[str, Any], ...], timeout: float,
+                     **_: object) -> "PolicyJudge | RewardJudge":
+    """A reward model or a program, or a policy by the probability of each option."""
+    written: dict[str, Any] = {"template": chat_template, "template_args": template_args}
+    if judge_rm:
+        from al_label_ai.reward_judge import RewardJudge
 
-    kind = RewardJudge if judge_rm else PolicyJudge
-    return kind(folder, device, dtype, template=chat_template, template_args=template_args)
+        return RewardJudge(reward_for(judge_rm, timeout=timeout, device=device, dtype=dtype, on_long="fail", **written))
+    from al_label_ai.local_judge import PolicyJudge
+
+    return PolicyJudge(folder, device, dtype, **written)
 
 
 def connect_server_judge(model: str, cache: str | None, *, base_url: str | None, concurrency: int, timeout: float,
-                         retries: int, parameters: str, max_tokens: int, structured: bool, ask_again: int,
-                         price_in: float, price_out: float, budget: float | None, **_: object) -> "ServerJudge":
+                         retries: int, max_answer: int, parameters: str, max_tokens: int, structured: bool,
+                         ask_again: int, price_in: float, price_out: float, budget: float | None,
+                         **_: object) -> "ServerJudge":
     """A server's `model`, its answers kept in the file `cache`. Raises UsageError; no call is made yet."""
     from al_label_ai.cache import Cache
     from al_label_ai.server_judge import Prices, ServerJudge
     from alignlib.server.client import Client
     from alignlib.server.parameters import read_parameters
 
-    client = Client(base_url, concurrency=concurrency, timeout=timeout, retries=retries)
+    client = Client(base_url, concurrency=concurrency, timeout=timeout, retries=retries, max_answer=max_answer)
     request = {"temperature": 0, "max_tokens": max_tokens, **read_parameters(parameters, OWN_PARAMETERS)}
+    if cache:
+        hold_cache(cache)
     return ServerJudge(model, client, cache=Cache(cache) if cache else None, parameters=request, structured=structured,
                        ask_again=ask_again, prices=Prices(price_in, price_out, budget or float("inf")),
                        window=16 * concurrency)
@@ -232,16 +249,40 @@ def connect_server_judge(model: str, cache: str | None, *, base_url: str | None,
 def cache_file(files: tuple[str, ...], output: str | None, rejects: str | None, dry_run: bool, cache: str | None,
                no_cache: bool) -> str | None:
     """Where answers are kept: none that a run in the dry would have to make. Raises UsageError before it is made."""
-    output = None if output == "-" or output and Path(output).exists() and not Path(output).is_file() else output
+    output = None if output == "-" or output and not links.regular(output) else output
     path = None if no_cache else cache or (f"{output}.cache" if output else None)
     paths.must_exist(files)
     paths.keep_apart(files, output, rejects, path)
     return None if dry_run and path and not Path(path).exists() else path
 
 
-def fingerprint(judge: str, *texts: str | None) -> str:
-    """Of the judge and of the files that say what it is asked: another one, another run."""
-    digest = hashlib.blake2b(paths.fingerprint(judge).encode(), digest_size=16)
+def hold_cache(path: str) -> None:
+    """Till the command ends others may use the cache too, but none may write it as its output. Raises StateError."""
+    held = disk.Held(path, shared=True, shown=f"--cache {path}")
+    click.get_current_context().call_on_close(partial(leave_cache, held))
+
+
+def leave_cache(held: disk.Held) -> None:
+    """A cache that was made for this run, and into which no answer came, goes."""
+    if held.new and held.alone() and is_empty(held.path):
+        for end in ("-wal", "-shm"):
+            Path(f"{held.path}{end}").unlink(missing_ok=True)
+        held.remove()
+    held.close()
+
+
+def is_empty(cache: str) -> bool:
+    """Whether it holds no answer; a file without space for its tables does not."""
+    try:
+        with closing(sqlite3.connect(cache)) as file:
+            return not file.execute("SELECT count(*) FROM answers").fetchone()[0]
+    except sqlite3.OperationalError:
+        return not Path(cache).stat().st_size
+
+
+def fingerprint(judge: Sequence[str], *texts: str | None) -> str:
+    """Of the judge's files and of those that say what it is asked: another one, another run."""
+    digest = hashlib.blake2b("".join(map(paths.fingerprint, judge)).encode(), digest_size=16)
     for path in texts:
         digest.update(hashlib.blake2b(Path(path).read_bytes() if path else b"").digest())
     return digest.hexdigest()

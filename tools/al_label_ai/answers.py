@@ -14,7 +14,7 @@ A, B, NEITHER = "A", "B", "C"
 # Reasoning that a server leaves in the text; where the model's template opened it, its end alone, which begins a line.
 THOUGHTS = re.compile(r"\A(?:\s*<think>.*?</think>)+|\A(?!\s*<think>).*^</think>", re.DOTALL | re.MULTILINE)
 # The fence that some put around JSON.
-FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
+FENCE = re.compile(r"\A```(?:json)?[^\S\n]*\n(.*)\n[^\S\n]*```\Z", re.DOTALL)
 Parts = dict[str, str | int]  # of an answer, by name: {"verdict": "A"}, {"score": 8}, ...
 NAMED = r"(?i:answer|verdict|better|more helpful|more harmless):\s*"
 
@@ -81,22 +81,27 @@ def matches(choice: str | int, value: object) -> bool:
 
 def verdict_form() -> AnswerForm:
     """A, B or C (neither): alone, or named in the last line ("More helpful: A") after a comparison."""
-    pattern = rf"""(?:(?:.*\n)?\s*{NAMED}|Answer\s+)?["'*(\[]*(?P<verdict>[{A}{B}{NEITHER}])["'*)\]]*\.?"""
+    pattern = rf"""(?:(?:.*\n)?[^\S\n]*{NAMED}|Answer\s+)?["'*(\[]*(?P<verdict>[{A}{B}{NEITHER}])["'*)\]]*\.?"""
     choices = [A, B, NEITHER]
     return AnswerForm({"verdict": {"type": "string", "enum": choices}}, pattern, tuple(choices))
 
 
+def out_of(most: int) -> str:
+    """The pattern of what may follow a score, the most that it can be: "8/10", "3 out of 3"."""
+    return rf"(?:/{most}|\s+(?i:out\s+of)\s+{most})?"
+
+
 def score_form(least: int, most: int) -> AnswerForm:
-    """A whole number: "8", "8/10", "Score: 8"."""
+    """A whole number: "8", "8/10", "Score: 8", "8 out of 10"."""
     choices = list(range(least, most + 1))
-    pattern = rf"(?:(?i:score|rating):\s*)?(?P<score>[0-9]{{1,3}})(?:/{most})?\.?"
+    pattern = rf"(?:(?i:score|rating):\s*)?(?P<score>[0-9]{{1,3}}){out_of(most)}\.?"
     return AnswerForm({"score": {"type": "integer", "enum": choices}}, pattern, tuple(map(str, choices)))
 
 
 def two_scores_form(least: int, most: int) -> AnswerForm:
-    """Two whole numbers in the first line, "8 7"; an explanation may follow."""
+    """Two whole numbers in the first line, "8 7" or "8 7."; an explanation may follow."""
     whole = {"type": "integer", "enum": list(range(least, most + 1))}
-    return AnswerForm({A: whole, B: whole}, r"(?P<A>[0-9]{1,3})[ \t]+(?P<B>[0-9]{1,3})[ \t]*(?:\n.*)?")
+    return AnswerForm({A: whole, B: whole}, r"(?P<A>[0-9]{1,3})[ \t]+(?P<B>[0-9]{1,3})\.?[ \t]*(?:[\r\n].*)?")
 
 
 def category_form(names: list[str]) -> AnswerForm:
@@ -108,9 +113,9 @@ def category_form(names: list[str]) -> AnswerForm:
 
 def review_form() -> AnswerForm:
     """Analysis, feedback and a score from 0 to 3, each named once, in this order."""
-    rest = r"((?!Analysis:|Feedback:|Score:).)+?"
+    rest = r"((?!Analysis:|Feedback:|Score:).)+?(?<!\s)"
     pattern = (rf"Analysis:(?P<analysis>{rest})\s+Feedback:(?P<feedback>{rest})\s+"
-               r"Score:\s*(?P<score>[0-9])(?:/3)?\.?")
+               rf"Score:\s*(?P<score>[0-9]){out_of(3)}\.?")
     return AnswerForm({"analysis": {"type": "string"}, "feedback": {"type": "string"},
                        "score": {"type": "integer", "enum": [0, 1, 2, 3]}}, pattern)
 

@@ -5,6 +5,8 @@
 """
 
 import asyncio
+import itertools
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -23,6 +25,8 @@ from alignlib.server.parameters import with_parameters
 from alignlib.server.replies import Failure, NoAnswer, choice, usage
 
 BYTES_A_TOKEN = 4  # where nobody has counted
+LONGEST = 1_000_000  # characters of an answer, with its reasoning: no model is asked for as much
+LOOKS = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between looks whether another run has its answer
 Messages = list[dict[str, str]]
 
 
@@ -59,6 +63,7 @@ class ServerJudge:
         self.schema_known, self.price_known = not structured, prices.budget == float("inf")
         self.probing = asyncio.Lock()
         self.hits, self.used = 0, {"prompt_tokens": 0, "tokens": 0}
+        self.waited = False  # for another run
         client.allow = self.allow
 
     def prepare(self, queries: list[Query]) -> list[Query]:
@@ -133,7 +138,7 @@ class ServerJudge:
         if key in self.pending:
             self.hits += 1
             return await self.pending[key]
-        self.pending[key] = asyncio.ensure_future(self.pay(messages, form))
+        self.pending[key] = asyncio.ensure_future(self.settle(messages, form))
         try:
             return await self.pending[key]
         finally:
@@ -141,9 +146,38 @@ class ServerJudge:
 
     def cached(self, messages: Messages, form: AnswerForm) -> Reply | None:
         """From the cache: the answer to a structured request, or to the plain one it fell back to."""
-        forms = (form, None) if self.structured else (None,)
-        replies = (self.cache.get(request_key(self.request(messages, one))) for one in forms) if self.cache else ()
-        return next(filter(None, replies), None)
+        return next(filter(None, map(self.cache.get, self.keys(messages, form))), None) if self.cache else None
+
+    def keys(self, messages: Messages, form: AnswerForm) -> list[str]:
+        """Of the request, and of the one that it falls back to."""
+        return [request_key(self.request(messages, one)) for one in ((form, None) if self.structured else (None,))]
+
+    async def settle(self, messages: Messages, form: AnswerForm) -> Reply:
+        """Wait for a run that shares the cache and has the call under way, as long as it lives; or make the call."""
+        if not self.cache:
+            return await self.pay(messages, form)
+        keys = self.keys(messages, form)
+        for wait in itertools.chain(LOOKS, itertools.repeat(LOOKS[-1])):
+            if self.stopped:
+                raise Failure("stopped", everything=True)
+            claimed = self.cache.claim(keys)
+            if isinstance(claimed, Reply):
+                self.hits += 1
+                return claimed
+            if claimed:
+                break
+            self.say_waiting(self.cache.path)
+            await asyncio.sleep(wait)
+        try:
+            return await self.pay(messages, form)
+        finally:
+            self.cache.release(keys[0])
+
+    def say_waiting(self, path: str) -> None:
+        """Once a run."""
+        if not self.waited:
+            print(f"{path}: another run asks the same: waiting for its answers", file=sys.stderr)
+        self.waited = True
 
     async def pay(self, messages: Messages, form: AnswerForm) -> Reply:
         """Ask the server. The first call of all goes alone where it finds something out; the others wait for that."""
@@ -223,15 +257,20 @@ def read_parts(reply: Reply, form: AnswerForm) -> Parts:
 
 
 def read_reply(body: Record, messages: Messages) -> Reply:
-    """A refusal is a Reply too, and so is an answer of nothing but reasoning. Raises ValueError for garbage."""
+    """A refusal is a Reply too, and so is an answer of nothing but reasoning.
+
+    Raises ValueError for garbage, and Failure for an answer that is longer than any.
+    """
     try:
         text, reason, reasoning = choice(body)
     except NoAnswer as error:
         text, reason, reasoning = error.words, REFUSAL, ""
     if not text.strip() and reasoning:
         text = f"<think>\n{reasoning}\n</think>"  # as it comes from servers that leave it in the text: no answer
+    if len(text) > LONGEST:
+        raise Failure(f"an answer of {len(text):,} characters, where {LONGEST:,} are the most")
     prompt_tokens, tokens = usage(body)
-    if prompt_tokens is None or tokens is None:
+    if prompt_tokens is None or tokens is None or not prompt_tokens + tokens:  # a call of nothing is beyond sense too
         prompt_tokens, tokens = estimate_tokens(messages), len(text.encode()) // BYTES_A_TOKEN + 1
     return Reply(text, reason, prompt_tokens, tokens)
 

@@ -25,7 +25,8 @@ TAKEN_BY = {
     **dict.fromkeys(("top_k", "logps", "ids", "max_prompt", "keep_prompt", "on_long", "dtype", "template",
                      "template_args", "control_tokens"), ("hf", "vllm")),
     **dict.fromkeys(("eager", "tensor_parallel", "data_parallel", "gpu_memory", "max_model_len"), ("vllm",)),
-    **dict.fromkeys(("base_url", "api", "parameters", "concurrency", "timeout", "retries"), ("openai",)),
+    **dict.fromkeys(("base_url", "api", "parameters", "concurrency", "timeout", "retries",
+                     "max_answer"), ("openai",)),
 }
 WINDOWS = {"hf": 64, "vllm": 1024, "openai": 64}
 
@@ -57,6 +58,8 @@ backend_options = options.stack(
                  help="openai: seconds a call."),
     click.option("--retries", cls=options.Beside, type=click.IntRange(min=0), default=5,
                  help="openai: of a call that was refused in passing, dropped, late or answered with garbage."),
+    click.option("--max-answer", cls=options.Beside, type=click.IntRange(min=1), default=16,
+                 help="openai: megabytes of a call's answer; a longer one fails."),
 )
 
 
@@ -108,14 +111,15 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
     if condition_as and condition is None:
         raise click.UsageError("--condition-as goes with --condition")
     summary = options.Summary()
-    from al_sample.backends import sampler_for
-    from alignlib.decoding.draws import Sampling
-
     plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
-    how = Sampling(max_new_tokens, top_k, top_p, stop, seed, plan, contrastive)
-    chosen = None if condition is None else conditions.condition_for(condition, model, seed, condition_as)
     others |= {"files": files, "logps": logps, "window": window or WINDOWS[backend]}
-    sampler = sampler_for(backend, model, how, chosen, others)
+    with options.loading():
+        from al_sample.backends import sampler_for
+        from alignlib.decoding.draws import Sampling
+
+        how = Sampling(max_new_tokens, top_k, top_p, stop, seed, plan, contrastive)
+        chosen = None if condition is None else conditions.condition_for(condition, model, seed, condition_as)
+        sampler = sampler_for(backend, model, how, chosen, others)
 
     def finish(line: Line, draws: list["Draw"]) -> Record:
         record = fields.without_completions(line.record, "condition")

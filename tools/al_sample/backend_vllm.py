@@ -30,7 +30,7 @@ from al_sample import engine_guard
 from alignlib.decoding.conditions import Condition
 from alignlib.decoding.draws import Draw, Sampling, encoder_limits, finish_text, prompt_ids, seed_for, stopping_ids
 from alignlib.model_names import parts
-from alignlib.models import adapters, load, sources
+from alignlib.models import adapters, load, sources, tokenizer_files
 from alignlib.models.adapters import Adapter
 from alignlib.models.policy import context_length
 from alignlib.records.jsonl import Line, Record, count_ahead
@@ -76,7 +76,7 @@ class Sampler:
         rank = lora_rank(adapter) if adapter else None
         context = min(context_length(config), max_model_len or sys.maxsize)
         ends = load.generation_ends(sources.generation_config(base))
-        self.encoder = load.build_encoder(config, load.load_tokenizer(model), ends=ends,
+        self.encoder = load.build_encoder(config, tokenizer_files.load_tokenizer(model), ends=ends,
                                           **encoder_limits(context, how, **prompts))
         self.how, self.condition, self.with_logps, self.window = how, condition, logps, window
         self.tokens = 0

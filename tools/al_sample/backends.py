@@ -33,7 +33,7 @@ def sampler_for(backend: str, model: str, how: Sampling, condition: Condition | 
         from al_sample import backend_server
         from alignlib.server.client import Client
 
-        client = Client(settings["base_url"], **take("concurrency", "timeout", "retries"))
+        client = Client(settings["base_url"], **take("concurrency", "timeout", "retries", "max_answer"))
         return backend_server.Sampler(model, how, client, condition=condition,
                                       **take("window", "api", "parameters"))
     local = take("logps", "window", "dtype", "max_prompt", "keep_prompt", "on_long", "template",

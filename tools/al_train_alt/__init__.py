@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from al_train_alt import pool
-from al_train_alt.objective import Conditional
+from al_train_alt import pool, tags
+from al_train_alt.objective import Conditional, Drawn
 from alignlib.cli import options, paths
 from alignlib.records import conversations
 from alignlib.records.jsonl import DataError, Record, dumps
 from alignlib.training.command import training_options
-from alignlib.training.session import Session
+from alignlib.training.session import Input, Session
 
 if TYPE_CHECKING:
-    from alignlib.models.encoding import Encoder
     from alignlib.models.policy import Policy
 
 # What a mode does where nothing else is asked for; the papers' settings.
@@ -35,12 +34,13 @@ ENTROPY = {"rm": 0.06, "quark": 0.06, "lmu": 0.06, "lmc": 0.0, "steerlm": 0.0}
 @options.command(("prompt", "completions"), options.LOG,
                  may=("rewards", "feedbacks", "scores", "finish_reasons", "completion_ids", "end_ids"))
 @training_options(lr=2e-5, batch_size=32, epochs=2)
-@click.option("--mode", type=click.Choice(pool.MODES), default="rm",
+@click.option("--mode", type=click.Choice(tags.MODES), default="rm",
               help="Of `rewards`: rm, quantiles as words; quark, as new tokens. Of `feedbacks`: lmc, categories; "
                    "steerlm, attributes; lmu, free text with `scores`.")
 @click.option("--quantiles", type=click.IntRange(min=2), default=5, help="Classes of the rewards (rm, quark).")
 @click.option("--tags", multiple=True, metavar="TEXT",
-              help="One a class, the best first; or toxicity for those five.  [default: the mode's own]")
+              help="One a class, the best first; or toxicity for those five.  [default: the mode's own, as many "
+                   "as --quantiles]")
 @click.option("--scope", type=click.Choice(["prompt", "pool"]), default="prompt",
               help="Quantiles of each prompt's completions, or of all in the pool (rm, quark).")
 @click.option("--per-quantile", type=click.IntRange(min=1), help="Completions drawn of a prompt's quantile.  "
@@ -88,14 +88,15 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
         if session.adapter and (quark or adapt):
             raise click.UsageError(f"{session.model}: an adapter, in which training goes on: no --mode quark, no "
                                    "--train-layers")
-        trained, tested = gathered(session, old, selection)
+        pools = gathered(session, old, selection) if session.store.mine else []
+        session.wait()
         policy = session.load_policy()
         first_new = add_tokens(policy, selection.names, recipe.seed) if quark else None
         encoder = load.encoder_for(policy, **recipe.limits)
         coefficients = {name: settings[name] for name in ("kl_coef", "entropy_coef", "kl_target", "ref_sees")}
         coefficients["role"] = settings["condition_as"]
         objective = Conditional(**coefficients, batch_size=recipe.batch_size, first_new=first_new)
-        take_pools(session, objective, encoder, trained, tested)
+        session.take(objective, encoder, [Drawn(*of_input, objective, encoder, session.run) for of_input in pools])
         if kl_coef:
             if apart or session.adapter or is_sharded(policy.model):
                 reference = load.load_policy(ref or session.model, recipe.device, recipe.dtype)
@@ -106,8 +107,9 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
         if adapt:
             adapt(policy)
         session.start(policy)
-        session.run.notes = {"conditions": trained.conditions, "ref_sees": settings["ref_sees"] if kl_coef else None}
-        session.run.keep("pool.jsonl", b"".join(map(dumps, trained.records())))
+        if pools:
+            keep_pool(session, pools[0][0], settings["ref_sees"] if kl_coef else None)
+            pools.clear()  # what is trained on is in files
         session.fit(policy)
 
 
@@ -128,10 +130,10 @@ def selection_of(settings: dict[str, Any], session: Session) -> pool.Selection:
 
     def count_tokens(text: str) -> int:  # the tokenizer is loaded if anybody asks
         if not encoders:
-            from alignlib.models import load
+            from alignlib.models import tokenizer_files
             from alignlib.models.tokens import Tokens
 
-            encoders.append(Tokens(load.load_tokenizer(session.model)))
+            encoders.append(Tokens(tokenizer_files.load_tokenizer(session.model)))
         return len(encoders[0].go_on(text))
 
     mode = settings["mode"]
@@ -146,36 +148,35 @@ def selection_of(settings: dict[str, Any], session: Session) -> pool.Selection:
         raise click.UsageError(f"--{str(error).replace('_', '-')}") from error
 
 
-def gathered(session: Session, old: tuple[str, ...], selection: pool.Selection) -> tuple[pool.Pool, pool.Pool | None]:
-    """The pool of the input and the one before, and that of --eval or None. Raises DataError."""
+def gathered(session: Session, old: tuple[str, ...], selection: pool.Selection) -> list[tuple[pool.Pool, int]]:
+    """The pool of the input and the one before, then that of --eval if there is one, each with the input's checksum.
+
+    Raises DataError.
+    """
 
     def checked(record: Record) -> Record:
         selection.check(record)
         return record
 
-    def records(names: tuple[str, ...]) -> tuple[list[Record], int]:
-        return session.gather(names, checked) if names else ([], 0)
-
     run, held_out = session.run, session.recipe.eval
-    (new, crc), (before, run.fixed["pool_crc"]) = records(session.files or ("-",)), records(old)
-    tests, eval_crc = records((held_out,) if held_out else ())
-    run.reads(crc, eval_crc)
-    trained = pool.gather(new, before, selection)
-    try:
-        return trained, pool.gather(tests, (), selection) if held_out else None
-    except DataError as error:
-        raise DataError(f"--eval {held_out}: {error}") from error
+    new, before, tests = (Input(run, names, checked) for names in (session.files, old, (held_out or "",)))
+    pools = [(pool.gather(new, before if old else (), selection), new.crc)]
+    run.fixed["pool_crc"] = before.crc
+    if held_out:
+        records = list(tests)
+        try:
+            pools.append((pool.gather(records, (), selection), tests.crc))
+        except DataError as error:
+            raise DataError(f"--eval {held_out}: {error}") from error
+    run.reads(*(crc for _, crc in pools))
+    return pools
 
 
-def take_pools(session: Session, objective: Conditional, encoder: Encoder, trained: pool.Pool,
-               tested: pool.Pool | None) -> None:
-    """Have the session train on the one pool, and evaluate on the other. Raises DataError."""
-    examples, skipped = objective.examples(trained, encoder)
-    held_out, tests_skipped = objective.examples(tested, encoder) if tested else ([], 0)
-    session.run.skipped += skipped + tests_skipped
-    session.must_train_on(examples)
-    session.take(objective, encoder, examples, held_out)
-    session.counts = {"completions": sum(len(example.completions) for example in examples), **trained.counts}
+def keep_pool(session: Session, trained: pool.Pool, ref_sees: str | None) -> None:
+    """Leave in the folder what al-sample and the next iteration read, and count for the summary."""
+    session.run.notes = {"conditions": trained.conditions, "ref_sees": ref_sees}
+    session.run.keep("pool.jsonl", b"".join(map(dumps, trained.records())))
+    session.counts = {"completions": len(session.examples.lengths), **trained.counts}
 
 
 def show(selection: pool.Selection, files: tuple[str, ...], old: tuple[str, ...]) -> None:
@@ -199,7 +200,7 @@ def refuse(settings: dict[str, Any], session: Session, ref: str | None, train_la
     """Combinations that would do nothing, or not what they say, are mistakes."""
     mode, given = settings["mode"], options.given_options()
     for name in ("quantiles", "scope", "per_quantile"):
-        if name in given and mode not in pool.BY_REWARD:
+        if name in given and mode not in tags.BY_REWARD:
             raise click.UsageError(f"--{name.replace('_', '-')} does nothing for --mode {mode}, only for rm, quark")
     if not (KL[mode] if settings["kl_coef"] is None else settings["kl_coef"]):
         for name, value in {"ref": ref, "ref-sees": "ref_sees" in given, "kl-target": settings["kl_target"]}.items():

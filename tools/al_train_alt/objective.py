@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from alignlib.models.packs import Pack
     from alignlib.models.policy import Policy
     from alignlib.training.engine import AskingEngine, Engine
+    from alignlib.training.examples import Examples
+    from alignlib.training.run_folder import Run
 
 
 @dataclass
@@ -28,7 +31,8 @@ class Conditional(Objective["Policy"]):
     role          in whose turn of a conversation the condition stands
     first_new     the first of quark's tokens: the reference knows those before it
     reference     and the engine that asks it, by `refer`; None: no KL
-    ref_examples  the Examples as the reference sees them, by the number that each example's values hold
+    count         of Examples made so far: the next one's number, which its values hold
+    parts         the Examples to train on and the held-out ones, numbered as one, from `settle` on
     """
 
     kl_coef: float
@@ -41,7 +45,8 @@ class Conditional(Objective["Policy"]):
     sized: tuple[str, ...] = field(default=("nll", "kl", "entropy"), init=False)
     reference: Policy | None = field(default=None, init=False)
     engine: AskingEngine | Engine | None = field(default=None, init=False)
-    ref_examples: list[Example] = field(default_factory=list, init=False)
+    count: int = field(default=0, init=False)
+    parts: tuple[Sequence[Example], Sequence[Example]] = field(default=((), ()), init=False)
 
     def __post_init__(self) -> None:
         self.state["kl_coef"] = self.kl_coef
@@ -52,34 +57,31 @@ class Conditional(Objective["Policy"]):
         known = min(model.core.config.vocab_size for model in (policy, reference))
         self.first_new = min(known, self.first_new or known)
 
-    def examples(self, pool: Pool, encoder: Encoder) -> tuple[list[Example], int]:
-        """The Examples of a pool's conditioned records, and how many were too long. Raises DataError."""
-        examples, skipped = [], 0
-        for record in pool.training():
-            try:
-                examples.append(self.example(encoder, record))
-            except Skip:
-                skipped += 1
-            except ValueError as error:
-                raise DataError(f"prompt {prompt_text(record)[:40]!r}: {error}") from error
-        return examples, skipped
-
     def example(self, encoder: Encoder, record: Record) -> Example:
-        from alignlib.models.encoding import Example
-
         if self.first_new and any(max(row, default=0) >= self.first_new for row in record.get("completion_ids", ())):
             # A policy may say one of quark's tokens in the middle of a text, where the reference cannot read it.
             record = {name: value for name, value in record.items() if name not in ("completion_ids", "end_ids")}
         example = encoder.encode(record, record["completions"], record["condition"], self.role)
-        prompt = example.prompt
         if self.ref_sees == "prompt":
             bare = encoder.begin(record)
-            prompt = encoder.shorten(bare.prompt, len(example.prompt), bare.head)
-        if not prompt:
+            example.bare = encoder.shorten(bare.prompt, len(example.prompt), bare.head)
+        if not (example.bare if self.ref_sees == "prompt" else example.prompt):
             raise ValueError("empty, and the tokenizer has no token for the reference to begin with")
-        example.values["number"] = [len(self.ref_examples)] * len(example.completions)
-        self.ref_examples.append(Example(prompt, example.completions))
+        example.values["number"] = [self.count] * len(example.completions)
+        self.count += 1
         return example
+
+    def settle(self, examples: Examples, held_out: Examples) -> None:
+        """Take them as they are numbered, for the reference."""
+        self.parts = examples, held_out
+
+    def referred(self, number: int) -> Example:
+        """The Example of this number as the reference sees it."""
+        from alignlib.models.encoding import Example
+
+        examples, held_out = self.parts
+        example = examples[number] if number < len(examples) else held_out[number - len(examples)]
+        return Example(example.bare or example.prompt, example.completions)
 
     def size(self, example: Example) -> float:
         return sum(map(len, example.completions))
@@ -92,7 +94,7 @@ class Conditional(Objective["Policy"]):
         target = None
         if self.reference and self.engine:
             reference, numbers = self.reference, batch.values["number"][:, 0].tolist()
-            bare = reference.pack([self.ref_examples[number] for number in numbers])
+            bare = reference.pack(list(map(self.referred, numbers)))
             with torch.no_grad(), reference.precision():
                 target = reference.logits, self.engine.ask(lambda: reference.hidden(bare))[bare.sources]
         with model.precision():
@@ -108,3 +110,27 @@ class Conditional(Objective["Policy"]):
         if self.kl_target:
             entry["kl_coef"] = self.state["kl_coef"]
             self.state["kl_coef"] = losses.adapted(entry["kl_coef"], entry["kl"], self.kl_target, self.batch_size)
+
+
+@dataclass
+class Drawn:
+    """What is drawn of a pool, as Examples, for Session.take; `crc`: of the input that the pool was made of."""
+
+    pool: Pool
+    crc: int
+    objective: Conditional
+    encoder: Encoder
+    run: Run
+
+    def __iter__(self) -> Iterator[Example]:
+        """Those that are too long are counted in the run. Raises DataError."""
+        for record in self.pool.training():
+            try:
+                yield self.objective.example(self.encoder, record)
+            except Skip:
+                self.run.skipped += 1
+            except ValueError as error:
+                raise DataError(f"prompt {prompt_text(record)[:40]!r}: {error}") from error
+
+    def skim(self) -> None:
+        """All of the input has been read."""

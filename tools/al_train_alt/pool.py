@@ -26,24 +26,12 @@ from typing import Any, TypeVar
 
 import orjson
 
+from al_train_alt.tags import BY_REWARD, CONDITIONS, names
 from alignlib.records import fields
 from alignlib.records.jsonl import DataError, Record
 
-MODES = ("rm", "quark", "lmc", "lmu", "steerlm")
-BY_REWARD = ("rm", "quark")
 NEEDS = {"rm": ("rewards",), "quark": ("rewards",), "lmc": ("feedbacks",), "steerlm": ("feedbacks",),
          "lmu": ("feedbacks", "scores")}
-# What stands before a prompt, the tag's place in it.
-CONDITIONS = {"rm": "{} input: ", "quark": "{}", "lmc": "{}.\n\n", "steerlm": "{}.\n\n", "lmu": "feedback: {} input: "}
-TAGS = {
-    "feedback": ("Excellent.", "Good.", "Mediocre.", "Bad.", "Horrible."),
-    "toxicity": ("Lowest Toxicity", "Low-Moderate Toxicity", "Moderate Toxicity", "High-Moderate Toxicity",
-                 "Maximum Toxicity"),
-    "categories": ("Harmless and very helpful", "Harmless and helpful", "Harmless and not helpful", "Harmful"),
-    "attributes": ("harmful:0,helpful:2", "harmful:0,helpful:1", "harmful:0,helpful:0", "harmful:1,helpful:0"),
-}
-OWN_TAGS = {"rm": "feedback", "lmc": "categories", "steerlm": "attributes"}
-QUARK = "_QUANTILE_TOKEN_{}_"
 BEST_SCORE = 3  # of lmu's 0 to 3
 ASKED = ("prompt", "messages", "tools")  # a prompt's fields
 EXEMPLARS = 1000  # kept of the best feedbacks, the most frequent first
@@ -55,7 +43,7 @@ Key = TypeVar("Key")
 class Selection:
     """How a pool is sorted into classes and drawn from. Raises ValueError for what cannot be.
 
-    tags          best first; () the mode's own, ("toxicity",) those of that name in TAGS
+    tags          best first; () the mode's own, ("toxicity",) those of that name in tags.TAGS
     scope         quantiles of each "prompt"'s completions, or of the whole "pool"'s
     per_quantile  completions drawn of each class of a prompt, as many as there are
     per_prompt    completions drawn of a prompt, in even shares of its classes; what a class lacks the others fill
@@ -81,7 +69,7 @@ class Selection:
         if self.mode in ("quark", "lmu") and self.tags:
             raise ValueError(f"tags: those of mode {self.mode} are its own")
         if self.mode in BY_REWARD and len(self.names) != self.quantiles:
-            raise ValueError(f"tags: {len(self.names)} for {self.quantiles} quantiles")
+            raise ValueError(f"tags: {len(self.names)} for {self.quantiles} quantiles; give one for each")
         if self.mode != "lmu" and len(self.names) < 2:
             raise ValueError("tags: at least two, the best first")
         if self.per_quantile and self.per_prompt:
@@ -95,11 +83,7 @@ class Selection:
     @property
     def names(self) -> tuple[str, ...]:
         """The tags, best first; () for lmu, whose feedbacks are free text."""
-        if self.mode == "quark":
-            return tuple(QUARK.format(i) for i in range(self.quantiles))
-        if len(self.tags) == 1:
-            return TAGS.get(self.tags[0], self.tags)
-        return self.tags or TAGS.get(OWN_TAGS.get(self.mode, ""), ())
+        return names(self.mode, self.tags, self.quantiles)
 
     @property
     def mark(self) -> dict[str, Any]:
@@ -144,7 +128,7 @@ class Entry:
     text: str
     asked: Record  # the record's fields that say the prompt
     reason: str
-    ids: list[int] | None
+    ids: bytes | None  # as JSON: a list takes eight times as much
     end: tuple[int | None] | None  # what ended it; None where nobody knows
     reward: float | None
     feedback: str | None
@@ -222,8 +206,10 @@ def gather(new: Iterable[Record], old: Iterable[Record], selection: Selection) -
     if not entries:
         raise DataError("no completions with feedback to learn from")
     if len(few) == len(entries):
-        which = "every prompt has" if selection.scope == "prompt" else "the pool has"
-        raise DataError(f"{which} fewer completions than there are quantiles ({selection.quantiles})")
+        by_prompt = selection.scope == "prompt"
+        which, cure = ("every prompt has", ", or --scope pool") if by_prompt else ("the pool has", "")
+        raise DataError(f"{which} fewer completions than there are quantiles ({selection.quantiles}): more of them "
+                        f"(al-sample -n), fewer --quantiles{cure}")
     return Pool(selection, entries, dict(counts))
 
 
@@ -246,10 +232,9 @@ def _entries(records: Iterable[Record], selection: Selection, counts: Counter[st
             if reason is None:
                 counts["finish reasons guessed"] += 1
                 reason = "length" if was_cut(text, selection) else "stop"
-            name = key, text
-            entries.append(Entry(*name, asked, reason, ids, (ends[i],) if ends else None, reward, feedback, score,
-                                 seen[name]))
-            seen[name] += 1
+            entries.append(Entry(key, text, asked, reason, ids and orjson.dumps(ids), (ends[i],) if ends else None,
+                                 reward, feedback, score, seen[key, text]))
+            seen[key, text] += 1
     return entries
 
 
@@ -306,7 +291,8 @@ def _columns(entries: Sequence[Entry]) -> Record:
     """The lists of a record, one entry a completion; those that some of the entries lack stay out."""
     rows: dict[str, list[Any]] = {
         "completions": [entry.text for entry in entries], "finish_reasons": [entry.reason for entry in entries],
-        "completion_ids": [entry.ids for entry in entries], "rewards": [entry.reward for entry in entries],
+        "completion_ids": [entry.ids and orjson.loads(entry.ids) for entry in entries],
+        "rewards": [entry.reward for entry in entries],
         "feedbacks": [entry.feedback for entry in entries], "scores": [entry.score for entry in entries]}
     ends = [entry.end[0] for entry in entries if entry.end]
     rows = {name: row for name, row in rows.items() if None not in row}

@@ -25,14 +25,21 @@ ANY_LOSS = ("beta_r",)  # recipes of several losses give both betas to each
 
 @options.command(("prompt",), options.LOG,
                  may=("completions", "rewards", "finish_reasons", "completion_ids", "end_ids", "ref_logps",
-                      "ref_logps_temperature", "chosen", "rejected"))
+                      "ref_logps_temperature", "chosen", "rejected", "label"))
 @training_options(lr=1e-6, batch_size=64)
 @click.option("--loss", type=click.Choice([*LOSSES]), default="exo-rw",
-              help="exo: reverse KL, dpo: forward KL; -rw: to the rewards' distribution, -pref: to the better of two.")
+              help="exo: reverse KL, dpo: forward KL; -rw: to the rewards' distribution, -pref: to the better of two; "
+                   "kto: of good and bad completions, in no pairs.")
 @click.option("--beta-pi", type=options.Finite(min=0, min_open=True), default=0.5, help="Of the policy (DPO's beta).")
 @click.option("--beta-r", type=options.Finite(min=0, min_open=True), default=0.5, help="Of the rewards (-rw).")
 @click.option("--gamma", type=options.Finite(min=0), default=0.5,
               help=f"How far the better half is to be ahead, beta included ({heeding('gamma')}).")
+@click.option("--orpo-lambda", type=options.Finite(min=0), default=0.1,
+              help=f"Of the odds ratio, beside the better half's likelihood ({heeding('orpo_lambda')}).")
+@click.option("--kto-threshold", type=options.Finite(), default=0.0,
+              help=f"A completion with a reward above it is good, else bad ({heeding('kto_threshold')}).")
+@click.option("--kto-good", type=options.Finite(min=0), default=1.0, help="Weight of good completions (kto).")
+@click.option("--kto-bad", type=options.Finite(min=0), default=1.0, help="Weight of bad ones (kto).")
 @click.option("--temperature", type=options.Finite(min=0, min_open=True), default=1.0,
               help="What policy's and reference's logits are divided by: the sampling temperature.")
 @click.option("--num-contrastive", type=click.IntRange(min=2), help="Completions a group.  [default: all; 2 for pairs]")
@@ -47,9 +54,10 @@ ANY_LOSS = ("beta_r",)  # recipes of several losses give both betas to each
 def main(session: Session, loss: str, **settings: Any) -> None:
     """Align the policy MODEL with `completions` and their `rewards`, into the folder -o; the log goes to stdout.
 
-    `chosen` and `rejected` do instead of both. Reads all input first.
+    `chosen` and `rejected` do instead of both; for kto a `label`, true or false, does instead of rewards. Reads all
+    input first.
     """
-    refuse(loss, settings)
+    refuse(loss, settings, session.recipe.batch_size)
     objective, ref = Contrast(loss, **settings), settings["ref"]
     ref_files = None if ref in ("self", "ref_logps") else paths.fingerprint(ref)
     with session.begin(loss=loss, **settings, ref_files=ref_files):
@@ -58,27 +66,38 @@ def main(session: Session, loss: str, **settings: Any) -> None:
 
         policy = session.load_policy()
         reference = reference_for(objective, policy, session)
-        session.read(objective, load.encoder_for(policy, **session.recipe.limits))
+        encoder = load.encoder_for(policy, **session.recipe.limits)
+        objective.longest = encoder.max_length
+        session.read(objective, encoder)
         if reference is policy:
             session.start(policy)
         if reference:
             logps = partial(reference.logps, temperature=objective.temperature)
-            add_ref_logps(reference, session.examples, session.recipe, session.run, logps, session.held_out)
+            means = partial(objective.step_means, session.examples, session.held_out)
+            objective.reference_means = add_ref_logps(
+                reference, session.examples, session.recipe, session.run, logps, session.held_out,
+                means if objective.needs.mismatched else None)
             del logps
         del reference  # its numbers are all that training needs
         session.fit(policy)
 
 
-def refuse(loss: str, settings: dict[str, Any]) -> None:
+def refuse(loss: str, settings: dict[str, Any], batch_size: int) -> None:
     """Combinations that would do nothing are mistakes."""
     context = click.get_current_context()
     defaults = {parameter.name: parameter.get_default(context) for parameter in context.command.params}
     for name, value in settings.items():
-        if value != defaults[name] and name not in ANY_LOSS and heeding(name) and not LOSSES[loss].heeds(name):
+        idle = name not in ANY_LOSS and heeding(name) and not LOSSES[loss].heeds(name)
+        if idle and value not in (None, defaults[name]):
             option = f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{option} does nothing for --loss {loss}, only for {heeding(name)}")
     if LOSSES[loss].pairs and settings["num_contrastive"] not in (None, 2):
         raise click.UsageError(f"--loss {loss} is about pairs: --num-contrastive is 2")
+    if LOSSES[loss].mismatched and settings["ref"] == "ref_logps":
+        raise click.UsageError(f"--ref ref_logps: --loss {loss} asks the reference about other records' answers too: "
+                               "give --ref MODEL, or self")
+    if LOSSES[loss].mismatched and batch_size == 1:
+        raise click.UsageError(f"--batch-size 1: --loss {loss} compares a step's prompts with each other's answers")
 
 
 def reference_for(objective: Contrast, policy: Policy, session: Session) -> Policy | None:

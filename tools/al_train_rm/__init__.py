@@ -63,10 +63,11 @@ def main(session: Session, loss: str, rm_eos: bool, pool: str | None, more: bool
 
     must_read_text_alone(session.model)
     with session.begin(reward=True, loss=loss, rm_eos=rm_eos, pool=pool, more=more, resample=resample, **settings):
-        from alignlib.models import load
+        from alignlib.models import load, tokenizer_files
 
         recipe, start = session.recipe, session.origin
-        encoder = load.build_encoder(load.load_config(start), load.load_tokenizer(start), eos=rm_eos, **recipe.limits)
+        words = tokenizer_files.load_tokenizer(start)
+        encoder = load.build_encoder(load.load_config(start), words, eos=rm_eos, **recipe.limits)
         session.read(objective, encoder)
         names = objective.names if isinstance(objective, Classes) else None
         reward = new_reward(start, names, recipe.device, recipe.dtype, recipe.seed, go_on=session.adapter is not None,
@@ -74,7 +75,7 @@ def main(session: Session, loss: str, rm_eos: bool, pool: str | None, more: bool
         must_have_head(reward, session.model, more or bool(pool) or bool(settings["lm_coef"]))
         reward.core.config.reads_eos = rm_eos
         reward.core.config.reward_pool = pool or reward.pooling
-        set_padding(reward, [*session.examples, *session.held_out])
+        set_padding(reward, session.examples, session.held_out)
         if isinstance(objective, Ranking) and objective.lm_coef:
             objective.output_head = output_head(session.model, reward)
         session.start(reward)

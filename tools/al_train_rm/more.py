@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
-from al_train_rm.ranking import Ranking, ordered
+from al_train_rm.ranking import Ranking, ordered, renumber
 from alignlib import ranks
 from alignlib.models.encoding import Encoder, Example
 from alignlib.models.packs import Pack
@@ -32,6 +32,7 @@ from alignlib.records import fields
 from alignlib.records.jsonl import DataError, Record
 from alignlib.training import losses
 from alignlib.training.batches import Balanced, Order
+from alignlib.training.examples import Examples
 
 NORMALIZERS = ("none", "l2", "loss", "loss+")
 
@@ -54,7 +55,6 @@ class More(Ranking):
     normalize: str = "l2"
     no_reweight: bool = False
     resample: int | None = None  # records of each domain an epoch
-    names: list[str] = field(default_factory=list)  # of the domains
     held: list[PackSums] = field(default_factory=list, init=False)  # of the step's packs
     shares: dict[int, tuple[float, float]] = field(default_factory=dict, init=False)  # of held-out examples, pairs
     figures_of_step: dict[str, float] = field(default_factory=dict, init=False)
@@ -67,27 +67,23 @@ class More(Ranking):
         example.values["domain"] = [self.names.index(record["domain"])] * len(example.completions)
         return example
 
-    def settle(self, examples: Sequence[Example], held_out: Sequence[Example]) -> None:
+    def settle(self, examples: Examples, held_out: Examples) -> None:
         """Number the domains by name. Raises DataError for those that say nothing."""
-        order = sorted(self.names)
-        for example in (*examples, *held_out):
-            number = order.index(self.names[int(example.values["domain"][0])])
-            example.values["domain"] = [number] * len(example.completions)
-        self.names = order
+        renumber(self, sorted(self.names), "domain", examples, held_out)
         self.expect(held_out)
-        counts = Counter(int(example.values["domain"][0]) for example in examples)
-        for number, name in enumerate(order):
+        counts = Counter(examples.first_values("domain").tolist())
+        for number, name in enumerate(self.names):
             if counts[number] == 1:
                 raise DataError(f"domain {name!r}: one record only with two different scores is left")
             if not counts[number] and number not in self.shares:
                 raise DataError(f"domain {name!r}: no record with two different scores is left")
         if len(counts) < 2:
             (only,) = counts
-            raise DataError(f"one domain only, {order[only]!r}: --more weighs several")
+            raise DataError(f"one domain only, {self.names[only]!r}: --more weighs several")
         for number in self.shares.keys() - counts.keys():
-            print(f"warning: domain {order[number]!r}: evaluated, but nothing to train on", file=sys.stderr)
+            print(f"warning: domain {self.names[number]!r}: evaluated, but nothing to train on", file=sys.stderr)
 
-    def expect(self, held_out: Sequence[Example]) -> None:
+    def expect(self, held_out: Examples) -> None:
         """What part of an evaluation each domain is: means over examples or pairs are told by domain too."""
         records: Counter[int] = Counter()
         pairs: Counter[int] = Counter()
@@ -99,16 +95,15 @@ class More(Ranking):
                        for number in sorted(records)}
         self.sized = tuple(f"loss_{self.names[number]}" for number in self.shares)
 
-    def order(self, examples: Sequence[Example], batch_size: int) -> Order:
+    def order(self, examples: Examples, batch_size: int) -> Order:
         """With --resample as many of each domain. Raises UsageError."""
         if not self.resample:
             return super().order(examples, batch_size)
-        groups: dict[float, list[int]] = {}
-        for number, example in enumerate(examples):
-            groups.setdefault(example.values["domain"][0], []).append(number)
-        if batch_size % len(groups):
-            raise click.UsageError(f"--batch-size {batch_size}: not the same number of each of {len(groups)} domains")
-        return Balanced(tuple(tuple(groups[number]) for number in sorted(groups)), self.resample)
+        domains = torch.from_numpy(examples.first_values("domain"))
+        numbers = domains.unique().tolist()
+        if batch_size % len(numbers):
+            raise click.UsageError(f"--batch-size {batch_size}: not the same number of each of {len(numbers)} domains")
+        return Balanced(tuple((domains == number).nonzero()[:, 0] for number in numbers), self.resample)
 
     def __call__(self, model: RewardModel, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         rewards, domain = batch.values["rewards"], batch.values["domain"][:, 0]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import click
 import orjson
 
 from alignlib.records import fields
-from alignlib.records.jsonl import Record, Skip
+from alignlib.records.jsonl import DataError, Record, Skip
 from alignlib.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from alignlib.models.logps import Head
     from alignlib.models.packs import Pack
     from alignlib.models.policy import RewardModel
+    from alignlib.training.examples import Examples
 
 
 @dataclass
@@ -107,8 +106,9 @@ class Ranking(Objective["RewardModel"]):
         with model.precision():
             logps = token_logps(self.output_head, hidden[batch.sources[wanted]], batch.targets[wanted],
                                 model.core.config.vocab_size)
-        sums = logps.new_zeros(rewards.numel()).index_add(0, batch.owner[wanted], logps)
-        return -sums[best] / batch.counts().flatten()[best].clamp(min=1)
+        sums = torch.zeros(rewards.numel(), dtype=torch.float64, device=logps.device)
+        sums = sums.index_add(0, batch.owner[wanted], logps.double())
+        return (-sums[best] / batch.counts().flatten()[best].clamp(min=1)).float()
 
 
 def ordered(rewards: Tensor) -> Tensor:
@@ -118,12 +118,7 @@ def ordered(rewards: Tensor) -> Tensor:
 
 @dataclass
 class Classes(Objective["RewardModel"]):
-    """The cross-entropy of a text's class; `names`: of the classes, in the order met, sorted once all are known.
-
-    A class that is no text has its JSON for a name.
-    """
-
-    names: list[str] = field(default_factory=list)
+    """The cross-entropy of a text's class; a class that is no text has its JSON for a name."""
 
     def example(self, encoder: Encoder, record: Record) -> Example:
         from alignlib.models.encoding import Example
@@ -138,14 +133,15 @@ class Classes(Objective["RewardModel"]):
         example.values["label"] = [self.names.index(name)]
         return example
 
-    def settle(self, examples: Sequence[Example], held_out: Sequence[Example]) -> None:
-        """The class names, sorted, so that a class's number does not depend on the order of the data."""
+    def settle(self, examples: Examples, held_out: Examples) -> None:
+        """The class names, sorted, so that a class's number does not depend on the order of the data.
+
+        Raises DataError for one class only.
+        """
         order = sorted(self.names, key=by_number)
         if len(order) < 2:
-            raise click.UsageError(f"one class only: {order[0]}")
-        for example in (*examples, *held_out):
-            example.values["label"] = [order.index(self.names[int(example.values["label"][0])])]
-        self.names = order
+            raise DataError(f"label: one class only, {order[0]}: a classifier needs two or more")
+        renumber(self, order, "label", examples, held_out)
 
     def __call__(self, model: RewardModel, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         from torch.nn.functional import cross_entropy
@@ -153,6 +149,16 @@ class Classes(Objective["RewardModel"]):
         logits, labels = model.logits(batch), batch.values["label"][:, 0]
         right = (logits.argmax(-1) == labels).float()
         return cross_entropy(logits, labels, reduction="sum"), {"accuracy": right.sum()}
+
+
+def renumber(objective: Objective[Any], order: list[str], name: str, *parts: Examples) -> None:
+    """Put the objective's names in this order, and their numbers in the examples' values of that name."""
+    import numpy as np
+
+    places = np.array([order.index(met) for met in objective.names])
+    for examples in filter(len, parts):
+        examples.values[name] = places[examples.values[name]]
+    objective.names = order
 
 
 def by_number(name: str) -> tuple[bool, int, str]:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import click
@@ -23,11 +24,11 @@ from alignlib.models.load import (
     load_classifier,
     load_config,
     load_policy,
-    load_tokenizer,
 )
 from alignlib.models.logps import Head
 from alignlib.models.policy import Model, RewardModel, gather_weights, is_sharded, scale_and_cap
 from alignlib.models.text_part import find_text_part
+from alignlib.models.tokenizer_files import load_tokenizer
 
 
 def must_read_text_alone(path: str) -> None:
@@ -82,15 +83,18 @@ def new_reward(path: str, class_names: list[str] | None, device: str = "auto", d
     return RewardModel(model, load_tokenizer(path), autocast=autocast, train=True)
 
 
-def set_padding(reward: RewardModel, examples: Sequence[Example]) -> None:
+def set_padding(reward: RewardModel, *parts: Sequence[Example]) -> None:
     """Give the model a padding token that none of its texts ends with: transformers reads the last token that is none.
 
     Where there is none, a warning says what that means.
     """
     tokenizer, config = reward.tokenizer, reward.core.config
-    texts = [example.prompt + row for example in examples for row in example.completions]
-    ends = {text[-1] for text in texts} | ({tokenizer.eos_token_id} if config.reads_eos else set())
-    tokenizer.pad_token = padding_token(tokenizer, config.get_text_config().vocab_size, ends, set().union(*texts))
+    ends: set[int] = {tokenizer.eos_token_id} if config.reads_eos else set()
+    seen: set[int] = set()
+    for example in chain(*parts):
+        ends.update((row or example.prompt)[-1] for row in example.completions)
+        seen.update(example.prompt, *example.completions)
+    tokenizer.pad_token = padding_token(tokenizer, config.get_text_config().vocab_size, ends, seen)
     for part in (config, config.get_text_config()):
         part.pad_token_id = tokenizer.pad_token_id
     if tokenizer.pad_token is None and ranks.first():

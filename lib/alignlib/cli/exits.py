@@ -6,16 +6,20 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import click
 
 from alignlib import ranks
+from alignlib.cli import start
+from alignlib.records import disk
+from alignlib.records.disk import DiskFull, StateError
 from alignlib.records.jsonl import DataError
-from alignlib.records.output import StateError
+from alignlib.records.shown import one_line
 
-FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, 130, ranks.TERMINATED
+FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, start.INTERRUPTED, ranks.TERMINATED
 
 
 # Each is read once, when its library is imported; who has set one keeps it. libgomp's: two commands of a pipe share the
@@ -31,6 +35,14 @@ class Terminated(Exception):
 def quiet_pipe() -> None:
     """After the reader of standard output has gone: let the interpreter's own flush at exit find no pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def flush_or_lose() -> None:
+    """After a disk was full, perhaps standard output's: let the interpreter's own flush at exit find no such one."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        quiet_pipe()
 
 
 def to_nothing(descriptor: int) -> TextIO:
@@ -62,11 +74,30 @@ class Command(click.Command):
             return end.exit_code
         return 0
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the body, unless an option is what JSON has not: bytes that are no text, but for files' names."""
+        for parameter in self.params:
+            if not isinstance(parameter.type, click.Path):
+                must_be_json(ctx.params.get(parameter.name or ""), parameter, ctx)
+        return super().invoke(ctx)
+
 
 class Group(Command, click.Group):
     """A command of several subcommands."""
 
     command_class = Command
+
+
+def must_be_json(value: object, parameter: click.Parameter, context: click.Context) -> None:
+    """Raises BadParameter where a value, or a part of it, is not UTF-8 or beyond 64 bits: our files have no such."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise click.BadParameter(f"{value} does not fit 64 bits.", context, parameter)
+    if isinstance(value, str):
+        if not value.isascii() and value.encode(errors="replace").decode() != value and not os.path.isfile(value):
+            raise click.BadParameter(f"{value!r} is not UTF-8", context, parameter)
+    elif isinstance(value, list | tuple | dict):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            must_be_json(part, parameter, context)
 
 
 def program() -> str:
@@ -81,6 +112,7 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
 
     flags: hold "verbose" by the time of an error that is to show its traceback; logs: see Command.
     """
+    start.watch()
     be_quiet()
     name = prog_name or program()
     sys.stderr = sys.stderr or to_nothing(2)
@@ -88,10 +120,13 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         print(f"{name}: standard output is closed", file=sys.stderr)
         sys.exit(FAILED)
     sys.stdout = sys.stdout or to_nothing(1)
+    if isinstance(sys.stdout, TextIOWrapper):  # what its encoding lacks (PYTHONIOENCODING=ascii) is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     code, message = 0, None
     try:
         code = body() or 0
-        sys.stdout.flush()
+        with disk.writing(None):
+            sys.stdout.flush()
     except BrokenPipeError:
         quiet_pipe()
     except (click.Abort, KeyboardInterrupt):
@@ -107,15 +142,26 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         code, message = USAGE, str(error)
     except DataError as error:
         code, message = BAD_DATA, str(error)
-    except click.ClickException as error:
-        code, message = FAILED, error.format_message()
     except Exception as error:
-        code, message = FAILED, f"{type(error).__name__}: {error}"
+        code, message = FAILED, reason(error)
+        flush_or_lose()
         if flags.get("verbose"):
             traceback.print_exc()
     if message is not None:
-        ranks.report(f"{name}: {' '.join(message.split())}", code)
+        ranks.report(f"{name}: {one_line(message)}", code)
     ranks.leave(code)
+
+
+def reason(error: Exception) -> str:
+    """What has failed, in a line; a full disk by its own name, whichever library met it."""
+    if isinstance(error, DiskFull):
+        return str(error)
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    number, file = disk.full(error), getattr(error, "filename", None)
+    if number is None:
+        return f"{type(error).__name__}: {error}"
+    return os.strerror(number).lower() + (f": {os.path.dirname(file) or '.'}" if isinstance(file, str) else "")
 
 
 def be_quiet() -> None:

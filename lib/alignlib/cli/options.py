@@ -6,11 +6,14 @@
     def main(model, files, output, resume, on_error, rejects, shard): ...
 """
 
+import gc
 import hashlib
+import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -23,10 +26,12 @@ from click.core import ParameterSource
 from alignlib import __version__
 from alignlib.cli import bars
 from alignlib.cli.exits import Command, Group
-from alignlib.cli.paths import fingerprint, keep_apart, must_be_regular, must_exist
+from alignlib.cli.paths import fingerprint, in_utf8, keep_apart, must_be_regular, must_exist
 from alignlib.records.conversations import reader
 from alignlib.records.fields import schema
+from alignlib.records.finished import must_be_whole
 from alignlib.records.jsonl import Record
+from alignlib.records.shown import say
 from alignlib.records.stream import Stream
 
 C = TypeVar("C", bound=Command)
@@ -70,7 +75,7 @@ def add_common_options(command: Command, described: dict[str, Any]) -> None:
 
     def print_schema(context: click.Context, parameter: click.Parameter, value: bool) -> None:
         if value:
-            click.echo(orjson.dumps(described, option=orjson.OPT_INDENT_2).decode())
+            click.echo(orjson.dumps(described, option=orjson.OPT_INDENT_2))
             context.exit()
 
     def be_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -178,10 +183,12 @@ def open_stream(
     files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
     shard: tuple[int, int] | None, *, prepare: Callable[[Record], Any] | None = None,
     model: str | tuple[str, ...] | None = None, each: int = 1, show: bool = True,
+    hold: bool = False,
 ) -> Stream:
     """The Stream of the filter options; its key is every option given to the command, and the models' files.
 
     show: a bar, where stderr is a terminal at which the input is not being typed
+    hold: of a command that needs no time for a record: several may leave at a time
     """
     output = None if output == "-" else output
     if resume and not output:
@@ -196,10 +203,25 @@ def open_stream(
     bar = partial(bars.Bar, name=click.get_current_context().command_path, unit="records", where=where)
     stream = Stream(files, output, resume=resume, key=run_key(model), shard=shard, each=each,
                     skip=on_error == "skip", rejects=rejects, prepare=reader(prepare) if prepare else None,
-                    bar=bar if where else None)
-    if stream.complete:
-        print(f"{output} is complete: nothing to resume", file=sys.stderr)
+                    hold=hold, bar=bar if where else None)
+    if stream.complete and output:
+        must_be_whole(output, files, each, aside=puts_aside(), rejects=rejects, part=shard is not None)
+        say(f"{output} is complete: nothing to resume")
     return stream
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Around the import of torch and transformers, and the making of a model: nobody looks for garbage meanwhile.
+
+    They make some million objects that stay, among which Python would look again and again: a sixth of the time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # nor is what stays looked through later
+        gc.enable()
 
 
 def puts_aside() -> bool:
@@ -216,7 +238,7 @@ def run_key(model: str | tuple[str, ...] | None) -> str:
     options = {name: value for name, value in context.params.items() if name not in beside}
     files = tuple(map(fingerprint, model)) if isinstance(model, tuple) else fingerprint(model) if model else None
     text = repr((context.command.name, __version__, sorted(options.items()), files))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
 
 
 def given_options() -> set[str]:
@@ -230,10 +252,15 @@ def new_folder(path: str, resume: bool = False) -> Path:
     """`path` as a folder to write a model into: it must be new or empty, unless a killed run left it."""
     folder = Path(path)
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if in_utf8(path) != path:
+        raise click.UsageError(f"{path}: not UTF-8: no model can be read from a folder of such a name")
     if not nearest.is_dir():
         raise click.UsageError(f"{path}: {nearest.name} is a file, not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise click.UsageError(f"{path}: {nearest} cannot be written to: name a folder elsewhere")
     if not resume and folder.exists() and any(folder.iterdir()):
-        raise click.UsageError(f"{path}: exists and is not empty")
+        begun = "; --resume goes on with the run that it holds" if (folder / "started.json").exists() else ""
+        raise click.UsageError(f"{path}: exists and is not empty{begun}")
     return folder
 
 

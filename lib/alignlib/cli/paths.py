@@ -6,11 +6,14 @@ import stat
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 
 import click
 
 from alignlib.model_names import WEIGHTS, parts
+from alignlib.records import links
+
+T = TypeVar("T")
 
 
 def must_exist(files: Iterable[str]) -> None:
@@ -31,15 +34,16 @@ def must_be_regular(files: Sequence[str]) -> None:
 def keep_apart(files: tuple[str, ...], output: str | None, *others: str | None) -> None:
     """Refuse to write where there is no folder, over the input (by whatever name), or two outputs into one file."""
     identities = (_identity(sys.stdin if name == "-" else name) for name in files or ("-",))
-    taken: list[Path | tuple[int, int]] = [identity for identity in identities if identity]
-    for path in (output, *others, output and f"{output}.state"):
-        if not path:
+    taken: list[str | tuple[int, int]] = [identity for identity in identities if identity]
+    states = [f"{links.place(output)}.state"] if output and links.regular(output) else []
+    for path in (output, *others, *states):
+        if not path or Path(path).is_char_device():  # /dev/null takes all
             continue
-        place, identity = Path(path).resolve(), _identity(path)
-        if not place.parent.is_dir():
+        place, identity = links.place(path), _identity(path)
+        if not os.path.isdir(os.path.dirname(place)):
             raise click.UsageError(f"{path}: no such folder")
         if place in taken or identity in taken:
-            raise click.UsageError(f"{path}: would be overwritten while it is in use")
+            raise click.UsageError(f"{path}: would be overwritten while it is in use: name another file")
         taken += [place, identity] if identity else [place]
     if output is None and _identity(sys.stdout) in taken:
         raise click.UsageError("standard output is the input: it would feed on itself")
@@ -54,6 +58,19 @@ def _identity(file: str | TextIO | None) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def in_utf8(value: T) -> T:
+    r"""The same with every byte that is not UTF-8, in whatever name stands in it, as `\udcff`: JSON has none."""
+    changed: Any = value
+    if isinstance(value, str):
+        changed = value.encode(errors="backslashreplace").decode()
+    elif isinstance(value, dict):
+        changed = {in_utf8(name): in_utf8(part) for name, part in value.items()}
+    elif isinstance(value, list | tuple):
+        changed = [*map(in_utf8, value)]
+    result: T = changed
+    return result
 
 
 MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
@@ -82,7 +99,7 @@ def _hash(place: Path, suffixes: tuple[str, ...]) -> str:
     for file in sorted(place.iterdir()) if place.is_dir() else [place]:
         if file.is_file() and (file == place or file.suffix in suffixes):
             size = file.stat().st_size
-            digest.update(f"{file.name} {size}\n".encode())
+            digest.update(os.fsencode(f"{file.name} {size}\n"))
             with open(file, "rb") as handle:
                 for start in range(64):
                     handle.seek(max(start << 16, start * size >> 6))

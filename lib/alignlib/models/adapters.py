@@ -8,12 +8,11 @@
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 import torch
 import transformers
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from transformers.utils.hub import cached_files
 
 from alignlib import hub
 from alignlib.model_names import parts
-from alignlib.models import checkpoint, heads
+from alignlib.models import checkpoint, faults, heads
 from alignlib.models.checkpoint import first_line
 from alignlib.models.policy import is_sharded
 
@@ -94,7 +93,7 @@ class Adapter:
         if not file.is_file():
             return {}
         try:
-            known = {name: value for name, value in orjson.loads(file.read_bytes()).items() if name in OF_A_REWARD}
+            known = {name: value for name, value in faults.read(file).items() if name in OF_A_REWARD}
             if "id2label" in known:
                 known["id2label"] = {int(number): label for number, label in known["id2label"].items()}
         except (ValueError, AttributeError) as error:
@@ -126,13 +125,21 @@ def find(path: str) -> Adapter | None:
 
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise click.UsageError(f"{path}: {CONFIG} is none that peft {peft.__version__} can read ({first_line(error)})"
-                               ) from error
-    if not config.base_model_name_or_path:
+    except Exception as error:  # whatever the file makes peft raise
+        faults.refuse(str(folder), (CONFIG,), peft.PeftConfig.from_pretrained, error, f"peft {peft.__version__}")
+        raise
+    base = config.base_model_name_or_path
+    if base is not None and not isinstance(base, str):
+        raise click.UsageError(f"{folder / CONFIG}: base_model_name_or_path: expected a string, got "
+                               f"{faults.shown(base)}")
+    changed = getattr(config, "modules_to_save", None) or []
+    if not isinstance(changed, list) or not all(isinstance(name, str) for name in changed):
+        raise click.UsageError(f"{folder / CONFIG}: modules_to_save: expected an array of strings, got "
+                               f"{faults.shown(changed)}")
+    if not base:
         raise click.UsageError(f"{path}: an adapter that names no base model; write which into {folder / CONFIG}, as "
                                "base_model_name_or_path")
-    return Adapter(path, folder, config.base_model_name_or_path, config)
+    return Adapter(path, folder, base, config)
 
 
 @cache
@@ -201,7 +208,10 @@ def attach(model: PreTrainedModel, adapter: Adapter, *, train: bool = False) -> 
     except (OSError, RuntimeError, ValueError, KeyError) as error:  # the sizes are in a RuntimeError's second line
         lines = str(error).splitlines() or [type(error).__name__]
         raise click.UsageError(f"{adapter.path}: the adapter does not fit: {lines[:2][-1].strip()}") from error
-    except (TypeError, AttributeError) as error:  # a number in quotes, and the like
+    except Exception as error:  # a number in quotes, and the like
+        faults.refuse(folder, (CONFIG,), partial(attach_shapes, model), error, f"peft {peft.__version__}")
+        if not isinstance(error, TypeError | AttributeError):
+            raise
         raise click.UsageError(f"{adapter.path}: {CONFIG} says what peft {peft.__version__} cannot make an adapter of "
                                f"({first_line(error)})") from error
     # A resized embedding that trained whole is there twice, once as peft had it in memory.
@@ -211,6 +221,14 @@ def attach(model: PreTrainedModel, adapter: Adapter, *, train: bool = False) -> 
         what = "has" if strangers else "lacks"
         raise click.UsageError(f"{adapter.path}: the adapter {what} {wrong[0]}, unlike a {type(model).__name__}")
     return adapted.eval()
+
+
+def attach_shapes(model: PreTrainedModel, folder: str) -> None:
+    """Do with the shapes of a model's weights alone what an adapter's configuration says; raises as peft does."""
+    import peft
+
+    with torch.device("meta"):
+        peft.get_peft_model(type(model)(model.config), peft.PeftConfig.from_pretrained(folder))
 
 
 def is_tied(model: PreTrainedModel) -> bool:

@@ -1,6 +1,5 @@
 """A folder's weights, all and no others, in the class that transformers has for it; none of its code is run."""
 
-import pickle
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import click
-import orjson
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -22,6 +20,7 @@ from transformers.utils.hub import cached_files
 
 from alignlib import hub
 from alignlib.model_names import parts
+from alignlib.models import faults
 
 # Constants that older checkpoints kept among their weights: causal masks, rotary frequencies, a version.
 CONSTANTS = (".attn.bias", ".attention.bias", ".masked_bias", ".causal_mask", ".rotary_emb.inv_freq", ".version")
@@ -62,20 +61,48 @@ def read(auto: AutoClass, path: str, dtype: torch.dtype, fresh: tuple[str, ...] 
     settings = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True,
                 "ignore_mismatched_sizes": True, **settings}
     try:
-        model, info = auto.from_pretrained(path, trust_remote_code=False, **settings)
-    except ValueError as error:
-        if not wants_eager(error):
-            must_know_type(path)
+        model, info = in_either_attention(auto, path, settings)
+    except click.UsageError:
+        raise
+    except Exception as error:  # whatever the files make transformers raise
+        must_know_type(path)
+        refuse(auto, path, settings, error)
+        if isinstance(error, OSError | ValueError):
             raise click.UsageError(f"{path}: {first_line(error)}") from error
-        settings["attn_implementation"] = "eager"
-        model, info = auto.from_pretrained(path, trust_remote_code=False, **settings)
-    except (OSError, SafetensorError) as error:
-        raise click.UsageError(f"{path}: {first_line(error)}") from error
+        raise
     with without_zero() as zero:
         if zero:  # what it loads it does not compare
             _, info = auto.from_pretrained(path, trust_remote_code=False, **settings, device_map="meta")
         must_fit(path, model, info, fresh, spare)
     return model, set(info["missing_keys"])
+
+
+def in_either_attention(auto: AutoClass, path: str,
+                        settings: dict[str, object]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model with the attention that `settings` ask for, or with "eager", which they ask for from then on."""
+    try:
+        return auto.from_pretrained(path, trust_remote_code=False, **settings)
+    except ValueError as error:
+        if not wants_eager(error):
+            raise
+    settings["attn_implementation"] = "eager"
+    return auto.from_pretrained(path, trust_remote_code=False, **settings)
+
+
+def refuse(auto: AutoClass, path: str, settings: dict[str, object], error: Exception) -> None:
+    """Raises UsageError where the error is one of the files that the model was to be loaded from."""
+    found = parts(path)
+    if found.gguf:
+        return
+    weights(path)
+    shape = {**settings, "device_map": "meta"}  # in 4 bits as in others
+    shape.pop("quantization_config", None)
+
+    def on_meta(folder: str) -> None:
+        with without_zero():
+            in_either_attention(auto, f"{found.weights}@{folder}" if found.weights else folder, dict(shape))
+
+    faults.refuse(found.folder, faults.OF_A_MODEL, on_meta, error)
 
 
 def wants_eager(error: Exception) -> bool:
@@ -134,14 +161,26 @@ def weights(path: str) -> dict[str, Tensor]:
 
 def tensors(file: Path) -> dict[str, Tensor]:
     """Those of one file, mapped. Raises UsageError for a file that is no checkpoint."""
+    if file.suffix != ".safetensors":
+        return tensors_of(file, unpickled(file, "not a checkpoint", mapped=True))
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        saved = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
-        what = f"not a checkpoint that can be read safely ({type(error).__name__})"
-        raise click.UsageError(f"{file}: {what}") from error
-    return tensors_of(file, saved)
+        return load_file(file)
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: an empty file has nothing to map
+        raise click.UsageError(f"{file}: not a checkpoint that can be read safely ({faults.words(error)})") from error
+
+
+def unpickled(file: Path, what: str, cure: str = "", *, mapped: bool = False) -> Any:
+    """What torch.save wrote, on the CPU: data alone, nothing in it is run.
+
+    Raises UsageError for a file that is damaged or more than data: that it is `what`, and the `cure`.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(file))
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever bytes that were never saved so make an unpickler raise
+        said = f"{file}: {what} that can be read safely ({type(error).__name__}){cure and '; '}{cure}"
+        raise click.UsageError(said) from error
 
 
 def stored_dtype(path: str) -> torch.dtype:
@@ -186,9 +225,13 @@ def files(path: str) -> list[Path]:
     first = next(filter(None, (find([name]) for name in FILES)), [])
     if not first or first[0].suffix != ".json":
         return first
-    return find(sorted(set(orjson.loads(first[0].read_bytes())["weight_map"].values())))
+    parts_of = faults.read(first[0]).get("weight_map")
+    if not isinstance(parts_of, dict) or not all(isinstance(name, str) for name in parts_of.values()):
+        raise click.UsageError(f"{first[0]}: weight_map: expected an object of files' names, got "
+                               f"{faults.shown(parts_of)}")
+    return find(sorted(set(parts_of.values())))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Of its message; the error's name where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

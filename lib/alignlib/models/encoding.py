@@ -36,6 +36,7 @@ class Example:
     values      one number a completion: rewards, ref_logps
     given       places in the only completion that are read and not predicted: what stands between several answers
     head, tail  ids that a cut leaves at the prompt's start (BOS, a condition's) and at its end (from a condition on)
+    bare        the prompt without its condition, for a reference that reads it so
     """
 
     prompt: list[int]
@@ -44,6 +45,7 @@ class Example:
     given: frozenset[int] = frozenset()
     head: int = field(default=0, compare=False)
     tail: int = field(default=0, compare=False)
+    bare: list[int] = field(default_factory=list)
 
     @property
     def length(self) -> int:

@@ -1,4 +1,4 @@
-"""Load and save policies, reward models and tokenizers."""
+"""Load and save policies and reward models."""
 
 import os
 from pathlib import Path
@@ -9,15 +9,17 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
 from alignlib import hub, ranks
 from alignlib.model_names import parts
-from alignlib.models import adapters, checkpoint, heads, sources
+from alignlib.models import adapters, checkpoint, faults, heads, sources
 from alignlib.models.adapters import Adapter
 from alignlib.models.checkpoint import AutoClass, Spare, first_line
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
 from alignlib.models.text_part import find_text_part
+from alignlib.models.tokenizer_files import load_tokenizer
 from alignlib.models.whole_texts import WholeTexts
 
 if not torch.cuda.is_available():
@@ -73,12 +75,23 @@ def load_config(path: str) -> PreTrainedConfig:
     found = parts(path)
     if found.gguf:
         return sources.gguf_config(path)
+    here = Path(found.folder).exists() or not hub.answers()  # what is in the cache is still found
+
+    def config_in(folder: str) -> PreTrainedConfig:
+        return transformers.AutoConfig.from_pretrained(folder, local_files_only=here, trust_remote_code=False)
+
     try:
-        here = Path(found.folder).exists() or not hub.answers()  # what is in the cache is still found
-        config = transformers.AutoConfig.from_pretrained(found.folder, local_files_only=here, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        faults.must_be_config(Path(cached_file(found.folder, faults.CONFIG, local_files_only=here)))
+        config = config_in(found.folder)
+    except OSError as error:
         sources.must_be_on_the_hub(found.folder)
         raise click.UsageError(f"{path}: no model folder, nor to be had from the Hub ({first_line(error)})") from error
+    except click.UsageError:
+        raise
+    except Exception as error:  # whatever the file makes transformers raise
+        checkpoint.must_know_type(found.folder)
+        faults.refuse(found.folder, (faults.CONFIG,), config_in, error)
+        raise
     config._attn_implementation = None  # a folder's may be code on the Hub; ours is chosen where a model is loaded
     return config
 
@@ -98,36 +111,6 @@ def is_classifier(path: str) -> bool:
     """Whether the folder holds a sequence classifier (a reward model), whoever saved it (heads.py)."""
     config = load_config(path)
     return heads.names_classifier(config) or heads.find_value_head(adapter_base(path) or path, config) is not None
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; an adapter may leave it, or its template alone, to its base. Raises UsageError."""
-    if adapter := adapters.find(path):
-        own = (adapter.folder / "tokenizer_config.json").is_file()
-        words = read_tokenizer(str(adapter.folder) if own else adapter.base)
-        template = adapter.folder / "chat_template.jinja"
-        if not own and template.is_file():
-            words.chat_template = template.read_text(encoding="utf-8")
-        elif own and words.chat_template is None:
-            words.chat_template = read_tokenizer(adapter.base).chat_template
-        return words
-    return read_tokenizer(path)
-
-
-def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The one of the model itself. Raises UsageError."""
-    found = parts(path)
-    try:
-        file = {"gguf_file": found.gguf} if found.gguf else {}
-        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, trust_remote_code=False, **file)
-    except (OSError, *sources.UNREADABLE) as error:
-        raise click.UsageError(f"{path}: no tokenizer ({first_line(error)})") from error
-    if found.gguf:
-        sources.drop_strangers(tokenizer, sources.gguf_config(path).vocab_size)
-    if not tokenizer.vocab_size - len(tokenizer.all_special_ids) > 0:  # of a class that is content without files
-        raise click.UsageError(f"{path}: no tokenizer (its vocabulary is empty)")
-    tokenizer.name_or_path = path  # which a .gguf file's folder is not
-    return tokenizer
 
 
 def load(auto: AutoClass, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (),

@@ -48,18 +48,21 @@ class Pack:
     last: Tensor  # [E * K] place of each completion's last token (of the prompt's, if it is empty)
     spans: list[tuple[range, range]]  # [E * K] the places of its prompt and of its own tokens
     shape: tuple[int, int]  # (E, K)
-    values: dict[str, Tensor]  # [E, K] each: rewards, ref_logps
+    values: dict[str, Tensor]  # [E, K] each: rewards; ref_logps, float64 as `sums` is
     indices: list[int]  # which examples these are
     tokens: int  # in the rows, without padding
 
     def sums(self, per_token: Tensor) -> Tensor:
-        """Sum [N] over each completion's tokens: [E, K]."""
-        zeros = per_token.new_zeros(self.shape[0] * self.shape[1])
-        return zeros.index_add(0, self.owner, per_token).view(self.shape)
+        """Sum [N] over each completion's tokens, in float64: [E, K].
+
+        In float32 a sum of hundreds of nats is off by 1e-4, which is as much as many a log-ratio.
+        """
+        zeros = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.float64, device=per_token.device)
+        return zeros.index_add(0, self.owner, per_token.double()).view(self.shape)
 
     def counts(self) -> Tensor:
-        """Predicted tokens of each completion: [E, K]."""
-        return self.sums(torch.ones_like(self.targets, dtype=torch.float32))
+        """Predicted tokens of each completion, in float32: [E, K]."""
+        return self.sums(torch.ones_like(self.targets)).float()
 
 
 @dataclass(slots=True)
@@ -130,10 +133,15 @@ def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *, s
         last=torch.tensor(last, device=device),
         spans=spans,
         shape=(len(examples), width),
-        values={name: torch.tensor([example.values[name] for example in examples], device=device) for name in names},
+        values={name: _column(name, [example.values[name] for example in examples]).to(device) for name in names},
         indices=list(indices if indices is not None else range(len(examples))),
         tokens=sum(row.length for row in rows),
     )
+
+
+def _column(name: str, rows: list[list[float]]) -> Tensor:
+    """The examples' values of one name: [E, K], sums of log-probabilities in float64."""
+    return torch.tensor(rows, dtype=torch.float64 if name == "ref_logps" else None)
 
 
 def _learnt(places: list[int], completion: list[int], given: Set[int]) -> list[tuple[int, int]]:
@@ -215,24 +223,24 @@ def plan(examples: Sequence[Example], indices: Sequence[int], tokens: int, *, sh
     block, is not counted.
     """
 
-    def rows(index: int) -> tuple[int, int]:
-        """(rows, length of the longest) that the example needs."""
+    def needs(index: int) -> tuple[int, int, int]:
+        """(completions, rows, length of the longest row) of the example, which may lie in a file: it is made once."""
         example = examples[index]
+        width = len(example.completions)
         if flat:  # nothing is padded: a token is a row of one
-            return example.length, 1
+            return width, example.length, 1
         if shared and example.length <= ROW_TOKENS:
-            return 1, example.length
+            return width, 1, example.length
         lengths = [row.length for row in _rows(example, 0, shared)]
-        return len(lengths), max(lengths)
+        return width, len(lengths), max(lengths)
 
-    sizes = {index: rows(index) for index in indices}
+    sizes = {index: needs(index) for index in indices}
     packs: list[list[int]] = []
     number = longest = 0
-    for index in sorted(indices, key=lambda i: (len(examples[i].completions), -sizes[i][1], i)):
-        count, length = sizes[index]
+    for index in sorted(indices, key=lambda i: (sizes[i][0], -sizes[i][2], i)):
+        width, count, length = sizes[index]
         longest = max(longest, length)
-        same = packs and len(examples[packs[-1][0]].completions) == len(examples[index].completions)
-        if same and (number + count) * longest <= tokens:
+        if packs and sizes[packs[-1][0]][0] == width and (number + count) * longest <= tokens:
             packs[-1].append(index)
             number += count
         else:

@@ -118,7 +118,7 @@ class Policy(Model):
             return logps.token_logps(self.logits, hidden, batch.targets, self.core.config.vocab_size, temperature)
 
     def logps(self, batch: Pack, temperature: float = 1.0) -> Tensor:
-        """Sum log-probability (nats) of every completion given its prompt: [E, K]."""
+        """Sum log-probability (nats) of every completion given its prompt, float64: [E, K]."""
         return batch.sums(self.token_logps(batch, temperature))
 
 

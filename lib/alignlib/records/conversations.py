@@ -16,12 +16,13 @@ from alignlib.records.jsonl import Line, Record, kind
 T = TypeVar("T")
 Message = dict[str, Any]
 ANSWERS = ("chosen", "rejected", "completions")
+TEXT = (str, type(None))  # what is no conversation
 CONDITION_ROLES = ("user", "system")  # whose turn a condition goes into
 
 
 def reader(prepare: Callable[[Record], T]) -> Callable[[Record], T]:
     """`prepare` for records of any form: it gets them in the one that commands see."""
-    return lambda record: prepare(canonical(record))
+    return lambda record: prepare(record if _is_plain(record) else canonical(record))
 
 
 def read_all(files: Iterable[str] = (), prepare: Callable[[Record], Any] | None = None) -> Iterator[Line]:
@@ -72,10 +73,15 @@ def canonical(record: Record) -> Record:
 
 def _is_plain(record: Record) -> bool:
     """Whether there is no conversation in it."""
+    if "messages" in record:
+        return False
+    for name in ("prompt", "chosen", "rejected"):
+        if not isinstance(record.get(name), TEXT):
+            return False
     completions = record.get("completions")
-    texts = [completions] if not isinstance(completions, list) or not completions else completions
-    values = [*texts, *(record.get(name) for name in ("prompt", "chosen", "rejected"))]
-    return "messages" not in record and all(value is None or isinstance(value, str) for value in values)
+    if isinstance(completions, list) and completions:
+        return set(map(type, completions)).issubset(TEXT)
+    return isinstance(completions, TEXT)
 
 
 def _asked(record: Record) -> tuple[list[Message] | None, str | None]:

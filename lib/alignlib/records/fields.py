@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from alignlib.records.json_schema import Check, Schema, array, check_for, in_words
+from alignlib.records.json_schema import Check, Schema, Types, array, check_for, in_words, sure_types
 from alignlib.records.jsonl import Record
 
 STRING: Schema = {"type": "string"}
@@ -37,6 +37,11 @@ class Field:
     @cached_property
     def check(self) -> Check:
         return check_for(self.schema)
+
+    @cached_property
+    def sure(self) -> Types:
+        """The types of which no value needs a check."""
+        return sure_types(self.schema)
 
 
 FIELDS: dict[str, Field] = {
@@ -110,9 +115,12 @@ FIELDS: dict[str, Field] = {
     "text": Field(STRING, "al-data --labels", "a text to classify"),
     "label": Field(
         {"anyOf": [STRING, {"type": "integer"}, {"type": "boolean"}]}, "al-data --labels",
-        "its class, for `al-train-rm --loss classify`; one that is no string goes by its JSON",
+        "its class, for `al-train-rm --loss classify`; one that is no string goes by its JSON. true or false: of its "
+        "completions, for `al-train-exo --loss kto`",
     ),
     "domain": Field(STRING, "al-data", "preference domain"),
+    "answer": Field({"anyOf": [STRING, NUMBER]}, "al-data gsm8k",
+                    "what the reward `math` compares a completion's final answer with"),
     "id": Field(STRING, "anyone", "kept; else the record is known by its line number"),
 }
 
@@ -140,7 +148,9 @@ def require(record: Mapping[str, Any], *names: str) -> None:
             name = "messages"
         if name not in record:
             raise ValueError(f"{name}: missing{_cure(record, name)}")
-        FIELDS[name].check(record[name], name)
+        value, field = record[name], FIELDS[name]
+        if type(value) not in field.sure:
+            field.check(value, name)
 
 
 PUBLIC = {"conversations", "conversation", "instruction", "question", "completion", "response", "output", "answer"}
@@ -175,6 +185,8 @@ def check(record: Mapping[str, Any], *names: str) -> None:
 def require_completions(record: Mapping[str, Any], *names: str) -> None:
     """`require` prompt, completions and `names`; every list that goes with the completions has their length."""
     require(record, "prompt", "completions", *names)
+    if record.keys().isdisjoint(ALIGNED):
+        return
     present = [name for name in ALIGNED if name in record]
     check(record, *present)
     for name in present:

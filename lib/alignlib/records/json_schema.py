@@ -16,6 +16,7 @@ import orjson
 from alignlib.records.jsonl import kind
 
 Schema = dict[str, Any]
+Types = frozenset[type]
 Check = Callable[[Any, str], None]  # (value, path): raises ValueError that names the path
 
 PYTHON = {"string": (str,), "number": (float, int), "integer": (int,), "boolean": (bool,), "array": (list,),
@@ -39,7 +40,7 @@ def check_for(schema: Schema) -> Check:
     if name == "number":
         parts.append(_check_range(schema.get("minimum"), schema.get("maximum")))
     elif name == "array":
-        parts.append(_check_items(check_for(schema["items"]), schema.get("minItems", 0)))
+        parts.append(_check_items(schema["items"], schema.get("minItems", 0)))
     elif "properties" in schema:
         checks = {part: check_for(properties) for part, properties in schema["properties"].items()}
         parts.append(_check_properties(checks, schema["required"]))
@@ -77,6 +78,17 @@ def _type(schema: Schema) -> tuple[str, bool]:
     return (names, False) if isinstance(names, str) else (names[0], "null" in names)
 
 
+def sure_types(schema: Schema) -> Types:
+    """The types of which any value fits the schema, so that nothing else of it needs to be looked at."""
+    if "enum" in schema:
+        return frozenset()
+    if "anyOf" in schema:
+        return frozenset().union(*map(sure_types, schema["anyOf"]))
+    name, nullable = _type(schema)
+    whole = () if name in ("number", "array") or "properties" in schema else PYTHON[name]
+    return frozenset(whole) | ({type(None)} if nullable else set())
+
+
 def _json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
@@ -112,8 +124,11 @@ def _check_any(schemas: list[Schema]) -> Check:
     checks = [(PYTHON[_type(schema)[0]], check_for(schema)) for schema in schemas]
     names = [ARTICLES.get(name, f"a {name}") for name, _ in map(_type, schemas) if name != "array"]
     nullable = any(nullable for _, nullable in map(_type, schemas))
+    sure = sure_types({"anyOf": schemas})
 
     def check(value: Any, path: str) -> None:
+        if type(value) in sure:
+            return None
         for types, check_one in checks:
             if type(value) in types:
                 return check_one(value, path)
@@ -135,10 +150,16 @@ def _check_range(least: float | None, most: float | None) -> Check:
     return check
 
 
-def _check_items(check_item: Check, least: int) -> Check:
+def _check_items(schema: Schema, least: int) -> Check:
+    check_item, sure = check_for(schema), sure_types(schema)
+    numbers = frozenset(PYTHON["number"] if schema == {"type": "number"} else ())
+
     def check(value: Any, path: str) -> None:
         if len(value) < least:
             raise ValueError(f"{path}: empty")
+        kinds = set(map(type, value))
+        if kinds <= sure or kinds <= numbers and all(map(isfinite, value)):
+            return
         try:
             for item in value:
                 check_item(item, path)

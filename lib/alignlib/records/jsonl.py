@@ -1,9 +1,12 @@
 """JSON Lines: read with file:line in every error, write one line at a time. Streams that resume are in stream.py."""
 
+import json
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BufferedIOBase
 from typing import Any
@@ -11,6 +14,11 @@ from typing import Any
 import orjson
 
 DEPTH = 250  # of arrays and objects in each other
+# What files begin with that are no JSONL, and what they are.
+OTHERS = {b"\x1f\x8b": "gzip, under a name that does not end in .gz", b"PAR1": "a Parquet file, not JSONL",
+          b"PK\x03\x04": "a zip file, not JSONL", b"(\xb5/\xfd": "packed by zstd: unpack it first",
+          b"\xff\xfe": "UTF-16, not UTF-8", b"\xfe\xff": "UTF-16, not UTF-8",
+          b"[": "a JSON array, not an object a line (jq -c '.[]' makes lines of it)"}
 Record = dict[str, Any]  # a JSON object: fields that a command does not know travel through, whatever they hold
 
 
@@ -46,10 +54,12 @@ class Line:
     def parse(self, prepare: Callable[[Record], Any] | None = None) -> None:
         """Fill in `record`, and `data` with what `prepare` makes of it; or `error`."""
         try:
-            self.record = parse(_text(self.number, self.raw))
-            self.data = prepare(self.record) if prepare else None
+            self.record = parse(self.raw if self.number > 1 else _text(self.number, self.raw))
+            if prepare:
+                self.data = prepare(self.record)
         except ValueError as error:  # a new one: what was raised holds its frames, and they this line
-            self.error = Skip(str(error)) if isinstance(error, Skip) else ValueError(str(error))
+            other = _other(self.raw) if self.number == 1 and not self.record else None
+            self.error = Skip(str(error)) if isinstance(error, Skip) else ValueError(other or str(error))
 
 
 def kind(value: object) -> str:
@@ -69,15 +79,34 @@ def parse(raw: bytes) -> Record:
             raw.decode()
         except UnicodeDecodeError as bad:
             raise ValueError(f"invalid UTF-8 at byte {bad.start + 1} of the line") from error
+        _must_have_no_nan(raw)
         raise ValueError(f"broken JSON: {error}") from error
     if not isinstance(record, dict):
         raise ValueError(f"expected an object, got {kind(record)}")
-    if raw.count(b"[") + raw.count(b"{") > DEPTH:  # orjson reads deeper than it writes
+    # orjson reads deeper than it writes; what is so deep has as many brackets, each with its other half.
+    if len(raw) > 2 * DEPTH and raw.count(b"[") + raw.count(b"{") > DEPTH:
         try:
             orjson.dumps(record)
         except TypeError as error:
             raise ValueError(f"nested deeper than {DEPTH}") from error
     return record
+
+
+def _must_have_no_nan(raw: bytes) -> None:
+    """Raises ValueError for what Python and others write as JSON, and JSON does not have."""
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no number in JSON")
+
+    with suppress(json.JSONDecodeError, RecursionError):
+        json.loads(raw, parse_constant=refuse)
+
+
+def _other(raw: bytes) -> str | None:
+    """What a file is whose first line is `raw`, and no object."""
+    text = _text(1, raw).lstrip()
+    if text.rstrip() == b"{":
+        return "a JSON object over several lines, not one a line (jq -c . makes a line of it)"
+    return next((what for start, what in OTHERS.items() if text.startswith(start)), None)
 
 
 def dumps(record: Mapping[str, Any]) -> bytes:
@@ -145,6 +174,12 @@ def count_ahead(files: Sequence[str]) -> int | None:
         return None
 
 
+def at_hand(files: Sequence[str]) -> bool:
+    """Whether the input need not be waited for: regular files, standard input ("-", or none) too."""
+    return all(sys.stdin is not None and stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode) if name == "-"
+               else os.path.isfile(name) for name in files or ("-",))
+
+
 def _own_stdin() -> int:
     """Open standard input anew: processes that inherited it together move each other's place. Returns the place."""
     descriptor = sys.stdin.fileno()
@@ -155,14 +190,18 @@ def _own_stdin() -> int:
     return os.lseek(descriptor, place, os.SEEK_SET)
 
 
-def lines(files: Iterable[str] = ()) -> Iterator[Line]:
-    """The lines of `files` (none, or "-": standard input), not parsed yet; blank ones are left out."""
+def lines(files: Iterable[str] = (), *, summed: bool = True) -> Iterator[Line]:
+    """The lines of `files` (none, or "-": standard input), not parsed yet; blank ones are left out.
+
+    summed: whether their `crc` is wanted; else it is 0
+    """
     index, crc = 0, 0
     for name in tuple(files) or ("-",):
         shown = _shown(name)
         for number, raw in _numbered(name):
-            crc = zlib.crc32(raw, crc)
-            if not _blank(number, raw):
+            if summed:
+                crc = zlib.crc32(raw, crc)
+            if not (raw.isspace() or number == 1 and _blank(number, raw)):
                 yield Line(index, shown, number, raw, crc)
                 index += 1
 

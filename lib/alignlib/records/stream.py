@@ -9,7 +9,6 @@ With an output file, a sidecar `scored.jsonl.state` says before each write which
 stood, so that after a kill the output's own length tells whether that write happened.
 """
 
-import fcntl
 import math
 import os
 import sys
@@ -22,17 +21,15 @@ from contextlib import AbstractContextManager
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
-import orjson
+from alignlib.records.disk import StateError, must_be_finished
+from alignlib.records.jsonl import Line, Record, Skip, at_hand, count, count_ahead, dumps, lines
+from alignlib.records.links import regular
+from alignlib.records.output import Output
+from alignlib.records.shown import dumps_to_stdout, one_line
+from alignlib.records.state import NOTHING, State, state_path
 
-from alignlib.records.jsonl import Line, Record, Skip, count, count_ahead, dumps, lines
-from alignlib.records.output import Output, StateError, regular
-
-STATE = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "rejects": int, "written": int,
-         "rejected": int, "put_aside": int | None, "records": int | None}
-STATE_BYTES = 512  # one write of fixed size, in place: a kill leaves the old state or the new one
-NOTHING = -1  # the "line" of a state whose run has written none
 WARNINGS = 5  # bad lines named on stderr before the summary only counts them
 
 
@@ -60,6 +57,7 @@ class Stream:
     each      how many records come of a line: they leave together
     skip      put bad lines aside, byte for byte (a newline added where the input's last line has none) in the file
               `rejects` if given, instead of raising DataError
+    hold      write several records at a time where they are made in no time and the input need not be waited for
     bar       makes what shows how far it is, of how many records there are (None: unknown) and how many have left
 
     `began` is the time.monotonic() at which the reading began: before, everything was loaded.
@@ -77,10 +75,11 @@ class Stream:
         skip: bool = False,
         rejects: str | None = None,
         prepare: Callable[[Record], Any] | None = None,
+        hold: bool = False,
         bar: Callable[[int | None, int], Bar] | None = None,
     ):
         self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
-        self.shard, self.each, self.make_bar = shard, each, bar
+        self.shard, self.each, self.make_bar, self._hold = shard, each, bar, hold and at_hand(self.files)
         self.next = 0  # index of the first line that has not left
         self.crc = 0  # of the input that has left
         self.written = self.rejected = 0
@@ -92,23 +91,42 @@ class Stream:
         self._out: Output  # of a run that is complete there is none: nothing is left to be written
         self._rejects: Output | None = None
         self._sinks: list[Output] = []
-        self._state: BinaryIO | None = None
-        self.complete = bool(resume and output and Path(output).is_file() and not self._state_path.exists())
+        self._state: State | None = None
+        self.complete = bool(resume and output and Path(output).is_file() and not state_path(output).exists())
         if self.complete:
             return
         self.records = count(self.files) if shard else None
-        self._put_aside = zlib.crc32(os.path.basename(rejects).encode()) if rejects else None
+        self._put_aside = zlib.crc32(os.fsencode(os.path.basename(rejects))) if rejects else None
+        try:
+            self._open(output, rejects, resume)
+        except BaseException:
+            for sink in self._sinks:
+                sink.close(begun=False)
+            if self._state is not None:
+                self._state.close(done=self._state.new)
+            raise
+
+    def _open(self, output: str | None, rejects: str | None, resume: bool) -> None:
+        """Take the files, this process alone. Raises StateError, DiskFull."""
         # No state beside /dev/null or a named pipe.
         saved = self._begin(output, resume) if output and regular(output) else {}
-        self._out = Output(output, saved.get("out", 0)) if output else Output()
-        self._rejects = Output(rejects, saved.get("rejects", 0)) if rejects else None
-        self._sinks = [self._rejects, self._out] if self._rejects else [self._out]
+        if rejects and not saved:
+            self._must_be_own(rejects)
+        self._out = Output(output, saved.get("out", 0))
+        self._sinks = [self._out]
+        if rejects:
+            self._rejects = Output(rejects, saved.get("rejects", 0))
+            self._sinks = [self._rejects, self._out]
         if not saved:
             self._save(NOTHING, 0)
 
-    @property
-    def _state_path(self) -> Path:
-        return Path(f"{self.path}.state")
+    def _must_be_own(self, rejects: str) -> None:
+        """Refuse a file for rejects that another run has written and would lose. Raises StateError."""
+        must_be_finished(rejects)
+        again = self.path and os.path.exists(self.path)  # then it is of this run's own earlier one
+        if self.shard and not again and os.path.isfile(rejects) and os.path.getsize(rejects):
+            raise StateError(f"{rejects}: there already, perhaps of another shard: give each --shard a --rejects of "
+                             "its own, or remove it")
 
     def __enter__(self) -> "Stream":
         return self
@@ -121,9 +139,7 @@ class Stream:
         for sink in self._sinks:
             sink.close(begun)
         if self._state is not None:
-            if error is None or not begun:  # where nothing has left there is nothing to resume
-                self._state_path.unlink(missing_ok=True)
-            self._state.close()
+            self._state.close(done=error is None or not begun)  # where nothing has left there is nothing to resume
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -187,13 +203,14 @@ class Stream:
         if self.complete:
             return
         block, done, crc, seen = self.block(size), self.next, self.crc, 0
-        for line in islice(lines(self.files), block.stop):
+        first = max(block.start, done // size * size)
+        for line in islice(lines(self.files, summed=self._state is not None), block.stop):
             seen = line.index + 1
             if seen == done and line.crc != crc:
                 raise StateError(f"{self.path}: cannot resume: the input has changed")
             if done < seen <= block.start:  # leaves in another shard
                 self.next, self.crc = seen, line.crc
-            elif line.index >= max(block.start, done // size * size):
+            elif seen > first:
                 line.parse(self.prepare)
                 yield line
         if seen < done:
@@ -206,13 +223,18 @@ class Stream:
         with self._turn:
             if line.index < self.next:
                 return
-            self._reject_before(line.index)
-            data = b"".join(map(dumps, records))
-            self._out.cut()
-            self._save(line.index, line.crc)
+            if self._bad:
+                self._reject_before(line.index)
+            write_line = dumps if self.path else dumps_to_stdout
+            data = write_line(records[0]) if len(records) == 1 else b"".join(map(write_line, records))
+            if self._state is not None and not self._out.held:  # of several held records the first is next
+                self._out.cut()
+                self._save(line.index, line.crc)
             if self._bar and not self.path:
                 with self._bar.aside():
                     self._out.write(data)
+            elif self._hold:
+                self._out.hold(data)
             else:
                 self._out.write(data)
             self.written += self.each
@@ -232,25 +254,24 @@ class Stream:
             bad = self._bad.popleft()
             if bad.index < self.next:
                 continue
+            self._out.flush()  # what was good before it
             if self._rejects:
                 self._rejects.write(bad.raw if bad.raw.endswith(b"\n") else bad.raw + b"\n")
             self.rejected += 1
             self._left(bad)
             if self.rejected <= WARNINGS:
-                print(f"skipped {bad.failure()}", file=sys.stderr)
+                print(f"skipped {one_line(str(bad.failure()))}", file=sys.stderr)
 
     def _left(self, line: Line) -> None:
         self.next, self.crc = line.index + 1, line.crc
         if self._bar:
             self._bar.reach(self.next - self._first)
 
-    # -- the state -------------------------------------------------------------------------------------
-
     def _save(self, index: int, crc: int) -> None:
         """Say that line `index` is written next, at the places where the files now stand; where a state is kept."""
         if self._state is None:
             return
-        state = {
+        self._state.write({
             "key": self.key,
             "line": index,
             "crc": crc,
@@ -261,37 +282,19 @@ class Stream:
             "rejected": self.rejected,
             "put_aside": self._put_aside,
             "records": self.records,
-        }
-        os.pwrite(self._state.fileno(), orjson.dumps(state).ljust(STATE_BYTES), 0)
+        })
 
     def _begin(self, path: str, resume: bool) -> dict[str, Any]:
-        """Take the state, this process alone; the files' lengths to go on from, {} for a new run. Raises StateError."""
-        # The state comes before the output: an output without one is a finished one.
-        unfinished = self._state_path.exists()
-        self._state = open(os.open(self._state_path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
-        try:
-            fcntl.flock(self._state, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StateError(f"{path}: another run is writing it") from error
-        return self._recover(path, resume) if unfinished else {}
+        """Take the state, this process alone; the files' lengths to go on from, {} for a new run; sets what has left.
 
-    def _recover(self, path: str, resume: bool) -> dict[str, Any]:
-        """The files' lengths to go on from, {} if nothing had left; sets what has."""
-        if not resume:
-            raise StateError(
-                f"{path}: an unfinished run is here: --resume goes on with it, "
-                f"removing {self._state_path} starts anew"
-            )
-        raw = self._state_path.read_bytes()
-        if not raw.strip():
-            return {}  # killed before anything was said
-        try:
-            state = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise StateError(f"{self._state_path}: not the state of a run") from error
-        if not _is_state(state):
-            raise StateError(f"{self._state_path}: not the state of a run")
-        if state["line"] == NOTHING:
+        Raises StateError.
+        """
+        # The state comes before the output: an output without one is a finished one.
+        self._state = State(path)
+        if resume and self._state.new and Path(path).is_file():
+            raise StateError(f"{path}: another run has finished it just now")
+        state = self._state.read(resume)
+        if not state:
             return {}
         if state["key"] != self.key:
             raise StateError(f"{path}: cannot resume: made with other options or another model")
@@ -302,7 +305,7 @@ class Stream:
         self.next, self.crc = state["line"], state["crc_before"]
         self.written, self.rejected = state["written"], state["rejected"]
         if not Path(path).exists():
-            raise StateError(f"{path}: cannot resume: it is gone; removing {self._state_path} starts anew")
+            raise StateError(f"{path}: cannot resume: it is gone; removing {state_path(path)} starts anew")
         with open(path, "rb") as handle:
             handle.seek(state["out"])
             last = b"".join(handle.readline() for _ in range(self.each))
@@ -311,8 +314,3 @@ class Stream:
             self.written += self.each
             state["out"] += len(last)
         return state
-
-
-def _is_state(value: object) -> bool:
-    """Whether this is like what `_save` writes."""
-    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in STATE.items())

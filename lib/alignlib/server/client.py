@@ -21,16 +21,19 @@ import click
 import openai
 
 from alignlib.records.jsonl import Record
+from alignlib.server.bodies import BoundedHTTP
+from alignlib.server.key import Key
 from alignlib.server.replies import FILTERED, ErrorBody, Failure, NoAnswer, error_words, read_body
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds before another try; doubles from the one to the other
+QUICK, BUSY_WAIT = (0.125, 3), (0.5, 2)  # the first wait before another try, in seconds, and how it grows
+LONGEST_WAIT = 60.0
 PATIENCE = 600.0  # seconds: who is told to come back later than that gives up
 REFUSALS = (400, 422)  # of a request as it is: another one may do
-ABOUT_ALL = (401, 403, 404)  # answers that every other call would get too
+ABOUT_ALL = (301, 302, 303, 307, 308, 401, 403, 404)  # answers that every other call would get too
 PASSING = (408, 409, 425, 429)  # and 500 and above: worth another try
 BUSY = (429, 503, 529)
 WORDS = 160  # characters of an answer that is none, to know it by
-SECRET = 8  # characters: a shorter "key" is a placeholder that local servers want, and may be part of any word
+SEEN = 65_536  # characters of what a server says that are looked at for that, and to find the key in
 
 Reading = TypeVar("Reading")
 
@@ -54,19 +57,23 @@ class Client:
                  asks for patience is asked less
     timeout      seconds, for each try as a whole
     retries      further tries of a call that was refused in passing, dropped, late, or answered with garbage
+    max_answer   megabytes of an answer's body, unpacked
     """
 
-    def __init__(self, base_url: str | None, *, concurrency: int, timeout: float, retries: int):
-        self.key = os.environ.get("OPENAI_API_KEY", "").strip()
-        if not (self.key.isascii() and self.key.isprintable()):
+    def __init__(self, base_url: str | None, *, concurrency: int, timeout: float, retries: int, max_answer: int = 16):
+        key = os.environ.get("OPENAI_API_KEY", "").strip()
+        if not (key.isascii() and key.isprintable()):
             raise click.UsageError("OPENAI_API_KEY: no key has such characters")
         if base_url is not None:
             must_be_address(base_url, "--base-url")
         elif "OPENAI_BASE_URL" in os.environ:
             must_be_address(os.environ["OPENAI_BASE_URL"], "OPENAI_BASE_URL")
         # The library's own retries know nothing of garbage: all are made here, so that none is made twice over.
-        self.openai = openai.AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=timeout)
-        self.headers: dict[str, Any] = {} if self.key else {"Authorization": openai.omit}
+        http = BoundedHTTP(most=max_answer * 1_000_000, concurrency=concurrency)
+        self.openai = openai.AsyncOpenAI(api_key=key or "none", base_url=base_url, max_retries=0, timeout=timeout,
+                                         http_client=http)
+        self.key = Key(key)
+        self.headers: dict[str, Any] = {} if key else {"Authorization": openai.omit}
         self.timeout, self.retries, self.places = timeout, retries, Places(concurrency)
         self.counts = {"calls": 0, "retried": 0}
         self.flying, self.ages = 0, itertools.count()  # calls under way; the order in which they were asked for
@@ -78,10 +85,6 @@ class Client:
         `read` raises ValueError for an answer that is not what it should be, and the call is made again; Failure, like
         NoAnswer, for one that would be no better then.
         """
-        endpoint: Any = self.openai.chat.completions if api == "chat" else self.openai.completions
-        about = {name: request[name] for name in ("model", "messages", "prompt") if name in request}
-        # The library refuses parameters that it does not know, but in a body of the caller's own.
-        more = {name: value for name, value in request.items() if name not in about}
         age = next(self.ages)
         for tries in itertools.count():
             async with self.places.hold(age):
@@ -89,10 +92,7 @@ class Client:
                 self.counts["calls"] += 1
                 self.flying += 1
                 try:
-                    async with asyncio.timeout(self.timeout):  # the library's own starts anew with each byte
-                        reply = await endpoint.with_raw_response.create(**about, extra_body=more,
-                                                                        extra_headers=self.headers)
-                    return read(read_body(reply.content, reply.headers.get("content-type", "")))
+                    return await self.once(api, request, read)
                 except (openai.APIError, TimeoutError, ValueError, Failure) as error:
                     problem, wait = self.weigh(error, tries)
                 finally:
@@ -108,13 +108,27 @@ class Client:
         tried = f" ({tries + 1} tries)" if tries and wait is not None else ""
         raise problem.reworded(f"{problem.message}{tried}")
 
+    async def once(self, api: str, request: Record, read: Callable[[Record], Reading]) -> Reading:
+        """One try, in a frame of its own: a Failure waits for its turn with its frames, and they with their bodies."""
+        endpoint: Any = self.openai.chat.completions if api == "chat" else self.openai.completions
+        about = {name: request[name] for name in ("model", "messages", "prompt") if name in request}
+        # The library refuses parameters that it does not know, but in a body of the caller's own.
+        more = {name: value for name, value in request.items() if name not in about}
+        async with asyncio.timeout(self.timeout):  # the library's own starts anew with each byte
+            reply = await endpoint.with_raw_response.create(**about, extra_body=more, extra_headers=self.headers)
+        return read(self.key.strike_all(read_body(reply.content, reply.headers.get("content-type", ""))))
+
     def weigh(self, error: Exception, tries: int) -> tuple[Failure, float | None]:
         """The error as a Failure without the key, and the seconds to wait before another try; None: there is none."""
-        wait = min(FIRST_WAIT * 2**tries, LONGEST_WAIT) * random.uniform(0.5, 1)  # apart from those that fell with it
+        if isinstance(error.__cause__, Failure):  # openai 2 takes whatever comes for a broken connection
+            error = error.__cause__
+        wait = delay(tries, *QUICK)
         if isinstance(error, openai.APIStatusError):
-            words = error_words(error.body or error.response.reason_phrase)
+            words, headers = error_words(error.body or error.response.reason_phrase), error.response.headers
+            if error.response.has_redirect_location:
+                words = f"it sends elsewhere, which is for --base-url to say: {headers['location']}"
             return self.weigh_status(f"the server says {error.status_code}: {words}", words, error.status_code,
-                                     error.code, wait, _retry_after(error.response.headers))
+                                     error.code, tries, _retry_after(headers))
         if isinstance(error, TimeoutError | openai.APITimeoutError):
             return Failure(f"no answer within {self.timeout:g} s"), wait
         if isinstance(error, openai.APIConnectionError):
@@ -123,10 +137,10 @@ class Client:
         if isinstance(error, Failure):  # of `read`
             return error.reworded(self.clean(error.message)), None
         if isinstance(error, ErrorBody):
-            return self.weigh_status(str(error), error.words, error.status, error.code, wait)
+            return self.weigh_status(str(error), error.words, error.status, error.code, tries)
         return Failure(self.clean(f"an answer that is none: {error}", WORDS)), wait
 
-    def weigh_status(self, message: str, words: str, status: int | None, code: object, wait: float,
+    def weigh_status(self, message: str, words: str, status: int | None, code: object, tries: int,
                      requested: float | None = None) -> tuple[Failure, float | None]:
         """Of an error that the server gives, with a status or, in a body under 200, without."""
         if code in FILTERED:
@@ -135,11 +149,15 @@ class Client:
         problem = Failure(self.clean(message), status, everything=spent or status in ABOUT_ALL)
         if spent or not (status is None or status in PASSING or status >= 500):
             return problem, None
-        return problem, None if requested is not None and requested > PATIENCE else max(requested or 0.0, wait)
+        if requested is not None and requested > PATIENCE:
+            return problem, None
+        # A busy server that says for how long is taken at its word; of another nobody knows, and it is left alone.
+        growing = BUSY_WAIT if status in BUSY and requested is None else QUICK
+        return problem, max(requested or 0.0, delay(tries, *growing))
 
     def clean(self, text: str, most: int = 500) -> str:
         """One line of what can be printed, without the key."""
-        text = text.replace(self.key, "***") if len(self.key) >= SECRET else text  # while it is whole
+        text = self.key.strike(text[:SEEN])  # while it is whole
         return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:most]
 
     async def close(self) -> None:
@@ -186,12 +204,19 @@ class Places:
         self.free += 1
 
 
+def delay(tries: int, first: float, growth: float) -> float:
+    """Seconds before the try after so many, drawn: calls that have failed together are not made again together."""
+    return min(first * growth**min(tries, 16), LONGEST_WAIT) * random.uniform(0.5, 1)
+
+
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait for, as a number or until a date; None where it does not say."""
     text = headers.get("retry-after", "")
     try:
         seconds = float(headers["retry-after-ms"]) / 1000 if "retry-after-ms" in headers else float(text)
     except ValueError:
-        date = email.utils.parsedate_tz(text)
-        return email.utils.mktime_tz(date) - time.time() if date else None
+        try:
+            return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, OverflowError):  # neither
+            return None
     return None if math.isnan(seconds) else seconds

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import click
 import orjson
 
-from alignlib.records.jsonl import Record, kind
+from alignlib.records.jsonl import DEPTH, Record, kind
 
 # Why a text ended, in the words of OpenAI, TGI, vLLM, Anthropic, Gemini, Cohere, Mistral, DeepSeek, Bedrock; any case.
 STOP = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "complete", "finished", "endoftext")
@@ -19,6 +19,9 @@ FILTERED = ("content_filter", "content_filtered", "content_policy_violation", "r
 TOOLS = ("tool_calls", "tool_call", "tool_use", "function_call")  # nobody gave it any
 BROKEN = ("error", "abort", "aborted", "cancelled", "insufficient_system_resource")  # another try may fare better
 THOUGHTS = ("thinking", "reasoning", "redacted_thinking")  # parts of a content that are no part of the answer
+BEGINNING = 65_536  # bytes of a body that is no answer, by which it is named
+PARTS = 2_000_000  # commas and brackets: each may stand for a value, which takes 24 times the room of its letters
+TOKENS = 2**53  # more than a call can have; a JSON number is exact up to there
 
 
 class Failure(click.ClickException):
@@ -63,32 +66,41 @@ class Choice(NamedTuple):
 def read_body(content: bytes, content_type: str) -> Record:
     """The JSON object that answers a call. Raises ValueError, ErrorBody among them, that begin to quote what it is."""
     what = f"status 200, {content_type.partition(';')[0].strip() or 'no content type'}"
+    words = content[:BEGINNING].decode(errors="replace").strip() or "nothing"
+    if sum(map(content.count, (b",", b"[", b"{"))) > PARTS:
+        raise ValueError(f"{what}, of more than {PARTS:,} parts: {words}")
     try:
         body = orjson.loads(content)
+        orjson.dumps(body)  # it reads deeper than it writes, and so than what comes later can go
     except orjson.JSONDecodeError as broken:
-        words = content.decode(errors="replace").strip() or "nothing"
         raise ValueError(f"{what}, no JSON: {words}") from broken
+    except TypeError as deep:
+        raise ValueError(f"{what}, nested deeper than {DEPTH}") from deep
     if not isinstance(body, dict):
-        raise ValueError(f"{what}, expected an object: {content.decode()}")
+        raise ValueError(f"{what}, expected an object: {words}")
     error = body if body.get("object") == "error" else body.get("error")
     if error:
         words, details = error_words(error), error if isinstance(error, dict) else {}
         raise ErrorBody(f"{what}, an error: {words}", words, error_status(details), details.get("code"))
     if not body.get("choices"):
-        raise ValueError(f"{what}, no choices: {content.decode()}")
+        raise ValueError(f"{what}, no choices: {words}")
     return body
 
 
 def error_words(error: object) -> str:
     """The server's own words, out of the usual places of what it says is wrong."""
-    return str(error.get("message") or error.get("detail") or error) if isinstance(error, dict) else str(error)
+    words = error.get("message") or error.get("detail") or error if isinstance(error, dict) else error
+    try:
+        return str(words)
+    except RecursionError:
+        return "an error that is nested too deeply to be shown"
 
 
 def error_status(error: Record) -> int | None:
     """The status of an error that says it in its body: {"code": 503}, {"code": "404"}, {"status": 400}."""
     for value in (error.get("code"), error.get("status"), error.get("status_code")):
-        if str(value).isdecimal() and 400 <= int(str(value)) < 600:
-            return int(str(value))
+        if len(text := str(value)) == 3 and text.isdecimal() and 400 <= int(text) < 600:
+            return int(text)
     return None
 
 
@@ -154,8 +166,10 @@ def read_reason(entry: Record, text: str, path: str) -> str:
 
 
 def usage(body: Record) -> tuple[int | None, int | None]:
-    """The tokens of the prompt and of the answer, None where the server does not say."""
+    """The tokens of the prompt and of the answer, None where the server does not say, or says what cannot be."""
     figures = body.get("usage")
     counts = figures if isinstance(figures, dict) else {}
-    prompt_tokens, tokens = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    return prompt_tokens if type(prompt_tokens) is int else None, tokens if type(tokens) is int else None
+    prompt_tokens, tokens = (
+        count if type(count) is int and 0 <= count <= TOKENS else None
+        for count in (counts.get("prompt_tokens"), counts.get("completion_tokens")))
+    return prompt_tokens, tokens

@@ -4,7 +4,6 @@ It stands in the model's folder, temperature.json, with a hash of the weights it
 """
 
 import math
-import os
 from pathlib import Path
 
 import click
@@ -12,7 +11,8 @@ import numpy as np
 import orjson
 
 from alignlib.cli.paths import fingerprint
-from alignlib.stats.metrics import Integers, Mean, Numbers, mean_interval
+from alignlib.records.disk import whole
+from alignlib.stats.metrics import Integers, Mean, Numbers, group_numbers, mean_interval
 
 NAME = "temperature.json"
 WEIGHTS = (".safetensors", ".bin")
@@ -47,7 +47,7 @@ def fit(gaps: Numbers, groups: Integers, z: float = 1.959964) -> Mean:
         low, high = high, 2 * high
     s = brentq(lambda s: _slopes(d, s).sum(), low, high, xtol=FINEST * high, rtol=FINEST)
     wrong = np.exp(-np.logaddexp(0.0, s * d))  # sigmoid(-s d)
-    _, group = np.unique(np.asarray(groups, dtype=np.int64), return_inverse=True)
+    group = group_numbers(groups)
     per_group = np.bincount(group, weights=_slopes(d, s))
     deviation = math.sqrt((per_group**2).sum()) / (s * (d * d * wrong * (1 - wrong)).sum())  # of log s
     with np.errstate(over="ignore"):  # of a few pairs that say nothing the upper end is inf
@@ -69,9 +69,8 @@ def save(folder: str, temperature: Mean) -> None:
     """Write what `fit` returns, and which weights it is for."""
     contents = {"temperature": temperature["mean"], "low": temperature["low"], "high": temperature["high"],
                 "pairs": temperature["n"], "weights": fingerprint(folder, WEIGHTS)}
-    beside = Path(folder) / f"{NAME}.tmp"
-    beside.write_bytes(orjson.dumps(contents, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    os.replace(beside, Path(folder) / NAME)
+    with whole(Path(folder) / NAME) as handle:
+        handle.write(orjson.dumps(contents, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def load(folder: str) -> float:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from random import Random
+from string import ascii_lowercase
 
 _WORD = re.compile(r"[a-z]+")
 _NAME = re.compile(r"\{[a-z0-9]+\}")  # of a template
+_LOWER = bytes(ord(char) if (char := chr(code).lower()) in ascii_lowercase else ord(" ") for code in range(256))
 
 
 def words(text: str) -> list[str]:
     """The lower-case words of a text: maximal runs of a to z."""
+    if text.isascii():  # a quicker way to the same words
+        return text.encode().translate(_LOWER).decode().split()
     return _WORD.findall(text.lower())
 
 
@@ -28,7 +32,7 @@ def foreign(tokens: list[str], text: str, known: frozenset[str]) -> float:
     """
     strange = sum(1 for char in text if not char.isascii()) if not text.isascii() else 0
     total = len(tokens) + strange
-    return (sum(token not in known for token in tokens) + strange) / total if total else 1.0
+    return (len(tokens) - sum(map(known.__contains__, tokens)) + strange) / total if total else 1.0
 
 
 def fill(rng: Random, templates: tuple[str, ...], facts: dict[str, str]) -> str:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import get_scheduler
 
+from alignlib.models import checkpoint, faults
 from alignlib.models.policy import Model
 from alignlib.training.adapters import folder_weights, trained_weights
 from alignlib.training.recipe import Recipe
+
+TRAINER = "trainer.pt"  # of a checkpoint: all but the model
 
 
 class Engine(Protocol):
@@ -79,18 +82,40 @@ class PlainEngine:
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                  "scaler": self.scaler.state_dict(), "random": torch.get_rng_state(),
                  "adapters": trained_weights(self.model), "ranks": 0, **more}
-        torch.save(state, folder / "trainer.pt")
+        with open(folder / TRAINER, "wb") as handle:  # torch's own writer does not say why it fails
+            torch.save(state, handle)
 
     def load(self, folder: Path) -> dict[str, Any]:
-        state: dict[str, Any] = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+        state = trainer_state(folder)
         if makers := state.pop("ranks"):
             raise click.UsageError(f"{folder}: made under DeepSpeed by {makers} processes: give --launch or --zero")
-        self.optimizer.load_state_dict(state.pop("optimizer"))
-        self.schedule.load_state_dict(state.pop("schedule"))
-        self.scaler.load_state_dict(state.pop("scaler"))
-        torch.set_rng_state(state.pop("random"))
-        self.model.model.load_state_dict(state.pop("adapters"), strict=False)
+        try:
+            self.optimizer.load_state_dict(state.pop("optimizer"))
+            self.schedule.load_state_dict(state.pop("schedule"))
+            self.scaler.load_state_dict(state.pop("scaler"))
+            torch.set_rng_state(state.pop("random"))
+            self.model.model.load_state_dict(state.pop("adapters"), strict=False)
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            said = f"{folder / TRAINER}: not what this run left there ({faults.words(error)}); {cure(folder)}"
+            raise click.UsageError(said) from error
         return state
+
+
+def trainer_state(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says besides its model. Raises UsageError for a damaged one, and for what is none."""
+    state = checkpoint.unpickled(folder / TRAINER, "no state of a training", cure(folder))
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), int) for name in ("ranks", "step")):
+        raise click.UsageError(f"{folder / TRAINER}: not the state of a training; {cure(folder)}")
+    return state
+
+
+def cure(folder: Path) -> str:
+    """What is left to do where a checkpoint is damaged: older ones keep no state of the training."""
+    beside, above = (place.name.startswith("checkpoint-") for place in (folder, folder.parent))
+    whole = folder.parent if above and not beside else folder  # a critic's stands in the policy's
+    return f"remove {whole}, and --resume begins anew"
 
 
 class AskingEngine:

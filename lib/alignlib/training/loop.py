@@ -1,24 +1,29 @@
 """The one training loop: batches, steps, evaluations, checkpoints, the end."""
 
 import math
-import os
 import signal
 import sys
 import time
+from collections import ChainMap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from alignlib import ranks
 from alignlib.cli import bars, exits
+from alignlib.models import checkpoint
 from alignlib.models.encoding import Example
+from alignlib.models.packs import Pack
 from alignlib.models.policy import Model
+from alignlib.records.disk import whole
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, mixed, packs_of
 from alignlib.training.engine import AskingEngine, Engine
+from alignlib.training.examples import Examples
 from alignlib.training.objective import Objective
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
@@ -27,41 +32,119 @@ from alignlib.training.zero import engine_for
 M = TypeVar("M", bound=Model)
 
 
-def fit(model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe, run: Run,
-        *, held_out: Sequence[Example] = (), best: str | None = None) -> dict[str, Any]:
-    """Train `model` on `examples`, save it in the run's folder, return the final figures.
+class Course(Protocol):
+    """What the steps of a run are, on every rank alike.
 
-    held_out  evaluated every recipe.eval_every steps and at the end
-    best      a figure of the evaluation: the model saved is the one where it was highest
+    steps, an_epoch  in all, and once through the input
+    updates          steps of the optimizer in all
+    judged           whether there is anything to evaluate on
+    objective        whose state goes into checkpoints
     """
-    batches = Batches(objective.order(examples, recipe.batch_size), recipe)
-    engine = start(model, batches, recipe, run)
-    every = recipe.eval_every or batches.an_epoch
-    saves = steps_between_checkpoints(recipe, len(batches))
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def an_epoch(self) -> int: ...
+
+    @property
+    def updates(self) -> int: ...
+
+    @property
+    def judged(self) -> bool: ...
+
+    @property
+    def objective(self) -> Objective[Any]: ...
+
+    def begin(self, run: Run) -> None:
+        """The run has begun, and is about to take its first step, or to go on from a checkpoint."""
+
+    def learn(self, step: int, engine: Engine) -> dict[str, Any]:
+        """Take a step, counted from 0: its figures, `loss`, `grad_norm`, `lr` and `tokens` among them."""
+
+    def evaluate(self, engine: Engine, bar: bars.Bar) -> dict[str, float]:
+        """The figures of what is held out."""
+
+
+@dataclass
+class Supervised(Generic[M]):
+    """A Course through examples that are there from the beginning: each step a batch of them."""
+
+    model: M
+    examples: Examples
+    objective: Objective[M]
+    recipe: Recipe
+    held_out: Sequence[Example] = ()
+    batches: Batches = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.batches = Batches(self.objective.order(self.examples, self.recipe.batch_size), self.recipe)
+
+    @property
+    def steps(self) -> int:
+        return len(self.batches)
+
+    @property
+    def updates(self) -> int:
+        return len(self.batches)
+
+    @property
+    def an_epoch(self) -> int:
+        return self.batches.an_epoch
+
+    @property
+    def judged(self) -> bool:
+        return bool(self.held_out)
+
+    def begin(self, run: Run) -> None:
+        """All is there."""
+
+    def learn(self, step: int, engine: Engine) -> dict[str, Any]:
+        indices = self.batches.at(step)
+        self.objective.before(step, indices, self.examples, partial(measure, self.model, engine, self.recipe))
+        return train_step(indices, self.model, self.examples, self.objective, self.recipe, engine)
+
+    def evaluate(self, engine: Engine, bar: bars.Bar) -> dict[str, float]:
+        return evaluate(self.model, self.held_out, self.objective, self.recipe, engine, bar)
+
+
+def fit(model: M, examples: Examples, objective: Objective[M], recipe: Recipe, run: Run,
+        *, held_out: Sequence[Example] = (), best: str | None = None) -> dict[str, Any]:
+    """Train `model` on `examples`, as `follow`; held_out: evaluated every recipe.eval_every steps and at the end."""
+    return follow(Supervised(model, examples, objective, recipe, held_out), model, recipe, run, best)
+
+
+def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | None = None) -> dict[str, Any]:
+    """Train `model` along the course, save it in the run's folder, return the final figures.
+
+    best  a figure of the evaluation: the model saved is the one where it was highest
+    """
+    engine = start(model, course.updates, recipe, run)
+    every = recipe.eval_every or course.an_epoch
+    total, saves = course.steps, steps_between_checkpoints(recipe, course.steps)
     state: dict[str, Any] = {"step": 0, "best": None, "best_step": None}
     if run.checkpoint:
         state = engine.load(run.checkpoint)
-    objective.state |= state.pop("objective", {})
+    course.objective.state |= state.pop("objective", {})
     entry = run.last_entry(state["step"])
     stop_requested = on_sigterm()
     if recipe.gradient_checkpointing:
         model.checkpoint_activations()
     model.model.train()
-    total = len(batches)
+    course.begin(run)
     with bars.Bar(total, state["step"], name=run.fixed["command"], unit="steps", stays=True,
                   where=bars.terminal(sys.stderr, sys.stdout)) as bar:
         for step in range(state["step"], total):
             started = time.monotonic()
-            entry = {"step": step + 1, "epoch": round((step + 1) / batches.an_epoch, 4)}
+            entry = {"step": step + 1, "epoch": round((step + 1) / course.an_epoch, 4)}
             if recipe.lora_dropout:  # what is left out in a step follows from its number, after a kill too
                 torch.manual_seed(mixed(recipe.seed, step * ranks.size() + ranks.rank()))
-            entry |= train_step(batches.at(step), model, examples, objective, recipe, engine)
+            entry |= course.learn(step, engine)
             must_be_finite(entry)
-            objective.stepped(entry)
+            course.objective.stepped(entry)
             entry["tokens_per_second"] = round(entry["tokens"] / (time.monotonic() - started), 1)
-            if held_out and ((step + 1) % every == 0 or step + 1 == total):
-                figures = evaluate(model, held_out, objective, recipe, engine, bar)
-                entry |= {f"eval_{name}": value for name, value in figures.items()}
+            if course.judged and ((step + 1) % every == 0 or step + 1 == total):
+                entry |= {f"eval_{name}": value for name, value in course.evaluate(engine, bar).items()}
                 bar.note(evaluation(entry))
                 if best and (state["best"] is None or entry[f"eval_{best}"] > state["best"]):
                     state |= {"best": entry[f"eval_{best}"], "best_step": step + 1}
@@ -70,13 +153,13 @@ def fit(model: M, examples: Sequence[Example], objective: Objective[M], recipe: 
             bar.reach(step + 1, f"loss={entry['loss']:.4g}")
             stop = any(ranks.gather(stop_requested() or ranks.orphaned()))
             if stop or (saves and (step + 1) % saves == 0):
-                learnt = {"objective": objective.state} if objective.state else {}
+                learnt = {"objective": course.objective.state} if course.objective.state else {}
                 with bar.during(f"saving checkpoint-{step + 1}"):
                     run.save(model, engine, **{**state, "step": step + 1, **learnt})
             if stop:
                 raise exits.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
-        if best and held_out:  # the model that is kept
-            weights = torch.load(run.folder / "best.pt", weights_only=True) if ranks.first() else None
+        if best and course.judged:  # the model that is kept
+            weights = checkpoint.tensors(run.folder / "best.pt") if ranks.first() else None
             entry |= {f"best_{best}": state["best"], "best_step": state["best_step"]}
         else:
             weights = engine.weights()
@@ -85,12 +168,15 @@ def fit(model: M, examples: Sequence[Example], objective: Objective[M], recipe: 
         return entry
 
 
-def start(model: Model, batches: Batches, recipe: Recipe, run: Run) -> Engine:
-    """Begin the run: its folder, the adapters of --lora, its engine. Only the first call does anything."""
+def start(model: Model, updates: int, recipe: Recipe, run: Run) -> Engine:
+    """Begin the run: its folder, the adapters of --lora, its engine, which will take so many steps.
+
+    Only the first call does anything.
+    """
     if run.engine is None:
         add_adapters(model, recipe)
         run.begin()
-        run.engine = engine_for(model, recipe, len(batches), run.checkpoint)
+        run.engine = engine_for(model, recipe, updates, run.checkpoint)
     return run.engine
 
 
@@ -101,23 +187,32 @@ def steps_between_checkpoints(recipe: Recipe, total: int) -> int:
 
 def train_step(indices: Sequence[int], model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe,
                engine: Engine) -> dict[str, Any]:
-    """One step of the optimizer on a global batch; the loss is normalised by the batch's size, however it is split."""
+    """One step of the optimizer on a global batch."""
+    figures = pass_back(indices, model, examples, objective, recipe, engine)
+    tokens = figures.pop("tokens")
+    return {**figures, **engine.step(), "tokens": int(tokens)}
+
+
+def pass_back(indices: Sequence[int], model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe,
+              engine: Engine, *, weight: float = 1.0, last: bool = True) -> dict[str, float]:
+    """The backward passes of a step over the examples `indices`: the loss, the tokens and the figures, of all ranks.
+
+    The loss is normalised by the batch's size, however it is split. weight: of this loss in the step's, of which it is
+    the `last` part or not.
+    """
     size = sum(objective.size(examples[i]) for i in indices) or 1  # cut, empty completions leave nothing to learn
     sums = {"loss": 0.0, "tokens": 0.0}
     counted = []
-    for batch, counts, last in packs_of(indices, model, examples, recipe):
+    for batch, counts, final in packs_of(indices, model, examples, recipe):
         part, figures = engine.ask(partial(objective, model, batch))
         if not objective.whole_step:
-            engine.backward(part / size * counts, last)
+            engine.backward(part / size * (weight * counts), last and final)
         counted.append(counts)
         add(sums, counts, {"loss": part.item() / size, "tokens": batch.tokens,
                            **means(objective, figures, len(indices), size)})
     if objective.whole_step:
-        engine.backward(objective.step_loss(counted) / size, True)
-    sums = ranks.total(sums)
-    taken = engine.step()
-    tokens = int(sums.pop("tokens"))
-    return {**sums, **taken, "tokens": tokens}
+        engine.backward(objective.step_loss(counted) / size * weight, last)
+    return ranks.total(sums)
 
 
 def must_be_finite(entry: dict[str, Any]) -> None:
@@ -132,6 +227,7 @@ def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], rec
     """The objective's loss and figures over all examples, each counted once; without --lora-dropout."""
     training = model.model.training
     model.model.eval()
+    objective.before(None, range(len(examples)), examples, partial(measure, model, engine, recipe))
     size = sum(map(objective.size, examples))
     sums, done = {"loss": 0.0}, 0
     for batch, counts, _ in packs_of(range(len(examples)), model, examples, recipe):
@@ -142,6 +238,19 @@ def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], rec
         add(sums, counts, {"loss": loss.item() / size, **means(objective, figures, len(examples), size)})
     model.model.train(training)
     return ranks.total(sums)
+
+
+@torch.no_grad()
+def measure(model: M, engine: Engine | AskingEngine, recipe: Recipe, examples: Sequence[Example],
+            work: Callable[[M, Pack], Tensor]) -> list[list[float]]:
+    """What `work` computes of the examples' packs, [E, K] each, a row an example; on every rank all rows."""
+    training = model.model.training
+    model.model.eval()
+    rows = {index: row for batch, *_ in packs_of(range(len(examples)), model, examples, recipe)
+            for index, row in zip(batch.indices, engine.ask(partial(work, model, batch)).tolist(), strict=True)}
+    model.model.train(training)
+    every = dict(ChainMap(*ranks.gather(rows)))
+    return [every[index] for index in range(len(examples))]
 
 
 def evaluation(entry: dict[str, Any]) -> str:
@@ -172,5 +281,5 @@ def keep_best(run: Run, engine: Engine) -> None:
     """Keep the weights as they are now for the end."""
     weights = engine.weights()
     if ranks.first():
-        torch.save(weights, run.folder / "best.tmp")
-        os.replace(run.folder / "best.tmp", run.folder / "best.pt")
+        with whole(run.folder / "best.pt") as handle:
+            torch.save(weights, handle)

@@ -1,8 +1,8 @@
 """Losses as pure functions on tensors: no model, no configuration, no state.
 
 Completions of one prompt stand along the last axis: [G, K] is G groups of K. `log_ratio` is log pi - log pi_ref,
-each the SUM over a completion's tokens, in nats, both at the same temperature. Every loss gives one number a group;
-where a pair is meant, column 0 is the preferred completion.
+each the SUM over a completion's tokens, in nats, both at the same temperature. Every loss gives one number a group, but
+for `kto`, which compares none; where a pair is meant, column 0 is the preferred completion.
 """
 
 import torch
@@ -44,6 +44,32 @@ def conditional(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, *,
 
     parts = in_chunks(chunk, vocabulary, hidden, targets, *([reference[1]] if reference else []))
     return parts[:, 0], parts[:, 1:].detach()
+
+
+def clipped_ratio(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """PPO's loss of each token, or of each answer: max(-A ratio, -A min(max(ratio, 1 - clip), 1 + clip)).
+
+    ratio = pi / pi_old. Source: Schulman et al. 2017 (arXiv 1707.06347), equation 7.
+    """
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
+
+
+def clipped_values(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """A critic's loss of each token, 1/2 max((V - R)^2, (V' - R)^2), V' no further from the `old` value than `clip`.
+
+    Source: DeepSpeed-Chat, as in OpenAI's baselines for PPO.
+    """
+    near = torch.clamp(values, old - clip, old + clip)
+    return torch.maximum((values - returns) ** 2, (near - returns) ** 2) / 2
+
+
+def kl_estimate(logps: Tensor, reference: Tensor) -> Tensor:
+    """exp(ref - new) - (ref - new) - 1 of each token: no less than 0, its mean over draws of the policy KL(pi || ref).
+
+    Source: GRPO, Shao et al. 2024 (arXiv 2402.03300), equation 4.
+    """
+    apart = reference - logps
+    return apart.exp() - apart - 1
 
 
 def adapted(coefficient: float, kl: float, target: float, count: int, horizon: int = 10_000) -> float:
@@ -123,6 +149,29 @@ def simpo(mean_logps: Tensor, beta: float, gamma: float) -> Tensor:
     Meng et al. 2024 (arXiv 2405.14734), equation 6. Where both are equally likely: log(1 + exp(gamma)).
     """
     return -logsigmoid(beta * (mean_logps[..., 0] - mean_logps[..., 1]) - gamma)
+
+
+def orpo(mean_logps: Tensor, orpo_lambda: float) -> Tensor:
+    """ORPO: -mean log pi(y_w) - lambda log sigmoid(log odds(y_w) - log odds(y_l)); no reference. [G, 2] -> [G].
+
+    mean_logps: as in `simpo`; the odds are p / (1 - p), p its exponential, at most 1 - 1e-6 (an empty one's is 1).
+    Hong et al. 2024 (arXiv 2403.07691), equations 4 to 7. Where both are equally likely: -mean log pi + lambda log 2.
+    """
+    likely = mean_logps.clamp(max=-1e-6)
+    odds = likely - (-likely.expm1()).log()  # log p - log(1 - p)
+    return -mean_logps[..., 0] - orpo_lambda * logsigmoid(odds[..., 0] - odds[..., 1])
+
+
+def kto(log_ratio: Tensor, good: Tensor, beta: float, mismatched: float, good_weight: float = 1.0,
+        bad_weight: float = 1.0) -> Tensor:
+    """KTO: weight (1 - v), v = sigmoid(+-beta (log_ratio - mismatched)), + of a good completion. [G, K] -> [G, K].
+
+    good: 1 of a good completion, 0 of a bad one; mismatched: the batch's mean log-ratio of answers to other prompts, at
+    least 0, an estimate of KL(pi || pi_ref). Ethayarajh et al. 2024 (arXiv 2402.01306), equation 8.
+    At policy = reference: half the weight.
+    """
+    sign, weight = 2 * good - 1, good * good_weight + (1 - good) * bad_weight
+    return weight * (-beta * sign * (log_ratio - mismatched)).sigmoid()
 
 
 def importance(log_ratio: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 """Memory on paper: what training a model takes on each device, from its configuration alone.
 
-What weights and optimizer need follows from a few products (`states`). What a pass over a pack needs is found by taking
-one with tensors that have shapes but no numbers (`activations`): any family is its own formula.
+What weights and optimizer need follows from a few products (memory_states). What a pass over a pack needs is found by
+taking one with tensors that have shapes but no numbers (`activations`): any family is its own formula.
 """
 
 import math
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -29,12 +29,9 @@ from alignlib.models.policy import Policy, RewardModel
 from alignlib.models.text_part import find_text_part
 from alignlib.training.adapters import add_adapters
 from alignlib.training.live_bytes import Live
+from alignlib.training.memory_states import Along, Setting, Weights, beside, cache_bytes, peak, states, with_along
 from alignlib.training.recipe import Recipe
-from alignlib.training.zero import BUCKET, configuration, wants_deepspeed
 
-GATHERED = 1_050_000_000  # weights that ZeRO 3 holds whole at once, at most: its max_live_parameters and prefetch
-FOUR_BITS = 0.5 + 1 / 64 + 4 / 64 / 256  # bytes of such a weight, with the scales of blocks and of blocks of scales
-SUBGROUP = 1_000_000_000  # weights that ZeRO 3 steps at once
 # What a device holds at one time or another; `peak` says which of them together.
 ITEMS = ("weights", "optimizer", "gradients", "buffers", "activations", "step", "loading")
 GB = 1e9
@@ -43,109 +40,6 @@ CHOICES = ((None, "none"), (0, "none"), (1, "none"), (2, "none"), (2, "optimizer
            (3, "all"))
 DEVICES = (1, 2, 4, 8, 16, 32, 64)
 Adapt = Callable[[Any], None]  # on a policy or a reward model
-
-# -- what stays ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Numbers of a model's parameters."""
-
-    total: int
-    trained: int
-    largest: int  # of one tensor
-    in_4_bits: int = 0  # of the total
-
-    @classmethod
-    def count(cls, model: torch.nn.Module, layers_4_bit: torch.nn.Module | None = None) -> "Weights":
-        every = list(model.parameters())
-        narrow = layers_4_bit.named_modules() if layers_4_bit else ()
-        return cls(sum(weight.numel() for weight in every),
-                   sum(weight.numel() for weight in every if weight.requires_grad),
-                   max(weight.numel() for weight in every),
-                   sum(layer.weight.numel() for name, layer in narrow
-                       if type(layer) is torch.nn.Linear and ".lora_" not in name))
-
-    def kept(self, width: float) -> float:
-        """Bytes of all weights, of which each takes so many, but for those in 4 bits."""
-        return width * (self.total - self.in_4_bits) + FOUR_BITS * self.in_4_bits
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How training is spread: `zero` None is plain torch on one device; `narrow` weights have 16 bits, not 32."""
-
-    devices: int
-    zero: int | None
-    offload: str
-    narrow: bool
-    moments: int = 8  # bytes a trained weight: AdamW's two in float32
-    bucket: int = BUCKET
-
-    @classmethod
-    def from_recipe(cls, recipe: Recipe, devices: int) -> "Setting":
-        """Of a recipe whose dtype is said. Raises UsageError for one that DeepSpeed cannot follow."""
-        moments = 4 if recipe.optimizer == "rmsprop" else 8
-        if devices == 1 and not wants_deepspeed(recipe):
-            return cls(1, None, "none", False, moments)
-        config = configuration(recipe)
-        cuts = config["zero_optimization"]
-        away = [cuts.get(name, {}).get("device", "none") != "none" for name in ("offload_optimizer", "offload_param")]
-        return cls(devices, cuts["stage"], "all" if away[1] else "optimizer" if away[0] else "none",
-                   any(config[name].get("enabled") for name in ("bf16", "fp16")), moments,
-                   cuts.get("reduce_bucket_size", BUCKET))
-
-    def __str__(self) -> str:
-        if self.zero is None:
-            return "without DeepSpeed"
-        return f"--zero {self.zero}" + (f" --offload {self.offload}" if self.offload != "none" else "")
-
-
-def states(weights: Weights, setting: Setting) -> dict[str, float]:
-    """Bytes on a device of all but the activations, and `host`: bytes of its process in the machine's memory.
-
-    Measured on DeepSpeed 0.19.8, whose papers (ZeRO, arXiv 1910.02054; ZeRO-Offload, 2101.06840) leave out the buffers.
-    """
-    width, total, trained = 2 if setting.narrow else 4, weights.total, weights.trained
-    bucket, share = min(setting.bucket, trained), trained / setting.devices
-    if not setting.zero:  # every device has it all; 16-bit weights have a float32 copy
-        return {"weights": weights.kept(width), "optimizer": (setting.moments + 4 * setting.narrow) * trained,
-                "gradients": width * trained, "buffers": 0 if setting.zero is None else width * bucket,
-                "step": 4 * trained, "loading": weights.kept(4), "host": weights.kept(4)}
-    cut = setting.zero == 3
-    items = {
-        "weights": width * total / (setting.devices if cut else 1),
-        "optimizer": (4 + setting.moments) * share,  # a float32 copy of float32 weights too
-        "gradients": width * (share if setting.zero > 1 else trained),
-        # ZeRO 1 and 2: gradients that wait for their bucket to fill, and the bucket; 3: the bucket, weights in use.
-        "buffers": width * (bucket + min(total, GATHERED) if cut else 2 * bucket),
-        # Float32 gradients and a temporary of the optimizer's; on the host, whose gradients are there, two of these.
-        "step": 8 * (min(share, SUBGROUP) if cut else share),
-        "loading": 0 if cut else 4 * total,  # in float32, on the device, after the host
-        "host": 0 if cut else 4 * total,
-    }
-    if setting.offload != "none":  # all float32 is the host's, the sums of gradients too
-        sums = width * share if cut else 2 * width * share
-        kept = items["optimizer"] + 4 * share + sums + items["step"]
-        items |= {"optimizer": 0, "gradients": 0, "step": 0, "buffers": items["buffers"] + width * weights.largest}
-        if setting.offload == "all":
-            kept, items["weights"] = kept + items["weights"], 0
-        items["host"] = max(items["host"], kept)
-    return items
-
-
-def beside(weights: Weights, setting: Setting, items: dict[str, float], width: int) -> dict[str, float]:
-    """What becomes more with a second model of `width` bytes a weight that is only asked; ZeRO 3 deals it out too."""
-    kept = width * weights.total / (setting.devices if setting.zero == 3 else 1)
-    where = "host" if setting.offload == "all" else "weights"
-    return {where: items[where] + kept}
-
-
-def peak(items: dict[str, float]) -> float:
-    """The most bytes that a device holds: in a pass, in the optimizer's step, or while the model is loaded."""
-    kept = items["weights"] + items["optimizer"] + items["gradients"]
-    return max(kept + items["buffers"] + items["activations"], kept + items["step"], items["loading"])
-
 
 # -- what a pass makes ---------------------------------------------------------------------------------------
 
@@ -225,24 +119,32 @@ AttentionMaskInterface.register(NAME, lambda *places, **settings: None)  # else 
 # -- the plan ------------------------------------------------------------------------------------------------
 
 
-def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
-         adapt: Adapt | None = None) -> dict[str, Any]:
+def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, along: Sequence[Along] = (),
+         samples: bool = False, adapt: Adapt | None = None) -> dict[str, Any]:
     """What training the model at `path` by this recipe takes, and what it would otherwise; bytes in GB (10^9).
 
-    reference: another of its size is asked beside it. adapt: says which of its weights train. Raises UsageError.
+    reference: another of its size is asked beside it; along: these are there too; samples: it draws between its steps.
+    adapt: says which of its weights train. Raises UsageError.
     """
     recipe = replace(recipe, dtype="bf16" if recipe.dtype == "auto" else recipe.dtype)  # as on a GPU
-    config = load.load_config(path)
+    width = 4 if recipe.dtype == "fp32" else 2
 
     @cache
-    def passing(tokens: int, checkpointing: bool, narrow: bool) -> tuple[Weights, float]:
-        return activations(config, replace(recipe, gradient_checkpointing=checkpointing), tokens, narrow, adapt)
+    def passing(tokens: int, checkpointing: bool, narrow: bool, path: str = path) -> tuple[Weights, float]:
+        return activations(load.load_config(path), replace(recipe, gradient_checkpointing=checkpointing), tokens,
+                           narrow, adapt)
 
     def needs(setting: Setting) -> dict[str, Any]:
-        weights, most_made = passing(recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow)
+        whole = recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow
+        weights, most_made = passing(*whole)
         items = {**states(weights, setting), "activations": most_made}
         if reference:
-            items |= beside(weights, setting, items, 4 if recipe.dtype == "fp32" else 2)
+            items |= beside(weights, setting, items, width)
+        for other in along:
+            items = with_along(items, *passing(*whole, other.path), setting, other.trained, width)
+        if samples:
+            caches = cache_bytes(load.load_config(path), recipe.pack_tokens, width)
+            items["activations"] = max(items["activations"], caches)
         most = peak(items)
         card = next((size for size in CARDS if most <= 0.9 * size * GB), None)
         return {**asdict(setting), **{name: items[name] / GB for name in ITEMS}, "device": most / GB,
@@ -264,7 +166,7 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False,
 def show(figures: dict[str, Any]) -> None:
     """A plan on stdout: tables on a terminal, else JSON."""
     if not sys.stdout.isatty():
-        return print(orjson.dumps(figures).decode())
+        return click.echo(orjson.dumps(figures))
     needs = figures["asked"]
     setting = Setting(**{name: needs[name] for name in Setting.__dataclass_fields__})
     how = [f"{figures['total']:,} weights, {figures['trained']:,} of them trained", figures["dtype"],

@@ -1,13 +1,14 @@
 """A training run's folder: it survives a kill, and says what made the model in it."""
 
-import fcntl
 import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 import orjson
@@ -16,9 +17,11 @@ import transformers
 from torch import Tensor
 
 from alignlib import __version__, ranks
-from alignlib.cli import exits, options
-from alignlib.models import checkpoint, load
+from alignlib.cli import exits, options, paths
+from alignlib.models import checkpoint, faults, load
 from alignlib.models.policy import Model
+from alignlib.records.disk import Held, StateError, make_folders, remove_empty, whole, writing
+from alignlib.records.shown import say
 from alignlib.training import adapters
 from alignlib.training.engine import Engine
 from alignlib.training.recipe import Recipe
@@ -27,13 +30,17 @@ from alignlib.training.recipe import Recipe
 FREE = ("resume", "output", "save_every", "keep", "device", "offload", "model")
 
 
-BEGINNING = ("log.jsonl", "started.tmp")  # what a run that was killed at once may leave
+EXAMPLES = ".examples"  # where they lie until the end (training/store.py)
+# What a run that was killed at once may leave, besides its examples.
+BEGINNING = ("log.jsonl", "started.json.partial")
+UNFINISHED = (".checkpoint", ".final")  # folders that were being written
 
 
 class Run:
     """An output folder: what it was asked for, its log, its checkpoints, its end.
 
     DIR/started.json    the options and the input's checksum, until the end
+    DIR/.examples       what is trained on, until the end
     DIR/log.jsonl       one object a step
     DIR/checkpoint-N/   a model folder after N steps; the newest also has trainer.pt (and, of several ranks, deepspeed/)
     DIR/                the final model; run.json comes last, so a folder with it is complete
@@ -45,10 +52,12 @@ class Run:
         self.recipe, self.folder, self.tokens = recipe, Path(recipe.output), 0
         self.skipped = 0  # records left out as the user asked
         self.notes: dict[str, Any] = {}  # what run.json has beside the options, the versions and the final figures
-        self.fixed = orjson.loads(orjson.dumps({**fixed, **asdict(recipe)}))
+        self.fixed = orjson.loads(orjson.dumps(paths.in_utf8({**fixed, **asdict(recipe)})))
         self.dtype: torch.dtype | None = None  # of the final weights, from `begin` on
-        self._lock: BinaryIO | None = None
+        self._log: Held | None = None  # as long as the run lives: of two runs in one folder the second ends
+        self._made: list[str] = []  # the folders that were not there before
         self.engine: Engine | None = None  # made by loop.start
+        self.beside: dict[str, tuple[Model, Engine]] = {}  # models that train along, by the folders that they get
         self.began: float | None = None  # the time.monotonic() at which all was loaded and read
         self.complete, self.checkpoint = ranks.share(self._look)
 
@@ -59,11 +68,12 @@ class Run:
             self._same(self.folder / "run.json")
             if (self.folder / "started.json").exists():  # killed while it tidied up
                 self._tidy()
-            print(f"{self.recipe.output} is complete: nothing to resume", file=sys.stderr)
+            say(f"{self.recipe.output} is complete: nothing to resume")
             return True, None
         if (self.folder / "started.json").exists():
             self._same(self.folder / "started.json")
-        elif self.folder.exists() and any(path.name not in BEGINNING for path in self.folder.iterdir()):
+        elif self.folder.exists() and any(path.name not in BEGINNING and not path.name.startswith(EXAMPLES)
+                                          for path in self.folder.iterdir()):
             raise click.UsageError(f"{self.recipe.output}: not a run that --resume could go on with")
         checkpoints = [path for path in self.folder.glob("checkpoint-*") if (path / "trainer.pt").exists()]
         return False, max(checkpoints, key=step_of, default=None)
@@ -75,18 +85,37 @@ class Run:
             self._same(self.folder / "started.json")
 
     def begin(self) -> None:
-        """From here on the folder is this run's: nothing before it failed."""
+        """From here on the folder is this run's: nothing before it failed. Raises StateError, DiskFull."""
         self.began = self.began or time.monotonic()
-        if not ranks.first() or self._lock is not None:
+        if not ranks.first() or self._log is not None:
             return
         self.dtype = self._dtype()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "log.jsonl", "ab")  # as long as the run lives
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise click.UsageError(f"{self.folder}: another run is writing it") from error
+        self._made = make_folders(self.folder)
+        self._log = Held(self.folder / "log.jsonl", append=True, shown=self.folder)
+        if (self.folder / "run.json").exists() or not (self.recipe.resume or self._log.new):
+            raise StateError(f"{self.folder}: another run has been writing it since this one began")
+        for name in UNFINISHED:  # by a run that was killed
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for path in self.folder.glob("*.partial"):
+            path.unlink()
         replace(self.folder / "started.json", {"options": self.fixed})
+
+    def leave_nothing(self) -> None:
+        """After a failure: where this run began the folder, and nothing is in it to go on with, nothing stays."""
+        if self._log is not None:
+            files = list(self.folder.iterdir())
+            if not self._log.new or any(path.name not in (*BEGINNING, "started.json") for path in files) or \
+                    os.path.getsize(self._log.path):
+                return
+            for path in files:
+                path.unlink()
+            self._log.close()
+        remove_empty(self._made)
+
+    def under_way(self) -> bool:
+        """Whether there is more to go on with than what has been read: a step, a checkpoint."""
+        log = self.folder / "log.jsonl"
+        return self.checkpoint is not None or (log.exists() and log.stat().st_size > 0)
 
     def _dtype(self) -> torch.dtype | None:
         """What the final weights are kept in, by --save-dtype; None: what they are in memory."""
@@ -96,7 +125,10 @@ class Run:
         return checkpoint.stored_dtype(load.adapter_base(model) or model) if model else None
 
     def _same(self, file: Path) -> None:
-        before = orjson.loads(file.read_bytes())["options"]
+        before = faults.read(file).get("options")
+        if not isinstance(before, dict):
+            raise click.UsageError(f"{file}: options: not what a training writes; {self.folder} cannot be resumed: "
+                                   "train anew, into another folder")
         changed = [name.replace("_", " ") for name in self.fixed
                    if name not in FREE and before.get(name) != self.fixed[name]]
         if changed:
@@ -112,8 +144,12 @@ class Run:
             return {}
         path = self.folder / "log.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
-        path.write_bytes(b"".join(kept))
+        try:
+            kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
+        except (ValueError, KeyError, TypeError) as error:
+            raise click.UsageError(f"{path}: not the log of a training; remove it to resume without") from error
+        if lines:  # those that are kept come first
+            os.truncate(path, sum(map(len, kept)))
         return orjson.loads(kept[-1]) if kept else {}
 
     def log(self, entry: dict[str, Any]) -> None:
@@ -125,27 +161,46 @@ class Run:
         if not ranks.first():
             return
         line = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
-        with open(self.folder / "log.jsonl", "ab") as handle:
+        with writing(self.folder), open(self.folder / "log.jsonl", "ab") as handle:
             handle.write(line)
         if sys.stdout.isatty():
             return
         try:
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
+            with writing(None):
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
         except BrokenPipeError:
             exits.quiet_pipe()
 
     def save(self, model: Model, engine: Engine, step: int, **more: Any) -> None:
-        """A checkpoint, written beside and renamed; then older ones go, or lose what only --resume needs."""
+        """A checkpoint, written beside and renamed; then older ones go, or lose what only --resume needs.
+
+        Where the disk has no space for it the earlier ones stay as they are. Raises DiskFull.
+        """
         beside, done = self.folder / ".checkpoint", self.folder / f"checkpoint-{step}"
         weights = engine.weights()
-        if ranks.first():
-            shutil.rmtree(beside, ignore_errors=True)
-            adapters.save(model, beside, self.recipe, weights)
-        engine.save(beside, step=step, **more)
+        with self._beside(beside):
+            if ranks.first():
+                adapters.save(model, beside, self.recipe, weights)
+            engine.save(beside, step=step, **more)
+            for name, (other, its_engine) in self.beside.items():
+                its_weights = its_engine.weights()
+                if ranks.first():
+                    adapters.save(other, beside / name, self.recipe, its_weights)
+                its_engine.save(beside / name, step=step)
         if ranks.first():
             self._rename(beside, done)
         ranks.wait()
+
+    @contextmanager
+    def _beside(self, folder: Path) -> Iterator[None]:
+        """Around writing a folder that is not there yet: if that fails it goes. Raises DiskFull."""
+        try:
+            with writing(self.folder):
+                yield
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def _rename(self, beside: Path, done: Path) -> None:
         if done.exists():
@@ -162,16 +217,21 @@ class Run:
     def keep(self, name: str, content: bytes) -> None:
         """A file beside the model: whole, or not there."""
         if ranks.first():
-            (self.folder / f".{name}").write_bytes(content)
-            os.replace(self.folder / f".{name}", self.folder / name)
+            with whole(self.folder / name) as handle:
+                handle.write(content)
 
     def finish(self, model: Model, final: dict[str, Any], weights: dict[str, Tensor] | None) -> None:
         """The model with these weights into DIR itself, run.json last."""
+        others = {name: (other, engine.weights()) for name, (other, engine) in self.beside.items()}
         if not ranks.first():
             return
         beside = self.folder / ".final"
-        shutil.rmtree(beside, ignore_errors=True)
-        adapters.save(model, beside, self.recipe, weights, self.dtype)
+        with self._beside(beside):
+            adapters.save(model, beside, self.recipe, weights, self.dtype)
+            for name, (other, its_weights) in others.items():
+                adapters.save(other, beside / name, self.recipe, its_weights, self.dtype)
+        for name in others:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         for file in beside.iterdir():
             os.replace(file, self.folder / file.name)
         beside.rmdir()
@@ -188,13 +248,16 @@ class Run:
             light(path)
         for path in (*self.folder.glob("*.pt"), self.folder / "started.json"):  # the model itself is safetensors
             path.unlink(missing_ok=True)
+        for path in self.folder.glob(f"{EXAMPLES}*"):
+            shutil.rmtree(path)
 
 
 def light(checkpoint: Path) -> None:
     """Leave of a checkpoint the model alone."""
-    (checkpoint / "trainer.pt").unlink(missing_ok=True)
-    for name in ("deepspeed", "universal"):
-        shutil.rmtree(checkpoint / name, ignore_errors=True)
+    for file in checkpoint.rglob("trainer.pt"):
+        file.unlink()
+    for folder in [folder for name in ("deepspeed", "universal") for folder in checkpoint.rglob(name)]:
+        shutil.rmtree(folder)
 
 
 def step_of(path: Path) -> int:
@@ -203,6 +266,5 @@ def step_of(path: Path) -> int:
 
 def replace(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that the file is the old one or the new one, never half of one."""
-    beside = path.with_suffix(".tmp")
-    beside.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    os.replace(beside, path)
+    with whole(path) as handle:
+        handle.write(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

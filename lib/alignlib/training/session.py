@@ -11,10 +11,10 @@ No torch at the top: the commands import this for their --help.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import click
 
@@ -30,27 +30,85 @@ if TYPE_CHECKING:
     from alignlib.models.encoding import Encoder, Example
     from alignlib.models.policy import Model, Policy
     from alignlib.training.engine import Engine
+    from alignlib.training.examples import Examples
+    from alignlib.training.loop import Course
     from alignlib.training.memory_plan import Adapt
+    from alignlib.training.memory_states import Along
     from alignlib.training.objective import Objective
     from alignlib.training.run_folder import Run
+    from alignlib.training.store import Store
 
 Item = TypeVar("Item")
 M = TypeVar("M")
 
 
+class Source(Protocol):
+    """Examples, to be gone through once; or else `skim`med, where a killed run has left them. `crc`: of the input."""
+
+    crc: int
+
+    def __iter__(self) -> Iterator[Example]: ...
+
+    def skim(self) -> None: ...
+
+
+class Input(Generic[Item]):
+    """What `prepare` makes of the records of `files`, one after the other; those it Skips are counted in `run`.
+
+    crc    of what has been read so far
+    empty  what DataError says where there are none; "": nothing
+    """
+
+    def __init__(self, run: Run, files: Sequence[str], prepare: Callable[[Record], Item], empty: str = ""):
+        self.run, self.files, self.prepare, self.empty, self.crc = run, files, prepare, empty, 0
+
+    def __iter__(self) -> Iterator[Item]:
+        given = 0
+        for line in self.counted(jsonl.read(self.files, reader(self.prepare))):
+            if isinstance(line.error, jsonl.Skip):
+                self.run.skipped += 1
+            elif line.error:
+                raise line.failure()
+            else:
+                given += 1
+                yield line.data
+        if not given and self.empty:
+            raise jsonl.DataError(self.empty)
+
+    def skim(self) -> None:
+        """Read the lines for their checksum alone."""
+        for _ in self.counted(jsonl.lines(self.files)):
+            pass
+
+    def counted(self, lines: Iterable[jsonl.Line]) -> Iterator[jsonl.Line]:
+        """The lines, under a bar."""
+        where = None if bars.typed(self.files) else bars.terminal(sys.stderr, sys.stdout)
+        total = jsonl.count_ahead(self.files) if where else None
+        with bars.Bar(total, name="reading", unit="records", where=where) as bar:
+            for line in lines:
+                self.crc = line.crc
+                yield line
+                bar.reach(line.index + 1)
+
+
 class Session:
     """`processes`: of --launch; `plan`: print the memory that the run takes instead of training.
 
-    objective, encoder, examples, held_out  what is trained on, by `read` or `take`
-    run                                     its folder, from `begin` on
+    objective, examples, held_out           what is trained on, by `read` or `take`
+    encoder, records                        that reads it, and how many it has read, for the summary; by the same
+    run, store                              its folder, and where its examples lie, from `begin` on
+    wait                                    until the processes that read have read, from `begin` on
     adapter                                 what MODEL is where training goes on in an adapter, from `begin` on
     """
 
     objective: Objective[Any]
     encoder: Encoder
-    examples: Sequence[Example]
-    held_out: Sequence[Example]
+    records: int
+    examples: Examples
+    held_out: Examples
     run: Run
+    store: Store
+    wait: Callable[[], None]
     adapter: Adapter | None
 
     def __init__(self, model: str, files: tuple[str, ...], recipe: Recipe, *, processes: int | None, plan: bool):
@@ -59,13 +117,14 @@ class Session:
         self.summary = options.Summary()  # before anything is loaded
 
     @contextmanager
-    def begin(self, *, reward: bool = False, reference: bool = False, adapt: Adapt | None = None,
-              **fixed: object) -> Iterator[None]:
+    def begin(self, *, reward: bool = False, reference: bool = False, along: Callable[[], Sequence[Along]] = tuple,
+              samples: bool = False, adapt: Adapt | None = None, **fixed: object) -> Iterator[None]:
         """Around all of the training: the processes meet, the folder is looked at, the summary ends it.
 
         fixed               what must be the same when the run is resumed, besides the recipe, the model and the input
         reward              whether a reward model is trained, not a policy
-        reference, adapt    for --plan: whether a second model stays loaded, which weights train (memory_plan.plan)
+        reference, along, samples, adapt  for --plan: whether a second model stays loaded, which others are there,
+                            whether it draws, which weights train (memory_plan.plan)
 
         --plan and a run that is complete end the command here. Raises UsageError.
         """
@@ -80,12 +139,13 @@ class Session:
             if self.adapter:
                 adapt = partial(add_adapters, recipe=self.recipe, adapter=self.adapter)
             memory_plan.show(memory_plan.plan(self.model, self.recipe, self.processes or 1, reference=reference,
-                                              adapt=adapt))
+                                              along=along(), samples=samples, adapt=adapt))
             click.get_current_context().exit()
         if self.recipe.output is None:
             raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
         ranks.join(self.files, self.processes)
         from alignlib.training.run_folder import Run
+        from alignlib.training.store import Store
         from alignlib.training.zero import distributed
 
         with distributed(self.recipe):
@@ -93,8 +153,16 @@ class Session:
                                          "model_files": paths.fingerprint(self.model), **fixed})
             if self.run.complete:
                 click.get_current_context().exit()
-            yield
-            self.summary.count(records=len(self.examples), **self.counts)
+            self.store, self.wait = Store(self.run), ranks.patient_wait()
+            try:
+                yield
+            except BaseException:
+                if not self.run.under_way():  # then a failed start leaves nothing: first what it has read
+                    self.store.remove()
+                self.run.leave_nothing()
+                self.store.leave_no_folder()
+                raise
+            self.summary.count(records=self.records, **self.counts)
             self.summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)
             self.summary.close(began=self.run.began)
 
@@ -115,42 +183,52 @@ class Session:
         def example(record: Record) -> Example:
             return objective.example(encoder, record)
 
-        examples, crc = self.gather(self.files, example)
-        self.must_train_on(examples)
-        held_out, eval_crc = self.gather([self.recipe.eval], example) if self.recipe.eval else ([], 0)
-        if self.recipe.eval and not held_out:
-            raise jsonl.DataError(f"{self.recipe.eval}: no records to evaluate on")
-        self.run.reads(crc, eval_crc)
-        self.take(objective, encoder, examples, held_out)
+        sources = [Input(self.run, self.files, example)]
+        if self.recipe.eval:
+            nothing = f"{self.recipe.eval}: no records to evaluate on"
+            sources.append(Input(self.run, [self.recipe.eval], example, nothing))
+        self.take(objective, encoder, sources)
 
-    def gather(self, files: Sequence[str], prepare: Callable[[Record], Item]) -> tuple[list[Item], int]:
-        """What `prepare` makes of the records of `files`, and their checksum; those it Skips are counted in the run."""
-        items, crc = [], 0
-        where = None if bars.typed(files) else bars.terminal(sys.stderr, sys.stdout)
-        total = jsonl.count_ahead(files) if where else None
-        with bars.Bar(total, name="reading", unit="records", where=where) as bar:
-            for line in jsonl.read(files, reader(prepare)):
-                crc = line.crc
-                if isinstance(line.error, jsonl.Skip):
-                    self.run.skipped += 1
-                elif line.error:
-                    raise line.failure()
-                else:
-                    items.append(line.data)
-                bar.reach(line.index + 1)
-        return items, crc
+    def take(self, objective: Objective[M], encoder: Encoder, sources: Sequence[Source]) -> None:
+        """Train on the first source, evaluate on the second. On each machine one process reads them into files.
 
-    def must_train_on(self, examples: Sequence[Example]) -> None:
+        A resumed run goes on with those that are there. Where this process reads none, `sources` is not looked at.
+        """
+        if self.store.mine and self.recipe.resume and self.store.take_up():
+            for source in sources:
+                source.skim()
+            self.must_be_same(sources)
+        elif self.store.mine:
+            with self.store.writing() as writer:
+                counts: list[int] = []
+                for source in sources:
+                    for example in source:
+                        writer.add(example)
+                    counts.append(len(writer) - sum(counts))
+                    self.must_train_on(counts[0])
+                self.run.reads(*(source.crc for source in sources))
+                found = {"crcs": [source.crc for source in sources], "skipped": self.run.skipped,
+                         "counts": [*counts, 0][:2], "cut": encoder.cut, "names": objective.names}
+                self.store.finish(writer, found)
+        self.wait()
+        self.examples, self.held_out = self.store.open()
+        self.run.skipped, encoder.cut = self.store.found["skipped"], self.store.found["cut"]
+        objective.names = self.store.found["names"]
+        self.objective, self.encoder, self.records = objective, encoder, len(self.examples)
+        objective.settle(self.examples, self.held_out)
+
+    def must_be_same(self, sources: Sequence[Source]) -> None:
+        """Raises UsageError where the input is not what a killed run had read."""
+        crcs = [source.crc for source in sources]
+        self.run.reads(*crcs)
+        if crcs != self.store.found["crcs"]:
+            raise click.UsageError(f"{self.run.folder}: cannot resume: the input changed")
+
+    def must_train_on(self, examples: int) -> None:
         """Raises DataError for none, with how many were left out."""
         if not examples:
             left_out = f" ({self.run.skipped} were left out)" if self.run.skipped else ""
             raise jsonl.DataError(f"no records to train on{left_out}")
-
-    def take(self, objective: Objective[M], encoder: Encoder, examples: Sequence[Example],
-             held_out: Sequence[Example]) -> None:
-        """Train on these, evaluate on those."""
-        self.objective, self.encoder, self.examples, self.held_out = objective, encoder, examples, held_out
-        objective.settle(examples, held_out)
 
     def start(self, model: Model) -> Engine:
         """Begin to write into the folder, and make the model ready for training: adapters, engine."""
@@ -158,12 +236,19 @@ class Session:
         from alignlib.training.batches import Batches
 
         order = self.objective.order(self.examples, self.recipe.batch_size)
-        return loop.start(model, Batches(order, self.recipe), self.recipe, self.run)
+        return loop.start(model, len(Batches(order, self.recipe)), self.recipe, self.run)
 
     def fit(self, model: Model, best: str | None = None) -> None:
         """Train `model`, into the folder; `best`: keep it where this figure of the evaluation was highest."""
         from alignlib.training import loop
 
+        self.follow(loop.Supervised(model, self.examples, self.objective, self.recipe, self.held_out), model, best)
+        self.store.remove()
+
+    def follow(self, course: Course, model: Model, best: str | None = None) -> None:
+        """Train `model` along a course, as `fit`."""
+        from alignlib.training import loop
+
         if self.recipe.template:  # what the model is trained on goes with it
             model.tokenizer.chat_template = self.recipe.template
-        loop.fit(model, self.examples, self.objective, self.recipe, self.run, held_out=self.held_out, best=best)
+        loop.follow(course, model, self.recipe, self.run, best)

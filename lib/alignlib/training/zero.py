@@ -93,7 +93,8 @@ class ZeroEngine:
         self.engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False,
                                     client_state={"random": torch.get_rng_state()})
         if ranks.first():
-            torch.save({"ranks": ranks.size(), "stage": self.stage, **more}, folder / "trainer.pt")
+            with open(folder / engine.TRAINER, "wb") as handle:
+                torch.save({"ranks": ranks.size(), "stage": self.stage, **more}, handle)
 
     def load(self, folder: Path) -> dict[str, Any]:
         makers, stage = made_by(folder)
@@ -104,13 +105,12 @@ class ZeroEngine:
         if self.universal:
             ranks.share(lambda: make_universal(folder))
         self.engine.load_checkpoint(str(folder), tag="universal" if self.universal else "deepspeed")
-        state = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
-        return {name: value for name, value in state.items() if name not in ("ranks", "stage")}
+        return {name: value for name, value in engine.trainer_state(folder).items() if name not in ("ranks", "stage")}
 
 
 def made_by(checkpoint: Path) -> tuple[int, int | None]:
     """How many ranks, and which stage of ZeRO, wrote the checkpoint; (0, None): one process without DeepSpeed."""
-    state = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True, mmap=True)
+    state = engine.trainer_state(checkpoint)
     return state["ranks"], state.get("stage")
 
 

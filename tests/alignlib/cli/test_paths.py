@@ -55,6 +55,22 @@ def test_outputs_are_kept_apart(tmp_path):
         paths.keep_apart((data,), str(tmp_path / "not" / "there"))
 
 
+def test_outputs_are_kept_apart_by_whatever_name(tmp_path):
+    data, output = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    data.write_text("")
+    (tmp_path / "to-data").symlink_to(data)
+    (tmp_path / "to-output").symlink_to(output)  # which is not there yet
+    os.link(data, tmp_path / "same")
+    for name in ("to-data", "same", "to-output"):
+        with pytest.raises(click.UsageError, match=f"{name}: would be overwritten .*: name another file"):
+            paths.keep_apart((str(data),), str(output), str(tmp_path / name))
+
+
+def test_devices_take_what_everybody_writes(tmp_path):
+    (tmp_path / "a.jsonl").write_text("")
+    paths.keep_apart((str(tmp_path / "a.jsonl"),), "/dev/null", "/dev/null", "/dev/stdout")
+
+
 def test_a_fingerprint_is_of_a_file_of_a_folder_or_the_name_itself(tmp_path):
     file = tmp_path / "rubric.txt"
     file.write_text("What counts")

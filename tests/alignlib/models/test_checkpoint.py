@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from alignlib.models import checkpoint, load
-from helpers import tiny
+from helpers import bomb, tiny
 from helpers.commands import folders, lines, one_line, pairs, run
 
 # -- code in a folder ---------------------------------------------------------------------------------------------
@@ -192,3 +192,18 @@ def test_a_score_under_a_policy_s_name_is_not_dropped(tmp_path, tied):
         load.load_policy(path, "cpu")
     loaded = load.load_reward(path, "cpu", "fp32").core
     torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "policy.pt"])
+def test_a_pickle_that_runs_code_is_refused_unrun(tmp_path, name):
+    proof = bomb.plant(tmp_path / name)
+    with pytest.raises(click.UsageError, match=f"{name}: not a checkpoint that can be read safely .UnpicklingError"):
+        checkpoint.tensors(tmp_path / name)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02}q", b"x" * 50, b"\x80\x02c"])
+def test_what_is_no_pickle_is_refused(tmp_path, content):
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(click.UsageError, match="a.pt: no state that can be read safely .*; begin anew"):
+        checkpoint.unpickled(tmp_path / "a.pt", "no state", "begin anew")

@@ -246,7 +246,7 @@ def test_gradients_are_those_of_plain_rows(with_gradients, family, checkpointing
 
 
 def test_the_loop_trains_flat_and_dense_to_the_same_weights(with_gradients, tmp_path):
-    examples = [tiny.example(9 + i, 3 + i, 12 - i, seed=i, rewards=[1.0, 0.0]) for i in range(8)]
+    examples = tiny.stored(tiny.example(9 + i, 3 + i, 12 - i, seed=i, rewards=[1.0, 0.0]) for i in range(8))
     weights = []
     for way in ("flat", "dense"):
         policy = flat(tiny.causal("llama")) if way == "flat" else Policy(tiny.causal("llama"), tiny.tokenizer())

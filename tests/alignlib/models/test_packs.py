@@ -1,6 +1,7 @@
 """Packs: their layout, who may look at whom, how examples are dealt into them; the RLAIF study's batches."""
 
 import json
+import math
 import random
 from types import SimpleNamespace
 
@@ -8,7 +9,6 @@ import pytest
 import torch
 
 from al_sft import Likelihood
-from al_train_exo.objective import Contrast
 from alignlib.models import packs
 from alignlib.models.encoding import Example
 from alignlib.models.packs import pack, plan
@@ -72,6 +72,18 @@ def test_two_examples_of_different_length():
     assert batch.counts().tolist() == [[1, 0], [1, 1]]
     assert batch.indices == [7, 4] and batch.tokens == 7 and batch.values["rewards"].tolist() == [[1, 0], [0, 2]]
     assert batch.sums(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1.0, 0.0], [2.0, 3.0]]
+
+
+def test_sums_are_made_in_float64():
+    """440 nats of a thousand tokens; float32 would be off by more than 1e-4. What was stored comes back whole."""
+    drawn = -0.88 * torch.rand(1000, generator=torch.Generator().manual_seed(1))
+    batch = pack([Example([A], [[B] * 1000, [C]], {"ref_logps": [-440.00001234, 0.1], "rewards": [1.0, 0.5]})])
+    sums = batch.sums(torch.cat([drawn, torch.tensor([0.25])]))
+    assert sums.dtype == torch.float64 and sums.tolist() == [[pytest.approx(math.fsum(drawn.tolist()), abs=1e-9), 0.25]]
+    narrow = torch.zeros(1).index_add(0, torch.zeros(1000, dtype=torch.long), drawn).item()
+    assert abs(narrow - sums[0, 0].item()) > 1e-5  # what it was
+    assert batch.values["ref_logps"].tolist() == [[-440.00001234, 0.1]]
+    assert batch.values["rewards"].dtype == batch.counts().dtype == torch.float32  # as the scores that they go with
 
 
 def test_one_completion_is_a_plain_causal_row():
@@ -200,10 +212,9 @@ def test_batch_metrics(fixtures):
             ref = looking_up(case["reference_logits"]).logps(batch).detach()
             logps, ref = (x.view(2, -1).T for x in (policy.logps(batch), ref))  # [B, (chosen, rejected)]
             name = "ipo" if config["ipo"] else "robust" if config["robust_eps"] else "dpo-pref"
-            objective = Contrast(loss=name, beta_pi=config["beta"], beta_r=1.0, gamma=0.0, temperature=1.0,
-                                 num_contrastive=None, ref="self", smoothing=config["robust_eps"],
-                                 reference_free=config["reference_free"],
-                                 importance=config["importance_correction"], sft_reg=config["sft_reg"])
+            objective = tiny.contrast(name, beta_pi=config["beta"], smoothing=config["robust_eps"],
+                                      reference_free=config["reference_free"],
+                                      importance=config["importance_correction"], sft_reg=config["sft_reg"])
             rewards = torch.tensor([[1.0, 0.0]]).expand_as(logps)
             tensors = {"logps": logps, "log_ratio": logps - ref, "rewards": rewards}
             loss = objective.group_losses(objective.groups(tensors)).mean()

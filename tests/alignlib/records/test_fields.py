@@ -14,7 +14,8 @@ GOOD = {
     "winner": 0, "win_probability": 0.9, "human_winner": 1, "orders_agree": True,
     "feedbacks": ["Harmful", None], "scores": [7, None], "analyses": [None, "a"],
     "unparsed": [None, "Rating: high"], "condition": "c", "pool": {"mode": "rm"}, "temperatures": [1, 0.5],
-    "search": {"w": 1.5}, "seconds": [0.5, 2], "text": "t", "label": "l", "domain": "d", "id": "7",
+    "search": {"w": 1.5}, "seconds": [0.5, 2], "text": "t", "label": "l", "domain": "d",
+    "answer": "4", "id": "7",
 }
 
 
@@ -111,6 +112,6 @@ def test_the_table_has_a_row_for_every_field():
 def test_what_goes_with_the_completions_goes_with_them():
     record = {**GOOD, "mine": 1}
     assert [*fields.without_completions(record)] == [
-        "prompt", "messages", "chosen", "rejected", "condition", "text", "label", "domain", "id", "mine"]
+        "prompt", "messages", "chosen", "rejected", "condition", "text", "label", "domain", "answer", "id", "mine"]
     assert [*fields.without_completions(record, "condition", "chosen")] == [
-        "prompt", "messages", "rejected", "text", "label", "domain", "id", "mine"]
+        "prompt", "messages", "rejected", "text", "label", "domain", "answer", "id", "mine"]

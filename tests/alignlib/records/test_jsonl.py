@@ -15,7 +15,9 @@ from helpers.numbered import BAD, GOOD, write
     ("raw", "words"),
     [
         (b"{broken", "broken JSON: "),
-        (b'{"a": NaN}', "broken JSON: "),
+        (b'{"a": NaN}', "NaN is no number in JSON"),
+        (b'{"a": [-Infinity]}', "-Infinity is no number in JSON"),
+        (b'{"a": "\\ud800"}', "broken JSON: no low surrogate"),
         (b'{"a": 1e999}', "infinity"),
         (b'{"a": "\xff"}', "invalid UTF-8 at byte 8 of the line"),
         (b"[1, 2]", "expected an object, got an array"),
@@ -28,6 +30,23 @@ from helpers.numbered import BAD, GOOD, write
 def test_what_is_no_object_is_named(raw, words):
     with pytest.raises(ValueError, match=words):
         parse(raw)
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b'[{"a": 1},\n{"a": 2}]\n', "a JSON array, not an object a line"),
+    (b'{\n"a": 1\n}\n', "a JSON object over several lines"),
+    (gzip.compress(b'{"a": 1}\n', mtime=0), "gzip, under a name that does not end in .gz"),
+    (b"PAR1\x15\x04\n", "a Parquet file"),
+    ('{"a": 1}\n'.encode("utf-16"), "UTF-16, not UTF-8"),
+    (b"(\xb5/\xfd\x04\n", "packed by zstd"),
+])
+def test_a_file_that_is_no_jsonl_is_said_to_be_what_it_is(tmp_path, content, words):
+    with pytest.raises(DataError, match=f"a.jsonl:1: {words}"):
+        list(read_all([write(tmp_path / "a.jsonl", content)]))
+
+
+def test_minus_0_is_what_the_page_says():
+    assert dumps(parse(b'{"a":-0,"b":-0.0,"c":1E2}')) == b'{"a":0,"b":-0.0,"c":100.0}\n'
 
 
 def test_a_record_keeps_its_order_and_text():
@@ -78,5 +97,9 @@ def test_what_could_not_be_written_again_is_not_read():
     deep = b'{"a":' + b"[" * 400 + b"]" * 400 + b"}"
     with pytest.raises(ValueError, match="nested deeper"):
         parse(deep)
+    deepest = b'{"a":' + b"[" * 249 + b"]" * 249 + b"}"
+    assert dumps(parse(deepest)) == deepest + b"\n"
+    with pytest.raises(ValueError, match="nested deeper"):
+        parse(deepest.replace(b"[]", b"[[[[[[]]]]]]"))
     wide = b'{"a":[' + b"[]," * 400 + b"[]]}"
     assert len(parse(wide)["a"]) == 401

@@ -2,14 +2,19 @@
 
 import gzip
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 import pytest
 
-from alignlib.records.jsonl import DataError, Skip, count_ahead, dumps
-from alignlib.records.stream import StateError, Stream
+from alignlib.records import output as outputs
+from alignlib.records import stream
+from alignlib.records.disk import DiskFull, StateError
+from alignlib.records.jsonl import DataError, Skip, at_hand, count_ahead, dumps
+from alignlib.records.stream import Stream
+from helpers.disks import file_limit, small_disk
 from helpers.numbered import BAD, GOOD, copy_until, write
 
 
@@ -149,6 +154,43 @@ def test_a_state_said_but_its_line_not_written(tmp_path, whole, stop):
     assert results(tmp_path) == whole
 
 
+@pytest.mark.parametrize("held", [1, 20, 1 << 15])
+@pytest.mark.parametrize("stop", range(5))
+def test_no_kill_loses_a_held_record_nor_writes_one_twice(tmp_path, whole, monkeypatch, held, stop):
+    """Whatever part of what was held the kill left in the file."""
+    monkeypatch.setattr(outputs, "HELD", held)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    write(killed / "in", *INPUT)
+    lost = b"".join(run(killed, stop=stop, size=1, hold=True)._out.held)
+    assert len(lost) < held
+    for length in range(len(lost) + 1):
+        folder = tmp_path / str(length)
+        shutil.copytree(killed, folder)
+        with open(folder / "out", "ab") as handle:
+            handle.write(lost[:length])
+        stream = run(folder, resume=True, size=1, hold=True)
+        assert results(folder) == whole and (stream.written, stream.rejected) == (5, 4)
+
+
+def test_held_records_leave_together_and_before_a_bad_line(tmp_path, monkeypatch):
+    wrote = []
+    monkeypatch.setattr(outputs.Output, "write", lambda self, data: wrote.append((Path(self.path).name, data)))
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, size=1, hold=True)
+    assert wrote == [("bad", BAD), ("out", GOOD[0].replace(b" ", b"") + GOOD[1].replace(b" ", b"")), ("bad", b"[]\n"),
+                     ("bad", b"[1]\n"), ("out", b'{"n":2}\n{"n":3}\n{"n":4}\n'), ("bad", BAD)]
+
+
+def test_nothing_is_held_where_the_input_must_be_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    regular = write(tmp_path / "in", *GOOD)
+    for files, hold in (((regular,), True), ((regular, str(tmp_path / "pipe")), False)):
+        with Stream(files, str(tmp_path / "out"), hold=True) as stream:
+            assert stream._hold is hold
+    assert at_hand([regular, regular]) and not at_hand([regular, str(tmp_path / "none")])
+
+
 def test_killed_again_and_again(tmp_path, whole):
     write(tmp_path / "in", *INPUT)
     for stop in (0, 1, 1, 3, 4, 4):
@@ -278,6 +320,145 @@ def test_two_runs_do_not_write_one_file(tmp_path):
         run(tmp_path, resume=True)
     del first  # as the end of its process
     assert run(tmp_path, resume=True).next == 10
+
+
+def test_a_run_that_another_has_finished_meanwhile_is_not_begun_anew(tmp_path, whole, monkeypatch):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, stop=2)
+    state = stream.State
+
+    def late(path):  # between the look and the lock
+        monkeypatch.setattr(stream, "State", state)
+        run(tmp_path, resume=True)
+        return state(path)
+
+    monkeypatch.setattr(stream, "State", late)
+    with pytest.raises(StateError, match="out: another run has finished it just now"):
+        run(tmp_path, resume=True)
+    assert results(tmp_path) == whole and not (tmp_path / "out.state").exists()
+
+
+# -- two runs, one file --------------------------------------------------------------------------------
+
+
+def test_two_runs_do_not_put_aside_into_one_file(tmp_path):
+    """Nor into what the other writes: of the first run nothing is lost, and the second leaves nothing."""
+    write(tmp_path / "in", *INPUT)
+    first = Stream([str(tmp_path / "in")], str(tmp_path / "out"), skip=True, rejects=str(tmp_path / "bad"))
+    for output, rejects in (("other", "bad"), ("other", "out"), ("bad", None), ("bad", "more")):
+        for shard in (None, (2, 2)):
+            with pytest.raises(StateError, match="another run is writing it; give each run, and each --shard, a file"):
+                Stream([str(tmp_path / "in")], str(tmp_path / output), skip=True, shard=shard,
+                       rejects=rejects and str(tmp_path / rejects))
+    copy_until(first, 2, None)
+    assert results(tmp_path)[1] == BAD + b"[]\n[1]\n" + BAD
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "in", "out"]
+
+
+def test_shards_one_after_the_other_do_not_lose_each_others_rejects(tmp_path):
+    """What a shard has put aside is not the next one's to make anew; its own is."""
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, shard=(1, 2))
+    kept = results(tmp_path)[1]
+    assert kept
+    for output in (None, str(tmp_path / "out-2")):
+        with pytest.raises(StateError, match="bad: there already, perhaps of another shard: give each --shard a "):
+            Stream([str(tmp_path / "in")], output, skip=True, rejects=str(tmp_path / "bad"), shard=(2, 2))
+    assert results(tmp_path)[1] == kept and not (tmp_path / "out-2").exists()
+    run(tmp_path, shard=(1, 2))
+    assert results(tmp_path)[1] == kept
+
+
+def test_rejects_are_not_what_a_killed_run_will_go_on_with(tmp_path, whole):
+    write(tmp_path / "in", *INPUT)
+    run(tmp_path, stop=2)
+    with pytest.raises(StateError, match="out: an unfinished run is here"):
+        Stream([str(tmp_path / "in")], str(tmp_path / "other"), skip=True, rejects=str(tmp_path / "out"))
+    run(tmp_path, resume=True)
+    assert results(tmp_path) == whole and not list(tmp_path.glob("other*"))
+
+
+def test_a_link_is_written_through_and_its_run_goes_on_by_any_name(tmp_path, whole):
+    write(tmp_path / "in", *INPUT)
+    (tmp_path / "out").symlink_to("far")
+    run(tmp_path, stop=2)
+    assert (tmp_path / "far.state").exists() and not (tmp_path / "out.state").exists()
+    with pytest.raises(StateError, match="unfinished run"):
+        Stream([str(tmp_path / "in")], str(tmp_path / "far"))
+    run(tmp_path, resume=True)
+    assert results(tmp_path) == whole and (tmp_path / "out").is_symlink()
+
+
+# -- a failed start leaves nothing ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{"output": "none/out"}, {"rejects": "none/bad"}, {"rejects": "in/bad"}])
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, how):
+    name = write(tmp_path / "in", *INPUT)
+    paths = {option: str(tmp_path / path) for option, path in {"output": "out", "rejects": "bad", **how}.items()}
+    with pytest.raises(StateError, match="no such folder|cannot be written"):
+        Stream([name], skip=True, **paths)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    run(tmp_path)
+
+
+@pytest.mark.parametrize("limit", [0, 600])  # not even for the state; not for the first record
+def test_a_disk_full_from_the_start_leaves_nothing(tmp_path, limit):
+    write(tmp_path / "in", dumps({"text": "x" * 1000}))
+    with file_limit(limit), pytest.raises(DiskFull, match=f"^file too large: {tmp_path}$"), \
+            Stream([str(tmp_path / "in")], str(tmp_path / "out")) as stream:
+        for window in stream.windows(1):
+            stream.write(window[0], window[0].record)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_disk_full_in_the_middle_leaves_what_resume_needs(tmp_path):
+    records = [dumps({"n": n, "text": "x" * 1000}) for n in range(10)]
+    name = write(tmp_path / "in", *records)
+
+    def copy(resume=False):
+        with Stream([name], str(tmp_path / "out"), resume=resume) as stream:
+            for window in stream.windows(2):
+                for line in window:
+                    stream.write(line, line.record)
+
+    with file_limit(4500), pytest.raises(DiskFull):
+        copy()
+    assert (tmp_path / "out").stat().st_size == 4500  # the last record is torn
+    with pytest.raises(StateError, match="an unfinished run is here: --resume goes on with it"):
+        copy()
+    copy(resume=True)
+    assert (tmp_path / "out").read_bytes() == b"".join(records) and not (tmp_path / "out.state").exists()
+
+
+def test_a_real_disk_full_and_then_not(tmp_path, whole):
+    """Rejects and records alike: wherever it was full, the resumed run has the bytes of an unbroken one."""
+    lines = [line for n in range(40) for line in (BAD * 20, dumps({"n": n, "text": "x" * 500}))]
+    write(tmp_path / "in", *lines)
+    run(tmp_path)
+    expected = results(tmp_path)
+    with small_disk(tmp_path, 12) as small:
+        paths = {"output": str(small.at / "out"), "rejects": str(small.at / "bad")}
+        for kilobytes in (20, 28, 400):
+            with pytest.raises(DiskFull, match=f"^no space left on device: {small.at}$"), \
+                    Stream([str(tmp_path / "in")], skip=True, resume=True, **paths) as stream:
+                for window in stream.windows(2):
+                    for line in window:
+                        stream.write(line, line.record)
+            small.grow(kilobytes)
+        with Stream([str(tmp_path / "in")], skip=True, resume=True, **paths) as stream:
+            for window in stream.windows(2):
+                for line in window:
+                    stream.write(line, line.record)
+        assert ((small.at / "out").read_bytes(), (small.at / "bad").read_bytes()) == expected
+        assert small.names() == ["bad", "out"]
+
+
+def test_a_run_killed_before_its_first_record_need_not_be_resumed(tmp_path, whole):
+    write(tmp_path / "in", *INPUT)
+    write(tmp_path / "out.state")
+    run(tmp_path)
+    assert results(tmp_path) == whole
 
 
 @pytest.mark.parametrize("rejects", [None, "other"])

@@ -130,7 +130,8 @@ def test_what_was_put_aside_is_not_tried_again(tmp_path):
     killed = stream(tmp_path, *good)
     for line in list(killed.ahead())[:3]:
         killed.reject(line, ValueError("no")) if line.record["n"] == 1 else killed.write(line, line.record)
-    killed._state.close()  # as a kill would
+    for held in (killed._state.held, *(sink.lock for sink in killed._sinks)):
+        held.close()  # as a kill would
     with stream(tmp_path, *good, resume=True) as resumed:
         (line,) = resumed.ahead()
         resumed.write(line, line.record)

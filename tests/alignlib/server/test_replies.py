@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from alignlib.server.replies import ErrorBody, Failure, NoAnswer, choice, read_body, usage
+from alignlib.server.replies import (
+    ErrorBody,
+    Failure,
+    NoAnswer,
+    choice,
+    error_status,
+    error_words,
+    read_body,
+    usage,
+)
 from helpers.servers import BODIES, FILTERED, OTHERS, REFUSAL, message
 
 
@@ -115,3 +124,32 @@ def test_tokens_that_a_server_does_not_count_are_none():
     assert usage({"usage": {"prompt_tokens": 7, "completion_tokens": 0}}) == (7, 0)
     assert usage({"usage": {"prompt_tokens": "7", "completion_tokens": True}}) == (None, None)
     assert usage({}) == usage({"usage": None}) == usage({"usage": [1]}) == (None, None)
+
+
+@pytest.mark.parametrize("count", [-1, -10**9, 2**53 + 1, 2**63, 1e9, 7.0, "7", None, [7]])
+def test_tokens_beyond_sense_are_not_counted(count):
+    assert usage({"usage": {"prompt_tokens": count, "completion_tokens": 1}}) == (None, 1)
+    assert usage({"usage": {"prompt_tokens": 2**53, "completion_tokens": count}}) == (2**53, None)
+
+
+@pytest.mark.parametrize("depth", [260, 900])
+def test_what_is_nested_too_deeply_is_garbage(depth):
+    body = b'{"choices": [' + b"[" * depth + b"]" * depth + b"]}"
+    with pytest.raises(ValueError, match="status 200, no content type, nested deeper than 250"):
+        read_body(body, "")
+
+
+def test_what_would_take_much_more_room_than_its_letters_is_garbage():
+    with pytest.raises(ValueError, match="status 200, no content type, of more than 2,000,000 parts: {"):
+        read_body(b'{"choices": [' + b"[]," * 1_000_000 + b"1]}", "")
+
+
+def test_an_error_in_any_shape_has_words_and_a_status_or_none():
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert "nested too deeply" in error_words({"message": deep}) == error_words(deep)
+    while deep:
+        (deep,) = deep
+    assert [error_status({"code": code}) for code in ("404", 503, "9" * 5000, 99, 600, "4040", None, [404])] == [
+        404, 503, None, None, None, None, None, None]

@@ -7,8 +7,9 @@ import click
 import pytest
 import torch
 
-from alignlib.training.engine import AskingEngine, PlainEngine
-from helpers import tiny
+from alignlib.models.policy import Policy
+from alignlib.training.engine import TRAINER, AskingEngine, PlainEngine
+from helpers import bomb, tiny
 from helpers.training import fit, log, same
 
 
@@ -98,7 +99,7 @@ def test_a_checkpoint_gives_back_the_optimizer_the_schedule_and_what_was_added(t
 
 
 def test_a_checkpoint_of_deepspeed_is_refused(tmp_path):
-    torch.save({"ranks": 2, "stage": 1}, tmp_path / "trainer.pt")
+    torch.save({"ranks": 2, "stage": 1, "step": 1}, tmp_path / "trainer.pt")
     engine = PlainEngine(bare(torch.nn.Linear(1, 1)), tiny.recipe("x"), total=1)
     with pytest.raises(click.UsageError, match="made under DeepSpeed by 2 processes: give --launch or --zero"):
         engine.load(tmp_path)
@@ -113,3 +114,30 @@ def test_only_what_trains_is_stepped():
 
 def test_a_model_that_is_asked_answers():
     assert AskingEngine(bare(torch.nn.Linear(1, 1))).ask(lambda: 7) == 7
+
+
+def test_a_checkpoint_s_state_is_data_alone(tmp_path):
+    """A pickle bomb is not run; what is cut, or another's, is said to be, with what to do."""
+    policy = Policy(tiny.causal("llama"), tiny.tokenizer())
+    engine = PlainEngine(policy, tiny.recipe(tmp_path), 3)
+    engine.save(tmp_path, step=1)
+    file = tmp_path / TRAINER
+    whole = file.read_bytes()
+    assert engine.load(tmp_path)["step"] == 1
+    proof = bomb.plant(file)
+    with pytest.raises(click.UsageError, match=f"{TRAINER}: no state of a training that can be read safely"):
+        engine.load(tmp_path)
+    assert not proof.exists()
+    file.write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(click.UsageError, match=f"{TRAINER}: no state.*; remove {tmp_path}, and --resume begins anew"):
+        engine.load(tmp_path)
+    critic = tmp_path / "checkpoint-2" / "critic"
+    critic.mkdir(parents=True)
+    (critic / TRAINER).write_bytes(b"")
+    with pytest.raises(click.UsageError, match=f"critic/{TRAINER}: .*; remove {critic.parent}, and --resume"):
+        engine.load(critic)
+    for other, words in (([1], "not the state of a training"), ({"step": 1}, "not the state of a training"),
+                         ({"step": 1, "ranks": 0, "optimizer": {}}, "not what this run left there")):
+        torch.save(other, file)
+        with pytest.raises(click.UsageError, match=f"{TRAINER}: {words}"):
+            engine.load(tmp_path)

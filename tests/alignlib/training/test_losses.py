@@ -206,6 +206,27 @@ def test_closed_forms_where_the_policy_is_the_reference():
     close(losses.importance(pair), [1.0])
 
 
+def test_a_ratio_gains_nothing_beyond_the_clip():
+    """The lesser gain counts: A = 2 at ratios .5, 1.1, 1.5 gives -1, -2.2, -2.4; A = -2 there 1.6, 2.2, 3."""
+    ratios = double([0.5, 1.1, 1.5])
+    close(losses.clipped_ratio(ratios, double([2.0] * 3), 0.2), [-1.0, -2.2, -2.4])
+    close(losses.clipped_ratio(ratios, double([-2.0] * 3), 0.2), [1.6, 2.2, 3.0])
+
+
+def test_a_value_gains_nothing_beyond_the_clip():
+    """Old 0, return 1: a value of .5 counts as .2 (the greater loss), one of -.5 as itself."""
+    old, returns = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    close(losses.clipped_values(double([0.5, -0.5]), old, returns, 0.2), [0.8 ** 2 / 2, 1.5 ** 2 / 2])
+
+
+def test_the_estimate_of_a_kl_is_its_mean_and_never_below_0():
+    """Over the three tokens of a distribution, each weighted by its probability."""
+    ours, theirs = double([0.5, 0.3, 0.2]), double([0.1, 0.3, 0.6])
+    each = losses.kl_estimate(ours.log(), theirs.log())
+    assert (each >= 0).all() and each[1] == 0
+    assert (ours * each).sum().item() == pytest.approx((ours * (ours / theirs).log()).sum().item())
+
+
 REWARDS = double([[0.4, -1.0, 0.3], [2.0, 0.1, 0.1]])
 OF_GROUPS = {
     "exo_rw": lambda x: losses.exo_rw(x, REWARDS, 0.7, 0.3),
@@ -218,6 +239,9 @@ OF_GROUPS = {
     "ipo": lambda x: losses.ipo(x[:, :2], 0.7),
     "robust": lambda x: losses.robust(x[:, :2], 0.7, 0.1),
     "simpo": lambda x: losses.simpo(x[:, :2], 0.7, 0.4),
+    "clipped_ratio": lambda x: losses.clipped_ratio(x.exp(), REWARDS, 0.2),
+    "clipped_values": lambda x: losses.clipped_values(x, REWARDS + 0.07, -REWARDS, 0.2),
+    "kl_estimate": lambda x: losses.kl_estimate(x, REWARDS),
 }
 
 
@@ -331,3 +355,39 @@ def test_conditional_is_made_in_chunks_with_the_gradient_of_the_whole(kl_coef, e
     torch.testing.assert_close(loss, plain)
     torch.testing.assert_close(parts[:, 1:], torch.stack([kl, entropy], 1).detach())
     torch.testing.assert_close(found, torch.autograd.grad((plain * torch.arange(23)).sum(), (hidden, weight)))
+
+
+# -- in no pairs, and by odds ------------------------------------------------------------------------------------
+
+
+def test_kto_by_hand():
+    """beta 1/2, mismatched 1: sigmoid arguments (log 3 - 1) / 2 of the good one, -(log 3 - 1) / 2 of the bad one."""
+    ratio, good = double([[math.log(3), math.log(3)]]), double([[1.0, 0.0]])
+    value = 1 / (1 + math.exp(-(math.log(3) - 1) / 2))
+    close(losses.kto(ratio, good, 0.5, 1.0), [[1 - value, value]])
+    close(losses.kto(ratio, good, 0.5, 1.0, 3.0, 0.25), [[3 * (1 - value), value / 4]])
+    close(losses.kto(double([[0.0, 0.0]]), good, 0.5, 0.0, 2.0, 1.0), [[1.0, 0.5]])  # policy = reference
+    close(losses.kto(double([[1.0, 1.0]]), good, 0.7, 1.0), [[0.5, 0.5]])  # as far as the mismatched
+    far = losses.kto(double([[1e4, 1e4]]), good, 1.0, 0.0)
+    close(far, [[0.0, 1.0]])
+
+
+def test_orpo_by_hand():
+    """Probabilities a token of 1/2 and 1/4: odds 1 and 1/3, so -log sigmoid(log 3) = log 4/3."""
+    means = double([[math.log(0.5), math.log(0.25)]])
+    close(losses.orpo(means, 0.1), [math.log(2) + 0.1 * math.log(4 / 3)])
+    close(losses.orpo(means.flip(1), 0.1), [math.log(4) + 0.1 * math.log(4)])
+    close(losses.orpo(double([[-2.0, -2.0]]), 0.3), [2 + 0.3 * math.log(2)])  # equally likely
+    empty = torch.tensor([[0.0, -1.0]], requires_grad=True)  # an empty completion's mean
+    loss = losses.orpo(empty, 1.0)
+    (gradient,) = torch.autograd.grad(loss.sum(), empty)
+    assert loss.isfinite().all() and gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [
+    lambda x: losses.kto(x, double([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), 0.3, 0.4, 1.5, 0.5),
+    lambda x: losses.orpo(x - 3, 0.25),
+])
+def test_gradients_are_finite_differences(loss):
+    values = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    assert torch.autograd.gradcheck(loss, values)

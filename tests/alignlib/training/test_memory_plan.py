@@ -16,7 +16,7 @@ from alignlib.models import load
 from alignlib.models.policy import Policy
 from alignlib.training import memory_plan
 from alignlib.training.engine import PlainEngine
-from alignlib.training.memory_plan import Setting, Weights
+from alignlib.training.memory_states import Setting, Weights, states
 from helpers import adapted, memory_ranks, tiny
 from helpers.memory_ranks import allocated, living
 from helpers.process import ROOT, call, command, environment
@@ -34,35 +34,9 @@ def recipe(**changes):
 # -- worked by hand ---------------------------------------------------------------------------------------------
 
 
-def test_a_thousand_weights_by_hand():
-    weights = Weights(total=1000, trained=1000, largest=100)
-    alone = memory_plan.states(weights, Setting(1, None, "none", narrow=False))
-    assert alone == {"weights": 4000, "gradients": 4000, "optimizer": 8000, "buffers": 0, "step": 4000,
-                     "loading": 4000, "host": 4000}
-    cut = {zero: memory_plan.states(weights, Setting(4, zero, "none", narrow=True)) for zero in (1, 2, 3)}
-    assert [cut[zero]["weights"] for zero in cut] == [2000, 2000, 500]
-    assert [cut[zero]["gradients"] for zero in cut] == [2000, 500, 500]
-    assert {cut[zero]["optimizer"] for zero in cut} == {(4 + 8) * 250}  # a float32 copy and two moments, a quarter
-    assert [cut[zero]["buffers"] for zero in cut] == [4000, 4000, 4000]
-    away = memory_plan.states(weights, Setting(4, 2, "optimizer", narrow=True))
-    assert (away["optimizer"], away["gradients"], away["step"]) == (0, 0, 0)
-    # Copy, moments and gradients in float32, two 16-bit sums of gradients, two temporaries of the step.
-    assert away["host"] == 250 * (4 + 8 + 4 + 2 * 2 + 2 * 4)
-    all_away = memory_plan.states(weights, Setting(4, 3, "all", narrow=True))
-    assert all_away["weights"] == 0 and all_away["host"] == 250 * (4 + 8 + 4 + 2 + 2 * 4 + 2)
-
-
-def test_adapters_need_little_but_the_weights():
-    weights = Weights(total=1000, trained=10, largest=100)
-    found = memory_plan.states(weights, Setting(1, None, "none", narrow=False))
-    assert (found["weights"], found["gradients"], found["optimizer"]) == (4000, 40, 80)
-    rms = memory_plan.states(weights, Setting(1, None, "none", narrow=False, moments=4))
-    assert rms["optimizer"] == 40
-
-
 def test_a_base_in_4_bits_takes_half_a_byte_a_weight_and_its_scales():
     weights = Weights(total=1000, trained=10, largest=100, in_4_bits=800)
-    found = memory_plan.states(weights, Setting(1, None, "none", narrow=False))
+    found = states(weights, Setting(1, None, "none", narrow=False))
     assert found["weights"] == found["loading"] == pytest.approx(4 * 200 + 0.5 * 800 + 800 / 64 + 4 * 800 / 64 / 256)
     assert found["gradients"] == 40
     counted, _ = memory_plan.activations(tiny.config("llama"), recipe(lora=2, load_4bit=True), 40, False)
@@ -79,13 +53,6 @@ def test_an_adapter_is_planned_as_it_trains(tmp_path):
         assert done.returncode == 0, done.stderr
         plans.append({name: value for name, value in json.loads(done.stdout).items() if name not in ("model", "lora")})
     assert plans[0] == plans[1] and plans[0]["trained"] < plans[0]["total"] / 5
-
-
-def test_the_peak_is_a_pass_or_a_step_or_the_loading():
-    items = {"weights": 10, "optimizer": 20, "gradients": 5, "buffers": 3, "activations": 7, "step": 4, "loading": 40}
-    assert memory_plan.peak(items) == 10 + 20 + 5 + 3 + 7
-    assert memory_plan.peak({**items, "step": 100}) == 10 + 20 + 5 + 100
-    assert memory_plan.peak({**items, "loading": 50}) == 50
 
 
 def test_checkpointed_activations_of_a_7b_by_hand():
@@ -110,7 +77,7 @@ def test_deepspeeds_own_estimates_are_close():
     weights = Weights(7_000_000_000, 7_000_000_000, 131_000_000)
 
     def ours(devices, zero, offload):
-        found = memory_plan.states(weights, Setting(devices, zero, offload, narrow=True))
+        found = states(weights, Setting(devices, zero, offload, narrow=True))
         return found["host"] * devices, found["weights"] + found["optimizer"] + max(found["gradients"], found["step"])
 
     for devices in (1, 4, 8):
@@ -148,7 +115,7 @@ def test_weights_gradients_and_optimizer_are_what_a_run_keeps(optimizer, lora):
     engine.backward(-policy.token_logps(batch).sum(), True)
     inputs = sum(tensor.nbytes for tensor in vars(batch).values() if isinstance(tensor, torch.Tensor))
     found = living() - before - inputs
-    items = memory_plan.states(Weights.count(policy.model), Setting.from_recipe(config, 1))
+    items = states(Weights.count(policy.model), Setting.from_recipe(config, 1))
     steps = 4 * len(engine.trained)
     assert found - buffers - steps == items["weights"] + items["gradients"] + items["optimizer"]
 
@@ -239,7 +206,7 @@ def test_what_deepspeed_keeps_on_each_of_two_ranks(zero, offload, dtype, tmp_pat
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     weights = Weights.count(LlamaForCausalLM(memory_ranks.CONFIG))
-    items = memory_plan.states(weights, Setting(2, zero, offload, narrow=dtype == "bf16"))
+    items = states(weights, Setting(2, zero, offload, narrow=dtype == "bf16"))
     temporary = 4 * weights.total / 2  # a float32 number for each weight that a rank steps
     kept = items["weights"] + items["optimizer"] + items["gradients"]
     in_step = items["step"] + temporary  # on a CPU the optimizer takes two, as it does when offloaded

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 
+import click
 import pytest
 import torch
 
@@ -13,8 +14,11 @@ from al_train_rm.ranking import Ranking
 from alignlib.cli import exits
 from alignlib.models import load
 from alignlib.models.policy import RewardModel
+from alignlib.records.disk import DiskFull, StateError
 from alignlib.training import loop, run_folder
+from alignlib.training.run_folder import Run, step_of
 from helpers import tiny
+from helpers.disks import file_limit, small_disk
 from helpers.process import command, environment
 from helpers.training import examples, fit, log, same, weights
 
@@ -88,6 +92,129 @@ def test_the_best_model_is_the_one_saved(tmp_path, monkeypatch):
     assert [entry.get("eval_accuracy") for entry in log(made.folder)] == [None, 0.5, None, 0.9, None, 0.7]
 
 
+# -- a full disk, a second run -----------------------------------------------------------------------------------
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "final"])
+def test_a_full_disk_leaves_the_checkpoint_that_resume_needs(what, tmp_path):
+    """At the second checkpoint, or at the model's own end: the resumed run is the unbroken one."""
+    how = {"steps": 6, "save_every": 2 if what == "checkpoint" else 4}
+    fit(tmp_path / "whole", keep=0, **how)
+    with small_disk(tmp_path, 100_000) as small:
+        weight = (tmp_path / "whole" / "model.safetensors").stat().st_size
+        small.grow(3 * weight // 1024 + 80)  # one checkpoint: the weights, and two figures of each that Adam keeps
+        with pytest.raises(DiskFull, match=f"^no space left on device: {small.at / 'run'}$"):
+            fit(small.at / "run", **how)
+        assert names(small.at / "run") == [f"checkpoint-{how['save_every']}", "log.jsonl", "started.json"]
+        small.grow(100_000)
+        _, made = fit(small.at / "run", resume=True, keep=0, **how)
+        assert step_of(made.checkpoint) == how["save_every"]
+        same(weights(small.at / "run"), weights(tmp_path / "whole"))
+        assert names(small.at / "run") == names(tmp_path / "whole")
+
+
+def test_a_file_that_may_not_grow_is_said_as_one(tmp_path):
+    """Whatever library writes it: the tokenizer, the weights, what the optimizer keeps."""
+    fit(tmp_path / "run", steps=1)
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "run").iterdir()}
+    model, tokenizer = sizes["model.safetensors"], sizes["tokenizer.json"]
+    assert sizes["run.json"] < tokenizer < model
+    for number, limit in enumerate((tokenizer - 1, model - 1, model + 1)):
+        folder = tmp_path / f"run-{number}"
+        with file_limit(limit), pytest.raises(DiskFull, match=f"^file too large: {folder}$"):
+            fit(folder, steps=2, save_every=1)
+        assert names(folder) == ["log.jsonl", "started.json"]
+
+
+def test_the_log_is_cut_without_being_written_anew(tmp_path, monkeypatch):
+    """So that a full disk cannot take it."""
+    _, made = fit(tmp_path / "run", steps=4)
+    before = (tmp_path / "run" / "log.jsonl").read_bytes().splitlines(keepends=True)
+    with open(tmp_path / "run" / "log.jsonl", "ab") as handle:
+        handle.write(b'{"step": 5, "lo')
+    with file_limit(0):
+        assert made.last_entry(3)["step"] == 3
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == b"".join(before[:3])
+
+
+def begun(folder, **changes):
+    made = run_folder.Run(tiny.recipe(folder, **changes), {"command": "test"})
+    made.begin()
+    return made
+
+
+def test_a_second_run_ends_and_takes_nothing(tmp_path):
+    (tmp_path / "link").symlink_to("run")
+    first = begun(tmp_path / "run")
+    first.log({"step": 1, "tokens": 1})
+    before = names(tmp_path / "run")
+    for name in ("run", "link"):
+        with pytest.raises(StateError, match=f"{name}: another run is writing it"):
+            begun(tmp_path / name, resume=True)
+    assert names(tmp_path / "run") == before and log(tmp_path / "run") == [{"step": 1, "tokens": 1}]
+
+
+def test_of_two_runs_that_began_together_the_later_one_changes_nothing(tmp_path):
+    """Whether the other has been killed meanwhile or has come to its end."""
+    first, late = (run_folder.Run(tiny.recipe(tmp_path / "run"), {"command": "test"}) for _ in range(2))
+    first.begin()
+    del first  # as the end of its process
+    resumed = run_folder.Run(tiny.recipe(tmp_path / "run", resume=True), {"command": "test"})
+    with pytest.raises(StateError, match="another run has been writing it since this one began"):
+        late.begin()
+    late.leave_nothing()
+    del late
+    (tmp_path / "run" / "started.json").rename(tmp_path / "run" / "run.json")
+    with pytest.raises(StateError, match="another run has been writing it since this one began"):
+        resumed.begin()
+    assert names(tmp_path / "run") == ["log.jsonl", "run.json"]
+
+
+def test_what_a_killed_run_was_writing_goes(tmp_path):
+    begun(tmp_path / "run")
+    for name in (".checkpoint", ".final"):
+        (tmp_path / "run" / name).mkdir()
+    (tmp_path / "run" / "best.pt.partial").write_bytes(b"half")
+    begun(tmp_path / "run", resume=True)
+    assert names(tmp_path / "run") == ["log.jsonl", "started.json"]
+
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / "link").symlink_to("far/run")
+    fit(tmp_path / "link", steps=1)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "far" / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_failed_start_leaves_nothing(tmp_path, there):
+    """Neither files nor folders that were not there; but what has been logged stays."""
+    folder = tmp_path / "a" / "run"
+    if there:
+        folder.mkdir(parents=True)
+    made = begun(folder)
+    made.leave_nothing()
+    assert names(tmp_path) == (["a"] if there else []) and (not there or names(folder) == [])
+    with file_limit(10), pytest.raises(DiskFull):
+        made = run_folder.Run(tiny.recipe(folder), {"command": "test"})
+        made.begin()
+    made.leave_nothing()
+    assert not folder.exists() or names(folder) == []
+    made = begun(folder)
+    made.log({"step": 1, "tokens": 1})
+    made.leave_nothing()
+    assert names(folder) == ["log.jsonl", "started.json"]
+
+
+def test_a_run_that_is_gone_on_with_is_no_start(tmp_path):
+    begun(tmp_path / "run")
+    begun(tmp_path / "run", resume=True).leave_nothing()
+    assert names(tmp_path / "run") == ["log.jsonl", "started.json"]
+
+
 # -- signals, by real processes -----------------------------------------------------------------------------------
 
 
@@ -137,3 +264,19 @@ def test_a_loss_that_is_no_number_is_exit_code_1(prepared, tmp_path, capfd):
     errors = capfd.readouterr().err
     assert "FloatingPointError: the loss is " in errors and errors.count("\n") == 1
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("name", ["started.json", "run.json"])
+@pytest.mark.parametrize(("content", "words"), [
+    (b'{"options": {"le', "broken JSON"), (b"[]", "expected an object"), (b"{}", "options: not what a training writes"),
+    (b'{"options": 3}', "options: not what a training writes"), (b"", "broken JSON"),
+])
+def test_what_a_run_was_is_said_to_be_damaged(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(click.UsageError, match=f"{name}: {words}"):
+        Run(tiny.recipe(tmp_path, resume=True), {})
+
+
+def test_a_name_that_is_not_utf_8_is_written_in_escapes(tmp_path):
+    run = Run(tiny.recipe(tmp_path / "run", eval="a\udcff.jsonl"), {})
+    assert run.fixed["eval"] == "a\\udcff.jsonl"

@@ -94,7 +94,7 @@ def test_bad_input_is_65_and_leaves_no_folder(name, tmp_path):
         (lines(*good, *long), ("--on-long", "fail"), "<stdin>:4: too long: "),
         (lines(*long), ("--on-long", "skip"), "no records to train on"),
         (lines(*good), ("--eval", nothing), f"{nothing}: no records to evaluate on"),
-    ):
+    ):  # whatever has been read by then
         out = folders().new()
         done = run(name, model, "-o", out, *args, stdin=given)
         assert (done.returncode, done.stdout) == (65, "") and message in one_line(done.stderr)

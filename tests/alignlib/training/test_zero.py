@@ -74,7 +74,8 @@ def test_one_process_without_its_options_is_plain_torch():
     assert isinstance(asking_engine_for(policy, tiny.recipe("x")), AskingEngine)
 
 
-@pytest.mark.parametrize(("state", "makers"), [({"ranks": 0}, (0, None)), ({"ranks": 2, "stage": 3}, (2, 3))])
+@pytest.mark.parametrize(("state", "makers"), [({"ranks": 0, "step": 1}, (0, None)),
+                                                ({"ranks": 2, "stage": 3, "step": 1}, (2, 3))])
 def test_a_checkpoint_knows_who_made_it(state, makers, tmp_path):
     torch.save(state, tmp_path / "trainer.pt")
     assert made_by(tmp_path) == makers

@@ -1,0 +1,1 @@
+"""What gives completions their rewards: reward models, programs, rules."""

@@ -1,0 +1,214 @@
+"""al-train-ppo: what it learns, its log, resuming, what it refuses."""
+
+import json
+
+import pytest
+import torch
+
+from helpers import adapted
+from helpers.commands import folders, lines, log, one_line, prompts, read, rewarded, run, stopped, weights
+
+pytestmark = pytest.mark.slow
+
+SMALL = ("-n", 4, "--prompts", 4, "--batch-size", 8, "-m", 10, "--dtype", "fp32", "--warmup", 0)
+
+
+def train(*args, model=None, out=None, count=8, code=0):
+    """The folder, and its log without the clock's figures."""
+    out = out or folders().new("ppo")
+    done = run("al-train-ppo", model or folders().policy, "-o", out, *SMALL, *args, stdin=lines(*prompts(count)))
+    assert done.returncode == code, done.stderr
+    entries = [{name: value for name, value in entry.items() if not name.startswith("seconds_")} for entry in log(out)]
+    return out, entries
+
+
+def refused(*args, code=2, count=8, model=None) -> str:
+    out = folders().new("ppo")
+    given = () if "--reward" in args else ("--reward", "toy:helpful")
+    done = run("al-train-ppo", model or folders().policy, "-o", out, *SMALL, *given, *args,
+               stdin=lines(*prompts(count)))
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    return one_line(done.stderr)
+
+
+@pytest.mark.parametrize("method", ["ppo", "rloo", "grpo"])
+def test_a_reward_that_counts_a_letter_goes_to_its_maximum(method, tmp_path):
+    """The loop learns what it is told: 10 tokens with two e each are worth 20, what MODEL says some 1.7."""
+    (tmp_path / "reward.py").write_text("def count(record, completions):\n"
+                                        "    return [float(text.count('e')) for text in completions]\n")
+    out, entries = train("--method", method, "--reward", f"py:{tmp_path}/reward.py:count", "--steps", 40, "--lr", 1e-2,
+                         "--kl-coef", 1e-9, "--batch-size", 16, "--schedule", "constant")
+    rewards = [entry["reward"] for entry in entries]
+    assert max(rewards[:3]) < 4 and min(rewards[-3:]) > 14
+    assert entries[0]["kl"] == pytest.approx(0, abs=1e-6) and entries[0]["clip_share"] == 0
+    assert entries[-1]["kl"] > 5 and entries[-1]["entropy"] < entries[0]["entropy"] - 1
+    critic = out / "critic"
+    assert critic.exists() == (method == "ppo")
+    if method == "ppo":
+        assert {"value_loss", "explained_variance", "critic_grad_norm"} <= set(entries[0])
+        done = run("al-score", critic, stdin=lines(*rewarded(2)))
+        assert done.returncode == 0 and len(read(done.stdout)[0]["rewards"]) == 4
+
+
+def test_the_log_says_what_was_drawn():
+    out, entries = train("--method", "grpo", "--reward", "toy:helpful", "--reward", "0.5:toy:harmless", "--steps", 2,
+                         "--log-samples", samples := folders().new("samples"))
+    kept = read(samples.read_text())
+    assert {record["step"] for record in kept} == {1, 2} and len(kept) == 8
+    entry, some = entries[0], [record for record in kept if record["step"] == 1]
+    rewards = [reward for record in some for reward in record["rewards"]]
+    assert entry["reward"] == pytest.approx(sum(rewards) / len(rewards))
+    cut = [reason for record in some for reason in record["finish_reasons"]].count("length")
+    assert entry["share_cut"] == cut / 16
+    assert entry["equal_groups"] == sum(len(set(record["rewards"])) == 1 for record in some)
+    halves = {name: read(run("al-score", f"toy:{name}", stdin=lines(*some)).stdout) for name in ("helpful", "harmless")}
+    for record, one, other in zip(some, halves["helpful"], halves["harmless"], strict=True):
+        assert record["rewards"] == pytest.approx([a + b / 2 for a, b in zip(one["rewards"], other["rewards"],
+                                                                             strict=True)])
+    scored = read(run("al-score", folders().policy, "--logps", "--dtype", "fp32", stdin=lines(*some)).stdout)
+    for record, same in zip(some, scored, strict=True):  # the policy of the first rollout is MODEL
+        assert record["logps"] == pytest.approx(same["logps"], abs=1e-4)
+    assert run("al-eval", "text", samples).returncode == 0
+    assert json.loads((out / "run.json").read_text())["options"]["rewards"] == ["toy:helpful", "0.5:toy:harmless"]
+
+
+@pytest.mark.parametrize("more", [("--method", "ppo"), ("--method", "ppo", "--lora", 2, "--kl-target", 1),
+                                  ("--method", "grpo", "--passes", 2), ("--method", "rloo", "--lora", 2)])
+def test_a_stopped_run_goes_on_as_if_it_had_not(more, tmp_path):
+    """SIGTERM saves after the rollout under way: weights, critic and log are those of an unbroken run."""
+    how = (*more, "--reward", "toy:helpful", "--steps", 60, "--lr", "1e-2", "--log-samples", tmp_path / "samples")
+    how = (*how, "--prompts", 1, "--batch-size", 4, "-m", 3)
+    whole, entries = train(*how)
+    kept = (tmp_path / "samples").read_bytes()
+    out = folders().new("ppo")
+    argv = (folders().policy, "-o", out, *SMALL, *how)
+    code, _, said = stopped("al-train-ppo", *argv, stdin=lines(*prompts(8)))
+    assert code == 143 and "SIGTERM" in said
+    assert 0 < len(log(out)) < 60
+    _, resumed = train(*how, "--resume", out=out)
+    assert resumed == entries and weights(out) == weights(whole)
+    assert (tmp_path / "samples").read_bytes() == kept
+    if "ppo" in more:
+        assert weights(out / "critic") == weights(whole / "critic")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("method", "zero"), [("ppo", 2), ("ppo", 3), ("grpo", 0)])
+def test_two_processes_learn_what_one_learns(method, zero, tmp_path):
+    """6 updates in float32: policy and critic within 1e-5."""
+    (tmp_path / "in").write_bytes(lines(*prompts(8)))
+    how = ("--method", method, "--reward", "toy:helpful", "--steps", 3, "--lr", "1e-3", tmp_path / "in")
+    one, entries = train(*how)
+    two, others = train(*how, "--launch", 2, "--zero", zero)
+    from safetensors.torch import load_file
+
+    for name in ("", "critic") if method == "ppo" else ("",):
+        ours, theirs = (load_file(folder / name / "model.safetensors") for folder in (one, two))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    assert [entry["reward"] for entry in entries] == pytest.approx([entry["reward"] for entry in others])
+
+
+def test_held_out_prompts_choose_the_policy(tmp_path):
+    (tmp_path / "eval").write_bytes(lines(*prompts(12)[8:]))
+    out, entries = train("--method", "grpo", "--reward", folders().reward, "--steps", 4, "--lr", "1e-2",
+                         "--eval", tmp_path / "eval", "--eval-every", 1)
+    rewards = [entry["eval_reward"] for entry in entries]
+    final = json.loads((out / "run.json").read_text())["final"]
+    assert final["best_reward"] == max(rewards) and final["best_step"] == rewards.index(max(rewards)) + 1
+    assert entries[0]["eval_kl"] > -1 and entries[0]["eval_length"] > 0
+
+
+def test_an_adapter_is_its_own_reference_switched_off():
+    """LoRA, and a whole model with a copy: the same KL of 0 at the start; with LoRA the base stays what it was."""
+    out, entries = train("--method", "grpo", "--reward", "toy:helpful", "--steps", 3, "--lora", 2, "--lr", "3e-2",
+                         "--save-adapter")
+    assert entries[0]["kl"] == pytest.approx(0, abs=1e-6) and entries[-1]["kl"] != 0
+    assert (out / "adapter_model.safetensors").exists()
+    model = adapted.adapter(folders().new("adapter"), folders().policy)
+    _, entries = train("--method", "rloo", "--reward", "toy:helpful", "--steps", 2, "--lr", "3e-2", model=model)
+    assert entries[0]["kl"] == pytest.approx(0, abs=1e-4) and abs(entries[1]["kl"]) > 1e-4
+
+
+def test_texts_are_learnt_beside(tmp_path):
+    """Their loss falls, where it weighs much."""
+    pairs = [{"prompt": record["prompt"], "chosen": " I am here."} for record in prompts(4)]
+    (tmp_path / "ptx").write_bytes(lines(*pairs))
+    _, entries = train("--method", "grpo", "--reward", "toy:helpful", "--steps", 6, "--lr", "1e-2", "--ptx",
+                       tmp_path / "ptx", "--ptx-coef", 10)
+    assert entries[-1]["ptx_loss"] < entries[0]["ptx_loss"] - 0.5
+
+
+def test_the_plan_counts_what_is_there():
+    """A reference beside, a critic that trains, a reward model that is asked; nothing is trained."""
+    def asked(*args):
+        done = run("al-train-ppo", folders().policy, *SMALL, "--plan", *args)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["asked"]
+
+    count = {name: sum(len(tensor) / 4 for tensor in weights(path).values()) / 1e9
+             for name, path in (("policy", folders().policy), ("reward", folders().reward))}
+    bare = asked("--method", "grpo", "--reward", "length", "--kl-coef", 0)
+    assert bare["weights"] == pytest.approx(4 * count["policy"])
+    assert bare["optimizer"] == pytest.approx(2 * bare["weights"])
+    assert asked("--method", "grpo", "--reward", "length")["weights"] == pytest.approx(2 * bare["weights"])
+    judged = asked("--method", "grpo", "--reward", folders().reward, "--kl-coef", 0)
+    assert judged["weights"] == pytest.approx(bare["weights"] + 4 * count["reward"])
+    critic = asked("--method", "ppo", "--reward", folders().reward, "--kl-coef", 0)
+    assert critic["weights"] == pytest.approx(bare["weights"] + 8 * count["reward"])
+    assert critic["optimizer"] == pytest.approx(bare["optimizer"] + 8 * count["reward"])
+
+
+@pytest.mark.parametrize("args,message", [
+    (("--method", "grpo", "-n", 1), "--method grpo compares the answers to a prompt"),
+    (("--method", "rloo", "-n", 1), "--method rloo compares the answers to a prompt"),
+    (("--method", "grpo", "--whiten"), "--whiten does nothing for --method grpo"),
+    (("--method", "rloo", "--lambda", 0.5), "--lambda does nothing for --method rloo"),
+    (("--method", "rloo", "--loss-mean", "token"), "--loss-mean does nothing for --method rloo"),
+    (("--method", "ppo", "--no-scaled"), "--scaled does nothing for --method ppo"),
+    (("--batch-size", 6), "--batch-size 6: answers, 4 a prompt"),
+    (("--lora", 2, "--lora-dropout", 0.1), "--lora-dropout: pi / pi_old would not begin at 1"),
+    (("--ptx-coef", 2), "--ptx-coef goes with --ptx"),
+    (("--kl-target", 1, "--kl-coef", 0), "--kl-target adapts --kl-coef, which is 0"),
+    (("-m", 160), "--max-new-tokens 160: the model's context is 160 tokens"),
+    (("--reward", "toy:nothing"), "toy:nothing: no such oracle"),
+])
+def test_what_cannot_be_is_refused(args, message):
+    assert message in refused(*args)
+
+
+def test_models_that_do_not_fit_are_named():
+    assert "a reward model (sequence classifier); a policy is needed" in refused(model=folders().reward)
+    assert "a reward model (sequence classifier) is needed here" in refused("--reward", folders().policy)
+    assert "not a reward model with one label" in refused("--critic", folders().classifier)
+
+
+def test_rewards_that_are_no_numbers_name_their_record():
+    out = folders().new("ppo")
+    broken = folders().broken(folders().reward)
+    done = run("al-train-ppo", folders().policy, "-o", out, *SMALL, "--method", "grpo", "--reward", broken,
+               stdin=lines(*prompts(8)))
+    said = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "of the input" in said and "rewards that are not finite" in said
+    (out.parent / "few.py").write_text("def few(record, completions):\n    return [1.0]\n")
+    done = run("al-train-ppo", folders().policy, "-o", folders().new("ppo"), *SMALL, "--method", "grpo",
+               "--reward", f"py:{out.parent}/few.py:few", stdin=lines(*prompts(8)))
+    assert done.returncode == 1 and "of the input" in done.stderr
+
+
+def test_the_first_update_is_the_policy_gradient(tmp_path):
+    """RLOO's first step on one prompt, against the gradient of its formula: SGD is not offered, so by AdamW's sign."""
+    out, _ = train("--method", "rloo", "--reward", folders().reward, "--steps", 1, "--lr", "1e-3", "--kl-coef", 0,
+                   "--prompts", 2, "--log-samples", samples := tmp_path / "samples", "--clip", 0)
+    from alignlib.models import load
+
+    policy = load.load_policy(folders().policy, "cpu", "fp32", train=True)
+    encoder, loss = load.encoder_for(policy), 0.0
+    for record in read(samples.read_text()):
+        rewards = torch.tensor(record["rewards"])
+        gains = rewards - (rewards.sum() - rewards) / 3
+        loss = loss - (policy.logps(policy.pack([encoder.encode(record, record["completions"])]))[0] * gains).sum()
+    loss.backward()
+    name, weight = "model.layers.0.mlp.up_proj.weight", policy.core.model.layers[0].mlp.up_proj.weight
+    trained = load.load_policy(str(out), "cpu", "fp32").core.state_dict()[name]
+    large = weight.grad.abs() > weight.grad.abs().median()
+    assert torch.equal((weight - trained).sign()[large], weight.grad.sign()[large])

@@ -1,0 +1,151 @@
+"""On-policy training: a policy answers, its answers are judged, and it learns from that. PPO, RLOO and GRPO.
+
+in    {"prompt": "Human: hi\\n\\nAssistant:"}
+out   {"step": 1, "reward": 0.31, "kl": 0.0, "entropy": 2.1, "length": 31.5, "loss": 0.0, "seconds_sampling": 1.2, ...}
+pipe  al-data hh | al-train-ppo sft --method grpo --reward rm -n 8 --steps 200 -o grpo > grpo.log
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from al_train_ppo.settings import LOSS_MEANS, METHODS, Settings, settings_of
+from alignlib.cli import model_options, options, paths
+from alignlib.training.command import training_options
+from alignlib.training.session import Session
+
+if TYPE_CHECKING:
+    from al_train_ppo.course import Reference
+    from alignlib.models.policy import Policy
+    from alignlib.training.memory_states import Along
+
+CRITIC = ("critic", "critic_lr", "clip_value", "gamma", "smoothing", "whiten")  # what ppo alone heeds
+
+
+@options.command(("prompt",), options.LOG)
+@training_options(lr=1e-6, batch_size=64)
+@click.option("--method", type=click.Choice(METHODS), default="ppo",
+              help="ppo: with a critic; rloo, grpo: an answer against the others of its prompt.")
+@click.option("--reward", "rewards", multiple=True, required=True, metavar="[WEIGHT:]NAME",
+              help="What judges answers: a reward model, toy:NAME, a program (docs/rewards.md); repeated, their sum.")
+@click.option("-n", "number", type=click.IntRange(min=1), default=4, help="Answers a prompt.")
+@click.option("--prompts", type=click.IntRange(min=1), default=16, help="Prompts a rollout; --steps counts rollouts.")
+@click.option("--passes", type=click.IntRange(min=1), default=1, help="Times over a rollout's answers.")
+@model_options.max_new_tokens
+@click.option("-t", "--temperature", type=options.Finite(min=0, min_open=True), default=1.0,
+              help="Of sampling, and of all log-probabilities.")
+@click.option("--stop", multiple=True, help="A text that ends an answer and is left out of it; may be repeated.")
+@click.option("--missing-end", type=options.Finite(min=0), default=0.0,
+              help="Taken from the reward of an answer that was cut at -m.")
+@click.option("--ref", default="self", help="What the KL is from. self: MODEL as it is now; else a model.")
+@click.option("--kl-coef", type=options.Finite(min=0),
+              help="Of the KL from --ref, taken from the rewards; grpo: added to the loss.  [default: 0.1; grpo: 0.04]")
+@click.option("--kl-target", type=options.Finite(min=0, min_open=True),
+              help="Nats an answer that --kl-coef is adapted to reach.")
+@click.option("--clip-ratio", type=options.Finite(min=0, min_open=True), default=0.2,
+              help="How far from 1 pi / pi_old still gains anything.")
+@click.option("--clip-reward", type=options.Finite(min=0, min_open=True), help="Cut rewards to +- this.")
+@click.option("--loss-mean", type=click.Choice(LOSS_MEANS),
+              help="Over tokens; over answers, each a mean of its tokens; over a constant length.  "
+                   "[default: token; grpo: answer]")
+@click.option("--scaled/--no-scaled", default=True, help="Divide by the deviation of a prompt's rewards (grpo).")
+@click.option("--critic", metavar="MODEL", help="What ppo's critic begins from.  [default: the first reward model "
+              "with MODEL's tokenizer, else MODEL]")
+@click.option("--critic-lr", type=options.Finite(min=0), help="Its learning rate (ppo).  [default: --lr]")
+@click.option("--clip-value", type=options.Finite(min=0, min_open=True), default=0.2,
+              help="How far from the old value a new one still gains anything (ppo).")
+@click.option("--gamma", type=options.Finite(0, 1), default=1.0, help="Discount a token (ppo).")
+@click.option("--lambda", "smoothing", type=options.Finite(0, 1), default=0.95,
+              help="Of the generalized advantage estimate (ppo).")
+@click.option("--whiten", is_flag=True, help="Advantages of a rollout to mean 0 and deviation 1 (ppo).")
+@click.option("--ptx", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+              help="Records with `chosen`, whose likelihood is learnt beside.")
+@click.option("--ptx-coef", type=options.Finite(min=0), default=1.0, help="Its weight in the loss.")
+@click.option("--log-samples", type=click.Path(dir_okay=False), metavar="FILE",
+              help="Some records of each rollout: answers, rewards, step.")
+def main(session: Session, rewards: tuple[str, ...], critic: str | None, critic_lr: float | None, ref: str,
+         ptx: str | None, log_samples: str | None, **given: Any) -> None:
+    """Train the policy MODEL on its own answers to prompts, into the folder -o; the log goes to stdout.
+
+    Reads all prompts first. Of --eval prompts it answers one each, and keeps the policy whose reward was highest.
+    """
+    settings = settings_of(given)
+    must_fit(settings, session)
+    if log_samples:
+        read = (*(session.files or ("-",)), *filter(None, (session.recipe.eval, ptx)))
+        paths.keep_apart(read, log_samples)
+    told = {**vars(settings), "rewards": rewards, "critic": critic, "critic_lr": critic_lr, "ref": ref, "ptx": ptx,
+            "ref_files": None if ref == "self" else paths.fingerprint(ref)}
+    copied = bool(settings.kl_coef) and (ref != "self" or not session.recipe.lora)
+    with session.begin(reference=copied, along=lambda: models_along(session.model, settings, rewards, critic),
+                       samples=True, **told):
+        from al_train_ppo import start
+        from al_train_ppo.course import OnPolicy
+
+        policy = session.load_policy()
+        encoder = start.encoder_for(policy, settings, session.recipe)
+        texts = start.read_texts(session, policy, ptx) if ptx else ()
+        prompts, held_out = start.read_prompts(session, encoder)
+        reference = reference_for(policy, ref, settings, session)
+        value_recipe = start.critic_recipe(session.recipe, critic_lr)
+        value_model = None
+        if settings.method == "ppo":
+            value_model = start.load_critic(session, critic or start.first_like(policy, rewards) or session.model)
+        session.encoder, session.records = encoder, len(prompts)
+        with start.judges(rewards, session.recipe) as judge, start.samples_file(log_samples, session) as samples:
+            course = OnPolicy(policy, encoder, settings, session.recipe, prompts, held_out, judge, reference,
+                              value_model, value_recipe, texts, samples)
+            session.follow(course, policy, best="reward" if held_out else None)
+
+
+def models_along(model: str, settings: Settings, rewards: tuple[str, ...], critic: str | None) -> list[Along]:
+    """The models that are there beside policy and reference, for --plan: reward models, and ppo's critic."""
+    from alignlib.rewards.programs import is_program
+    from alignlib.rewards.reward import split_weight
+    from alignlib.training.memory_states import Along
+
+    asked = [name for _, name in map(split_weight, rewards) if not is_program(name)]
+    trained = [Along((critic or next(iter(asked), model)), trained=True)] if settings.method == "ppo" else []
+    return trained + [Along(name) for name in asked]
+
+
+def must_fit(settings: Settings, session: Session) -> None:
+    """Refuse what would do nothing, or cannot be. Raises UsageError."""
+    method, chosen = settings.method, options.given_options()
+    for name in (*CRITIC, "scaled", "loss_mean"):
+        heeded = {"scaled": method == "grpo", "loss_mean": method != "rloo"}.get(name, method == "ppo")
+        if name in chosen and not heeded:
+            option = {"smoothing": "--lambda"}.get(name, f"--{name.replace('_', '-')}")
+            raise click.UsageError(f"{option} does nothing for --method {method}")
+    if method != "ppo" and settings.number == 1:
+        raise click.UsageError(f"--method {method} compares the answers to a prompt: -n is 2 at least")
+    if session.recipe.batch_size % settings.number:
+        raise click.UsageError(f"--batch-size {session.recipe.batch_size}: answers, {settings.number} a prompt (-n), "
+                               "which stay together: a multiple of them")
+    if session.recipe.lora_dropout:
+        raise click.UsageError("--lora-dropout: pi / pi_old would not begin at 1")
+    if "ptx_coef" in chosen and "ptx" not in chosen:
+        raise click.UsageError("--ptx-coef goes with --ptx")
+    if settings.kl_target is not None and not settings.kl_coef:
+        raise click.UsageError("--kl-target adapts --kl-coef, which is 0")
+    if not all(settings.stop):
+        raise click.UsageError("--stop: an empty text would stop everything")
+
+
+def reference_for(policy: Policy, ref: str, settings: Settings, session: Session) -> Reference | None:
+    """What the KL is from; None where nothing is taken for it."""
+    from al_train_ppo.course import Reference
+    from alignlib.models import load
+
+    if not settings.kl_coef:
+        return None
+    if ref == "self" and session.recipe.lora and not session.adapter:
+        return Reference(policy, adapter_off=True)
+    recipe = session.recipe
+    other = load.load_policy(session.model if ref == "self" else ref, recipe.device, recipe.dtype, train=True,
+                             four_bits=recipe.load_4bit)
+    if other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise click.UsageError(f"--ref {ref}: its tokenizer is not that of {session.model}")
+    return Reference(other)

@@ -1,0 +1,182 @@
+"""What a run of al-train-ppo begins with: prompts, texts, judges, a critic."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import click
+import orjson
+import torch
+import transformers
+
+from al_train_ppo.course import Judge
+from al_train_ppo.rollout import Prompt, how_to_draw, prompt_of
+from al_train_ppo.settings import Settings
+from alignlib import ranks
+from alignlib.decoding import sampler
+from alignlib.decoding.draws import encoder_limits
+from alignlib.models import checkpoint, load
+from alignlib.models.encoding import Encoder, Example
+from alignlib.models.policy import Policy, RewardModel, gather_weights
+from alignlib.models.tokenizer_files import load_tokenizer
+from alignlib.records import fields
+from alignlib.records.jsonl import Record
+from alignlib.records.links import regular
+from alignlib.records.output import Output
+from alignlib.rewards.programs import is_program
+from alignlib.rewards.reward import reward_for, split_weight
+from alignlib.training.recipe import Recipe
+from alignlib.training.run_folder import step_of
+from alignlib.training.session import Input, Session
+
+
+def encoder_for(policy: Policy, settings: Settings, recipe: Recipe) -> Encoder:
+    """The policy's encoder, which leaves room for an answer. Raises UsageError where there is none."""
+    sampler.must_drop_rows(policy.core.name_or_path, policy.core.config)
+    how = how_to_draw(settings, settings.number, recipe.seed)
+    limits = encoder_limits(min(recipe.max_length or policy.context, policy.context), how, recipe.max_prompt,
+                            recipe.keep_prompt, recipe.on_long, template=recipe.template,
+                            template_args=recipe.template_args, control_tokens=recipe.control_tokens)
+    return load.encoder_for(policy, **limits)
+
+
+def read_prompts(session: Session, encoder: Encoder) -> tuple[list[Prompt], list[Prompt]]:
+    """The prompts of the input, and those of --eval. Raises DataError, also for none."""
+    def prepare(record: Record) -> tuple[Record, list[int]]:
+        return prompt_of(encoder, record)
+
+    sources = [Input(session.run, session.files, prepare)]
+    if held_out := session.recipe.eval:
+        sources.append(Input(session.run, [held_out], prepare, f"{held_out}: no prompts to evaluate on"))
+    prompts: list[list[Prompt]] = []
+    for source in sources:
+        prompts.append([Prompt(i, *row) for i, row in enumerate(source)])
+        session.must_train_on(len(prompts[0]))
+    session.run.reads(*(source.crc for source in sources))
+    return prompts[0], prompts[1] if held_out else []
+
+
+def read_texts(session: Session, policy: Policy, path: str) -> list[Example]:
+    """The records of --ptx, before the prompts are read. Raises DataError, also for none."""
+    encoder = load.encoder_for(policy, **session.recipe.limits)
+
+    def prepare(record: Record) -> Example:
+        fields.require(record, "prompt", "chosen")
+        return encoder.encode({name: record[name] for name in record if name not in fields.ALIGNED},
+                              [record["chosen"]])
+
+    texts = Input(session.run, [path], prepare, f"--ptx {path}: no records to learn from")
+    examples = list(texts)
+    session.run.fixed["ptx_crc"] = texts.crc
+    return examples
+
+
+# -- the critic ----------------------------------------------------------------------------------------------
+
+
+def critic_recipe(recipe: Recipe, rate: float | None) -> Recipe:
+    """How the critic is trained: as the policy, at its own rate."""
+    return dataclasses.replace(recipe, lr=recipe.lr if rate is None else rate)
+
+
+def first_like(policy: Policy, rewards: Sequence[str]) -> str | None:
+    """The first reward model that reads the policy's tokens; None where there is none."""
+    for _, name in map(split_weight, rewards):
+        if not is_program(name) and load_tokenizer(name).get_vocab() == policy.tokenizer.get_vocab():
+            return name
+    return None
+
+
+def load_critic(session: Session, path: str) -> RewardModel:
+    """The critic as it was last saved by this run, or new from the model at `path`. Raises UsageError."""
+    recipe = session.recipe
+    if session.run.checkpoint and not recipe.lora:
+        path = str(session.run.checkpoint / "critic")
+    if load.is_classifier(path):
+        model, lacking = load.load_classifier(path, recipe.device, torch.float32)
+    else:
+        if load.adapter_base(path):
+            raise click.UsageError(f"--critic {path}: an adapter of a policy; a critic begins from a whole model")
+        model, lacking = load.load(transformers.AutoModelForSequenceClassification, path, recipe.device, torch.float32,
+                                   fresh=("score",), spare=checkpoint.language_head, num_labels=1)
+    if model.config.num_labels != 1 or not hasattr(model, "score"):
+        raise click.UsageError(f"--critic {path}: not a reward model with one label")
+    if "score.weight" in lacking:  # of a new head: everything is worth nothing yet
+        with gather_weights([model.score.weight], change=True):
+            torch.nn.init.zeros_(model.score.weight)
+    wanted = load.dtype_for(recipe.dtype, load.device_for(recipe.device), model.config)
+    return RewardModel(model, load_tokenizer(path), train=True,
+                       autocast=wanted if wanted != torch.float32 else None)
+
+
+# -- rewards -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def judges(names: Sequence[str], recipe: Recipe) -> Iterator[Judge]:
+    """What records with completions are worth, the weighted sum of all rewards; programs run as long as the context.
+
+    They are asked by the first rank alone. Raises UsageError.
+    """
+    with ExitStack() as stack:
+        weighted = [(weight, stack.enter_context(reward_for(name, device=recipe.device, dtype=recipe.dtype,
+                                                            pack_tokens=recipe.pack_tokens)))
+                    for weight, name in map(split_weight, names) if ranks.first() or not is_program(name)]
+
+        def judge(where: Sequence[str], records: Sequence[Record]) -> list[list[float]]:
+            total = [[0.0] * len(record["completions"]) for record in records]
+            for weight, reward in weighted:
+                asked = [(place, reward.prepare(as_text(record)))
+                         for place, record in zip(where, records, strict=True)]
+                rows = reward.score(asked)
+                total = [[a + weight * b for a, b in zip(*pair, strict=True)] for pair in zip(total, rows, strict=True)]
+            return total
+
+        yield judge
+
+
+def as_text(record: Record) -> Record:
+    """The record as another model reads it: without the policy's ids."""
+    return {name: value for name, value in record.items() if name not in ("completion_ids", "end_ids")}
+
+
+# -- samples -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def samples_file(path: str | None, session: Session) -> Iterator[Output | None]:
+    """Where the first rank writes --log-samples, this run alone; None on the others, and without.
+
+    A resumed run goes on after the step that its checkpoint is of. Raises UsageError, StateError.
+    """
+    if path is None or not ranks.first():
+        yield None
+        return
+    kept = length_until(path, session)
+    samples, done = Output(path, kept), False
+    try:
+        yield samples
+        done = True
+    finally:
+        samples.close(begun=done or samples.at > kept)
+
+
+def length_until(path: str, session: Session) -> int:
+    """The bytes of what a killed run wrote until the step that is gone on from; 0 for a new one."""
+    place = session.run.checkpoint
+    if not (session.recipe.resume and place and Path(path).exists() and regular(path)):
+        return 0
+    length = 0
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                if not line.endswith(b"\n") or orjson.loads(line)["step"] > step_of(place):
+                    break
+                length += len(line)
+    except (ValueError, KeyError, TypeError) as error:
+        raise click.UsageError(f"--log-samples {path}: not what this run wrote there; remove it to go on without "
+                               "those steps") from error
+    return length
