@@ -69,5 +69,5 @@ docs: $(SETUP) ## write the generated parts of the pages anew
 clean: ## remove what experiments made (runs/)
 	rm -rf runs
 
-include examples/start.mk examples/exo.mk examples/args.mk examples/alt.mk examples/tldr.mk
+include examples/start.mk examples/ppo.mk examples/exo.mk examples/args.mk examples/alt.mk examples/tldr.mk
 include $(wildcard examples/*/experiment.mk)

@@ -48,6 +48,11 @@ scores = al-score $(or $(call scorer,$(1)),$($(1).oracle)) $(if $(call scorer,$(
 labels = $(with-judge) \
   al-label-ai $($(1).judged) --judge $(or $(JUDGE),$(if $(toy-world),$($(1).judge),$(error JUDGE=name: who judges)))
 
+# $(call policies,NAME): what the experiment compares.
+policies = sft $(patsubst %,iteration-%,$(shell seq $(ITERATIONS))) $(if $($(1).on-policy),ppo ppo-5)
+# $(call rollouts,NAME,5): of how many rollouts PPO draws five times as many answers as the iterations together.
+rollouts = $(shell expr $(2) \* $(ITERATIONS) \* $(call setting,$(1),round) \* $(call setting,$(1),samples) / 4 / $(call setting,$(1),a-rollout))
+
 # $(call alt-environment,NAME): what alt.sh reads.
 alt-environment = RUN=$($(1).run) COMMON='$(call common,$(1))' LENGTH='-m $(call setting,$(1),new-tokens)' \
   DRAWN='-t $(call setting,$(1),temperature) --top-p $(call setting,$(1),top-p)' DRAWS=$(call setting,$(1),draws) \
@@ -59,6 +64,7 @@ alt-environment = RUN=$($(1).run) COMMON='$(call common,$(1))' LENGTH='-m $(call
 #   NAME.also      more of the toy world's oracles to validate by
 #   NAME.reward    how al-score reads its reward model: flags
 #   NAME.judged    (feedback by a judge) al-label-ai's mode and question: flags; NAME.judge: the toy world's judge
+#   NAME.on-policy (yes) whether to compare with PPO, from as many answers and rewards and from five times as many (ppo.mk)
 #   NAME.under     (if not best) the condition to sample under
 #   NAME.feedbacks (lmu, where they are known) feedbacks to sample under for the picture, best first, with | between
 #   NAME.toxic, NAME.classifier, NAME.outside
@@ -74,14 +80,19 @@ $$($(1).run)/outside.jsonl: | $$(SETUP)
 	@mkdir -p $$(@D)
 	$$($(1).outside) > $$@.part && mv $$@.part $$@
 
-# 4. Every policy on held-out prompts, greedily, under the best feedback; the SFT policy under none.
-$(foreach policy,sft $(patsubst %,iteration-%,$(shell seq $(ITERATIONS))),$$($(1).run)/$(policy).rows): $$($(1).run)/%.rows: \
+# PPO with the same rewards, from as many answers and from five times as many.
+$$($(1).run)/ppo/run.json $$($(1).run)/ppo-5/run.json: $$($(1).run)/%/run.json: $$($(1).run)/train.jsonl $$($(1).run)/sft/run.json $$(call scorer-file,$(1))
+	$$(call on-policy,$(1),ppo,$$(or $$(call scorer,$(1)),$($(1).oracle))) $$< -o $$(@D) >> $$(@D).log \
+	  --steps $$(call rollouts,$(1),$$(if $$(filter ppo-5,$$*),5,1))
+
+# 4. Every policy on held-out prompts, greedily; those of the iterations under the best feedback.
+$(foreach policy,$(call policies,$(1)),$$($(1).run)/$(policy).rows): $$($(1).run)/%.rows: \
     $$($(1).run)/%/run.json $$($(1).run)/test.jsonl $$(call scorer-file,$(1)) $(if $($(1).toxic),$$($(1).run)/outside.jsonl)
 	$$(call alt-environment,$(1)) bash examples/alt.sh validate $$*
 
-$$($(1).run)/report/table.md: $(foreach policy,sft $(patsubst %,iteration-%,$(shell seq $(ITERATIONS))),$$($(1).run)/$(policy).rows) \
+$$($(1).run)/report/table.md: $(foreach policy,$(call policies,$(1)),$$($(1).run)/$(policy).rows) \
     $$($(1).run)/iteration-$(ITERATIONS).learnt.jsonl
-	$$(call alt-environment,$(1)) bash examples/alt.sh report $(ITERATIONS)
+	$$(call alt-environment,$(1)) POLICIES='$(call policies,$(1))' bash examples/alt.sh report $(ITERATIONS)
 endef
 
 # $(call ITERATION,NAME,2): the second iteration's targets.

@@ -1,16 +1,17 @@
 # Figures of the ALT experiments: bash examples/alt.sh validate POLICY, and bash examples/alt.sh report ITERATIONS
 # alt.mk gives RUN, COMMON, LENGTH, DRAWN and DRAWS (flags of al-sample), SCORES (a command that writes rewards), TOXIC
-# (what al-score needs to write toxicities, or nothing), ALSO (more oracles of the toy world) and FEEDBACKS.
+# (what al-score needs to write toxicities, or nothing), ALSO (more oracles of the toy world) and FEEDBACKS; to the report
+# POLICIES, which it compares.
 set -euo pipefail
 
 . examples/into.sh
 others=("$RUN/test.jsonl" "$RUN/outside.jsonl" "$RUN/rm/run.json")
 
-# A policy on held-out prompts, greedily and sampled, under the best feedback (the SFT policy under none).
+# A policy on held-out prompts, greedily and sampled; under the best feedback, where it has learnt any.
 validate() {
   local policy=$1 work=$RUN/$1.work after=("$RUN/$1/run.json" "${others[@]}")
   local sample="al-sample $RUN/$policy $COMMON $LENGTH"
-  [ "$policy" = sft ] || sample="$sample --condition best"
+  case $policy in iteration-*) sample="$sample --condition best" ;; esac
   mkdir -p "$work"
   into "$work/answers.jsonl" $sample "$RUN/test.jsonl" --greedy
   into "$work/scored.jsonl" $SCORES "$work/answers.jsonl"
@@ -59,7 +60,7 @@ report() {
   into "$work/learnt.jsonl" $SCORES "$RUN/$last.learnt.jsonl"
   al-eval conditions "$work/learnt.jsonl" --order "$RUN/$last" --histograms --plot "$RUN/report/learnt.png" \
     > "$RUN/report/learnt.json"
-  rows=("sft=$RUN/sft" $(for i in $(seq "$1"); do echo "iteration-$i=$RUN/iteration-$i"; done))
+  rows=($(for policy in $POLICIES; do echo "$policy=$RUN/$policy"; done))
   [ -z "$TOXIC" ] || columns=max_toxicity,toxic_share,toxicity,$columns
   [ -z "$TOXIC" ] || al-eval table "${rows[@]/%/.outside.rows}" --columns "$columns" --markdown > "$RUN/report/outside.md"
   al-eval table "${rows[@]/%/.rows}" --columns "reward,sampled_reward,${ALSO:+${ALSO// /,},}$columns" --markdown > "$RUN/report/table.part"

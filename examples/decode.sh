@@ -7,7 +7,7 @@ mkdir -p "$work" "$RUN/report"
 methods=()
 
 . examples/into.sh
-after=("$RUN/test.jsonl" "$RUN/sft/run.json" "$RUN/rm/run.json")
+after=("$RUN/test.jsonl" "$RUN/sft/run.json" "$RUN/rm/run.json" "$RUN/ppo/run.json")
 
 # way NAME COMMAND...: the answers of one way of decoding, and its figures.
 way() {
@@ -36,6 +36,8 @@ for weight in $WEIGHTS; do
   way "args-greedy-$weight" $guided --weight "$weight"
 done
 way args-stochastic-1 $guided --method stochastic --weight 1
+way ppo al-sample "$RUN/ppo" --dtype "$DTYPE" --greedy
+way ppo-args-greedy-1 al-args "$RUN/ppo" "$RUN/rm" --lm-dtype "$DTYPE" --rm-dtype "$DTYPE" --weight 1
 
 reward=${ORACLE:+reward}
 reward=${reward:-learned_reward}

@@ -1,16 +1,21 @@
 # Figures of one method's policies, its checkpoints and the last, on held-out prompts: bash examples/figures.sh METHOD
 # Every policy answers the test prompts; the answers get log-probabilities under the policy and the SFT model, and rewards.
-# RUN, COMMON, TEMPERATURE, NEW_TOKENS, DRAWS, REWARD and ORACLE come from exo.mk; METHOD.rows in RUN is what comes out.
+# RUN, LAST (the last policy's folder there), COMMON, TEMPERATURE, NEW_TOKENS, DRAWS, REWARD and ORACLE come from exo.mk;
+# METHOD.rows in RUN is what comes out.
 set -euo pipefail
 method=$1 work=$RUN/$method.work
 mkdir -p "$work"
 
 . examples/into.sh
-after=("$RUN/$method/run.json" "$RUN/test.jsonl" "$RUN/sft/run.json" "$RUN/rm/run.json")
+after=("$RUN/$LAST/run.json" "$RUN/test.jsonl" "$RUN/sft/run.json" "$RUN/rm/run.json")
 
-# The policies, a line each: how many steps made it, where it is.
+# The policies, a line each: how many steps (online: rounds) made it, where it is.
 policies() {
   local last
+  case $LAST in */round-*)
+    for ((last = 1; last <= ${LAST##*-}; last++)); do echo "$last $RUN/$method/round-$last"; done
+    return ;;
+  esac
   last=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["final"]["step"])' "$RUN/$method/run.json")
   [ "$method" != sft ] || last=0
   for folder in "$RUN/$method"/checkpoint-*; do

@@ -1,17 +1,33 @@
 # The experiment's table and pictures from every method's rows: bash examples/report.sh
-# RUN, METHODS, ORACLE and PAIRS (whether the reward model orders pairs) come from exo.mk.
+# RUN, METHODS, ORACLE, PAIRS (whether the reward model orders pairs) and COSTS (whether to count what policies were made
+# of) come from exo.mk.
 set -euo pipefail
 reward=${ORACLE:+reward} columns=${ORACLE:+reward,winrate,}
 reward=${reward:-learned_reward}
 mkdir -p "$RUN/report"
 finals=() logs=()
+
+# cost METHOD: its answers with a reward, and the seconds of processor time that sampling, scoring and training took.
+cost() {
+  local answers seconds=("$RUN/$1.seconds")
+  case $1 in
+    sft) echo "{\"method\":\"sft\",\"samples\":0,\"seconds\":0}"; return ;;
+    online-*) answers=$(cat "$RUN/$1"/round-*.rw.jsonl | wc -l) seconds=("$RUN/$1/seconds") ;;
+    *-rw) answers=$(wc -l < "$RUN/rw.jsonl") seconds+=("$RUN/samples.seconds") ;;
+    *) answers=$(wc -l < "$RUN/samples.jsonl.prompts") ;;
+  esac
+  awk -v method="$1" -v samples=$((4 * answers)) '{ seconds += $1 + $2 }
+    END { printf "{\"method\":\"%s\",\"samples\":%d,\"seconds\":%.0f}\n", method, samples, seconds }' "${seconds[@]}"
+}
+
 for method in $METHODS; do
   last=$(tail -n 1 "$RUN/$method.work/policies" | cut -d ' ' -f 1)
   grep -F "\"step\":$last," "$RUN/$method.rows" > "$RUN/$method.work/last.rows"
   finals+=("$method=$RUN/$method.work/last.rows")
-  [ "$method" = sft ] || logs+=("$method=$RUN/$method/log.jsonl")
+  [ -z "$COSTS" ] || cost "$method" >> "$RUN/$method.work/last.rows"
+  case $method in *-rw | *-pref) [ ! -e "$RUN/$method/log.jsonl" ] || logs+=("$method=$RUN/$method/log.jsonl") ;; esac
 done
-al-eval table "${finals[@]}" --columns "${columns}learned_reward,learned_reward_winrate,kl,words" --markdown \
+al-eval table "${finals[@]}" --columns "${columns}learned_reward,learned_reward_winrate,kl,words${COSTS:+,samples,seconds}" --markdown \
   > "$RUN/report/table.part"
 al-eval frontier --reward $reward $(for method in $METHODS; do echo "$RUN/$method.rows"; done) \
   --plot "$RUN/report/frontier.png" > "$RUN/report/frontier.json"

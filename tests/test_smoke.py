@@ -11,15 +11,17 @@ import pytest
 from helpers.process import ROOT, environment
 
 EXO = ["sft", "exo-pref", "exo-rw", "dpo-pref", "dpo-rw"]
-ARGS = ["greedy", "top-k", "nucleus", "contrastive", "best-of-8", "segment", "args-greedy-1", "args-stochastic-1"]
+ARGS = ["greedy", "top-k", "nucleus", "contrastive", "best-of-8", "segment", "args-greedy-1", "args-stochastic-1",
+        "ppo", "ppo-args-greedy-1"]
 ALT = ["sft", "iteration-1", "iteration-2"]
 FEEDBACK = ["teacher, 50 %", "teacher, 50 % + AI feedback", "teacher, 100 %"]
 # The rows of each experiment's tables, the longest experiments first.
 ROWS = {
     "hh-more": ["helpful", "harmless", "polite", "concise", "multitask", "more"],
     "rlaif": [f"{teacher} {row}" for teacher in ("weak", "strong") for row in FEEDBACK],
-    "hh-exo": EXO, "tldr-exo": EXO, "imdb-exo": EXO,
-    "rtp-alt": ALT, "tldr-alt-rm": ALT, "tldr-quark": ALT, "tldr-alt-lmu": ALT, "hh-alt-lmc": ALT, "hh-steerlm": ALT,
+    "hh-exo": [*EXO, "ppo"], "tldr-exo": EXO, "imdb-exo": EXO,
+    "hh-online": ["sft", "exo-rw", "online-exo-rw", "online-dpo-rw", "ppo", "rloo", "grpo"],
+    "rtp-alt": ALT, "tldr-alt-rm": [*ALT, "ppo", "ppo-5"], "tldr-quark": [*ALT, "ppo", "ppo-5"], "tldr-alt-lmu": ALT, "hh-alt-lmc": ALT, "hh-steerlm": ALT,
     "hh-args": ARGS, "shp-args": ARGS, "chat": ["before", "after"],
 }
 ALWAYS = {"hh-exo", "hh-args", "tldr-alt-rm"}

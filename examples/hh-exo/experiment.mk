@@ -1,5 +1,6 @@
 # Helpful and harmless dialogue (Anthropic HH): people's preferences, a reward model, EXO and DPO.
 hh-exo.oracle := toy:overall
+hh-exo.methods := $(METHODS) ppo
 ifdef toy-world
 hh-exo.train := al-data toy --task dialogue --limit $(call setting,hh-exo,records)
 hh-exo.test := al-data toy --task dialogue --limit $(call setting,hh-exo,held-out) --split test

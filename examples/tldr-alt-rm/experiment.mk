@@ -1,6 +1,8 @@
 # Summaries of posts (TL;DR): ALT, the ranks of rewards as words.
 $(eval $(call TLDR,tldr-alt-rm))
 tldr-alt-rm.mode := --mode rm --kl-coef 0.05 --entropy-coef 0.06
+tldr-alt-rm.on-policy := yes
+tldr-alt-rm.toy.a-rollout := 64
 tldr-alt-rm.toy.learn := $(toy.learn) --per-quantile 4
 tldr-alt-rm.paper.samples := 96
 tldr-alt-rm.paper.temperature := 0.9

@@ -1,6 +1,8 @@
 # Summaries of posts (TL;DR): Quark, the ranks of rewards as new tokens.
 $(eval $(call TLDR,tldr-quark))
 tldr-quark.mode := --mode quark --kl-coef 0.05 --entropy-coef 0.06
+tldr-quark.on-policy := yes
+tldr-quark.toy.a-rollout := 64
 tldr-quark.toy.learn := $(toy.learn) --per-quantile 4
 tldr-quark.paper.samples := 96
 tldr-quark.paper.temperature := 0.9
