@@ -21,7 +21,8 @@ ROWS = {
     "rlaif": [f"{teacher} {row}" for teacher in ("weak", "strong") for row in FEEDBACK],
     "hh-exo": [*EXO, "ppo"], "tldr-exo": EXO, "imdb-exo": EXO,
     "hh-online": ["sft", "exo-rw", "online-exo-rw", "online-dpo-rw", "ppo", "rloo", "grpo"],
-    "rtp-alt": ALT, "tldr-alt-rm": [*ALT, "ppo", "ppo-5"], "tldr-quark": [*ALT, "ppo", "ppo-5"], "tldr-alt-lmu": ALT, "hh-alt-lmc": ALT, "hh-steerlm": ALT,
+    "tldr-alt-rm": [*ALT, "ppo", "ppo-5"], "tldr-quark": [*ALT, "ppo", "ppo-5"],
+    "rtp-alt": ALT, "tldr-alt-lmu": ALT, "hh-alt-lmc": ALT, "hh-steerlm": ALT,
     "hh-args": ARGS, "shp-args": ARGS, "chat": ["before", "after"], "grpo-chat": ["before", "words", "rm"],
 }
 ALWAYS = {"hh-exo", "hh-args", "tldr-alt-rm"}
