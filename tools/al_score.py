@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from alignlib.cli import model_options, options
+from alignlib.cli import model_options, options, shells
 from alignlib.records import fields
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
@@ -32,7 +32,7 @@ Figures = dict[str, list[float]]  # one number a completion, by field
 @options.command(("prompt", "completions"), ("rewards", "rewards_temperature", "logps", "logps_temperature",
                                              "ref_logps", "ref_logps_temperature", "perplexities"),
                  may=("finish_reasons", "completion_ids", "end_ids"))
-@click.argument("model")
+@click.argument("model", shell_complete=shells.files)
 @options.filter_options
 @click.option("--logps", is_flag=True, help="MODEL is a policy: write sum log-probabilities.")
 @click.option("--perplexity", is_flag=True, help="MODEL is a policy: write perplexities, with --logps or alone.")

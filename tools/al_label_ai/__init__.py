@@ -18,7 +18,8 @@ import click
 
 from al_label_ai import questions
 from al_label_ai.against import Partners
-from alignlib.cli import model_options, options, paths
+from alignlib.cli import model_options, options, paths, shells
+from alignlib.cli.sections import section
 from alignlib.model_names import is_here
 from alignlib.records import disk, links
 from alignlib.records.conversations import with_completions
@@ -40,9 +41,11 @@ AT_A_SERVER = ("base_url", "structured", "ask_again", "max_tokens", "parameters"
 OWN_PARAMETERS = ("model", "messages", "n", "stream", "response_format")
 FILE = click.Path(exists=True, dir_okay=False)
 
-judge_options = options.stack(
-    click.option("--judge", metavar="NAME|MODEL", help="A server's name of a model, or a model that is here."),
-    click.option("--judge-rm", metavar="MODEL|PROGRAM",
+judge_options = section(
+    "Judge",
+    click.option("--judge", metavar="NAME|MODEL", shell_complete=shells.files,
+                 help="A server's name of a model, or a model that is here."),
+    click.option("--judge-rm", metavar="MODEL|PROGRAM", shell_complete=shells.files,
                  help="A reward model as the judge of --mode pair, or a program as al-score takes it: py:, cmd:, ..."),
     click.option("--base-url", metavar="URL",
                  help="The server, with OpenAI's chat completions.  [default: $OPENAI_BASE_URL, or OpenAI's]"),
@@ -59,7 +62,8 @@ judge_options = options.stack(
     click.option("--max-answer", cls=options.Beside, type=click.IntRange(min=1), default=16,
                  help="Megabytes of a call's answer; a longer one fails."),
 )
-money_options = options.stack(
+money_options = section(
+    "Answers kept, and their price",
     click.option("--cache", cls=options.Beside, type=click.Path(dir_okay=False),
                  help="A file of all answers, each paid for once.  [default: the output's, OUTPUT.cache]"),
     click.option("--no-cache", cls=options.Beside, is_flag=True, help="Keep no answers."),
@@ -71,7 +75,8 @@ money_options = options.stack(
     click.option("--budget", cls=options.Beside, type=options.Finite(0, min_open=True),
                  help="Stop before a run costs more than this."),
 )
-folder_options = options.stack(
+folder_options = section(
+    "How texts are written for the model",
     click.option("--chat-template", type=model_options.TextFile(),
                  help="Of a judge in a folder: a chat template (Jinja) instead of its tokenizer's."),
     model_options.template_args,

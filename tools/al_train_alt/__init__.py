@@ -15,7 +15,8 @@ import click
 
 from al_train_alt import pool, tags
 from al_train_alt.objective import Conditional, Drawn
-from alignlib.cli import options, paths
+from alignlib.cli import options, paths, shells
+from alignlib.cli.sections import named
 from alignlib.records import conversations
 from alignlib.records.jsonl import DataError, Record, dumps
 from alignlib.training.command import training_options
@@ -33,6 +34,7 @@ ENTROPY = {"rm": 0.06, "quark": 0.06, "lmu": 0.06, "lmc": 0.0, "steerlm": 0.0}
 
 @options.command(("prompt", "completions"), options.LOG,
                  may=("rewards", "feedbacks", "scores", "finish_reasons", "completion_ids", "end_ids"))
+@named("Distance from the reference", "kl_coef", "kl_target", "entropy_coef", "ref", "ref_sees")
 @training_options(lr=2e-5, batch_size=32, epochs=2)
 @click.option("--mode", type=click.Choice(tags.MODES), default="rm",
               help="Of `rewards`: rm, quantiles as words; quark, as new tokens. Of `feedbacks`: lmc, categories; "
@@ -54,7 +56,7 @@ ENTROPY = {"rm": 0.06, "quark": 0.06, "lmu": 0.06, "lmc": 0.0, "steerlm": 0.0}
               "[default: 0.05; lmc, steerlm: 0]")
 @click.option("--kl-target", type=options.Finite(min=0, min_open=True), help="Adapt --kl-coef towards this KL a token.")
 @click.option("--entropy-coef", type=options.Finite(min=0), help="Of the entropy.  [default: 0.06; lmc, steerlm: 0]")
-@click.option("--ref", help="The KL's reference.  [default: MODEL as it is now]")
+@click.option("--ref", shell_complete=shells.files, help="The KL's reference.  [default: MODEL as it is now]")
 @click.option("--ref-sees", type=click.Choice(["prompt", "condition"]), default="prompt",
               help="The bare prompt, or the condition too.")
 @click.option("--train-layers", type=options.Finite(0, 1, min_open=True), default=1.0,

@@ -13,6 +13,7 @@ import click
 
 from al_train_rm.ranking import Classes, Ranking
 from alignlib.cli import options
+from alignlib.cli.sections import named
 from alignlib.training.command import training_options
 from alignlib.training.session import Session
 
@@ -28,6 +29,7 @@ scores.
 
 @options.command((), options.LOG, may=("prompt", "messages", "chosen", "rejected", "completions", "rewards", "domain",
                                        "finish_reasons", "completion_ids", "text", "label"))
+@named("Several domains (MORE)", "more", "resample", "alpha", "normalize", "no_reweight")
 @training_options(lr=1e-5, batch_size=32)
 @click.option("--loss", type=click.Choice(["pairwise", "classify"]), default="pairwise",
               help="pairwise: prompt, chosen, rejected, or completions with rewards; classify: text, label.")
