@@ -16,6 +16,7 @@ from al_data import new_model, sets
 from al_data.mix import mix_command
 from al_data.shuffle import shuffle_command
 from al_data.write import write, write_options
+from alignlib import waits
 from alignlib.cli import options, paths, shells
 from alignlib.records.conversations import reader
 from alignlib.records.fields import check
@@ -73,6 +74,7 @@ def serve(port: int) -> None:
     except OSError as error:
         raise click.ClickException(f"--serve-judge {port}: {error.strerror}") from error
     with server:
+        waits.hush()
         click.echo(f"http://127.0.0.1:{server.server_port}/v1")
         sys.stdout.flush()
         server.serve_forever()

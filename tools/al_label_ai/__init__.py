@@ -18,6 +18,7 @@ import click
 
 from al_label_ai import questions
 from al_label_ai.against import Partners
+from alignlib import waits
 from alignlib.cli import model_options, options, paths, shells
 from alignlib.cli.sections import section
 from alignlib.model_names import is_here
@@ -169,6 +170,7 @@ def forecast(stream: Stream, judge: "ServerJudge", mode: str) -> None:
 
     figures = Forecast(judge, ANSWER_TOKENS[mode])
     figures.add_all(stream)
+    waits.hush()
     click.echo(dumps(figures.total()), nl=False)
 
 

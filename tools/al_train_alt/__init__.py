@@ -15,6 +15,7 @@ import click
 
 from al_train_alt import pool, tags
 from al_train_alt.objective import Conditional, Drawn
+from alignlib import waits
 from alignlib.cli import options, paths, shells
 from alignlib.cli.sections import named
 from alignlib.records import conversations
@@ -190,6 +191,7 @@ def show(selection: pool.Selection, files: tuple[str, ...], old: tuple[str, ...]
     summary = options.Summary()
     gathered = pool.gather(checked(files), checked(old), selection)
     records = gathered.training()
+    waits.hush()
     for record in records:
         sys.stdout.buffer.write(dumps(record))
     summary.count(records=len(records), completions=sum(len(record["completions"]) for record in records),

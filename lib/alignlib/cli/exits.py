@@ -12,8 +12,8 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from alignlib import ranks
-from alignlib.cli import option_files, shells, start
+from alignlib import ranks, waits
+from alignlib.cli import option_files, shells, start, waiting
 from alignlib.cli.sections import LAST, arrange
 from alignlib.records import disk
 from alignlib.records.disk import DiskFull, StateError
@@ -99,7 +99,8 @@ class Command(click.Command):
         for parameter in self.params:
             if not isinstance(parameter.type, click.Path):
                 must_be_json(ctx.params.get(parameter.name or ""), parameter, ctx)
-        return super().invoke(ctx)
+        with waits.doing("at work"):
+            return super().invoke(ctx)
 
 
 class Group(Command, click.Group):
@@ -145,6 +146,7 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         print(f"{name}: standard output is closed", file=sys.stderr)
         sys.exit(FAILED)
     sys.stdout = sys.stdout or to_nothing(1)
+    waiting.watch(name)
     if isinstance(sys.stdout, TextIOWrapper):  # what its encoding lacks (PYTHONIOENCODING=ascii) is escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     code, message = 0, None

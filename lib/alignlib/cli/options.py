@@ -23,7 +23,7 @@ import click
 import orjson
 from click.core import ParameterSource
 
-from alignlib import __version__
+from alignlib import __version__, waits
 from alignlib.cli import bars
 from alignlib.cli.exits import Command, Group
 from alignlib.cli.paths import fingerprint, in_utf8, keep_apart, must_be_regular, must_exist
@@ -209,7 +209,8 @@ def loading() -> Iterator[None]:
     """
     gc.disable()
     try:
-        yield
+        with waits.doing("loading"):
+            yield
     finally:
         gc.freeze()  # nor is what stays looked through later
         gc.enable()

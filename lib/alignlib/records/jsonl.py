@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from alignlib import waits
+
 DEPTH = 250  # of arrays and objects in each other
 # What files begin with that are no JSONL, and what they are.
 OTHERS = {b"\x1f\x8b": "gzip, under a name that does not end in .gz", b"PAR1": "a Parquet file, not JSONL",
@@ -119,6 +121,8 @@ def open_input(name: str) -> BufferedIOBase:
     if name == "-":
         if sys.stdin is None:
             raise DataError("standard input is closed")
+        if sys.stdin.isatty():
+            waits.hush()
         return open(sys.stdin.fileno(), "rb", closefd=False)
     if name.endswith(".gz"):
         import gzip

@@ -27,16 +27,17 @@ def folder(tmp_path):
 @pytest.mark.parametrize(("name", "keys", "words"), [
     ("al-sample", "m --backe\t", ["m", "--backend"]),
     ("al-sample", "m --backend vl\t", ["m", "--backend", "vllm"]),
-    ("al-sample", "my-mo\t", ["my-model/"]),
+    ("al-sample", "my-mo\t", ["my-model"]),
     ("al-sample", "m promp\t", ["m", "prompts.jsonl"]),
     ("al-sample", "m --rejects promp\t", ["m", "--rejects", "prompts.jsonl"]),
-    ("al-train-exo", "m --ref my-mo\t", ["m", "--ref", "my-model/"]),
+    ("al-train-exo", "m --ref my-mo\t", ["m", "--ref", "my-model"]),
     ("al-data", "writ\t", ["writing-prompts"]),
     ("al-data", "toy --only judg\t", ["toy", "--only", "judge"]),
 ])
 def test_tab_completes(shell, name, keys, words, folder, commands):
-    """Options, choices, files, folders, subcommands."""
-    assert words_typed(shell, name, f"{name} {keys}", folder, commands) == words
+    """Options, choices, files, folders (behind which zsh leaves no /), subcommands."""
+    typed = words_typed(shell, name, f"{name} {keys}", folder, commands)
+    assert [word.removesuffix("/") for word in typed] == words
 
 
 def ask(name: str, shell: str, *words: str, **environ: str) -> str:
