@@ -7,7 +7,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -38,13 +38,14 @@ class Page:
     usage: str
     help: list[str]  # paragraphs; one that is indented is shown as it is
     sections: Mapping[str, list[Entry]]
+    rules: list[str]  # which options go together
     parts: tuple["Page", ...] = ()
 
     def without(self, entries: Iterable[Entry]) -> "Page":
         """The same but for these options."""
         others = {title: [entry for entry in its if entry not in entries] for title, its in self.sections.items()}
         left = {title: its for title, its in others.items() if its}
-        return Page(self.name, self.usage, self.help, left, self.parts)
+        return replace(self, sections=left)
 
 
 def page(name: str) -> Page:
@@ -64,7 +65,8 @@ def describe(command: Command, context: click.Context) -> Page:
     sections = {title: [record(option, context) for option in options]
                 for title, options in command.arranged(context).items()}
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    return Page(context.command_path, usage, paragraphs(command.help or ""), sections, parts)
+    rules = [f"{rule}." for rule in command.rules]
+    return Page(context.command_path, usage, paragraphs(command.help or ""), sections, rules, parts)
 
 
 def record(option: click.Option, context: click.Context) -> Entry:
@@ -126,6 +128,7 @@ def markdown(name: str) -> str:
               f"## Example\n\n{indented(example(name))}"]
     if not whole.parts:
         blocks += ["## Every option", *tables(whole.sections, "###")]
+        blocks += ["### What goes together", "\n".join(f"- {rule}" for rule in whole.rules)] if whole.rules else []
     for part in whole.parts:
         rest = part.without([entry for entries in common.values() for entry in entries])
         takes = [title for title, entries in common.items() if any(e in part.sections.get(title, ()) for e in entries)]
@@ -176,6 +179,7 @@ def man(name: str, others: Iterable[str]) -> str:
              ".SH RECORDS", *verbatim(shape(name))]
     if not whole.parts:
         lines += [".SH OPTIONS", *lists(whole.sections)]
+        lines += [".SS What goes together", *prose(whole.rules)] if whole.rules else []
     else:
         lines.append(".SH COMMANDS")
     for part in whole.parts:

@@ -101,10 +101,10 @@ def test_the_generated_pages_are_up_to_date():
 
 def options_of(command: click.Command) -> set[str]:
     """Every name of every option, --help among them."""
-    names = [name for parameter in command.get_params(click.Context(command))
+    names = [name for parameter in command.get_params(click.Context(command, **command.context_settings))
              if isinstance(parameter, click.Option) and not parameter.hidden
              for name in (*parameter.opts, *parameter.secondary_opts)]
-    return {"-h", *names}
+    return set(names)
 
 
 def options_by_command() -> dict[str, set[str]]:

@@ -19,7 +19,7 @@ import click
 from al_label_ai import questions
 from al_label_ai.against import Partners
 from alignlib import waits
-from alignlib.cli import model_options, options, paths, shells
+from alignlib.cli import model_options, options, paths, rules, shells
 from alignlib.cli.sections import section
 from alignlib.model_names import is_here
 from alignlib.records import disk, links
@@ -87,6 +87,9 @@ folder_options = section(
 @options.command(("prompt",), ("winner", "orders_agree", "chosen", "rejected", "feedbacks", "scores", "analyses",
                                "unparsed"),
                  may=("completions", "chosen", "rejected", "finish_reasons", "completion_ids", "end_ids"))
+@rules.one_of("--cache", "--no-cache")
+@rules.one_of("--question", "--rubric")
+@rules.goes_with("--budget", "--price-in", "--price-out")
 @options.filter_options
 @click.option("--mode", type=click.Choice(MODES), default="pair",
               help="The better of two; a score of 1 to 10; a category, or its attributes; a review of each.")
@@ -190,7 +193,6 @@ def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None,
             name for name in AT_A_SERVER if name != "timeout" or not str(judge_rm).startswith("cmd:")],
         "a model's folder": () if folder and not programmed else ("device", "dtype", "chat_template", "template_args"),
         "a judge that is asked": ("question", "rubric", "template", "one_order") if judge_rm else (),
-        "--price-in or --price-out": () if given & {"price_in", "price_out"} else ("budget",),
     }
     for what, names in wrong.items():
         for name in names:
@@ -198,9 +200,6 @@ def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None,
                 raise click.UsageError(f"--{name.replace('_', '-')} goes with {what}")
     if judge_rm and mode != "pair":
         raise click.UsageError("--judge-rm compares: it goes with --mode pair")
-    for one, two in (("cache", "no_cache"), ("question", "rubric")):
-        if {one, two} <= given:
-            raise click.UsageError(f"--{one} or --{two.replace('_', '-')}: give one of the two")
     if folder and not judge_rm and (mode == "lmu" or together):
         raise click.UsageError("--mode lmu and --together need a judge that writes: a server")
 

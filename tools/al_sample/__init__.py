@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignlib.cli import model_options, options, shells
+from alignlib.cli import model_options, options, rules, shells
 from alignlib.cli.sections import named, section
 from alignlib.decoding import conditions
 from alignlib.records import fields
@@ -68,6 +68,8 @@ backend_options = section(
 
 @options.command(reads=("prompt",), writes=("completions", "finish_reasons", "completion_ids", "end_ids",
                                             "temperatures", "condition", "logps", "logps_temperature", "seconds"))
+@rules.one_of("--greedy", "--temperature")
+@rules.goes_with("--condition-as", "--condition")
 @click.argument("model", shell_complete=shells.files)
 @options.filter_options
 @click.option("-n", "number", type=click.IntRange(min=1), default=1, help="Completions a prompt (and temperature).")
@@ -109,12 +111,8 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
     must_be_taken(backend)
     if not all(stop):
         raise click.UsageError("--stop: an empty text would stop everything")
-    if greedy and "temperatures" in options.given_options():
-        raise click.UsageError("--greedy is --temperature 0: give one of the two")
     if contrastive is not None:
         must_be_contrastive(number, greedy, logps, top_k)
-    if condition_as and condition is None:
-        raise click.UsageError("--condition-as goes with --condition")
     summary = options.Summary()
     plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
     others |= {"files": files, "logps": logps, "window": window or WINDOWS[backend]}

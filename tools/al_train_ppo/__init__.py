@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from al_train_ppo.settings import LOSS_MEANS, METHODS, Settings, settings_of
-from alignlib.cli import model_options, options, paths, shells
+from alignlib.cli import model_options, options, paths, rules, shells
 from alignlib.cli.sections import named
 from alignlib.training.command import training_options
 from alignlib.training.session import Session
@@ -26,6 +26,7 @@ CRITIC = ("critic", "critic_lr", "clip_value", "gamma", "smoothing", "whiten")  
 
 
 @options.command(("prompt",), options.LOG)
+@rules.goes_with("--ptx-coef", "--ptx")
 @named("Answers", "number", "prompts", "max_new_tokens", "temperature", "stop", "log_samples")
 @named("The critic (ppo)", *CRITIC)
 @training_options(lr=1e-6, batch_size=64)
@@ -132,8 +133,6 @@ def must_fit(settings: Settings, session: Session) -> None:
                                "which stay together: a multiple of them")
     if session.recipe.lora_dropout:
         raise click.UsageError("--lora-dropout: pi / pi_old would not begin at 1")
-    if "ptx_coef" in chosen and "ptx" not in chosen:
-        raise click.UsageError("--ptx-coef goes with --ptx")
     if settings.kl_target is not None and not settings.kl_coef:
         raise click.UsageError("--kl-target adapts --kl-coef, which is 0")
     if not all(settings.stop):

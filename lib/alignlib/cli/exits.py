@@ -14,6 +14,7 @@ import click
 
 from alignlib import ranks, waits
 from alignlib.cli import option_files, shells, start, waiting
+from alignlib.cli.rules import Rule
 from alignlib.cli.sections import LAST, arrange
 from alignlib.records import disk
 from alignlib.records.disk import DiskFull, StateError
@@ -61,6 +62,7 @@ class Command(click.Command):
     logs = False  # whether standard output is a log that is in a file too, and so may be closed
     own = "Options"  # the title of options that are under no other
     sections: Mapping[str, str] = {}  # the others' titles, by name
+    rules: Sequence[Rule] = ()  # which of them go together
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
         name = prog_name or program()
@@ -99,6 +101,8 @@ class Command(click.Command):
         for parameter in self.params:
             if not isinstance(parameter.type, click.Path):
                 must_be_json(ctx.params.get(parameter.name or ""), parameter, ctx)
+        for rule in self.rules:
+            rule.check(ctx)
         with waits.doing("at work"):
             return super().invoke(ctx)
 

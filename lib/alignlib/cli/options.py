@@ -24,7 +24,7 @@ import orjson
 from click.core import ParameterSource
 
 from alignlib import __version__, waits
-from alignlib.cli import bars
+from alignlib.cli import bars, rules
 from alignlib.cli.exits import Command, Group
 from alignlib.cli.paths import fingerprint, in_utf8, keep_apart, must_be_regular, must_exist
 from alignlib.cli.sections import FIRST, LAST, Function, section, titles
@@ -55,7 +55,7 @@ def _declare(cls: type[C], reads: tuple[str, ...], may: tuple[str, ...], writes:
 
     def decorate(function: Function) -> C:
         declared = click.command(cls=cls, context_settings=CONTEXT, **settings)(function)
-        declared.sections = titles(function)
+        declared.sections, declared.rules = titles(function), rules.declared(function)
         add_common_options(declared, described)
         if writes == LOG:
             declared.logs, declared.own = True, "What is learnt"

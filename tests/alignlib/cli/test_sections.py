@@ -56,6 +56,6 @@ def test_no_section_of_a_real_command_is_long(name):
     command = import_module(name.replace("-", "_")).main
     parts = getattr(command, "commands", {}).values() or [command]
     for part in parts:
-        for title, its in part.arranged(click.Context(part)).items():
+        for title, its in part.arranged(click.Context(part, **part.context_settings)).items():
             assert len(its) <= 15, f"{part.name}, {title}: {len(its)} options"
         assert set(part.sections) <= {parameter.name for parameter in part.params}, "a title for no option"
