@@ -53,6 +53,7 @@ def alike(line: str, other: str) -> bool:
     """Whether two printed lines say the same, but for the clock and for what rounding may do to a trained model."""
     if line.startswith("{") and other.startswith("{"):
         return same_value(json.loads(line), json.loads(other))
+    line, other = " ".join(line.split()), " ".join(other.split())  # columns may be wider
     if NUMBER.split(line) != NUMBER.split(other):
         return False
     pairs = zip(NUMBER.finditer(line), NUMBER.finditer(other), strict=True)
