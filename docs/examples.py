@@ -20,7 +20,7 @@ from command_pages import EXAMPLES
 STORY = ("al-data", "al-sft", "al-train-rm", "al-sample", "al-score", "al-pref2rw", "al-label-ai", "al-train-exo",
          "al-train-alt", "al-train-ppo", "al-args", "al-eval")
 BY_A_MODEL = {"completions", "chosen", "rejected", "finish_reasons"}  # what another processor's rounding may change
-OF_THE_CLOCK = re.compile(r"seconds")
+OF_THE_CLOCK = re.compile("second")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 TIME = re.compile(r" (s\b|(tokens|records)/s)")  # behind a number
 
