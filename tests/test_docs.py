@@ -12,7 +12,7 @@ import generate
 from helpers.process import ROOT
 
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (
-    ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "examples" / "README.md", *sorted((ROOT / "examples").glob("*/README.md")))}
 
 every_page = pytest.mark.parametrize("page", PAGES)
@@ -168,9 +168,9 @@ def wrong_options(text: str) -> list[str]:
     return wrong + [option for option in re.findall(r"(?<![\w-])(--[a-z][\w-]*)", text) if option not in everywhere]
 
 
-@pytest.mark.parametrize("page", [*PAGES, *generate.OWN_PAGES])
+@every_page
 def test_no_page_names_an_option_that_does_not_exist(page):
-    assert wrong_options((ROOT / page).read_text()) == []
+    assert wrong_options(PAGES[page]) == []
 
 
 @pytest.mark.parametrize(("text", "wrong"), [

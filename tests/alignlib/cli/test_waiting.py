@@ -1,6 +1,7 @@
 """The line of what goes on: what is on the terminal while it does, and that nothing of it stays."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ import pytest
 
 from alignlib import waits
 from alignlib.cli import bars, waiting
+from helpers.commands import folders, lines, rewarded
+from helpers.process import environment
 from helpers.terminal import Terminal
 
 
@@ -118,3 +121,17 @@ def test_of_several_ranks_the_first_shows_it(monkeypatch):
             waiting.watch("al-test")
             assert isinstance(waits.shown, kind)
     terminal.close()
+
+
+@pytest.mark.slow
+def test_a_real_command_shows_it_and_leaves_its_summary_alone(tmp_path):
+    """From the import of torch on; nothing stays."""
+    (tmp_path / "in").write_bytes(lines(*rewarded(3)))
+    code = ("from alignlib.cli import waiting; waiting.PATIENCE = 0; from al_score import main; "
+            f"main({[folders().reward, str(tmp_path / 'in'), '-o', str(tmp_path / 'out')]}, 'al-score')")
+    terminal = Terminal()
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), stderr=terminal.theirs)
+    terminal.close()
+    assert done.returncode == 0 and "al-score: at work [" in terminal.written
+    summary, prompt = terminal.screen
+    assert summary.startswith("al-score: 3 records, ") and prompt == ""
