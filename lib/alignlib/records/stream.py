@@ -24,7 +24,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from alignlib.records.disk import StateError, must_be_finished
-from alignlib.records.jsonl import Line, Record, Skip, at_hand, count, count_ahead, dumps, lines
+from alignlib.records.finished import mark
+from alignlib.records.jsonl import DataError, Line, Record, Skip, at_hand, count, count_ahead, dumps, lines
 from alignlib.records.links import regular
 from alignlib.records.output import Output
 from alignlib.records.shown import dumps_to_stdout, one_line
@@ -139,6 +140,9 @@ class Stream:
         for sink in self._sinks:
             sink.close(begun)
         if self._state is not None:
+            mark(None if error else self.path)
+            if isinstance(error, DataError):  # which is mended, to go on
+                self._state.let_change()
             self._state.close(done=error is None or not begun)  # where nothing has left there is nothing to resume
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -290,7 +294,7 @@ class Stream:
         Raises StateError.
         """
         # The state comes before the output: an output without one is a finished one.
-        self._state = State(path)
+        self._state = State(path, self.files or ("-",))
         if resume and self._state.new and Path(path).is_file():
             raise StateError(f"{path}: another run has finished it just now")
         state = self._state.read(resume)

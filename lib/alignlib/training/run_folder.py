@@ -66,6 +66,7 @@ class Run:
         options.new_folder(self.recipe.output, self.recipe.resume)
         if (self.folder / "run.json").exists():
             self._same(self.folder / "run.json")
+            self._must_be_whole()
             if (self.folder / "started.json").exists():  # killed while it tidied up
                 self._tidy()
             say(f"{self.recipe.output} is complete: nothing to resume")
@@ -133,6 +134,16 @@ class Run:
                    if name not in FREE and before.get(name) != self.fixed[name]]
         if changed:
             raise click.UsageError(f"{self.folder}: cannot resume: {', '.join(changed)} changed")
+
+    def _must_be_whole(self) -> None:
+        """Raises UsageError where the model's weights are not as long as they were at the end."""
+        sizes = faults.read(self.folder / "run.json").get("bytes")
+        for name, size in sizes.items() if isinstance(sizes, dict) else ():
+            file = self.folder / name
+            there = file.stat().st_size if file.exists() else 0
+            if there != size:
+                raise click.UsageError(f"{file}: was finished with {size:,} bytes, and has {there:,} now; removing "
+                                       f"{self.folder} trains anew")
 
     def start(self, model: str) -> str:
         """The model folder to load: the newest checkpoint, or the one the user named; new adapters start from that."""
@@ -232,11 +243,13 @@ class Run:
                 adapters.save(other, beside / name, self.recipe, its_weights, self.dtype)
         for name in others:
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        sizes = {str(file.relative_to(beside)): file.stat().st_size for file in sorted(beside.rglob("*.safetensors"))}
         for file in beside.iterdir():
             os.replace(file, self.folder / file.name)
         beside.rmdir()
         versions = {"align-tools": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
-        replace(self.folder / "run.json", {"options": self.fixed, "versions": versions, "final": final, **self.notes})
+        replace(self.folder / "run.json", {"options": self.fixed, "versions": versions, "final": final,
+                                           "bytes": sizes, **self.notes})
         self._tidy()
 
     def _tidy(self) -> None:
