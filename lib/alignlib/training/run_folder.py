@@ -62,7 +62,9 @@ class Run:
         self.complete, self.checkpoint = ranks.share(self._look)
 
     def _look(self) -> tuple[bool, Path | None]:
-        """Whether the folder's run is complete, and the checkpoint to go on from. Raises UsageError."""
+        """Whether the folder's run is complete, and the checkpoint to go on from. Raises UsageError, StateError."""
+        if not self.recipe.resume:
+            self._forget_reading()
         options.new_folder(self.recipe.output, self.recipe.resume)
         if (self.folder / "run.json").exists():
             self._same(self.folder / "run.json")
@@ -78,6 +80,15 @@ class Run:
             raise click.UsageError(f"{self.recipe.output}: not a run that --resume could go on with")
         checkpoints = [path for path in self.folder.glob("checkpoint-*") if (path / "trainer.pt").exists()]
         return False, max(checkpoints, key=step_of, default=None)
+
+    def _forget_reading(self) -> None:
+        """Remove what is left of a run that was killed before its first step: what it had read."""
+        left = list(self.folder.iterdir()) if self.folder.is_dir() else []
+        if all(path.name.startswith(EXAMPLES) or path.name in BEGINNING and not path.stat().st_size for path in left):
+            for path in left:
+                held = Held(path / "lock" if path.is_dir() else path, shown=self.folder)  # no run is at it now
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                held.close()
 
     def reads(self, input_crc: int, eval_crc: int = 0) -> None:
         """Remember what the input was. Raises UsageError if the run began with another."""

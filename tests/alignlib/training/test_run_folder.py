@@ -14,7 +14,7 @@ from al_train_rm.ranking import Ranking
 from alignlib.cli import exits
 from alignlib.models import load
 from alignlib.models.policy import RewardModel
-from alignlib.records.disk import DiskFull, StateError
+from alignlib.records.disk import DiskFull, Held, StateError
 from alignlib.training import loop, run_folder
 from alignlib.training.run_folder import Run, step_of
 from helpers import tiny
@@ -213,6 +213,51 @@ def test_a_run_that_is_gone_on_with_is_no_start(tmp_path):
     begun(tmp_path / "run")
     begun(tmp_path / "run", resume=True).leave_nothing()
     assert names(tmp_path / "run") == ["log.jsonl", "started.json"]
+
+
+def test_a_model_that_was_cut_after_its_end_is_not_complete(tmp_path, capfd):
+    def again() -> Run:
+        return Run(tiny.recipe(tmp_path / "run", steps=1, resume=True), {"command": "test"})
+
+    fit(tmp_path / "run", steps=1)
+    assert again().complete and "is complete: nothing to resume" in capfd.readouterr().err
+    file = tmp_path / "run" / "model.safetensors"
+    size = file.stat().st_size
+    with open(file, "ab") as handle:
+        handle.truncate(size - 8)
+    said = f"safetensors: was finished with {size:,} bytes, and has {size - 8:,} now; removing .*/run trains anew"
+    with pytest.raises(click.UsageError, match=said):
+        again()
+    file.unlink()
+    with pytest.raises(click.UsageError, match="and has 0 now"):
+        again()
+
+
+def killed_while_it_read(folder, *names):
+    for name in (".examples", *names):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "ids").write_bytes(b"half")
+
+
+@pytest.mark.parametrize("more", [(), (".examples-8",)])
+def test_what_a_run_had_read_that_was_killed_then_stands_in_nobodys_way(tmp_path, more):
+    killed_while_it_read(tmp_path / "run", *more)
+    (tmp_path / "run" / "log.jsonl").touch()  # it was about to begin
+    fit(tmp_path / "run", steps=1)
+    assert (tmp_path / "run" / "run.json").exists() and not list((tmp_path / "run").glob(".examples*"))
+
+
+def test_what_another_run_is_reading_stays(tmp_path):
+    killed_while_it_read(tmp_path / "run")
+    other = Held(tmp_path / "run" / ".examples" / "lock")
+    with pytest.raises(StateError, match="run: another run is writing it"):
+        fit(tmp_path / "run", steps=1)
+    assert (tmp_path / "run" / ".examples" / "ids").exists()
+    other.close()
+    (tmp_path / "run" / "notes.txt").touch()  # somebody's
+    with pytest.raises(click.UsageError, match="run: exists and is not empty"):
+        fit(tmp_path / "run", steps=1)
+    assert (tmp_path / "run" / ".examples" / "ids").exists()
 
 
 # -- signals, by real processes -----------------------------------------------------------------------------------
