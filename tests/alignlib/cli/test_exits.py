@@ -56,7 +56,8 @@ LONG, DEEP = "a" * 300, "/".join(["b" * 200] * 30)
 
 @pytest.mark.parametrize(("name", "args"), [
     ("al_pref2rw", ["IN", "-o", LONG]), ("al_pref2rw", [LONG]), ("al_pref2rw", ["IN", "-o", DEEP]),
-    ("al_pref2rw", ["IN", "-o", "out", "--on-error", "skip", "--rejects", LONG]), ("al_eval", ["text", "IN", "-o", LONG]),
+    ("al_pref2rw", ["IN", "-o", "out", "--on-error", "skip", "--rejects", LONG]),
+    ("al_eval", ["text", "IN", "-o", LONG]),
     ("al_eval", ["table", f"a={LONG}"]), ("al_data", ["toy", "-o", LONG]), ("al_data", ["shuffle", LONG]),
     ("al_data", ["mix", f"1:{LONG}"]), ("al_data", ["shuffle", "IN", "-o", LONG]), ("al_data", ["chat", LONG]),
     ("al_data", ["new-model", LONG, "IN"]), ("al_data", ["new-model", "model", LONG]), ("al_sample", [LONG, "IN"]),
