@@ -54,7 +54,8 @@ def test_rtp():
     (rtp, {"prompt": {"text": "a"}, "continuation": {"text": "b", "toxicity": 2**64 - 1}},
      "toxicity: expected a number of 64 bits, got 18446744073709551615"),
     *((rtp, {"prompt": {"text": "a"}, "continuation": {"text": "b", "toxicity": value}}, f"toxicity: {words}")
-      for value, words in ((2.0**64, r"expected a number of 64 bits, got 1.8446744073709552e\+19"), (-2.0**64, ".* 64 .*"),
+      for value, words in ((2.0**64, r"expected a number of 64 bits, got 1.8446744073709552e\+19"),
+                           (-2.0**64, ".* 64 .*"),
                            (1.5, "expected 0 to 1, got 1.5"), (-0.1, "expected 0 to 1, got -0.1"),
                            (12, "expected 0 to 1, got 12"))),
 ])
