@@ -113,7 +113,6 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
 
     flags: hold "verbose" by the time of an error that is to show its traceback; logs: see Command.
     """
-    start.watch()
     be_quiet()
     name = prog_name or program()
     sys.stderr = sys.stderr or to_nothing(2)
@@ -125,6 +124,7 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         sys.stdout.reconfigure(errors="backslashreplace")
     code, message = 0, None
     try:
+        start.watch()
         code = body() or 0
         with disk.writing(None):
             sys.stdout.flush()
