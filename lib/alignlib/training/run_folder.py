@@ -23,7 +23,7 @@ from alignlib.models.policy import Model
 from alignlib.records.disk import Held, StateError, make_folders, remove_empty, whole, writing
 from alignlib.records.shown import say
 from alignlib.training import adapters
-from alignlib.training.engine import Engine
+from alignlib.training.engine import Engine, cure
 from alignlib.training.recipe import Recipe
 
 # What may differ when a run is resumed; a model is told by its files.
@@ -137,10 +137,13 @@ class Run:
         return checkpoint.stored_dtype(load.adapter_base(model) or model) if model else None
 
     def _same(self, file: Path) -> None:
-        before = faults.read(file).get("options")
+        anew = f"{self.folder} cannot be resumed: train anew, into another folder"
+        try:
+            before = faults.read(file).get("options")
+        except click.UsageError as error:
+            raise click.UsageError(f"{error.message}; {anew}") from error
         if not isinstance(before, dict):
-            raise click.UsageError(f"{file}: options: not what a training writes; {self.folder} cannot be resumed: "
-                                   "train anew, into another folder")
+            raise click.UsageError(f"{file}: options: not what a training writes; {anew}")
         changed = [name.replace("_", " ") for name in self.fixed
                    if name not in FREE and before.get(name) != self.fixed[name]]
         if changed:
@@ -155,6 +158,11 @@ class Run:
             if there != size:
                 raise click.UsageError(f"{file}: was finished with {size:,} bytes, and has {there:,} now; removing "
                                        f"{self.folder} trains anew")
+
+    def name_cure(self, error: click.UsageError) -> None:
+        """What is wrong in the checkpoint gets what to do about it, whoever found it."""
+        if self.checkpoint and str(self.checkpoint) in error.message and "remove" not in error.message:
+            error.message += f"; {cure(self.checkpoint)}"
 
     def start(self, model: str) -> str:
         """The model folder to load: the newest checkpoint, or the one the user named; new adapters start from that."""

@@ -156,7 +156,9 @@ class Session:
             self.store, self.wait = Store(self.run), ranks.patient_wait()
             try:
                 yield
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, click.UsageError):
+                    self.run.name_cure(error)
                 if not self.run.under_way():  # then a failed start leaves nothing: first what it has read
                     self.store.remove()
                 self.run.leave_nothing()

@@ -318,8 +318,34 @@ def test_a_loss_that_is_no_number_is_exit_code_1(prepared, tmp_path, capfd):
 ])
 def test_what_a_run_was_is_said_to_be_damaged(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(click.UsageError, match=f"{name}: {words}"):
+    cure = f"{tmp_path} cannot be resumed: train anew, into another folder"
+    with pytest.raises(click.UsageError, match=f"{name}: {words}.*; {cure}"):
         Run(tiny.recipe(tmp_path, resume=True), {})
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(file.read_bytes()[:100]), lambda file: file.unlink()])
+def test_the_best_model_is_looked_at_before_the_run_goes_on(damage, tmp_path, monkeypatch):
+    how = dict(data=examples(8, 5, 3, rewards=[1.0, 0.0]), objective=Ranking(), best="accuracy", steps=4, eval_every=1,
+               save_every=2, held_out=examples(2, 5, 3, rewards=[1.0, 0.0]))
+    finish = Run.finish
+    monkeypatch.setattr(Run, "finish", lambda *_: (_ for _ in ()).throw(Stopped))
+    with pytest.raises(Stopped):
+        fit(tmp_path / "run", model=RewardModel(tiny.classifier("llama"), tiny.tokenizer()), **how)
+    monkeypatch.setattr(Run, "finish", finish)
+    damage(tmp_path / "run" / "best.pt")
+    monkeypatch.setattr(loop, "train_step", None)  # no step is taken
+    with pytest.raises(click.UsageError, match=r"best.pt: not a checkpoint .*; remove .*/checkpoint-\d, and --resume"):
+        fit(tmp_path / "run", resume=True, model=RewardModel(tiny.classifier("llama"), tiny.tokenizer()), **how)
+
+
+def test_what_is_wrong_in_a_checkpoint_gets_its_cure(tmp_path):
+    made = Run(tiny.recipe(tmp_path / "run"), {})
+    made.checkpoint = tmp_path / "run" / "checkpoint-2"
+    for said, more in ((f"{made.checkpoint}/model.safetensors: cut", f"; remove {made.checkpoint}, and --resume begins anew"),
+                       (f"{made.checkpoint}/trainer.pt: cut; remove it", ""), ("--lr: no number", "")):
+        error = click.UsageError(said)
+        made.name_cure(error)
+        assert error.message == said + more
 
 
 def test_a_name_that_is_not_utf_8_is_written_in_escapes(tmp_path):
