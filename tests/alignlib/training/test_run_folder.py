@@ -341,7 +341,8 @@ def test_the_best_model_is_looked_at_before_the_run_goes_on(damage, tmp_path, mo
 def test_what_is_wrong_in_a_checkpoint_gets_its_cure(tmp_path):
     made = Run(tiny.recipe(tmp_path / "run"), {})
     made.checkpoint = tmp_path / "run" / "checkpoint-2"
-    for said, more in ((f"{made.checkpoint}/model.safetensors: cut", f"; remove {made.checkpoint}, and --resume begins anew"),
+    cure = f"; remove {made.checkpoint}, and --resume begins anew"
+    for said, more in ((f"{made.checkpoint}/model.safetensors: cut", cure),
                        (f"{made.checkpoint}/trainer.pt: cut; remove it", ""), ("--lr: no number", "")):
         error = click.UsageError(said)
         made.name_cure(error)
