@@ -11,12 +11,15 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils import cached_file
 
 from alignlib.records.jsonl import kind
@@ -50,7 +53,8 @@ def refuse(folder: str, files: tuple[str, ...], attempt: Attempt, error: BaseExc
     if raised(attempt, here):
         with tempfile.TemporaryDirectory() as scratch:
             at = Trial(here, Path(scratch), attempt).fault(files) or f"{folder}: a folder"
-        raise click.UsageError(f"{at}, of which {library} makes nothing ({words(error)})") from error
+        known = f"; there are default, {', '.join(ROPE_INIT_FUNCTIONS)}" if ": rope_" in at else ""
+        raise click.UsageError(f"{at}, of which {library} makes nothing ({words(error)}){known}") from error
 
 
 def local(folder: str) -> Path | None:
@@ -91,6 +95,12 @@ def must_be_config(file: Path) -> None:
         raise click.UsageError(f"{file}: architectures: expected an array of strings, got {shown(names)}")
     if not isinstance(family := content.get("model_type", ""), str):
         raise click.UsageError(f"{file}: model_type: expected a string, got {shown(family)}")
+    for name in ("dtype", "torch_dtype"):
+        kind_of = content.get(name)
+        known = isinstance(kind_of, str) and isinstance(getattr(torch, kind_of, None), torch.dtype)
+        if kind_of is not None and not known and not isinstance(kind_of, dict):  # of a model in parts, one for each
+            raise click.UsageError(f"{file}: {name}: expected a type of torch's, float32 or bfloat16 say, got "
+                                   f"{shown(kind_of)}")
     beside = file.with_name(GENERATION)
     ends = read(beside).get("eos_token_id")
     if ends is not None and not all(type(end) is int for end in (ends if isinstance(ends, list) else [ends])):
@@ -108,6 +118,11 @@ def must_have_numbers(file: Path, content: dict[str, Any], within: str = "") -> 
             if isinstance(number, int) and not least <= number <= most:
                 raise click.UsageError(f"{file}: {within}{spelling}: expected {least:,} to {most:,}, "
                                        f"got {shown(number)}")
+    for name, number in content.items():
+        if isinstance(number, float) and isnan(number):
+            raise click.UsageError(f"{file}: {within}{name}: expected a number, got NaN")
+        if name.endswith(("_eps", "_epsilon")) and isinstance(number, int | float) and not 0 <= number <= 1:
+            raise click.UsageError(f"{file}: {within}{name}: expected 0 to 1, got {shown(number)}")
     if isinstance(part := content.get("text_config"), dict):
         must_have_numbers(file, part, f"{within}text_config.")
 
