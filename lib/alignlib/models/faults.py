@@ -36,6 +36,7 @@ NUMBERS = {"hidden_size": (1, 1 << 24), "num_hidden_layers": (1, 10_000), "num_a
            "vocab_size": (1, 1 << 24), "max_position_embeddings": (1, 1 << 40), "sliding_window": (0, 1 << 40),
            "query_pre_attn_scalar": (1, 1 << 24), **dict.fromkeys(IDS, (-1 << 24, 1 << 24))}
 LIBRARY = f"transformers {transformers.__version__}"
+ROPES = tuple(dict.fromkeys(("default", *ROPE_INIT_FUNCTIONS)))  # ways to turn positions
 SHOWN, SAID = 60, 240  # characters of a value, and of what a library says of it
 
 
@@ -53,7 +54,7 @@ def refuse(folder: str, files: tuple[str, ...], attempt: Attempt, error: BaseExc
     if raised(attempt, here):
         with tempfile.TemporaryDirectory() as scratch:
             at = Trial(here, Path(scratch), attempt).fault(files) or f"{folder}: a folder"
-        known = f"; there are default, {', '.join(ROPE_INIT_FUNCTIONS)}" if ": rope_" in at else ""
+        known = f"; there are {', '.join(ROPES)}" if ": rope_" in at else ""
         raise click.UsageError(f"{at}, of which {library} makes nothing ({words(error)}){known}") from error
 
 
