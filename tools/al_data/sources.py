@@ -37,10 +37,11 @@ def from_file(name: str) -> Iterator[Row]:
     elif name.endswith(".csv"):
         yield from _csv(name)
     elif name.endswith(".txt"):
-        yield name, {"text": Path(name).read_text(encoding="utf-8"), "label": Path(name).parent.name}
+        yield name, {"text": _decoded(name, Path(name).read_bytes()), "label": Path(name).parent.name}
     elif name.endswith(".wp_source"):  # a prompt a line
-        with open(name, encoding="utf-8") as lines:
-            yield from ((f"{name}:{number}", {"prompt": line}) for number, line in enumerate(lines, 1))
+        with open(name, "rb") as lines:
+            yield from ((where := f"{name}:{number}", {"prompt": _decoded(where, line)})
+                        for number, line in enumerate(lines, 1))
     elif name.endswith(".json") and _is_array(name):
         yield from _array(name)
     else:
@@ -130,6 +131,14 @@ def go_offline_without_hub() -> None:
 
 
 # --------------------------------------------------------------------------------- kinds of files
+
+
+def _decoded(where: str, raw: bytes) -> str:
+    """A text, its lines ended by a newline each. Raises DataError for what is none."""
+    try:
+        return raw.decode().replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: invalid UTF-8 at byte {error.start + 1}") from error
 
 
 def _is_array(name: str) -> bool:

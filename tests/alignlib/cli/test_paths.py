@@ -110,7 +110,7 @@ OVER_INPUT = [("al_data", "chat", "IN"), ("al_data", "hh", "--from", "IN"), ("al
               ("al_score", "py:IN:score", "no.jsonl"), ("al_sample", "policy", "IN"), ("al_args", "lm", "rm", "IN"),
               ("al_args", "lm", "rm", "no.jsonl", "--grid", "IN"), ("al_label_ai", "IN", "--judge", "x"),
               ("al_label_ai", "no.jsonl", "--judge", "x", "--against", "IN"), ("al_eval", "text", "IN"),
-              ("al_eval", "reward", "a=IN"), ("al_eval", "winrate", "no.jsonl", "--against", "IN"),
+              ("al_eval", "reward", "IN"), ("al_eval", "winrate", "no.jsonl", "--against", "IN"),
               ("al_eval", "table", "a=IN")]
 
 
