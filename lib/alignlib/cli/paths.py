@@ -21,7 +21,8 @@ INPUTS = ("files", "sources", "source")  # options whose every text is a file's 
 OF_A_FOLDER = ("config.json", "adapter_config.json", "run.json")
 IN_A_FOLDER = (*OF_A_FOLDER, "log.jsonl", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
                "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
-               "tokenizer.model", "chat_template.jinja", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+               "tokenizer.model", "chat_template.jinja", "model.safetensors.index.json", "pytorch_model.bin.index.json",
+               "pool.jsonl", "temperature.json", "reward_model.json", "README.md")
 
 
 class OutputFile(click.Path):
