@@ -104,7 +104,9 @@ def must_be_config(file: Path) -> None:
                                    f"{shown(kind_of)}")
     beside = file.with_name(GENERATION)
     ends = read(beside).get("eos_token_id")
-    if ends is not None and not all(type(end) is int for end in (ends if isinstance(ends, list) else [ends])):
+    most = NUMBERS["eos_token_id"][1]
+    if ends is not None and not all(type(end) is int and abs(end) <= most
+                                    for end in (ends if isinstance(ends, list) else [ends])):
         raise click.UsageError(f"{beside}: eos_token_id: expected a token's id, or some of them, got {shown(ends)}")
 
 
@@ -120,12 +122,21 @@ def must_have_numbers(file: Path, content: dict[str, Any], within: str = "") -> 
                 raise click.UsageError(f"{file}: {within}{spelling}: expected {least:,} to {most:,}, "
                                        f"got {shown(number)}")
     for name, number in content.items():
-        if isinstance(number, float) and isnan(number):
-            raise click.UsageError(f"{file}: {within}{name}: expected a number, got NaN")
+        if place := place_of_nan(number):
+            raise click.UsageError(f"{file}: {within}{name}{place.strip()}: expected a number, got NaN")
         if name.endswith(("_eps", "_epsilon")) and isinstance(number, int | float) and not 0 <= number <= 1:
             raise click.UsageError(f"{file}: {within}{name}: expected 0 to 1, got {shown(number)}")
     if isinstance(part := content.get("text_config"), dict):
         must_have_numbers(file, part, f"{within}text_config.")
+
+
+def place_of_nan(value: object) -> str:
+    """Where in a value a NaN is, ".factors[2]", " " for the value itself; "" for nowhere."""
+    if isinstance(value, float) and isnan(value):
+        return " "
+    parts = ([(f".{name}", part) for name, part in value.items()] if isinstance(value, dict) else
+             [(f"[{number}]", part) for number, part in enumerate(value)] if isinstance(value, list) else [])
+    return next((f"{place}{found.strip()}" for place, part in parts if (found := place_of_nan(part))), "")
 
 
 class Trial:
