@@ -63,7 +63,8 @@ def keep_apart(files: Iterable[str], output: str | None, *others: str | None, fo
             raise click.UsageError(f"{path}: no such folder")
         if place in taken or identity in taken:
             raise click.UsageError(f"{path}: would be overwritten while it is in use: name another file")
-        must_be_free(path, folder)
+        if path not in beside:
+            must_be_free(path, folder)
         taken += [place, identity] if identity else [place]
     if output is None and _identity(sys.stdout) in taken:
         raise click.UsageError("standard output is the input: it would feed on itself")

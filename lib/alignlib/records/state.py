@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from typing import Any
 import orjson
 
 from alignlib.records.disk import Held, StateError, must_be_finished, named
+from alignlib.records.jsonl import at_hand
 from alignlib.records.links import place
 
 FIELDS = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "rejects": int, "written": int,
@@ -101,12 +101,9 @@ def sample(files: Sequence[str], size: int | None = None) -> Sample | None:
     with ExitStack() as stack:
         parts: list[tuple[int, int, int]] = []  # a descriptor, the first byte, how many
         for name in files:
-            try:
-                fd = sys.stdin.fileno() if name == "-" else stack.enter_context(open(name, "rb")).fileno()
-            except (OSError, AttributeError):  # closed
+            if name.endswith(".gz") or not at_hand([name]):
                 return None
-            if name.endswith(".gz") or not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
+            fd = sys.stdin.fileno() if name == "-" else stack.enter_context(open(name, "rb")).fileno()
             start = os.lseek(fd, 0, os.SEEK_CUR)
             parts.append((fd, start, max(os.fstat(fd).st_size - start, 0)))
         total = sum(count for *_, count in parts)

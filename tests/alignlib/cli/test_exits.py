@@ -60,7 +60,7 @@ LONG, DEEP = "a" * 300, "/".join(["b" * 200] * 30)
     ("al_eval", ["text", "IN", "-o", LONG]),
     ("al_eval", ["table", f"a={LONG}"]), ("al_data", ["toy", "-o", LONG]), ("al_data", ["shuffle", LONG]),
     ("al_data", ["mix", f"1:{LONG}"]), ("al_data", ["shuffle", "IN", "-o", LONG]), ("al_data", ["chat", LONG]),
-    ("al_data", ["new-model", LONG, "IN"]), ("al_data", ["new-model", "model", LONG]), ("al_sample", [LONG, "IN"]),
+    ("al_data", ["new-model", LONG, "IN"]), ("al_data", ["new-model", "model", LONG]),
     ("al_label_ai", ["IN", "--judge", "x", "--cache", LONG]), ("al_score", ["toy:polite", "IN", "-o", LONG[:252]]),
 ])
 def test_a_name_that_is_too_long_is_refused_in_a_line(name, args, tmp_path, monkeypatch, capfd):

@@ -344,10 +344,10 @@ def test_a_run_that_another_has_finished_meanwhile_is_not_begun_anew(tmp_path, w
     run(tmp_path, stop=2)
     state = stream.State
 
-    def late(path):  # between the look and the lock
+    def late(*given):  # between the look and the lock
         monkeypatch.setattr(stream, "State", state)
         run(tmp_path, resume=True)
-        return state(path)
+        return state(*given)
 
     monkeypatch.setattr(stream, "State", late)
     with pytest.raises(StateError, match="out: another run has finished it just now"):
