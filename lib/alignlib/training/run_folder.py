@@ -159,10 +159,11 @@ class Run:
                 raise click.UsageError(f"{file}: was finished with {size:,} bytes, and has {there:,} now; removing "
                                        f"{self.folder} trains anew")
 
-    def name_cure(self, error: click.UsageError) -> None:
-        """What is wrong in the checkpoint gets what to do about it, whoever found it."""
-        if self.checkpoint and str(self.checkpoint) in error.message and "remove" not in error.message:
-            error.message += f"; {cure(self.checkpoint)}"
+    def with_cure(self, said: str) -> str:
+        """What was said of a file in the checkpoint, with what to do about it, whoever said it."""
+        if self.checkpoint and str(self.checkpoint) in said and "remove" not in said:
+            return f"{said}; {cure(self.checkpoint)}"
+        return said
 
     def start(self, model: str) -> str:
         """The model folder to load: the newest checkpoint, or the one the user named; new adapters start from that."""

@@ -157,12 +157,12 @@ class Session:
             try:
                 yield
             except BaseException as error:
-                if isinstance(error, click.UsageError):
-                    self.run.name_cure(error)
                 if not self.run.under_way():  # then a failed start leaves nothing: first what it has read
                     self.store.remove()
                 self.run.leave_nothing()
                 self.store.leave_no_folder()
+                if isinstance(error, click.UsageError) and self.run.with_cure(error.message) != error.message:
+                    raise click.UsageError(self.run.with_cure(error.message)) from error
                 raise
             self.summary.count(records=self.records, **self.counts)
             self.summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)
