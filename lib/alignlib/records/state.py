@@ -34,10 +34,11 @@ class State:
     """
 
     def __init__(self, output: str, files: Sequence[str] = ()):
-        self.output, self.files = output, files
+        self.output = output
         self.held = Held(state_path(output), shown=output)
         self.new = self.held.new
         self.input = sample(files)
+        self.before: Sample | None = None  # the killed run's
         self.said: dict[str, Any] = {}
 
     def read(self, resume: bool) -> dict[str, Any]:
@@ -50,13 +51,15 @@ class State:
             must_be_finished(self.output)
         if state is None:
             raise StateError(f"{self.held.path}: not the state of a run")
-        if before := state.pop("input", None):
-            size, _ = before
-            now = sample(self.files, size)
-            if now and now != before:
-                how = "become shorter" if now[0] < size else "changed"
-                raise StateError(f"{self.output}: cannot resume: the input has {how}")
+        self.before = state.pop("input", None)
         return state
+
+    def must_be_of(self, files: Sequence[str]) -> None:
+        """Raises StateError where the files are not those that the killed run read, as far as its Sample tells."""
+        now = sample(files, self.before[0]) if self.before else None
+        if self.before and now and now != self.before:
+            how = "become shorter" if now[0] < self.before[0] else "changed"
+            raise StateError(f"{self.output}: cannot resume: the input has {how}")
 
     def write(self, state: dict[str, Any]) -> None:
         """Raises DiskFull."""

@@ -290,7 +290,6 @@ class Stream:
 
     def _begin(self, path: str, resume: bool) -> dict[str, Any]:
         """Take the state, this process alone; the files' lengths to go on from, {} for a new run; sets what has left.
-
         Raises StateError.
         """
         # The state comes before the output: an output without one is a finished one.
@@ -306,6 +305,7 @@ class Stream:
             raise StateError(f"{path}: cannot resume: --rejects is not the one it was made with")
         if state["records"] != self.records:  # other borders
             raise StateError(f"{path}: cannot resume: the input had {state['records']:,} records")
+        self._state.must_be_of(self.files or ("-",))
         self.next, self.crc = state["line"], state["crc_before"]
         self.written, self.rejected = state["written"], state["rejected"]
         if not Path(path).exists():

@@ -73,7 +73,9 @@ LONG = bytes(range(256)) * (3 * PIECE // 256) * PLACES  # of which not every byt
 def resumed(tmp_path, files: list[str]) -> dict:
     state = State(str(tmp_path / "out"), files)
     try:
-        return state.read(resume=True)
+        said = state.read(resume=True)
+        state.must_be_of(files)
+        return said
     finally:
         state.close(done=False)
 
