@@ -63,7 +63,7 @@ CRITIC = ("critic", "critic_lr", "clip_value", "gamma", "smoothing", "whiten")  
 @click.option("--ptx", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
               help="Records with `chosen`, whose likelihood is learnt beside.")
 @click.option("--ptx-coef", type=options.Finite(min=0), default=1.0, help="Its weight in the loss.")
-@click.option("--log-samples", type=click.Path(dir_okay=False), metavar="FILE",
+@click.option("--log-samples", type=paths.OutputFile(), metavar="FILE",
               help="Some records of each rollout: answers, rewards, step.")
 def main(session: Session, rewards: tuple[str, ...], critic: str | None, critic_lr: float | None, ref: str,
          ptx: str | None, log_samples: str | None, **given: Any) -> None:
@@ -73,9 +73,6 @@ def main(session: Session, rewards: tuple[str, ...], critic: str | None, critic_
     """
     settings = settings_of(given)
     must_fit(settings, session)
-    if log_samples:
-        read = (*(session.files or ("-",)), *filter(None, (session.recipe.eval, ptx)))
-        paths.keep_apart(read, log_samples)
     told = {**vars(settings), "rewards": rewards, "critic": critic, "critic_lr": critic_lr, "ref": ref, "ptx": ptx,
             "ref_files": None if ref == "self" else paths.fingerprint(ref)}
     copied = bool(settings.kl_coef) and (ref != "self" or not session.recipe.lora)

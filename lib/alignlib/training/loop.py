@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
+import click
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from alignlib.models.policy import Model
 from alignlib.records.disk import whole
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, mixed, packs_of
-from alignlib.training.engine import AskingEngine, Engine
+from alignlib.training.engine import AskingEngine, Engine, cure
 from alignlib.training.examples import Examples
 from alignlib.training.objective import Objective
 from alignlib.training.recipe import Recipe
@@ -125,6 +126,8 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
     state: dict[str, Any] = {"step": 0, "best": None, "best_step": None}
     if run.checkpoint:
         state = engine.load(run.checkpoint)
+        if best and state["best"] is not None and ranks.first():
+            best_weights(run)  # now, not when all is done
     course.objective.state |= state.pop("objective", {})
     entry = run.last_entry(state["step"])
     stop_requested = on_sigterm()
@@ -159,7 +162,7 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
             if stop:
                 raise exits.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
         if best and course.judged:  # the model that is kept
-            weights = checkpoint.tensors(run.folder / "best.pt") if ranks.first() else None
+            weights = best_weights(run) if ranks.first() else None
             entry |= {f"best_{best}": state["best"], "best_step": state["best_step"]}
         else:
             weights = engine.weights()
@@ -275,6 +278,15 @@ def on_sigterm() -> Callable[[], bool]:
     signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
     return lambda: bool(signals)
+
+
+def best_weights(run: Run) -> dict[str, Tensor]:
+    """Those that `keep_best` has kept, mapped. Raises UsageError."""
+    try:
+        return checkpoint.tensors(run.folder / "best.pt")
+    except click.UsageError as error:
+        again = f"; {cure(run.checkpoint)}" if run.checkpoint else ""
+        raise click.UsageError(f"{error.message}{again}") from error
 
 
 def keep_best(run: Run, engine: Engine) -> None:

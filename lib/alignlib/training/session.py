@@ -156,11 +156,13 @@ class Session:
             self.store, self.wait = Store(self.run), ranks.patient_wait()
             try:
                 yield
-            except BaseException:
+            except BaseException as error:
                 if not self.run.under_way():  # then a failed start leaves nothing: first what it has read
                     self.store.remove()
                 self.run.leave_nothing()
                 self.store.leave_no_folder()
+                if isinstance(error, click.UsageError) and self.run.with_cure(error.message) != error.message:
+                    raise click.UsageError(self.run.with_cure(error.message)) from error
                 raise
             self.summary.count(records=self.records, **self.counts)
             self.summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)
