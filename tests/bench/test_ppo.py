@@ -67,7 +67,7 @@ def test_grpo_against_trl(world, tmp_path, kl):
 
 
 def test_a_rollouts_sampling_against_al_samples(world):
-    """16 prompts, the default, as al-train-ppo draws for them before a step and as al-sample does for a file of them."""
+    """For 16 prompts, the default, as before a step and as al-sample draws for a file of them."""
     recipe, how = tiny.recipe("x", pack_tokens=8192), settings(number=ANSWERS, max_new_tokens=ANSWER, temperature=1.0)
     asked = how_to_draw(how, ANSWERS, 0)
     theirs = Sampler(world["model"], asked, condition=None, logps=False, window=64, batch_tokens=16384, device="cpu",

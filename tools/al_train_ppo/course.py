@@ -18,15 +18,17 @@ from al_train_ppo.objective import Surrogate, ValueLoss, values_of
 from al_train_ppo.rollout import Prompt, Rollout, draw, how_to_draw, logged, read_tokens, seed_of, with_rewards
 from al_train_ppo.settings import Settings
 from alignlib import ranks
-from alignlib.cli import bars
+from alignlib.cli import bars, exits
 from alignlib.models.encoding import Encoder, Example
 from alignlib.models.policy import Policy, RewardModel
 from alignlib.records.jsonl import Record, dumps
 from alignlib.records.output import Output
+from alignlib.records.shown import say
+from alignlib.rewards.programs import RewardFailure
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, Shuffled, mixed
 from alignlib.training.engine import Engine
-from alignlib.training.loop import pass_back
+from alignlib.training.loop import Halted, pass_back
 from alignlib.training.objective import Objective
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
@@ -92,6 +94,7 @@ class OnPolicy:
         self.order = Batches(Shuffled(len(self.prompts)), Recipe(**recipe))
         self.ptx_order = Batches(Shuffled(len(self.ptx)), self.recipe) if self.ptx else None
         self.seconds: dict[str, float] = {}
+        self.failure: Exception | None = None
 
     # -- what a Course is ----------------------------------------------------------------------------------
 
@@ -153,9 +156,18 @@ class OnPolicy:
         with self.timed("sampling"):
             rollout = draw(self.policy, self.encoder, prompts, how_to_draw(self.settings, number, seed), self.recipe)
         with self.timed("scoring"):
-            rows = ranks.share(lambda: self.judge([prompt.where for prompt in prompts], rollout.records))
-            rewards = torch.tensor(rows, dtype=torch.float64)
-        return with_rewards(rollout, rewards, self.settings)
+            rows, fault = ranks.share(lambda: self.rows_or_fault([prompt.where for prompt in prompts], rollout.records))
+        if fault:
+            raise Halted(fault) from self.failure
+        return with_rewards(rollout, torch.tensor(rows, dtype=torch.float64), self.settings)
+
+    def rows_or_fault(self, where: Sequence[str], records: Sequence[Record]) -> tuple[list[list[float]], str]:
+        """The answers' rewards, or why there are none: what all ranks must hear of."""
+        try:
+            return self.judge(where, records), ""
+        except (RewardFailure, FloatingPointError) as error:
+            self.failure = error
+            return [], exits.reason(error)
 
     def minibatches(self, step: int, prompts: int) -> list[list[int]]:
         """The prompts of each update: --passes over the rollout, each in an order of its own."""
@@ -190,7 +202,7 @@ class OnPolicy:
     def weigh(self, rollout: Rollout) -> dict[str, Any]:
         """Give the answers their advantages: the rollout's figures."""
         settings, scores = self.settings, rollout.scores
-        equal = int((scores == scores[:, :1]).all(1).sum())
+        equal = int((scores == scores[:, :1]).all(1).sum()) if settings.number > 1 else 0
         figures: dict[str, Any] = {"reward": rollout.rewards.mean().item(),
                                    "length": rollout.lengths.double().mean().item(),
                                    "share_cut": rollout.share_cut()}
@@ -200,6 +212,7 @@ class OnPolicy:
             figures["kl"] = kl(rollout)
         if settings.number > 1:
             figures["equal_groups"] = equal
+        self.remember(scores, equal)
         if settings.method == "ppo":
             return figures | self.weigh_tokens(rollout)
         if settings.method == "rloo":
@@ -212,6 +225,21 @@ class OnPolicy:
         for example, row in zip(rollout.examples, gains.tolist(), strict=True):
             example.values["advantages"] = row
         return figures
+
+    def remember(self, scores: Tensor, equal: int) -> None:
+        """Keep count of what rewards there were, for the end."""
+        state, low, high = self.objective.state, scores.min().item(), scores.max().item()
+        state |= {"lowest": min(state.get("lowest", low), low), "highest": max(state.get("highest", high), high),
+                  "groups": state.get("groups", 0) + len(scores), "equal": state.get("equal", 0) + equal}
+
+    def tell_what_never_differed(self) -> None:
+        """Warn of a run whose rewards were all the same, or all those of a prompt's answers: it has learnt nothing."""
+        state = self.objective.state
+        if state["lowest"] == state["highest"]:
+            say(f"warning: every answer's reward was {state['lowest']:g}: there was nothing to learn from it")
+        elif state["equal"] == state["groups"] and self.settings.method != "ppo":
+            say(f"warning: the rewards of a prompt's answers never differed, in {state['groups']:,} groups: there was "
+                "nothing to learn from them")
 
     def weigh_tokens(self, rollout: Rollout) -> dict[str, Any]:
         """PPO's advantages and returns of every token."""
