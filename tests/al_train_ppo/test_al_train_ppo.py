@@ -14,12 +14,11 @@ SMALL = ("-n", 4, "--prompts", 4, "--batch-size", 8, "-m", 10, "--dtype", "fp32"
 
 
 def train(*args, model=None, out=None, count=8, code=0):
-    """The folder, and its log without the clock's figures."""
+    """The folder, and its log."""
     out = out or folders().new("ppo")
     done = run("al-train-ppo", model or folders().policy, "-o", out, *SMALL, *args, stdin=lines(*prompts(count)))
     assert done.returncode == code, done.stderr
-    entries = [{name: value for name, value in entry.items() if not name.startswith("seconds_")} for entry in log(out)]
-    return out, entries
+    return out, log(out)
 
 
 def refused(*args, code=2, count=8, model=None) -> str:
