@@ -80,11 +80,13 @@ def main(session: Session, rewards: tuple[str, ...], critic: str | None, critic_
     if log_samples:
         read = (*(session.files or ("-",)), *filter(None, (session.recipe.eval, ptx)))
         paths.keep_apart(read, log_samples)
-    told = {**vars(settings), "rewards": rewards, "critic": critic, "critic_lr": critic_lr, "ref": ref, "ptx": ptx,
-            "ref_files": None if ref == "self" else paths.fingerprint(ref)}
+    fixed = {**vars(settings), "rewards": rewards, "critic": critic, "critic_lr": critic_lr, "ref": ref, "ptx": ptx,
+             "reward_files": [paths.fingerprint(name) for name in reward_models(rewards)],
+             "critic_files": paths.fingerprint(critic) if critic else None,
+             "ref_files": None if ref == "self" else paths.fingerprint(ref)}
     copied = bool(settings.kl_coef) and (ref != "self" or not session.recipe.lora)
     with session.begin(reference=copied, along=lambda: models_along(session.model, settings, rewards, critic),
-                       samples=True, **told):
+                       samples=True, **fixed):
         from al_train_ppo import start
         from al_train_ppo.course import OnPolicy
 
@@ -105,11 +107,16 @@ def main(session: Session, rewards: tuple[str, ...], critic: str | None, critic_
                 course.tell_what_never_differed()
 
 
+def reward_models(rewards: tuple[str, ...]) -> list[str]:
+    """Those of the rewards that are models."""
+    return [name for _, name in map(split_weight, rewards) if not is_program(name)]
+
+
 def models_along(model: str, settings: Settings, rewards: tuple[str, ...], critic: str | None) -> list[Along]:
     """The models that are there beside policy and reference, for --plan: reward models, and ppo's critic."""
     from alignlib.training.memory_states import Along
 
-    asked = [name for _, name in map(split_weight, rewards) if not is_program(name)]
+    asked = reward_models(rewards)
     trained = [Along((critic or next(iter(asked), model)), trained=True)] if settings.method == "ppo" else []
     return trained + [Along(name) for name in asked]
 

@@ -27,15 +27,12 @@ from alignlib.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Prompt:
-    """A record to draw answers for, its ids, and its number in the input."""
+    """A record to draw answers for, its ids, its number in the input, and where it stands: "prompts.jsonl:17"."""
 
     number: int
     record: Record
     ids: list[int]
-
-    @property
-    def where(self) -> str:
-        return f"prompt {self.number + 1} of the input"
+    where: str = ""
 
 
 @dataclass

@@ -58,7 +58,7 @@ def read_prompts(session: Session, encoder: Encoder, rewards: Rewards) -> tuple[
         sources.append(Input(session.run, [held_out], prepare, f"{held_out}: no prompts to evaluate on"))
     prompts: list[list[Prompt]] = []
     for source in sources:
-        prompts.append([Prompt(i, *row) for i, row in enumerate(source)])
+        prompts.append([Prompt(i, *row, source.where) for i, row in enumerate(source)])
         session.must_train_on(len(prompts[0]))
     session.run.reads(*(source.crc for source in sources))
     rewards.tell_cut()
