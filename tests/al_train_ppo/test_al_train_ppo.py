@@ -121,8 +121,8 @@ def test_two_processes_learn_what_one_learns(method, zero, tmp_path):
 def test_two_processes_go_on_after_they_were_stopped(tmp_path):
     """What ZeRO has dealt out of policy and critic is in the checkpoint."""
     (tmp_path / "in").write_bytes(lines(*prompts(8)))
-    how = ("--method", "ppo", "--reward", "toy:helpful", "--steps", 60, "--lr", "1e-3", "--prompts", 1, "--batch-size", 4,
-           "-m", 3, tmp_path / "in", "--launch", 2, "--zero", 2)
+    how = ("--method", "ppo", "--reward", "toy:helpful", "--steps", 60, "--lr", "1e-3", "--prompts", 1, "--batch-size",
+           4, "-m", 3, tmp_path / "in", "--launch", 2, "--zero", 2)
     whole, entries = train(*how)
     out = folders().new("ppo")
     code, _, said = stopped("al-train-ppo", folders().policy, "-o", out, *SMALL, *how, stdin=b"")
@@ -184,8 +184,6 @@ def test_the_plan_counts_what_is_there():
 
 def test_what_is_kept_in_memory_is_what_the_plan_says():
     """Policy and critic with their optimizers, a copy to compare with, a reward model: after two rollouts, within 2 %.
-
-    What a draw makes is planned as its cache: within a third, which is room ahead and the logits of a tiny model.
     """
     session = SimpleNamespace(recipe=tiny.recipe("x", batch_size=8, pack_tokens=1200),
                               run=SimpleNamespace(checkpoint=None, beside={}))
