@@ -1,6 +1,7 @@
 """al-train-ppo: what it learns, its log, resuming, what it refuses."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -106,7 +107,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(more, tmp_path):
 def test_two_processes_learn_what_one_learns(method, zero, tmp_path):
     """6 updates in float32: policy and critic within 1e-5."""
     (tmp_path / "in").write_bytes(lines(*prompts(8)))
-    how = ("--method", method, "--reward", "toy:helpful", "--steps", 3, "--lr", "1e-3", tmp_path / "in")
+    how = ("--method", method, "--reward", folders().reward, "--reward", "toy:helpful", "--steps", 3, "--lr", "1e-3",
+           tmp_path / "in")
     one, entries = train(*how)
     two, others = train(*how, "--launch", 2, "--zero", zero)
     from safetensors.torch import load_file
@@ -151,6 +153,24 @@ def test_an_adapter_is_its_own_reference_switched_off():
     model = adapted.adapter(folders().new("adapter"), folders().policy)
     _, entries = train("--method", "rloo", "--reward", "toy:helpful", "--steps", 2, "--lr", "3e-2", model=model)
     assert entries[0]["kl"] == pytest.approx(0, abs=1e-4) and abs(entries[1]["kl"]) > 1e-4
+
+
+@pytest.mark.parametrize("method", ["ppo", "rloo", "grpo"])
+@pytest.mark.parametrize("stop", ["e", "abcdefghijklmnopqrstuvwxyz .?!:,'\n"])
+def test_answers_may_be_empty(method, stop):
+    """Where a stop string comes first: some, and nearly all."""
+    _, entries = train("--method", method, "--reward", "toy:helpful", "--steps", 3, "--lr", "1e-3",
+                       *(word for letter in stop for word in ("--stop", letter)))
+    assert all(math.isfinite(entry["loss"]) and entry["length"] < 10 for entry in entries)
+    assert (entries[0]["length"] < 0.5) == (stop != "e")
+
+
+def test_gradient_checkpointing_changes_no_weight():
+    """Neither of the policy nor of the critic."""
+    how = ("--method", "ppo", "--reward", "toy:helpful", "--steps", 2, "--lr", "1e-3")
+    (plain, entries), (checkpointed, again) = train(*how), train(*how, "--gradient-checkpointing")
+    assert weights(plain) == weights(checkpointed) and weights(plain / "critic") == weights(checkpointed / "critic")
+    assert entries == again
 
 
 def test_texts_are_learnt_beside(tmp_path):

@@ -17,18 +17,16 @@ from al_train_ppo import advantages
 from al_train_ppo.objective import Surrogate, ValueLoss, values_of
 from al_train_ppo.rollout import Prompt, Rollout, draw, how_to_draw, logged, read_tokens, seed_of, with_rewards
 from al_train_ppo.settings import Settings
-from alignlib import ranks
-from alignlib.cli import bars, exits
+from alignlib.cli import bars
 from alignlib.models.encoding import Encoder, Example
 from alignlib.models.policy import Policy, RewardModel
 from alignlib.records.jsonl import Record, dumps
 from alignlib.records.output import Output
 from alignlib.records.shown import say
-from alignlib.rewards.programs import RewardFailure
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, Shuffled, mixed
 from alignlib.training.engine import Engine
-from alignlib.training.loop import Halted, pass_back
+from alignlib.training.loop import pass_back
 from alignlib.training.objective import Objective
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
@@ -66,7 +64,7 @@ class Likelihood(Objective[Policy]):
 class OnPolicy:
     """A Course whose examples are drawn as it goes (loop.Course).
 
-    judge      what records with completions are worth: a list of numbers each, the sum of all rewards
+    judge      what records with completions are worth: a list of numbers each, the sum of all rewards; on every rank
     ptx        examples whose likelihood is learnt beside
     samples    where some records of each rollout go, on the first rank
     """
@@ -94,7 +92,6 @@ class OnPolicy:
         self.order = Batches(Shuffled(len(self.prompts)), Recipe(**recipe))
         self.ptx_order = Batches(Shuffled(len(self.ptx)), self.recipe) if self.ptx else None
         self.seconds: dict[str, float] = {}
-        self.failure: Exception | None = None
 
     # -- what a Course is ----------------------------------------------------------------------------------
 
@@ -119,6 +116,9 @@ class OnPolicy:
         if self.critic and self.critic_recipe:
             place = run.checkpoint / "critic" if run.checkpoint else None
             add_adapters(self.critic, self.critic_recipe)
+            if self.critic_recipe.gradient_checkpointing:
+                self.critic.checkpoint_activations()
+            self.critic.model.train()
             self.critic_engine = engine_for(self.critic, self.critic_recipe, self.updates, place)
             if place:
                 self.critic_engine.load(place)
@@ -156,18 +156,9 @@ class OnPolicy:
         with self.timed("sampling"):
             rollout = draw(self.policy, self.encoder, prompts, how_to_draw(self.settings, number, seed), self.recipe)
         with self.timed("scoring"):
-            rows, fault = ranks.share(lambda: self.rows_or_fault([prompt.where for prompt in prompts], rollout.records))
-        if fault:
-            raise Halted(fault) from self.failure
-        return with_rewards(rollout, torch.tensor(rows, dtype=torch.float64), self.settings)
-
-    def rows_or_fault(self, where: Sequence[str], records: Sequence[Record]) -> tuple[list[list[float]], str]:
-        """The answers' rewards, or why there are none: what all ranks must hear of."""
-        try:
-            return self.judge(where, records), ""
-        except (RewardFailure, FloatingPointError) as error:
-            self.failure = error
-            return [], exits.reason(error)
+            rewards = torch.tensor(self.judge([prompt.where for prompt in prompts], rollout.records),
+                                   dtype=torch.float64)
+        return with_rewards(rollout, rewards, self.settings)
 
     def minibatches(self, step: int, prompts: int) -> list[list[int]]:
         """The prompts of each update: --passes over the rollout, each in an order of its own."""
@@ -207,7 +198,7 @@ class OnPolicy:
                                    "length": rollout.lengths.double().mean().item(),
                                    "share_cut": rollout.share_cut()}
         if "old" in rollout.tokens:
-            figures["entropy"] = -fmean(torch.cat(rollout.tokens["old"]).tolist())
+            figures["entropy"] = -fmean(torch.cat(rollout.tokens["old"]).tolist() or [0.0])
         if self.reference:
             figures["kl"] = kl(rollout)
         if settings.number > 1:

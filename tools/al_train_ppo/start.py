@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import transformers
 from al_train_ppo.rollout import Prompt, how_to_draw, prompt_of
 from al_train_ppo.settings import Settings
 from alignlib import ranks
+from alignlib.cli import exits
 from alignlib.decoding import sampler
 from alignlib.decoding.draws import encoder_limits
 from alignlib.models import checkpoint, load
@@ -26,11 +28,13 @@ from alignlib.records.jsonl import Record
 from alignlib.records.links import regular
 from alignlib.records.output import Output
 from alignlib.records.shown import say
-from alignlib.rewards.programs import TIMEOUT, is_program
+from alignlib.rewards.programs import TIMEOUT, RewardFailure, is_program
 from alignlib.rewards.reward import Reward, reward_for, split_weight
+from alignlib.training.loop import Halted
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import step_of
 from alignlib.training.session import Input, Session
+from alignlib.training.zero import whole_models
 
 
 def encoder_for(policy: Policy, settings: Settings, recipe: Recipe) -> Encoder:
@@ -142,39 +146,65 @@ def load_critic(session: Session, path: str) -> RewardModel:
 
 
 class Rewards:
-    """The weighted sum of several rewards. They are asked by the first rank alone, which alone has programs."""
+    """The weighted sum of several rewards. Of several ranks each asks models about its share; the first has programs.
 
-    def __init__(self, weighted: Sequence[tuple[float, Reward]]):
+    weighted  their weights and names, and what there is of them on this rank
+    """
+
+    def __init__(self, weighted: Sequence[tuple[float, str, Reward | None]]):
         self.weighted = weighted
 
     def check(self, record: Record) -> None:
         """Raises ValueError for a prompt whose answers could not be judged."""
-        for _, reward in self.weighted:
-            reward.prepare({**as_text(record), "completions": ["a"]})
-
-    def __call__(self, where: Sequence[str], records: Sequence[Record]) -> list[list[float]]:
-        """A list of numbers for each record with completions, which stands where it says. Raises as Reward.score."""
-        total = [[0.0] * len(record["completions"]) for record in records]
-        for weight, reward in self.weighted:
-            asked = [(place, reward.prepare(as_text(record))) for place, record in zip(where, records, strict=True)]
-            rows = reward.score(asked)
-            total = [[a + weight * b for a, b in zip(*pair, strict=True)] for pair in zip(total, rows, strict=True)]
-        return total
+        for _, _, reward in self.weighted:
+            if reward:
+                reward.prepare({**as_text(record), "completions": ["a"]})
 
     def tell_cut(self) -> None:
         """Say which of them will read the prompts that were checked cut."""
-        for _, reward in self.weighted:
-            if count := reward.cut.get("prompts_cut", 0):
-                say(f"warning: {reward.name}: reads {count:,} of the prompts cut, to its context")
+        for _, name, reward in self.weighted:
+            if reward and (count := reward.cut.get("prompts_cut", 0)):
+                say(f"warning: {name}: reads {count:,} of the prompts cut, to its context")
+
+    def __call__(self, where: Sequence[str], records: Sequence[Record]) -> list[list[float]]:
+        """A list of numbers for each record with completions, which stands where it says. Raises Halted."""
+        total = [[0.0] * len(record["completions"]) for record in records]
+        for weight, name, reward in self.weighted:
+            rows = rows_of(name, reward, where, records)
+            total = [[a + weight * b for a, b in zip(*pair, strict=True)] for pair in zip(total, rows, strict=True)]
+        return total
+
+
+def rows_of(name: str, reward: Reward | None, where: Sequence[str], records: Sequence[Record]) -> list[list[float]]:
+    """What one reward says of all records, each of which one rank asks about. Raises Halted, on all ranks alike."""
+    first, step = (0, 1) if is_program(name) else (ranks.rank(), ranks.size())
+    rows: dict[int, list[float]] = {}
+    failure: Exception | None = None
+    if reward:
+        mine = range(first, len(records), step)
+        try:
+            rows = dict(zip(mine, reward.score([(where[i], reward.prepare(as_text(records[i]))) for i in mine]),
+                            strict=True))
+        except (RewardFailure, FloatingPointError) as error:
+            failure = error
+    parts = ranks.gather((rows, exits.reason(failure) if failure else ""))
+    if faults := [fault for _, fault in parts if fault]:
+        raise Halted(faults[0]) from failure
+    every = dict(ChainMap(*(part for part, _ in parts)))
+    return [every[i] for i in range(len(records))]
 
 
 @contextmanager
 def judges(names: Sequence[str], recipe: Recipe, timeout: float = TIMEOUT) -> Iterator[Rewards]:
     """The rewards of these names; programs run as long as the context. Raises UsageError."""
     with ExitStack() as stack:
-        yield Rewards([(weight, stack.enter_context(reward_for(name, timeout=timeout, device=recipe.device,
-                                                               dtype=recipe.dtype, pack_tokens=recipe.pack_tokens)))
-                       for weight, name in map(split_weight, names) if ranks.first() or not is_program(name)])
+        weighted: list[tuple[float, str, Reward | None]] = []
+        for weight, name in map(split_weight, names):
+            with whole_models():
+                reward = None if is_program(name) and not ranks.first() else stack.enter_context(reward_for(
+                    name, timeout=timeout, device=recipe.device, dtype=recipe.dtype, pack_tokens=recipe.pack_tokens))
+            weighted.append((weight, name, reward))
+        yield Rewards(weighted)
 
 
 def as_text(record: Record) -> Record:
