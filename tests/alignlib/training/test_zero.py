@@ -9,7 +9,15 @@ import torch
 
 from alignlib.models.policy import Policy
 from alignlib.training.engine import AskingEngine, PlainEngine
-from alignlib.training.zero import asking_engine_for, configuration, engine_for, made_by, merged, wants_deepspeed
+from alignlib.training.zero import (
+    asking_engine_for,
+    configuration,
+    engine_for,
+    made_by,
+    merged,
+    wants_deepspeed,
+    whole_models,
+)
 from helpers import tiny
 
 
@@ -34,6 +42,19 @@ def test_what_a_configuration_may_not_say(text, said, tmp_path):
     (tmp_path / "ds.json").write_text(text)
     with pytest.raises(click.UsageError, match="ds.json: " + re.escape(said)):
         configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json")))
+
+
+@pytest.mark.slow
+def test_what_is_asked_alone_is_loaded_whole():
+    """Under ZeRO 3 transformers deals models out as it loads them, but not there."""
+    from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    alive = HfDeepSpeedConfig(configuration(tiny.recipe("x", zero=3)))
+    with whole_models():
+        assert not is_deepspeed_zero3_enabled()
+    assert is_deepspeed_zero3_enabled()
+    del alive
+    assert not is_deepspeed_zero3_enabled()
 
 
 @pytest.mark.parametrize(("changes", "stage", "devices"), [
