@@ -94,7 +94,7 @@ def critic_recipe(recipe: Recipe, rate: float | None) -> Recipe:
 
 def first_like(policy: Policy, rewards: Sequence[str]) -> str | None:
     """The first reward model that reads the policy's tokens; None where there is none. Says which reads others."""
-    models = [name for _, name in map(split_weight, rewards) if not is_program(name)]
+    models = list(dict.fromkeys(name for _, name in map(split_weight, rewards) if not is_program(name)))
     alike = [load_tokenizer(name).get_vocab() == policy.tokenizer.get_vocab() for name in models]
     for name in (name for name, same in zip(models, alike, strict=True) if not same):
         say(f"note: {name}: reads answers as texts, by a tokenizer of its own")

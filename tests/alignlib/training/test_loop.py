@@ -88,13 +88,15 @@ def test_a_course_that_is_halted_keeps_the_steps_before(step, tmp_path):
                 raise loop.Halted("no reward")
             return super().learn(number, engine)
 
-    recipe = tiny.recipe(tmp_path / "run", steps=4)
-    run = Run(recipe, {"command": "test"})
-    run.reads(1)
-    policy = load.Policy(tiny.causal("llama"), tiny.tokenizer())
+    def begin():
+        recipe, policy = tiny.recipe(tmp_path / "run", steps=4), load.Policy(tiny.causal("llama"), tiny.tokenizer())
+        run = Run(recipe, {"command": "test"})
+        run.reads(1)
+        loop.follow(Halting(policy, examples(8), Likelihood("token"), recipe), policy, recipe, run)
+
     words = "^no reward; stopped after step 2, --resume goes on$" if step else "^no reward$"
     with pytest.raises(loop.Halted, match=words):
-        loop.follow(Halting(policy, examples(8), Likelihood("token"), recipe), policy, recipe, run)
+        begin()
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == [f"checkpoint-{step}"] * bool(step)
     if step:
         fit(tmp_path / "run", resume=True, steps=4), fit(tmp_path / "whole", steps=4)
