@@ -19,7 +19,7 @@ from helpers import tiny, trl
 from helpers.on_policy import settings
 
 PROMPT, ANSWER, ANSWERS = 256, 64, 8  # tokens; answers a prompt
-PROMPTS, STEPS, ROUNDS = 2, 2, 3
+PROMPTS, STEPS, ROUNDS = 4, 1, 3
 TOKENS = PROMPTS * STEPS * ANSWERS * ANSWER  # drawn and learnt from in a training
 AIM, AIM_SAMPLING, SLACK = 2.0, 0.9, 0.9  # other work on the machine must not fail the bench
 REWARD = """

@@ -22,6 +22,7 @@ from alignlib.records import fields
 from alignlib.records.jsonl import Record
 from alignlib.training.batches import packs_of
 from alignlib.training.engine import AskingEngine, Engine
+from alignlib.training.memory_states import DRAWN
 from alignlib.training.recipe import Recipe
 
 
@@ -102,7 +103,7 @@ def draw(policy: Policy, encoder: Encoder, prompts: Sequence[Prompt], how: Sampl
     training = policy.model.training
     policy.model.eval()
     with policy.precision():
-        for batch in sampler.batches([one for row in draws.values() for one in row], recipe.pack_tokens,
+        for batch in sampler.batches([one for row in draws.values() for one in row], DRAWN * recipe.pack_tokens,
                                      how.max_new_tokens):
             sampler.generate(policy, encoder, batch, how)
     policy.model.train(training)
