@@ -110,9 +110,9 @@ def critic_for(session: Session, settings: Settings, path: str | None, rewards: 
     if settings.method != "ppo":
         return None
     path = path or like or load.adapter_base(session.model) or session.model
-    if load_tokenizer(path).get_vocab() != policy.tokenizer.get_vocab():
-        raise click.UsageError(f"--critic {path}: its tokenizer is not the policy's, whose tokens it is to read")
     critic = load_critic(session, path)
+    if critic.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise click.UsageError(f"--critic {path}: its tokenizer is not the policy's, whose tokens it is to read")
     longest = max(len(prompt.ids) for prompt in prompts) + settings.max_new_tokens
     if critic.context < longest:
         raise click.UsageError(f"--critic {path}: its context is {critic.context} tokens, prompts with answers may "
