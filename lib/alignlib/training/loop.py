@@ -33,6 +33,10 @@ from alignlib.training.zero import engine_for
 M = TypeVar("M", bound=Model)
 
 
+class Halted(click.ClickException):
+    """A course cannot take its step, for a reason outside of it, and has not begun to learn from it."""
+
+
 class Course(Protocol):
     """What the steps of a run are, on every rank alike.
 
@@ -61,7 +65,10 @@ class Course(Protocol):
         """The run has begun, and is about to take its first step, or to go on from a checkpoint."""
 
     def learn(self, step: int, engine: Engine) -> dict[str, Any]:
-        """Take a step, counted from 0: its figures, `loss`, `grad_norm`, `lr` and `tokens` among them."""
+        """Take a step, counted from 0: its figures, `loss`, `grad_norm`, `lr` and `tokens` among them.
+
+        Raises Halted.
+        """
 
     def evaluate(self, engine: Engine, bar: bars.Bar) -> dict[str, float]:
         """The figures of what is held out."""
@@ -135,6 +142,15 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
         model.checkpoint_activations()
     model.model.train()
     course.begin(run)
+    saved = {state["step"]}
+
+    def save(done: int) -> None:
+        if done not in saved:
+            saved.add(done)
+            learnt = {"objective": course.objective.state} if course.objective.state else {}
+            with bar.during(f"saving checkpoint-{done}"):
+                run.save(model, engine, **{**state, "step": done, **learnt})
+
     with bars.Bar(total, state["step"], name=run.fixed["command"], unit="steps", stays=True,
                   where=bars.terminal(sys.stderr, sys.stdout)) as bar:
         for step in range(state["step"], total):
@@ -142,7 +158,7 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
             entry = {"step": step + 1, "epoch": round((step + 1) / course.an_epoch, 4)}
             if recipe.lora_dropout:  # what is left out in a step follows from its number, after a kill too
                 torch.manual_seed(mixed(recipe.seed, step * ranks.size() + ranks.rank()))
-            entry |= course.learn(step, engine)
+            entry |= learn_or_save(course, step, engine, save)
             must_be_finite(entry)
             course.objective.stepped(entry)
             entry["tokens_per_second"] = round(entry["tokens"] / (time.monotonic() - started), 1)
@@ -156,9 +172,7 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
             bar.reach(step + 1, f"loss={entry['loss']:.4g}")
             stop = any(ranks.gather(stop_requested() or ranks.orphaned()))
             if stop or (saves and (step + 1) % saves == 0):
-                learnt = {"objective": course.objective.state} if course.objective.state else {}
-                with bar.during(f"saving checkpoint-{step + 1}"):
-                    run.save(model, engine, **{**state, "step": step + 1, **learnt})
+                save(step + 1)
             if stop:
                 raise exits.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
         if best and course.judged:  # the model that is kept
@@ -169,6 +183,17 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
         with bar.during("saving the model"):
             run.finish(model, entry, weights)
         return entry
+
+
+def learn_or_save(course: Course, step: int, engine: Engine, save: Callable[[int], None]) -> dict[str, Any]:
+    """A step's figures; where the course is Halted, `save` keeps the steps before, and it says so. Raises Halted."""
+    try:
+        return course.learn(step, engine)
+    except Halted as halt:
+        if not step:
+            raise
+        save(step)
+        raise Halted(f"{halt.message}; stopped after step {step}, --resume goes on") from halt
 
 
 def start(model: Model, updates: int, recipe: Recipe, run: Run) -> Engine:

@@ -56,11 +56,12 @@ class Input(Generic[Item]):
     """What `prepare` makes of the records of `files`, one after the other; those it Skips are counted in `run`.
 
     crc    of what has been read so far
+    where  what was read last stands: "prompts.jsonl:17"
     empty  what DataError says where there are none; "": nothing
     """
 
     def __init__(self, run: Run, files: Sequence[str], prepare: Callable[[Record], Item], empty: str = ""):
-        self.run, self.files, self.prepare, self.empty, self.crc = run, files, prepare, empty, 0
+        self.run, self.files, self.prepare, self.empty, self.crc, self.where = run, files, prepare, empty, 0, ""
 
     def __iter__(self) -> Iterator[Item]:
         given = 0
@@ -86,7 +87,7 @@ class Input(Generic[Item]):
         total = jsonl.count_ahead(self.files) if where else None
         with bars.Bar(total, name="reading", unit="records", where=where) as bar:
             for line in lines:
-                self.crc = line.crc
+                self.crc, self.where = line.crc, line.where
                 yield line
                 bar.reach(line.index + 1)
 

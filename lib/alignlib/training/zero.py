@@ -183,6 +183,19 @@ def distributed(recipe: Recipe) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
+@contextlib.contextmanager
+def whole_models() -> Iterator[None]:
+    """In its body models are loaded whole on every rank, under ZeRO 3 too: they are asked alone, not in step."""
+    from transformers.integrations import deepspeed as hooks
+
+    dealing = hooks._hf_deepspeed_config_weak_ref  # there is no public way to put it back
+    hooks.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        hooks._hf_deepspeed_config_weak_ref = dealing
+
+
 def import_deepspeed() -> Any:
     """DeepSpeed, with its log on stderr, where it does not mix with ours."""
     import deepspeed

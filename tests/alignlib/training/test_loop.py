@@ -11,8 +11,9 @@ from alignlib.models.policy import Policy
 from alignlib.training import loop
 from alignlib.training.engine import AskingEngine
 from alignlib.training.objective import Objective
+from alignlib.training.run_folder import Run
 from helpers import tiny
-from helpers.training import examples, fit, log, same
+from helpers.training import examples, fit, log, same, weights
 
 # -- a step -----------------------------------------------------------------------------------------------------
 
@@ -76,6 +77,30 @@ def test_numbers_that_are_none_stop_the_run(tmp_path):
 
 
 # -- the same weights by other ways -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_course_that_is_halted_keeps_the_steps_before(step, tmp_path):
+    """A checkpoint that nobody asked for, and the run goes on from there; before the first step there is none."""
+    class Halting(loop.Supervised):
+        def learn(self, number, engine):
+            if number == step:
+                raise loop.Halted("no reward")
+            return super().learn(number, engine)
+
+    def begin():
+        recipe, policy = tiny.recipe(tmp_path / "run", steps=4), load.Policy(tiny.causal("llama"), tiny.tokenizer())
+        run = Run(recipe, {"command": "test"})
+        run.reads(1)
+        loop.follow(Halting(policy, examples(8), Likelihood("token"), recipe), policy, recipe, run)
+
+    words = "^no reward; stopped after step 2, --resume goes on$" if step else "^no reward$"
+    with pytest.raises(loop.Halted, match=words):
+        begin()
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == [f"checkpoint-{step}"] * bool(step)
+    if step:
+        fit(tmp_path / "run", resume=True, steps=4), fit(tmp_path / "whole", steps=4)
+        same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
 def test_gradient_checkpointing_changes_no_weight(tmp_path):

@@ -18,6 +18,7 @@ from alignlib.training.zero import (
     merged,
     must_be_ours,
     wants_deepspeed,
+    whole_models,
 )
 from helpers import tiny
 
@@ -43,6 +44,19 @@ def test_what_a_configuration_may_not_say(text, said, tmp_path):
     (tmp_path / "ds.json").write_text(text)
     with pytest.raises(click.UsageError, match="ds.json: " + re.escape(said)):
         configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json")))
+
+
+@pytest.mark.slow
+def test_what_is_asked_alone_is_loaded_whole():
+    """Under ZeRO 3 transformers deals models out as it loads them, but not there."""
+    from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    alive = HfDeepSpeedConfig(configuration(tiny.recipe("x", zero=3)))
+    with whole_models():
+        assert not is_deepspeed_zero3_enabled()
+    assert is_deepspeed_zero3_enabled()
+    del alive
+    assert not is_deepspeed_zero3_enabled()
 
 
 @pytest.mark.parametrize(("changes", "stage", "devices"), [
