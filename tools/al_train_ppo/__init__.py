@@ -77,9 +77,6 @@ def main(session: Session, rewards: tuple[str, ...], critic: str | None, critic_
     """
     settings = settings_of(given)
     must_fit(settings, session, rewards)
-    if log_samples:
-        read = (*(session.files or ("-",)), *filter(None, (session.recipe.eval, ptx)))
-        paths.keep_apart(read, log_samples)
     fixed = {**vars(settings), "rewards": rewards, "critic": critic, "critic_lr": critic_lr, "ref": ref, "ptx": ptx,
              "reward_files": [paths.fingerprint(name) for name in reward_models(rewards)],
              "critic_files": paths.fingerprint(critic) if critic else None,

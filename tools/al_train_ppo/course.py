@@ -26,8 +26,8 @@ from alignlib.records.shown import say
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, Shuffled, mixed
 from alignlib.training.engine import Engine
-from alignlib.training.loop import pass_back
 from alignlib.training.objective import Objective
+from alignlib.training.passes import pass_back
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
 from alignlib.training.zero import asking_engine_for, engine_for
