@@ -38,9 +38,9 @@ def options() -> dict[tuple[str, ...], set[str]]:
     found = {}
     for name, target in SCRIPTS.items():
         main = import_module(target.split(":")[1]).main
-        found[name,] = names_of(main)
-        for part, command in getattr(main, "commands", {}).items():
-            found[name, part] = names_of(command)
+        parts = getattr(main, "commands", {})
+        found |= {(name, part): names_of(command) for part, command in parts.items()}
+        found[name,] = names_of(main).union(*(found[name, part] for part in parts))  # of a part that is left open
     return found
 
 
