@@ -1,4 +1,4 @@
-"""The lines that an experiment's page begins with, pasted one after the other: they run, with tens of records."""
+"""The lines that an experiment's page begins with, and README's, pasted one after the other: they run, in small."""
 
 import re
 import subprocess
@@ -41,17 +41,44 @@ def test_a_page_begins_with_its_commands_as_plain_lines(name):
         assert f"\n    make {name}" in (ROOT / "examples" / name / "README.md").read_text()
 
 
+def run(script: str, folder: Path) -> str:
+    """What the lines write to stdout, which must all end well."""
+    with forks.scripts() as venv:
+        environ = environment()
+        environ["PATH"] = f"{venv / 'bin'}:{environ['PATH']}"
+        done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", smaller(script)], cwd=folder, env=environ,
+                              capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.experiment
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", NAMES)
 def test_its_lines_run_to_their_table(name, tmp_path):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    with forks.scripts() as venv:
-        environ = environment()
-        environ["PATH"] = f"{venv / 'bin'}:{environ['PATH']}"
-        done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", smaller(pasted(name))], cwd=tmp_path, env=environ,
-                              capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") >= (3 if name != "scale" else 1), done.stdout
-    assert Path(tmp_path / "runs" / "plain" / name).is_dir()
+    table = run(pasted(name), tmp_path)
+    assert table.count("\n") >= 3 or '"activations"' in table, table
+    assert list((tmp_path / "runs" / "plain" / name).iterdir())
+
+
+def readme(heading: str) -> str:
+    """README's first block of code under a heading."""
+    page = (ROOT / "README.md").read_text()
+    return re.sub("^    ", "", re.search(r"\n\n((?: {4}.+\n)+)\n", page[page.index(f"## {heading}"):])[1], flags=re.M)
+
+
+@pytest.mark.slow
+@pytest.mark.experiment
+def test_readmes_pipe_runs_to_its_figure(tmp_path):
+    """As a newcomer pastes it; al-eval's line has the mean of so many answers."""
+    script = readme("A pipe on the toy world")
+    assert len(script.splitlines()) == 7
+    assert '"reward":{"mean":' in run(script, tmp_path)
+
+
+def test_readme_is_short_and_its_way_to_scored_samples_too():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+    lines = readme("Your own chat model and data").splitlines()
+    assert len(lines) < 10 and lines[0].startswith("git clone ") and "al-score" in lines[-1]
