@@ -181,3 +181,8 @@ def test_what_did_not_work_says_what_its_sources_say():
     for point, links in points:
         known = {number for link in links for number in re.findall(NUMBER, (page.parent / link).resolve().read_text())}
         assert links and set(re.findall(NUMBER, point)) - known == set(), point
+
+
+def test_the_readme_leads_to_every_page():
+    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert pages - set(re.findall(r"\]\((docs/[\w.-]+)\)", text_of("README.md"))) == set()
