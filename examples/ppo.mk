@@ -5,15 +5,15 @@ toy.a-rollout := 16
 smoke.a-rollout := 4
 data.a-rollout := 16
 paper.a-rollout := 16
-toy.on-policy := --lr 1e-3 --batch-size 64
+toy.on-policy := --lr 3e-4 --batch-size 64
 smoke.on-policy := --lr 1e-3 --batch-size 8
 data.on-policy := --lr 3e-4 --batch-size 64
 # DeepSpeed-Chat's, as ARGS uses it.
 paper.on-policy := --lr 9.65e-6 --critic-lr 5e-6 --clip-reward 5 --batch-size 64
-# One method's own.
-toy.ppo := --kl-coef 0.05
-toy.rloo := --kl-coef 0.05
-toy.grpo := --kl-coef 0.05
+# One method's own. GRPO's KL is a mean over an answer's tokens, those of the others are a sum.
+toy.ppo := --kl-coef 0.2
+toy.rloo := --kl-coef 0.2
+toy.grpo := --kl-coef 1
 
 ON-POLICY := ppo rloo grpo
 

@@ -163,6 +163,7 @@ def test_a_trainer_shows_loss_evaluations_and_saving_instead_of_its_log(name, st
     assert "{" not in done.written
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_log_in_a_file_or_a_pipe_is_the_log(data, tmp_path):
     """With a bar on stderr or without, its bytes are those of the folder's."""
@@ -174,6 +175,7 @@ def test_a_log_in_a_file_or_a_pipe_is_the_log(data, tmp_path):
         assert place == "pipe" or "al-sft:   0%|" in done.written and "| 0/2 [" in done.written
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_bar_is_on_standard_output_where_that_alone_is_a_terminal(data, tmp_path):
     done = at_terminal("al-sft", folders().policy, data / "pairs", "-o", tmp_path / "out", streams=("stdout",))
@@ -181,6 +183,7 @@ def test_the_bar_is_on_standard_output_where_that_alone_is_a_terminal(data, tmp_
     assert is_summary(done.stderr.strip(), "al-sft", 4)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_of_several_ranks_the_first_alone_shows_a_bar(data, tmp_path):
     done = at_terminal("al-sft", folders().policy, data / "pairs", "-o", tmp_path / "out", "--batch-size", 2,

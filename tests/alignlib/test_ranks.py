@@ -235,6 +235,7 @@ def script(tmp_path, name):
     return path
 
 
+@pytest.mark.long
 def test_standard_input_is_spooled(data, tuned, tmp_path):
     _, _, *args = sft(data)
     del args[0]
@@ -362,6 +363,7 @@ def test_a_batch_script_without_srun_is_one_process(monkeypatch):
 # -- what they say when it goes wrong --------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_errors_are_said_once(data, tmp_path):
     bad = lines(*pairs(3)) + b'{"prompt": 3}\n' + lines(*pairs(2))
     out, said = finished("al-sft", folders().policy, "-o", tmp_path / "model", "--launch", 2, stdin=bad, code=65)
@@ -372,6 +374,7 @@ def test_errors_are_said_once(data, tmp_path):
     assert said == f"al-sft: {tmp_path / 'full'}: exists and is not empty\n"
 
 
+@pytest.mark.long
 def test_sigterm_saves_and_exits_with_143(data, tmp_path):
     args = sft(data, "-o", tmp_path / "model", "--launch", 2, "--epochs", 500)
     process = subprocess.Popen(command(*args), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,24 +1,24 @@
-"""The commands as scripts that start at once, for whole experiments: each a process of its own, with the files, folder
-and environment of who calls it, but forked from one that has imported torch.
+"""The commands as scripts that start at once: each a process of its own, with the files, folder and environment of who
+calls it, but forked from one that has imported torch.
 
-    with scripts() as folder:
-        subprocess.run(["make", "hh-exo", "SCALE=smoke", f"VENV={folder}"])     # folder/bin/al-sft, ...
+    subprocess.run([str(folder() / "bin" / "al-sft"), ...])
+    subprocess.run(["make", "hh-exo", "SCALE=smoke", f"VENV={folder()}"])
 """
 
+import atexit
+import functools
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from helpers.process import ROOT, environment
+ROOT = Path(__file__).resolve().parents[2]
 
 # Takes callers of the socket that is its standard input. Each sends its standard files and what it was called with; a
-# fork waits for another one, the command, and answers with its exit code; where the caller is killed, so is the command.
+# fork waits for another one, the command, and answers with its exit code; a caller that is killed ends its command.
 SERVER = """
 import json, os, select, signal, socket, sys
 import peft, torch, transformers, alignlib.decoding.sampler, alignlib.training.loop
@@ -70,27 +70,33 @@ sys.exit(code if code >= 0 else 128 - code)
 """
 
 
-@contextmanager
-def scripts() -> Iterator[Path]:
-    """A folder with `bin`, as long as the context: what a virtual environment is to a Makefile."""
-    folder = Path(tempfile.mkdtemp(prefix="forks-"))
-    path = str(folder / "socket")
+@functools.cache
+def environment_then() -> frozenset[tuple[str, str]]:
+    """The environment as it was when this was first asked, before any test."""
+    return frozenset(os.environ.items())
+
+
+@functools.cache
+def folder() -> Path:
+    """What a virtual environment is to a Makefile: a folder with `bin`, until this process ends."""
+    made = Path(tempfile.mkdtemp(prefix="forks-"))
+    atexit.register(shutil.rmtree, made)
+    path = str(made / "socket")
+    imports = f"{ROOT / 'lib'}{os.pathsep}{ROOT / 'tools'}"
+    environ = {**dict(environment_then()), "DS_ACCELERATOR": "cpu", "PYTHONPATH": imports}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(path)
         listener.listen(64)
-        server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=listener, env=environment())
-    (folder / "bin").mkdir()
+        server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=listener, env=environ)
+    atexit.register(server.wait)
+    atexit.register(server.kill)
+    (made / "bin").mkdir()
     for command in (ROOT / "tools").glob("al_*"):
         name = command.stem.replace("_", "-")
-        write(folder / "bin" / name, SCRIPT.format(python=sys.executable, path=path, name=name))
+        write(made / "bin" / name, SCRIPT.format(python=sys.executable, path=path, name=name))
     for name in ("python", "python3"):
-        write(folder / "bin" / name, f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    try:
-        yield folder
-    finally:
-        server.kill()
-        server.wait()
-        shutil.rmtree(folder)
+        write(made / "bin" / name, f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    return made
 
 
 def write(path: Path, text: str) -> None:

@@ -263,6 +263,7 @@ def test_an_adapter_without_weights_is_named(tmp_path):
         load.load_policy(path, "cpu")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_name_on_the_hub_is_an_adapter_too(tmp_path):
     """Of what is in the cache, without a network."""
