@@ -124,7 +124,6 @@ AS_PUBLISHED = {
     "oasst1": [TREE, [{"prompt": {**TREE[0], "replies": [{**reply, "replies": []} for reply in TREE[1:]]}}]],
     "sharegpt": [[{"id": "x", "conversations": CHAT}]],
     "ultrachat": [[{"prompt_id": "x", "messages": TALK}], [{"id": "x", "data": ["a", "b"]}]],
-    "gsm8k": [[{"question": "1 + 1?", "answer": "1 + 1 = 2\n#### 2"}]],
     "alpaca-eval": [[{"instruction": "i", "output": "o"}],
                     [{"instruction": "q", "output_1": "ref", "output_2": "mine", "preference": 1.2}]],
     "tldr": [[POST]],
