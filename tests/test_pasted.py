@@ -1,5 +1,6 @@
 """The lines that an experiment's page begins with, and README's, pasted one after the other: they run, in small."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -43,11 +44,9 @@ def test_a_page_begins_with_its_commands_as_plain_lines(name):
 
 def run(script: str, folder: Path) -> str:
     """What the lines write to stdout, which must all end well."""
-    with forks.scripts() as venv:
-        environ = environment()
-        environ["PATH"] = f"{venv / 'bin'}:{environ['PATH']}"
-        done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", smaller(script)], cwd=folder, env=environ,
-                              capture_output=True, text=True)
+    environ = {**environment(), "PATH": f"{forks.folder() / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", smaller(script)], cwd=folder, env=environ,
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
