@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import forks
 from helpers.process import ROOT
 
 FIXTURES = ROOT.parent / "shared" / "fixtures"
@@ -13,6 +14,7 @@ FIXTURES = ROOT.parent / "shared" / "fixtures"
 # Two torch processes on few cores stand still without this; tests of tiny models want one thread each.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+forks.environment_then()
 # A shell's background job ignores control-C, and so would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

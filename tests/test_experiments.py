@@ -45,6 +45,26 @@ def test_ways_of_decoding_are_compared_one_after_the_other(name, scale):
     assert ("WEIGHTS='0.5 1 1.5 2'" in done.stdout) == bool(scale)  # the paper's
 
 
+@pytest.mark.parametrize("scale", [(), ("SCALE=paper", "MODEL=someone/some-model")])
+def test_rounds_learn_from_the_policy_before_them(scale):
+    run = "runs/hh-online-paper-some-model-helpful-base" if scale else "runs/hh-online"
+    done = planned(f"{run}/report/table.md", "ROUNDS=2", *scale)
+    assert done.returncode == 0, done.stderr
+    commands = done.stdout.replace("\\\n", " ").splitlines()
+    for loss in ("exo-rw", "dpo-rw"):
+        folder = f"{run}/online-{loss}"
+        for before, number in ((f"{run}/sft", 1), (f"{folder}/round-1", 2)):
+            made = f"{folder}/round-{number}"
+            assert any(f" al-sample {before} {made}.samples.jsonl.prompts -n 4 " in command and
+                       f" --seed {number} " in command for command in commands)
+            learns = next(command for command in commands if f" -o {made} " in command)
+            assert f"--loss {loss} " in learns and f" {before} {made}.rw.jsonl --ref {run}/sft " in learns
+    judge = f"{run}/rm" if scale else "toy:overall"
+    for method in ("ppo", "rloo", "grpo"):
+        assert any(f" al-train-ppo {run}/sft --method {method} --reward {judge} -n 4 " in command and
+                   f" {run}/samples.jsonl.prompts -o {run}/{method} " in command for command in commands)
+
+
 ALT = {"tldr-alt-rm": "rm", "tldr-quark": "quark", "tldr-alt-lmu": "lmu", "hh-alt-lmc": "lmc", "hh-steerlm": "steerlm",
        "rtp-alt": "rm"}
 
@@ -70,7 +90,11 @@ def test_iterations_follow_each_other(name, scale):
     judged = ALT[name] in ("lmc", "lmu", "steerlm")
     assert done.stdout.count(f"al-label-ai --mode {ALT[name]} ") == 3 * judged
     assert ("examples/judge.sh" in done.stdout) == (judged and not scale)
-    assert done.stdout.count("alt.sh validate") == 4 and "alt.sh report 3" in done.stdout
+    trained = [command for command in commands if command.startswith(f"al-train-ppo {run}/sft --method ppo ")]
+    rollouts = [int(command.split(" --steps ")[1]) for command in trained]
+    as_many = [9216, 46080] if scale else [140, 703]
+    assert rollouts == (as_many if name in ("tldr-alt-rm", "tldr-quark") else [])
+    assert done.stdout.count("alt.sh validate") == 4 + len(trained) and "alt.sh report 3" in done.stdout
     assert ("al-score c --label toxic" in done.stdout) == (bool(scale) and name == "rtp-alt")
 
 

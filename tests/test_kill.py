@@ -42,6 +42,7 @@ def test_sigterm(tmp_path):
     survive(sample_job(tmp_path, 12, stdin=True), 1, 5, signal.SIGTERM, (-signal.SIGTERM,))
 
 
+@pytest.mark.long
 def test_control_c(tmp_path):
     for job in (score_job(tmp_path, 200, skip=True, stdin=True), training_job(tmp_path, "al-train-exo")):
         expected = job.finish()

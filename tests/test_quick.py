@@ -11,6 +11,7 @@ LIBRARY = [f"alignlib/{path.parent.name}" for path in (ROOT / "lib" / "alignlib"
 ROOMS = sorted([*LIBRARY, *(path.stem for path in (ROOT / "tools").glob("al_*"))])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_room_has_a_quick_test():
     done = subprocess.run([sys.executable, "-m", "pytest", "--collect-only", "-p", "no:xdist", "-m", "not slow"],

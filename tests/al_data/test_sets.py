@@ -134,6 +134,7 @@ AS_PUBLISHED = {
              [{"instruction": "i", "input": "j", "output": "o", "history": [["q", "a"]]}],
              [{"prompt": TALK[:1], "completion": TALK[1:], "label": True}],
              [{"prompt": "p", "completions": ["a", "b"], "rewards": [1, 2]}]],
+    "gsm8k": [[{"question": "1 + 1?", "answer": "1 + 1 = <<1+1=2>>2\n#### 2"}]],
 }
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from alignlib import ranks
 from alignlib.training.run_folder import step_of
-from helpers.commands import folders, lines, log, pairs, read, rewarded
+from helpers.commands import folders, lines, log, pairs, prompts, read, rewarded
 from helpers.disks import file_limit, small_disk
 from helpers.process import command, environment
 
@@ -42,6 +42,8 @@ def data(tmp_path_factory):
     (folder / "rewarded.jsonl").write_bytes(lines(*rewarded(15)))
     (folder / "held_pairs.jsonl").write_bytes(lines(*domains(pairs(5))))
     (folder / "held.jsonl").write_bytes(lines(*rewarded(5)))
+    (folder / "prompts.jsonl").write_bytes(lines(*prompts(15)))
+    (folder / "held_prompts.jsonl").write_bytes(lines(*prompts(20)[15:]))
     return folder
 
 
@@ -179,9 +181,11 @@ def alive(process):
     ("al-sft", ("--gradient-checkpointing",), ("--offload", "all")),
     ("al-train-alt", ("--mode", "quark", "--quantiles", 4, "--train-layers", 0.5, "--kl-target", 1), ("--zero", 3)),
     ("al-sft", ("--optimizer", "rmsprop", "--clip", 0), ("--zero", 1, "--offload", "optimizer")),
+    ("al-train-ppo", ("--reward", "toy:overall", "-n", 2, "--prompts", 5, "-m", 6), ("--zero", 1)),  # with a critic
 ])
 def test_other_trainers_and_settings_on_two_ranks(name, args, several, data, tmp_path):
-    files = ("rewarded", "held") if name in ("al-train-exo", "al-train-alt") else ("pairs", "held_pairs")
+    files = {"al-train-exo": ("rewarded", "held"), "al-train-alt": ("rewarded", "held"),
+             "al-train-ppo": ("prompts", "held_prompts")}.get(name, ("pairs", "held_pairs"))
     file, held = (data / f"{file}.jsonl" for file in files)
     args = [folders().other if arg == "other" else arg for arg in args]
     given = (name, folders().policy, file, "--eval", held, *RECIPE, *args)
@@ -235,6 +239,7 @@ def script(tmp_path, name):
     return path
 
 
+@pytest.mark.long
 def test_standard_input_is_spooled(data, tuned, tmp_path):
     _, _, *args = sft(data)
     del args[0]
@@ -362,6 +367,7 @@ def test_a_batch_script_without_srun_is_one_process(monkeypatch):
 # -- what they say when it goes wrong --------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_errors_are_said_once(data, tmp_path):
     bad = lines(*pairs(3)) + b'{"prompt": 3}\n' + lines(*pairs(2))
     out, said = finished("al-sft", folders().policy, "-o", tmp_path / "model", "--launch", 2, stdin=bad, code=65)
@@ -372,6 +378,7 @@ def test_errors_are_said_once(data, tmp_path):
     assert said == f"al-sft: {tmp_path / 'full'}: exists and is not empty\n"
 
 
+@pytest.mark.long
 def test_sigterm_saves_and_exits_with_143(data, tmp_path):
     args = sft(data, "-o", tmp_path / "model", "--launch", 2, "--epochs", 500)
     process = subprocess.Popen(command(*args), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)

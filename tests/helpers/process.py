@@ -9,8 +9,12 @@ import time
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from helpers import forks
+
+ROOT = forks.ROOT
 COMMANDS = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
+# What a process can be told after it has imported its libraries.
+LATE = ("OPENAI_", "NO_PROXY", "PYTEST_CURRENT_TEST")
 
 
 def command(name: str, *args: object) -> list[str]:
@@ -24,10 +28,19 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT / 'lib'}{os.pathsep}{ROOT / 'tools'}"}
 
 
+def as_it_was() -> bool:
+    """Whether the environment is what it was when the tests began, but for what a running process may be told."""
+    return all(name.startswith(LATE) for name, _ in forks.environment_then() ^ set(os.environ.items()))
+
+
 def call(name: str, *args: object, stdin: bytes | str = b"", **settings) -> subprocess.CompletedProcess:
-    """Run a command to its end: .returncode, .stdout, .stderr (text)."""
+    """Run a command to its end: .returncode, .stdout, .stderr (text).
+
+    It is forked from a process that has imported torch, unless the environment says what is read before that.
+    """
     data = stdin.encode() if isinstance(stdin, str) else stdin
-    done = subprocess.run(command(name, *args), input=data, capture_output=True, env=environment(), **settings)
+    argv = [str(forks.folder() / "bin" / name), *map(str, args)] if as_it_was() else command(name, *args)
+    done = subprocess.run(argv, input=data, capture_output=True, env=environment(), **settings)
     done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
     return done
 

@@ -84,7 +84,7 @@ def test_a_rank_in_quotes_is_a_user_s_mistake(tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"r": "4"}))
     done = run("al-score", path, "--logps", stdin=lines({"prompt": "a", "completions": ["b"]}))
     assert done.returncode == 2
-    assert f"{path}: adapter_config.json says what peft {peft.__version__} cannot make" in one_line(done.stderr)
+    assert f'{file}: r: "4", of which peft {peft.__version__} makes nothing' in one_line(done.stderr)
 
 
 def test_names_and_weights_under_nested_wrappers():

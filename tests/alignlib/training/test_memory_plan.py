@@ -44,6 +44,7 @@ def test_a_base_in_4_bits_takes_half_a_byte_a_weight_and_its_scales():
     assert counted.in_4_bits == sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2)
 
 
+@pytest.mark.long
 def test_an_adapter_is_planned_as_it_trains(tmp_path):
     """As --lora of its rank and layers would be, the base frozen."""
     path = adapted.adapter(tmp_path, adapted.base(tmp_path), r=3)

@@ -1,0 +1,104 @@
+"""The commands as scripts that start at once: each a process of its own, with the files, folder and environment of who
+calls it, but forked from one that has imported torch.
+
+    subprocess.run([str(folder() / "bin" / "al-sft"), ...])
+    subprocess.run(["make", "hh-exo", "SCALE=smoke", f"VENV={folder()}"])
+"""
+
+import atexit
+import functools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Takes callers of the socket that is its standard input. Each sends its standard files and what it was called with; a
+# fork waits for another one, the command, and answers with its exit code; a caller that is killed ends its command.
+SERVER = """
+import json, os, select, signal, socket, sys
+import peft, torch, transformers, alignlib.decoding.sampler, alignlib.training.loop
+from alignlib.cli import start
+transformers.LlamaForCausalLM, transformers.LlamaForSequenceClassification, transformers.AutoTokenizer
+listener = socket.socket(fileno=os.dup(0))
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
+while caller := listener.accept()[0]:
+    if os.fork():
+        caller.close()
+        continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    data, files, _, _ = socket.recv_fds(caller, 2**20, 3)
+    if child := os.fork():
+        for file in files:
+            os.close(file)
+        ended = os.pidfd_open(child)
+        if ended not in select.select([caller, ended], [], [])[0]:  # the caller was killed
+            os.kill(child, signal.SIGTERM)
+        caller.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+        os._exit(0)
+    caller.close(), listener.close()
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)
+    name, arguments, folder, environ = json.loads(data)
+    os.chdir(folder)
+    os.environ.clear(), os.environ.update(environ)
+    sys.argv, code = [name, *arguments], 99  # a command always exits
+    try:
+        start.run(name.replace("-", "_"))
+    except SystemExit as end:
+        code = end.code or 0
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(code)
+"""
+
+# -I and -S: nothing of an environment is imported.
+SCRIPT = """#!{python} -IS
+import json, os, socket, sys
+caller = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+caller.connect({path!r})
+request = {name!r}, sys.argv[1:], os.getcwd(), dict(os.environ)
+socket.send_fds(caller, [json.dumps(request).encode()], [0, 1, 2])
+code = int(caller.recv(16) or 99)
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
+@functools.cache
+def environment_then() -> frozenset[tuple[str, str]]:
+    """The environment as it was when this was first asked, before any test."""
+    return frozenset(os.environ.items())
+
+
+@functools.cache
+def folder() -> Path:
+    """What a virtual environment is to a Makefile: a folder with `bin`, until this process ends."""
+    made = Path(tempfile.mkdtemp(prefix="forks-"))
+    atexit.register(shutil.rmtree, made)
+    path = str(made / "socket")
+    imports = f"{ROOT / 'lib'}{os.pathsep}{ROOT / 'tools'}"
+    environ = {**dict(environment_then()), "DS_ACCELERATOR": "cpu", "PYTHONPATH": imports}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen(64)
+        server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=listener, env=environ)
+    atexit.register(server.wait)
+    atexit.register(server.kill)
+    (made / "bin").mkdir()
+    for command in (ROOT / "tools").glob("al_*"):
+        name = command.stem.replace("_", "-")
+        write(made / "bin" / name, SCRIPT.format(python=sys.executable, path=path, name=name))
+    for name in ("python", "python3"):
+        write(made / "bin" / name, f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    return made
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+    os.chmod(path, 0o755)
