@@ -13,7 +13,7 @@ export PATH := $(abspath $(VENV)/bin):$(PATH)
 SETUP := $(VENV)/.ready
 SETUP_VLLM := $(VENV_VLLM)/.ready
 
-.PHONY: help setup quick test smoke test-vllm lint dist bench bench-kill docs clean
+.PHONY: help setup quick test smoke test-vllm lint dist bench bench-kill docs doc-examples clean
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sort -u | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -63,7 +63,11 @@ bench: $(SETUP) ## the benchmarks (an otherwise idle machine, please)
 bench-kill: $(SETUP) ## twenty kills of each command, and a hundred thousand fuzzed lines: an hour of one core
 	$(VENV)/bin/python -m pytest tests/bench/test_series.py tests/bench/test_fuzz.py -s -p no:xdist -o norecursedirs=
 
-docs: $(SETUP) ## write the generated parts of the pages anew
+docs: $(SETUP) ## write the generated pages, and the generated parts of others, anew
+	PYTHONPATH=lib:tools $(VENV)/bin/python docs/generate.py
+
+doc-examples: $(SETUP) ## run the examples of the commands' pages, and write down what they print
+	PYTHONPATH=lib:tools $(VENV)/bin/python docs/examples.py
 	PYTHONPATH=lib:tools $(VENV)/bin/python docs/generate.py
 
 clean: ## remove what experiments made (runs/)

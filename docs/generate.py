@@ -1,6 +1,7 @@
-"""Write the generated parts of the pages anew: `make docs`. A test fails where a page is behind.
+"""Write the generated pages, and the generated parts of others, anew: `make docs`. A test fails where one is behind.
 
-A part stands between `<!-- NAME -->` and `<!-- /NAME -->`; what is between is made here.
+A part stands between `<!-- NAME -->` and `<!-- /NAME -->`; what is between is made here. The commands' own pages,
+docs/commands and docs/man, are made whole, by command_pages.py.
 """
 
 import tomllib
@@ -8,16 +9,30 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import command_pages
 from alignlib.records import fields
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMANDS: list[str] = list(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
+OWN_PAGES = {f"docs/commands/{name}.md": name for name in COMMANDS}
+MAN_PAGES = {f"docs/man/{name}.1": name for name in COMMANDS}
 
 
 def commands() -> str:
     """A table of the commands: the first line of each one's docstring."""
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    lines = {name: first_line(import_module(target.split(":")[1]).__doc__) for name, target in scripts.items()}
-    return table("command", {name: line.removeprefix(f"{name}: ") for name, line in lines.items()})
+    return table("command", {name: command_pages.first_line(name) for name in COMMANDS})
+
+
+def exits() -> str:
+    """A table of the exit codes."""
+    rows = [f"| {code} | {meaning} |" for code, meaning in command_pages.EXITS.items()]
+    return "\n".join(["| exit code | meaning |", "|---:|---|", *rows])
+
+
+def own_pages() -> dict[str, str]:
+    """{path: text} of the pages that are generated whole."""
+    return {**{path: command_pages.markdown(name) for path, name in OWN_PAGES.items()},
+            **{path: command_pages.man(name, COMMANDS) for path, name in MAN_PAGES.items()}}
 
 
 def subcommands(title: str, module: str) -> str:
@@ -39,6 +54,7 @@ def table(title: str, rows: dict[str, str]) -> str:
 # The page of each part, and what makes it.
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "commands": ("README.md", commands),
+    "exits": ("docs/conventions.md", exits),
     "fields": ("docs/records.md", fields.table),
     "sets": ("docs/commands.md", lambda: subcommands("al-data", "al_data")),
     "figures": ("docs/commands.md", lambda: subcommands("al-eval", "al_eval")),
@@ -62,3 +78,7 @@ if __name__ == "__main__":
     for page in PAGES:
         path = ROOT / page
         path.write_text(fill(page, path.read_text()))
+    for page, text in own_pages().items():
+        path = ROOT / page
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)

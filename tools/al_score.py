@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from alignlib.cli import model_options, options
+from alignlib.cli import model_options, options, rules, shells
 from alignlib.records import fields
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
@@ -32,7 +32,8 @@ Figures = dict[str, list[float]]  # one number a completion, by field
 @options.command(("prompt", "completions"), ("rewards", "rewards_temperature", "logps", "logps_temperature",
                                              "ref_logps", "ref_logps_temperature", "perplexities"),
                  may=("finish_reasons", "completion_ids", "end_ids"))
-@click.argument("model")
+@rules.goes_with("--temperature", "--logps")
+@click.argument("model", shell_complete=shells.files)
 @options.filter_options
 @click.option("--logps", is_flag=True, help="MODEL is a policy: write sum log-probabilities.")
 @click.option("--perplexity", is_flag=True, help="MODEL is a policy: write perplexities, with --logps or alone.")
@@ -69,8 +70,7 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
     """
     summary = options.Summary()
     name = as_field or ("logps" if logps or perplexity else "rewards")
-    must_fit(model, name, as_field, logps, perplexity, temperature, bool(label or form != "logit"), negate, calibrated,
-             stop, end)
+    must_fit(model, name, as_field, logps, perplexity, bool(label or form != "logit"), negate, calibrated, stop, end)
     if "timeout" in options.given_options() and not model.startswith("cmd:"):
         raise click.UsageError("--timeout goes with cmd:PROGRAM")
     if calibrated:
@@ -118,8 +118,8 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
         summary.close(stream)
 
 
-def must_fit(model: str, name: str, as_field: str | None, logps: bool, perplexity: bool, temperature: float,
-             of_class: bool, negate: bool, calibrated: bool, stop: tuple[str, ...], end: str | None) -> None:
+def must_fit(model: str, name: str, as_field: str | None, logps: bool, perplexity: bool, of_class: bool, negate: bool,
+             calibrated: bool, stop: tuple[str, ...], end: str | None) -> None:
     """Refuse options that would do nothing, or cannot be; `of_class`: one of a classifier's classes is asked for."""
     wants_policy = logps or perplexity
     if name in fields.FIELDS and name not in ("rewards", "logps", "ref_logps"):
@@ -128,8 +128,6 @@ def must_fit(model: str, name: str, as_field: str | None, logps: bool, perplexit
         raise click.UsageError("--as-field goes with --logps or rewards; perplexities have their own field")
     if name in ("logps", "ref_logps") and not wants_policy:
         raise click.UsageError(f"--as-field {name} is for log-probabilities: give --logps")
-    if temperature != 1 and not logps:
-        raise click.UsageError("--temperature goes with --logps")
     if wants_policy and (of_class or negate):
         raise click.UsageError("--label, --as and --negate go with a classifier, not with --logps or --perplexity")
     if calibrated and (wants_policy or of_class):

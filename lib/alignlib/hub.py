@@ -4,16 +4,26 @@ import os
 import socket
 from urllib.parse import urlsplit
 
+from alignlib import waits
+
+_silent: set[str] = set()  # hosts that did not answer: to ask each again would be seconds of nothing
+
 
 def answers() -> bool:
-    """Ask its host once. Behind a proxy the host need not be known here, so nothing is asked."""
+    """Ask its host; one that did not answer is asked once. Behind a proxy it need not be known here: nothing is asked.
+    """
     if os.environ.get("HF_HUB_OFFLINE"):
         return False
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return True
     end = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    if end.netloc in _silent:
+        return False
     try:
-        socket.create_connection((end.hostname, end.port or (80 if end.scheme == "http" else 443)), timeout=5).close()
+        with waits.doing(f"asking whether {end.netloc} answers"):
+            port = end.port or (80 if end.scheme == "http" else 443)
+            socket.create_connection((end.hostname, port), timeout=5).close()
     except OSError:
+        _silent.add(end.netloc)
         return False
     return True

@@ -22,6 +22,8 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from alignlib import waits
+
 T = TypeVar("T")
 
 OURS = "ALIGN_LAUNCHER"  # the process number of `launch`, to which its ranks leave the last word
@@ -99,6 +101,7 @@ def first_host(hosts: str) -> str:
 
 def launch(count: int, *, spool: bool) -> NoReturn:
     """Run this command in `count` processes here, and exit as they did: the first failure says why."""
+    waits.hush()  # the first of them shows what goes on
     import_module("torch.distributed.launcher")  # Ctrl-C in an import ends at once: before there is a folder to leave
     folder = tempfile.mkdtemp(prefix="align-")
     os.environ[OURS] = str(os.getpid())

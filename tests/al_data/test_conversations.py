@@ -280,7 +280,7 @@ def test_every_kind_of_file(tmp_path):
 
 @pytest.mark.parametrize("arguments, message", [
     (["chats.jsonl"], "chats.jsonl: no such file"), (["./chats"], "./chats: no such file"),
-    (["-", "--config", "main"], "--config is of a set on the Hub"),
+    (["-", "--config", "main"], "--config is of a set on the Hub (see al-data chat --help)"),
 ])
 def test_a_file_that_is_not_there_is_no_set_of_the_hub(arguments, message):
     done = call("al-data", "chat", *arguments)

@@ -133,7 +133,8 @@ def test_little_is_asked_where_files_say_so(tmp_path):
 def test_without_vllm_there_is_a_line_that_says_what_to_do():
     if backend_vllm.importlib.util.find_spec("vllm"):
         pytest.skip("vLLM is installed here")
-    assert refused() == "al-sample: --backend vllm needs vLLM: pip install 'align-tools[vllm]'"
+    assert refused() == (
+        "al-sample: --backend vllm needs vLLM: pip install 'align-tools[vllm]' (see al-sample --help)")
 
 
 # -- the engine ------------------------------------------------------------------------------------------------

@@ -329,8 +329,8 @@ def test_a_domain_that_is_only_evaluated_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("args, said", [
-    (("--resample", 4), "go with --more"),
-    (("--alpha", 0.5), "go with --more"),
+    (("--resample", 4), "--resample goes with --more"),
+    (("--alpha", 0.5), "--alpha goes with --more"),
     (("--more", "--no-reweight", "--alpha", 0.5), "do nothing with --no-reweight"),
     (("--margin", 1, "--soft", 1), "--margin or --soft"),
     (("--loss", "classify", "--more"), "are for --loss pairwise"),

@@ -11,6 +11,7 @@ from alignlib import hub
 def clean(monkeypatch):
     for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hub, "_silent", set())
 
 
 def test_offline_is_no(monkeypatch):
@@ -30,3 +31,18 @@ def test_the_host_is_the_endpoints(monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         assert hub.answers()
     assert not hub.answers()
+
+
+def test_who_did_not_answer_is_asked_once(monkeypatch):
+    """Each time would be five seconds of nothing, of which loading a model has four."""
+    asked = []
+
+    def silent(address, timeout):
+        asked.append(address)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", silent)
+    assert [hub.answers() for _ in range(4)] == [False] * 4
+    monkeypatch.setenv("HF_ENDPOINT", "http://other:81")
+    assert [hub.answers() for _ in range(4)] == [False] * 4
+    assert asked == [("huggingface.co", 443), ("other", 81)]

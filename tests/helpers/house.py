@@ -18,7 +18,7 @@ FLOORS = (
     {"training", "decoding", "stats", "rewards"},
     {"models", "cli", "server"},
     {"records", "toy", "ranks", "hub", "model_names"},
-    {"alignlib"},  # the package itself, which has the version
+    {"alignlib", "waits"},  # the package itself, which has the version
 )
 FILE_LINES, FUNCTION_LINES, LIBRARY_LINES = 320, 60, 12_400
 SHORT_NAMES = {"numpy": "np"}  # what everybody calls it

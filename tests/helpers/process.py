@@ -6,11 +6,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 from helpers import forks
 
 ROOT = forks.ROOT
+COMMANDS = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
 # What a process can be told after it has imported its libraries.
 LATE = ("OPENAI_", "NO_PROXY", "PYTEST_CURRENT_TEST")
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from al_args import settings
-from alignlib.cli import model_options, options
+from alignlib.cli import model_options, options, shells
+from alignlib.cli.sections import named, stack
 from alignlib.records import fields
 from alignlib.records.jsonl import Line, Record
 from alignlib.rewards import programs
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 SETTINGS = tuple(settings.CHECKS)
 
 # What is looked for, and how; a grid's lines have the same names.
-search_options = options.stack(
+search_options = stack(
     click.option("--method", type=click.Choice([*settings.USES]), default="greedy",
                  help="Token by token, or whole texts or segments by the language model, kept by their reward."),
     click.option("-w", "--weight", type=options.Finite(), default=1.0,
@@ -48,8 +49,10 @@ search_options = options.stack(
 
 @options.command(reads=("prompt",), writes=("completions", "finish_reasons", "rewards", "completion_ids", "end_ids",
                                             "seconds", "search"))
-@click.argument("lm")
-@click.argument("rm")
+@named("Completions", "number", "max_new_tokens", "stop", "ids", "timed", "seed")
+@named(model_options.DEVICE, "window", "batch_tokens", "lm_device", "rm_device", "lm_dtype", "rm_dtype")
+@click.argument("lm", shell_complete=shells.files)
+@click.argument("rm", shell_complete=shells.files)
 @options.filter_options
 @search_options
 @click.option("-n", "number", type=click.IntRange(min=1), default=1, help="Completions a prompt.")

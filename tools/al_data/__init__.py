@@ -16,7 +16,8 @@ from al_data import new_model, sets
 from al_data.mix import mix_command
 from al_data.shuffle import shuffle_command
 from al_data.write import write, write_options
-from alignlib.cli import options, paths
+from alignlib import waits
+from alignlib.cli import options, paths, shells
 from alignlib.records.conversations import reader
 from alignlib.records.fields import check
 from alignlib.records.jsonl import DataError, Record, read_all
@@ -73,6 +74,7 @@ def serve(port: int) -> None:
     except OSError as error:
         raise click.ClickException(f"--serve-judge {port}: {error.strerror}") from error
     with server:
+        waits.hush()
         click.echo(f"http://127.0.0.1:{server.server_port}/v1")
         sys.stdout.flush()
         server.serve_forever()
@@ -87,7 +89,8 @@ def serve(port: int) -> None:
 @click.option("--vocab-size", type=click.IntRange(new_model.LEAST_VOCABULARY), default=2048, help="Tokens, at most.")
 @click.option("--context", type=click.IntRange(1), default=512, help="The longest text, in tokens.")
 @click.option("--seed", type=options.Seed(), default=0, help="Of the weights.")
-@click.option("--from", "source", metavar="MODEL", help="Make it of this model's layers, and read no records.")
+@click.option("--from", "source", metavar="MODEL", shell_complete=shells.files,
+              help="Make it of this model's layers, and read no records.")
 @click.option("--layers", type=click.IntRange(1), metavar="N",
               help="With --from: how many, spread evenly, its first and its last among them.")
 def new_model_command(folder: str, files: tuple[str, ...], size: str, vocab_size: int, context: int, seed: int,
@@ -133,7 +136,7 @@ def thin_out(folder: Path, source: str | None, layers: int | None, summary: opti
 
 
 @options.command(writes="a model folder; nothing else", name="model")
-@click.argument("model")
+@click.argument("model", shell_complete=shells.files)
 @click.argument("folder", type=click.Path())
 @click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]),
               help="Of the weights.  [default: fp32; of smollm2 bf16]")

@@ -16,6 +16,7 @@ from al_data.row import Row, RowFunction, convert, share
 from al_data.sources import NoPart, Unreachable, files_of, from_file, from_hub, from_hub_file
 from al_data.write import write, write_options
 from alignlib.cli import options, paths
+from alignlib.cli.sections import FIRST, section, stack
 from alignlib.records.dialogue import instruction
 from alignlib.records.jsonl import Record
 from alignlib.toy import world
@@ -44,9 +45,9 @@ class DataSet:
     mixed: bool = False  # its records need not have the same fields
 
 
-from_option = click.option("--from", "source", type=click.Path(exists=True, allow_dash=True),
-                           help="A file (.jsonl, .jsonl.gz, .json, .csv, .parquet; - is stdin), or a folder of such; "
-                           "else the Hub.")
+from_option = section(FIRST, click.option(
+    "--from", "source", type=click.Path(exists=True, allow_dash=True),
+    help="A file (.jsonl, .jsonl.gz, .json, .csv, .parquet; - is stdin), or a folder of such; else the Hub."))
 chat_option = click.option("--chat", is_flag=True, help="Write each prompt as messages, with its system's turns, "
                            "instead of one text; answers have no space before them.")
 
@@ -62,7 +63,7 @@ def data_set(name: str, *own_options: Callable[..., Any], writes: tuple[str, ...
     chat = (chat_option,) if dialogues else ()
 
     def decorate(function: Callable[..., DataSet]) -> click.Command:
-        body = options.stack(*own_options, *chat, source, source_options)(partial(write_set, function))
+        body = stack(*own_options, *chat, source, source_options)(partial(write_set, function))
         fields = (*writes, "messages") if dialogues else writes
         return options.command(reads, fields, name=name, help=function.__doc__)(body)
 
@@ -72,7 +73,8 @@ def data_set(name: str, *own_options: Callable[..., Any], writes: tuple[str, ...
 def source_options(function: Callable[..., None]) -> Callable[..., None]:
     """What every set takes: which of the rows, and what is done with the records."""
     which = "Which part. A file, or a folder that names none, is split 90 to 10 by a hash of the prompt."
-    return options.stack(
+    return section(
+        "Which records",
         write_options,
         click.option("--split", type=click.Choice(world.SPLITS), show_default="train; of a file all", help=which),
         click.option("--fraction", type=options.Finite(0, 1), default=1, help="The set up to this share of it."),

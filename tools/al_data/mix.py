@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from al_data.lines import kept, write_lines
-from alignlib.cli import bars, options, paths
+from alignlib.cli import bars, options, paths, shells
 from alignlib.records.jsonl import count_ahead
 from alignlib.records.shown import say
 
@@ -37,7 +37,7 @@ class Weighted(click.ParamType[tuple[float, str]]):
 
 
 @options.command(name="mix")
-@click.argument("sources", type=Weighted(), nargs=-1, required=True)
+@click.argument("sources", type=Weighted(), nargs=-1, required=True, shell_complete=shells.files)
 @click.option("--until", type=click.Choice(["last", "first"]), default="last",
               help="When to stop: at the last source's end (the others' shares grow), or at the first one's.")
 @click.option("--limit", type=click.IntRange(0), help="At most this many records.")

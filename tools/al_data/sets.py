@@ -20,7 +20,7 @@ import click
 from al_data import chats, conversations, preferences, texts
 from al_data.data_set import DataSet, Hub, data_set
 from al_data.sources import SUFFIXES, from_object
-from alignlib.cli import options
+from alignlib.cli import options, shells
 
 PAIR = ("id", "prompt", "chosen", "rejected", "domain")
 RANKED = (*PAIR, "completions", "rewards")
@@ -41,7 +41,7 @@ every_option = click.option("--all-answers", "every", is_flag=True,
           click.option("--kind", help="Of a set or folder with several: what the names of its parts end in, e.g. sft "
                        "of train_sft."),
           click.option("--config", help="Which configuration of the Hub's set."),
-          source=click.argument("source", metavar="[FILE|NAME]", default="-"),
+          source=click.argument("source", metavar="[FILE|NAME]", default="-", shell_complete=shells.files),
           writes=("id", "messages", "chosen", "rejected", "completions", "rewards", "domain"))
 def chat(kind: str | None, config: str | None) -> DataSet:
     """Conversations in the common public shapes, told apart row by row -> messages, chosen, rejected.

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import click
 
 from alignlib.cli import bars, options
+from alignlib.cli.sections import section
 from alignlib.records import disk
 from alignlib.records.jsonl import DataError, Record, Skip, dumps
 
@@ -24,7 +25,8 @@ ONLY = {"prompts": ("prompt",), "sft": ("prompt", "chosen"), "pref": ("prompt", 
 KEPT = ("messages", "id", "domain", "tools", "answer")  # stay with --only, where a record has them
 
 
-write_options = options.stack(
+write_options = section(
+    "Which records",
     click.option("--limit", type=click.IntRange(0), help="At most this many records."),
     click.option("--shuffle", is_flag=True, help="In random order. Reads all input first."),
     click.option("--seed", type=options.Seed(), default=0, help="Of the shuffle, the sides; of toy's draws."),

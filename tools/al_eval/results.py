@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 import click
 import orjson
 
-from alignlib.cli import options, paths, tables
+from alignlib.cli import options, paths, shells, tables
 from alignlib.records import disk, jsonl
 from alignlib.records.jsonl import Record
 
@@ -99,7 +99,8 @@ def _named_files(specs: Iterable[str]) -> list[NamedFile]:
 
 
 record_files = click.argument("files", nargs=-1, type=READABLE)
-result_files = click.argument("files", nargs=-1, metavar="[[NAME=]FILE]...", callback=_checked(_named_files))
+result_files = click.argument("files", nargs=-1, metavar="[[NAME=]FILE]...", callback=_checked(_named_files),
+                              shell_complete=shells.files)
 label_option = click.option("--set", "labels", multiple=True, metavar="KEY=VALUE", callback=_checked(_labels),
                             help="Put into the result, e.g. method=exo-rw: what frontier and table go by.")
 plot_option = click.option("--plot", type=paths.OutputFile(), callback=_checked(_plottable),

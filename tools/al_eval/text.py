@@ -13,7 +13,7 @@ import click
 
 from al_eval import results
 from al_eval.results import Bootstrap, Sample, bootstrap_options, label_option, record_files
-from alignlib.cli import options
+from alignlib.cli import options, shells
 from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.prompts import prompt_text
@@ -31,7 +31,8 @@ EXTRA = {"seconds": "seconds", "perplexity": "perplexities"}  # figures of field
 @results.command("prompt", "completions")
 @record_files
 @label_option
-@click.option("--coherence", metavar="MODEL", help="An encoder: adds the mean cosine of prompt and completion.")
+@click.option("--coherence", metavar="MODEL", shell_complete=shells.files,
+              help="An encoder: adds the mean cosine of prompt and completion.")
 @click.option("--pool", type=click.Choice(["mean", "cls"]), default="mean", help="How its last layer becomes a vector.")
 @bootstrap_options
 def text(files: tuple[str, ...], coherence: str | None, pool: str, resamples: int, seed: int, labels: Record,

@@ -18,7 +18,9 @@ import click
 
 from al_label_ai import questions
 from al_label_ai.against import Partners
-from alignlib.cli import model_options, options, paths
+from alignlib import waits
+from alignlib.cli import model_options, options, paths, rules, shells
+from alignlib.cli.sections import section
 from alignlib.model_names import is_here
 from alignlib.records import disk, links
 from alignlib.records.conversations import with_completions
@@ -40,9 +42,11 @@ AT_A_SERVER = ("base_url", "structured", "ask_again", "max_tokens", "parameters"
 OWN_PARAMETERS = ("model", "messages", "n", "stream", "response_format")
 FILE = click.Path(exists=True, dir_okay=False)
 
-judge_options = options.stack(
-    click.option("--judge", metavar="NAME|MODEL", help="A server's name of a model, or a model that is here."),
-    click.option("--judge-rm", metavar="MODEL|PROGRAM",
+judge_options = section(
+    "Judge",
+    click.option("--judge", metavar="NAME|MODEL", shell_complete=shells.files,
+                 help="A server's name of a model, or a model that is here."),
+    click.option("--judge-rm", metavar="MODEL|PROGRAM", shell_complete=shells.files,
                  help="A reward model as the judge of --mode pair, or a program as al-score takes it: py:, cmd:, ..."),
     click.option("--base-url", metavar="URL",
                  help="The server, with OpenAI's chat completions.  [default: $OPENAI_BASE_URL, or OpenAI's]"),
@@ -59,7 +63,8 @@ judge_options = options.stack(
     click.option("--max-answer", cls=options.Beside, type=click.IntRange(min=1), default=16,
                  help="Megabytes of a call's answer; a longer one fails."),
 )
-money_options = options.stack(
+money_options = section(
+    "Answers kept, and their price",
     click.option("--cache", cls=options.Beside, type=paths.OutputFile(),
                  help="A file of all answers, each paid for once.  [default: the output's, OUTPUT.cache]"),
     click.option("--no-cache", cls=options.Beside, is_flag=True, help="Keep no answers."),
@@ -71,7 +76,8 @@ money_options = options.stack(
     click.option("--budget", cls=options.Beside, type=options.Finite(0, min_open=True),
                  help="Stop before a run costs more than this."),
 )
-folder_options = options.stack(
+folder_options = section(
+    "How texts are written for the model",
     click.option("--chat-template", type=model_options.TextFile(),
                  help="Of a judge in a folder: a chat template (Jinja) instead of its tokenizer's."),
     model_options.template_args,
@@ -81,6 +87,9 @@ folder_options = options.stack(
 @options.command(("prompt",), ("winner", "orders_agree", "chosen", "rejected", "feedbacks", "scores", "analyses",
                                "unparsed"),
                  may=("completions", "chosen", "rejected", "finish_reasons", "completion_ids", "end_ids"))
+@rules.one_of("--cache", "--no-cache")
+@rules.one_of("--question", "--rubric")
+@rules.goes_with("--budget", "--price-in", "--price-out")
 @options.filter_options
 @click.option("--mode", type=click.Choice(MODES), default="pair",
               help="The better of two; a score of 1 to 10; a category, or its attributes; a review of each.")
@@ -164,6 +173,7 @@ def forecast(stream: Stream, judge: "ServerJudge", mode: str) -> None:
 
     figures = Forecast(judge, ANSWER_TOKENS[mode])
     figures.add_all(stream)
+    waits.hush()
     click.echo(dumps(figures.total()), nl=False)
 
 
@@ -183,7 +193,6 @@ def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None,
             name for name in AT_A_SERVER if name != "timeout" or not str(judge_rm).startswith("cmd:")],
         "a model's folder": () if folder and not programmed else ("device", "dtype", "chat_template", "template_args"),
         "a judge that is asked": ("question", "rubric", "template", "one_order") if judge_rm else (),
-        "--price-in or --price-out": () if given & {"price_in", "price_out"} else ("budget",),
     }
     for what, names in wrong.items():
         for name in names:
@@ -191,9 +200,6 @@ def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None,
                 raise click.UsageError(f"--{name.replace('_', '-')} goes with {what}")
     if judge_rm and mode != "pair":
         raise click.UsageError("--judge-rm compares: it goes with --mode pair")
-    for one, two in (("cache", "no_cache"), ("question", "rubric")):
-        if {one, two} <= given:
-            raise click.UsageError(f"--{one} or --{two.replace('_', '-')}: give one of the two")
     if folder and not judge_rm and (mode == "lmu" or together):
         raise click.UsageError("--mode lmu and --together need a judge that writes: a server")
 

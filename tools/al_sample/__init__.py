@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignlib.cli import model_options, options
+from alignlib.cli import model_options, options, rules, shells
+from alignlib.cli.sections import named, section
 from alignlib.decoding import conditions
 from alignlib.records import fields
 from alignlib.records.conversations import CONDITION_ROLES
@@ -19,18 +20,20 @@ from alignlib.records.jsonl import Line, Record
 if TYPE_CHECKING:
     from alignlib.decoding.draws import Draw
 
+VLLM = ("eager", "tensor_parallel", "data_parallel", "gpu_memory", "max_model_len")
+SERVER = ("base_url", "api", "parameters", "concurrency", "timeout", "retries", "max_answer")
 # Options that only some backends can do anything about.
 TAKEN_BY = {
     **dict.fromkeys(("batch_tokens", "device", "timed", "contrastive"), ("hf",)),
     **dict.fromkeys(("top_k", "logps", "ids", "max_prompt", "keep_prompt", "on_long", "dtype", "template",
                      "template_args", "control_tokens"), ("hf", "vllm")),
-    **dict.fromkeys(("eager", "tensor_parallel", "data_parallel", "gpu_memory", "max_model_len"), ("vllm",)),
-    **dict.fromkeys(("base_url", "api", "parameters", "concurrency", "timeout", "retries",
-                     "max_answer"), ("openai",)),
+    **dict.fromkeys(VLLM, ("vllm",)),
+    **dict.fromkeys(SERVER, ("openai",)),
 }
 WINDOWS = {"hf": 64, "vllm": 1024, "openai": 64}
 
-backend_options = options.stack(
+backend_options = section(
+    "Backend",
     click.option("--backend", type=click.Choice(["hf", "vllm", "openai"]), default="hf",
                  help="What runs the model: this command, vLLM, or a server."),
     click.option("--window", type=click.IntRange(min=1),
@@ -65,7 +68,9 @@ backend_options = options.stack(
 
 @options.command(reads=("prompt",), writes=("completions", "finish_reasons", "completion_ids", "end_ids",
                                             "temperatures", "condition", "logps", "logps_temperature", "seconds"))
-@click.argument("model")
+@rules.one_of("--greedy", "--temperature")
+@rules.goes_with("--condition-as", "--condition")
+@click.argument("model", shell_complete=shells.files)
 @options.filter_options
 @click.option("-n", "number", type=click.IntRange(min=1), default=1, help="Completions a prompt (and temperature).")
 @click.option("-t", "--temperature", "temperatures", type=options.Finite(min=0), multiple=True, default=(1.0,),
@@ -92,6 +97,8 @@ backend_options = options.stack(
 @model_options.chat_options
 @model_options.device_options
 @backend_options
+@named("Backend vllm", *VLLM)
+@named("Backend openai: a server", *SERVER)
 def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
          shard: tuple[int, int] | None, number: int, temperatures: tuple[float, ...], greedy: bool, top_p: float,
          top_k: int, contrastive: float | None, max_new_tokens: int, stop: tuple[str, ...], condition: str | None,
@@ -104,12 +111,8 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
     must_be_taken(backend)
     if not all(stop):
         raise click.UsageError("--stop: an empty text would stop everything")
-    if greedy and "temperatures" in options.given_options():
-        raise click.UsageError("--greedy is --temperature 0: give one of the two")
     if contrastive is not None:
         must_be_contrastive(number, greedy, logps, top_k)
-    if condition_as and condition is None:
-        raise click.UsageError("--condition-as goes with --condition")
     summary = options.Summary()
     plan = tuple(t for t in ((0.0,) if greedy else temperatures) for _ in range(number))
     others |= {"files": files, "logps": logps, "window": window or WINDOWS[backend]}

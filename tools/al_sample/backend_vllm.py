@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 
 from al_sample import engine_guard
+from alignlib import waits
 from alignlib.decoding.conditions import Condition
 from alignlib.decoding.draws import Draw, Sampling, encoder_limits, finish_text, prompt_ids, seed_for, stopping_ids
 from alignlib.model_names import parts
@@ -204,7 +205,7 @@ def start(eager: bool, rank: int | None, **arguments: Any) -> "AsyncLLM":
     os.environ["SPT_NOENV"] = "1"
     engine_guard.start()
 
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), waits.doing(f"starting vLLM{'' if eager else ', which compiles the model'}"):
         from vllm import AsyncEngineArgs
         from vllm.config.lora import MaxLoRARanks
         from vllm.platforms import current_platform

@@ -15,7 +15,9 @@ import click
 
 from al_train_alt import pool, tags
 from al_train_alt.objective import Conditional, Drawn
-from alignlib.cli import options, paths
+from alignlib import waits
+from alignlib.cli import options, paths, rules, shells
+from alignlib.cli.sections import named
 from alignlib.records import conversations
 from alignlib.records.jsonl import DataError, Record, dumps
 from alignlib.training.command import training_options
@@ -33,6 +35,8 @@ ENTROPY = {"rm": 0.06, "quark": 0.06, "lmu": 0.06, "lmc": 0.0, "steerlm": 0.0}
 
 @options.command(("prompt", "completions"), options.LOG,
                  may=("rewards", "feedbacks", "scores", "finish_reasons", "completion_ids", "end_ids"))
+@rules.goes_with("--drop", "--pool")
+@named("Distance from the reference", "kl_coef", "kl_target", "entropy_coef", "ref", "ref_sees")
 @training_options(lr=2e-5, batch_size=32, epochs=2)
 @click.option("--mode", type=click.Choice(tags.MODES), default="rm",
               help="Of `rewards`: rm, quantiles as words; quark, as new tokens. Of `feedbacks`: lmc, categories; "
@@ -54,7 +58,7 @@ ENTROPY = {"rm": 0.06, "quark": 0.06, "lmu": 0.06, "lmc": 0.0, "steerlm": 0.0}
               "[default: 0.05; lmc, steerlm: 0]")
 @click.option("--kl-target", type=options.Finite(min=0, min_open=True), help="Adapt --kl-coef towards this KL a token.")
 @click.option("--entropy-coef", type=options.Finite(min=0), help="Of the entropy.  [default: 0.06; lmc, steerlm: 0]")
-@click.option("--ref", help="The KL's reference.  [default: MODEL as it is now]")
+@click.option("--ref", shell_complete=shells.files, help="The KL's reference.  [default: MODEL as it is now]")
 @click.option("--ref-sees", type=click.Choice(["prompt", "condition"]), default="prompt",
               help="The bare prompt, or the condition too.")
 @click.option("--train-layers", type=options.Finite(0, 1, min_open=True), default=1.0,
@@ -68,7 +72,7 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
 
     The folder also gets the data pool, pool.jsonl, and run.json the conditions for al-sample. Reads all input first.
     """
-    refuse(settings, session, ref, train_layers, old)
+    refuse(settings, session, ref, train_layers)
     by_mode = {"kl_coef": KL, "entropy_coef": ENTROPY}
     settings |= {name: of_mode[settings["mode"]] for name, of_mode in by_mode.items() if settings[name] is None}
     selection = selection_of(settings, session)
@@ -188,6 +192,7 @@ def show(selection: pool.Selection, files: tuple[str, ...], old: tuple[str, ...]
     summary = options.Summary()
     gathered = pool.gather(checked(files), checked(old), selection)
     records = gathered.training()
+    waits.hush()
     for record in records:
         sys.stdout.buffer.write(dumps(record))
     summary.count(records=len(records), completions=sum(len(record["completions"]) for record in records),
@@ -195,8 +200,7 @@ def show(selection: pool.Selection, files: tuple[str, ...], old: tuple[str, ...]
     summary.close()
 
 
-def refuse(settings: dict[str, Any], session: Session, ref: str | None, train_layers: float,
-           old: tuple[str, ...]) -> None:
+def refuse(settings: dict[str, Any], session: Session, ref: str | None, train_layers: float) -> None:
     """Combinations that would do nothing, or not what they say, are mistakes."""
     mode, given = settings["mode"], options.given_options()
     for name in ("quantiles", "scope", "per_quantile"):
@@ -206,8 +210,6 @@ def refuse(settings: dict[str, Any], session: Session, ref: str | None, train_la
         for name, value in {"ref": ref, "ref-sees": "ref_sees" in given, "kl-target": settings["kl_target"]}.items():
             if value:
                 raise click.UsageError(f"--{name} does nothing without a --kl-coef above 0")
-    if "drop" in given and not old:
-        raise click.UsageError("--drop does nothing without a --pool")
     if mode == "quark" and settings["ref_sees"] == "condition":
         raise click.UsageError("--ref-sees condition: the reference does not know quark's tokens")
     if session.recipe.lora and (mode == "quark" or train_layers < 1):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from al_train_exo.objective import LOSSES, Contrast, heeding
-from alignlib.cli import options, paths
+from alignlib.cli import options, paths, shells
 from alignlib.training.command import training_options
 from alignlib.training.session import Session
 
@@ -43,7 +43,8 @@ ANY_LOSS = ("beta_r",)  # recipes of several losses give both betas to each
 @click.option("--temperature", type=options.Finite(min=0, min_open=True), default=1.0,
               help="What policy's and reference's logits are divided by: the sampling temperature.")
 @click.option("--num-contrastive", type=click.IntRange(min=2), help="Completions a group.  [default: all; 2 for pairs]")
-@click.option("--ref", default="self", help="self: MODEL as it is now; ref_logps: that field; else a model.")
+@click.option("--ref", default="self", shell_complete=shells.files,
+              help="self: MODEL as it is now; ref_logps: that field; else a model.")
 @click.option("--smoothing", type=options.Finite(0, 0.5, max_open=True), default=0.0,
               help=f"Share of wrong labels ({heeding('smoothing')}).")
 @click.option("--reference-free", is_flag=True,

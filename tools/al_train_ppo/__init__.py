@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from al_train_ppo.settings import LOSS_MEANS, METHODS, Settings, settings_of
-from alignlib.cli import model_options, options, paths
+from alignlib.cli import model_options, options, paths, rules, shells
+from alignlib.cli.sections import named
 from alignlib.rewards.programs import TIMEOUT, is_program
 from alignlib.rewards.reward import split_weight
 from alignlib.training.command import training_options
@@ -27,10 +28,14 @@ CRITIC = ("critic", "critic_lr", "clip_value", "gamma", "smoothing", "whiten")  
 
 
 @options.command(("prompt",), options.LOG)
+@rules.goes_with("--ptx-coef", "--ptx")
+@named("Answers", "number", "prompts", "max_new_tokens", "temperature", "stop", "log_samples")
+@named("The critic (ppo)", *CRITIC)
 @training_options(lr=1e-6, batch_size=64)
 @click.option("--method", type=click.Choice(METHODS), default="ppo",
               help="ppo: with a critic; rloo, grpo: an answer against the others of its prompt.")
 @click.option("--reward", "rewards", multiple=True, required=True, metavar="[WEIGHT:]NAME",
+              shell_complete=shells.files,
               help="What judges answers: a reward model, toy:NAME, a program (docs/rewards.md); repeated, their sum.")
 @click.option("-n", "number", type=click.IntRange(min=1), default=4, help="Answers a prompt.")
 @click.option("--prompts", type=click.IntRange(min=1), default=16, help="Prompts a rollout; --steps counts rollouts.")
@@ -41,7 +46,8 @@ CRITIC = ("critic", "critic_lr", "clip_value", "gamma", "smoothing", "whiten")  
 @click.option("--stop", multiple=True, help="A text that ends an answer and is left out of it; may be repeated.")
 @click.option("--missing-end", type=options.Finite(min=0), default=0.0,
               help="Taken from the reward of an answer that was cut at -m.")
-@click.option("--ref", default="self", help="What the KL is from. self: MODEL as it is now; else a model.")
+@click.option("--ref", default="self", shell_complete=shells.files,
+              help="What the KL is from. self: MODEL as it is now; else a model.")
 @click.option("--kl-coef", type=options.Finite(min=0),
               help="Of the KL from --ref, taken from the rewards; grpo: added to the loss.  [default: 0.1; grpo: 0.04]")
 @click.option("--kl-target", type=options.Finite(min=0, min_open=True),
@@ -53,8 +59,9 @@ CRITIC = ("critic", "critic_lr", "clip_value", "gamma", "smoothing", "whiten")  
               help="Over tokens; over answers, each a mean of its tokens; over a constant length.  "
                    "[default: token; grpo: answer]")
 @click.option("--scaled/--no-scaled", default=True, help="Divide by the deviation of a prompt's rewards (grpo).")
-@click.option("--critic", metavar="MODEL", help="What ppo's critic begins from.  [default: the first reward model "
-              "with MODEL's tokenizer, else MODEL]")
+@click.option("--critic", metavar="MODEL", shell_complete=shells.files,
+              help="What ppo's critic begins from.  [default: the first reward model with MODEL's tokenizer, else "
+                   "MODEL]")
 @click.option("--critic-lr", type=options.Finite(min=0), help="Its learning rate (ppo).  [default: --lr]")
 @click.option("--clip-value", type=options.Finite(min=0, min_open=True), default=0.2,
               help="How far from the old value a new one still gains anything (ppo).")
@@ -133,8 +140,6 @@ def must_fit(settings: Settings, session: Session, rewards: tuple[str, ...]) -> 
                                "which stay together: a multiple of them")
     if session.recipe.lora_dropout:
         raise click.UsageError("--lora-dropout: pi / pi_old would not begin at 1")
-    if "ptx_coef" in chosen and "ptx" not in chosen:
-        raise click.UsageError("--ptx-coef goes with --ptx")
     if "ref" in chosen and not settings.kl_coef:
         raise click.UsageError("--ref does nothing with --kl-coef 0")
     if session.recipe.max_completion and "ptx" not in chosen:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from al_train_rm.ranking import Classes, Ranking
-from alignlib.cli import options
+from alignlib.cli import options, rules
+from alignlib.cli.sections import named
 from alignlib.training.command import training_options
 from alignlib.training.session import Session
 
@@ -28,6 +29,11 @@ scores.
 
 @options.command((), options.LOG, may=("prompt", "messages", "chosen", "rejected", "completions", "rewards", "domain",
                                        "finish_reasons", "completion_ids", "text", "label"))
+@rules.goes_with("--resample", "--more")
+@rules.goes_with("--alpha", "--more")
+@rules.goes_with("--normalize", "--more")
+@rules.goes_with("--no-reweight", "--more")
+@named("Several domains (MORE)", "more", "resample", "alpha", "normalize", "no_reweight")
 @training_options(lr=1e-5, batch_size=32)
 @click.option("--loss", type=click.Choice(["pairwise", "classify"]), default="pairwise",
               help="pairwise: prompt, chosen, rejected, or completions with rewards; classify: text, label.")
@@ -57,7 +63,7 @@ def main(session: Session, loss: str, rm_eos: bool, pool: str | None, more: bool
     The score is read at the last token. With --eval, the model kept is the one with the best held-out accuracy.
     Reads all input first.
     """
-    refuse(loss, more, resample, settings)
+    refuse(loss, more, settings)
     objective = objective_of(loss, more, resample, settings)
     from al_train_rm.start import must_read_text_alone, new_reward, output_head, set_padding
 
@@ -102,12 +108,9 @@ def must_have_head(reward: RewardModel, path: str, needed: bool) -> None:
                                "--pool, no --lm-coef")
 
 
-def refuse(loss: str, more: bool, resample: int | None, settings: dict[str, Any]) -> None:
+def refuse(loss: str, more: bool, settings: dict[str, Any]) -> None:
     """Combinations that would do nothing are mistakes."""
-    given = options.given_options()
-    if not more and (resample or given & {"alpha", "normalize", "no_reweight"}):
-        raise click.UsageError("--resample, --alpha, --normalize and --no-reweight go with --more")
-    if settings["no_reweight"] and given & {"alpha", "normalize"}:
+    if settings["no_reweight"] and options.given_options() & {"alpha", "normalize"}:
         raise click.UsageError("--alpha and --normalize do nothing with --no-reweight")
     if settings["margin"] and settings["soft"]:
         raise click.UsageError("--margin or --soft: give one of the two")

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
+from alignlib import waits
+
 
 def terminal(*streams: TextIO) -> TextIO | None:
-    """The first of the streams that is a terminal: where a bar goes."""
-    return next((stream for stream in streams if stream.isatty()), None)
+    """The first of the streams that is a terminal: where a bar goes, whatever line is there at the moment."""
+    return next((getattr(stream, "terminal", stream) for stream in streams if stream.isatty()), None)
 
 
 def typed(files: Sequence[str]) -> bool:
@@ -31,15 +33,12 @@ class Bar:
         self.where = where
         if where is None:
             return
-        from tqdm.contrib import DummyTqdmFile
+        from alignlib.cli.line import Above, Line
 
-        from alignlib.cli.line import Line
-
-        Line.set_lock(threading.RLock())  # tqdm's own is one of processes, for which some Pythons start another
-        Line.monitor_interval = 0  # its thread; ours does what it does
+        waits.shown.aside(self)
         self._bar = Line(where, unit, total=total, initial=done, desc=name, leave=stays)
         self._mixed = sys.stdout.isatty()
-        self._stderr, sys.stderr = sys.stderr, DummyTqdmFile(sys.stderr)
+        self._stderr, sys.stderr = sys.stderr, Above(sys.stderr)
         self._ended = threading.Event()
         self._clock = threading.Thread(target=self._tick, daemon=True)
         self._clock.start()
@@ -96,3 +95,4 @@ class Bar:
             self._clock.join()
             sys.stderr = self._stderr
             self._bar.close()
+            waits.shown.back(self)

@@ -13,8 +13,10 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from alignlib import ranks
-from alignlib.cli import start
+from alignlib import ranks, waits
+from alignlib.cli import option_files, shells, start, waiting
+from alignlib.cli.rules import Rule
+from alignlib.cli.sections import LAST, arrange
 from alignlib.records import disk
 from alignlib.records.disk import DiskFull, StateError
 from alignlib.records.jsonl import DataError
@@ -59,34 +61,62 @@ class Command(click.Command):
     """
 
     logs = False  # whether standard output is a log that is in a file too, and so may be closed
+    own = "Options"  # the title of options that are under no other
+    sections: Mapping[str, str] = {}  # the others' titles, by name
+    rules: Sequence[Rule] = ()  # which of them go together
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
         name = prog_name or program()
+        if (code := shells.answer(self, name)) is not None:
+            sys.exit(code)
         words = list(sys.argv[1:] if args is None else args)
         flags: dict[str, bool] = {}  # where -v leaves word
         run(lambda: self.call(name, words, {**extra, "obj": flags}), name, flags, self.logs)
 
     def call(self, name: str, args: list[str], extra: Mapping[str, Any]) -> int:
         """Call the body with the options in `args`; the exit code."""
+        words = option_files.expand(self, args)
+        if args == sys.argv[1:]:  # with which --launch starts its processes: a pipe of options is read once
+            sys.argv[1:] = words
         try:
-            with self.make_context(name, args, **extra) as context:
+            with self.make_context(name, words, **extra) as context:
                 self.invoke(context)
         except click.exceptions.Exit as end:  # --help and the like
             return end.exit_code
         return 0
+
+    def arranged(self, context: click.Context) -> dict[str, list[click.Option]]:
+        """Its options, --help too, by the titles of their sections."""
+        own_help = self.get_help_option(context)
+        given = {**self.sections, own_help.name or "": LAST} if own_help else self.sections
+        return arrange(self.get_params(context), given, self.own)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """--help's options, in sections."""
+        for title, options in self.arranged(ctx).items():
+            with formatter.section(title):
+                formatter.write_dl([record for option in options if (record := option.get_help_record(ctx))])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the body, unless an option is what JSON has not: bytes that are no text, but for files' names."""
         for parameter in self.params:
             if not isinstance(parameter.type, click.Path):
                 must_be_json(ctx.params.get(parameter.name or ""), parameter, ctx)
-        return super().invoke(ctx)
+        for rule in self.rules:
+            rule.check(ctx)
+        with waits.doing("at work"):
+            return super().invoke(ctx)
 
 
 class Group(Command, click.Group):
     """A command of several subcommands."""
 
     command_class = Command
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """--help's options, and its subcommands."""
+        Command.format_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
 def must_be_json(value: object, parameter: click.Parameter, context: click.Context) -> None:
@@ -120,6 +150,7 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         print(f"{name}: standard output is closed", file=sys.stderr)
         sys.exit(FAILED)
     sys.stdout = sys.stdout or to_nothing(1)
+    waiting.watch(name)
     if isinstance(sys.stdout, TextIOWrapper):  # what its encoding lacks (PYTHONIOENCODING=ascii) is escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     code, message = 0, None
@@ -138,7 +169,7 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         code = USAGE
         error.show()
     except click.UsageError as error:
-        code, message = USAGE, error.format_message()
+        code, message = USAGE, usage(error)
     except StateError as error:
         code, message = USAGE, str(error)
     except DataError as error:
@@ -151,6 +182,13 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
     if message is not None:
         ranks.report(f"{name}: {one_line(message)}", code)
     ranks.leave(code)
+
+
+def usage(error: click.UsageError) -> str:
+    """What is wrong with a command line; where that is its options, not a file or a folder, --help is pointed to."""
+    message = error.format_message()
+    of_options = type(error) is not click.UsageError or message.startswith(("-", "Got unexpected"))
+    return f"{message} (see {error.ctx.command_path} --help)" if error.ctx and of_options else message
 
 
 def reason(error: Exception) -> str:

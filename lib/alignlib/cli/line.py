@@ -2,9 +2,14 @@
 
 import fcntl
 import os
+import threading
 from typing import Any, TextIO
 
 from tqdm import tqdm
+from tqdm.contrib import DummyTqdmFile
+
+# tqdm's own is one of processes, for which some Pythons start another. It is of all lines, and of what goes above them.
+tqdm.set_lock(threading.RLock())
 
 
 class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
@@ -12,6 +17,8 @@ class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
 
     One that does not know how many things there are, and has counted none, makes way for any other.
     """
+
+    monitor_interval = 0  # tqdm's thread; ours does what it does
 
     def __init__(self, terminal: TextIO, unit: str, **settings: Any):
         self.lock_file = open_again(terminal)
@@ -49,6 +56,14 @@ class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
         if self.lock_file is not None:
             os.close(self.lock_file)
             self.lock_file = None
+
+
+class Above(DummyTqdmFile):  # type: ignore[misc]  # tqdm has no types
+    """A standard stream while a line is there: what is printed goes above it. `terminal` is the stream itself."""
+
+    def __init__(self, terminal: TextIO):
+        super().__init__(terminal)
+        self.wrapper_setattr("terminal", terminal)
 
 
 def open_again(terminal: TextIO) -> int | None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
-from alignlib.cli.options import Aside, Decorator, stack
+from alignlib.cli.options import Aside
+from alignlib.cli.sections import Decorator, section
 
+LENGTHS, DEVICE = "Lengths", "Device and precision"  # titles of sections
 DTYPE = click.Choice(["auto", "fp32", "bf16", "fp16"])
 
 
@@ -29,14 +31,15 @@ def on_long(what: str, note: str = "") -> Decorator:
 
 def prompt_options(default: str, note: str = "") -> Decorator:
     """How long prompts may be, of commands that write completions; `note` ends each help text."""
-    return stack(max_prompt(default, note), keep_prompt(note), on_long("prompt", note))
+    return section(LENGTHS, max_prompt(default, note), keep_prompt(note), on_long("prompt", note))
 
 
 max_new_tokens = click.option("-m", "--max-new-tokens", type=click.IntRange(min=1), default=128,
                               help="A completion is cut there.")
 
 # How long prompts and completions may be.
-limit_options = stack(
+limit_options = section(
+    LENGTHS,
     click.option("--max-length", type=click.IntRange(min=2),
                  help="Tokens of prompt and completion together.  [default: the model's context, at most 2048]"),
     max_prompt("what completions leave"),
@@ -82,14 +85,16 @@ class Argument(click.ParamType[tuple[str, Any]]):
 template_args = click.option("--template-arg", "template_args", type=Argument(), multiple=True,
                              help="For the chat template: enable_thinking=false; may be repeated.")
 # How texts are written for a model: conversations by a template, control tokens in data.
-chat_options = stack(
+chat_options = section(
+    "How texts are written for the model",
     click.option("--template", type=TextFile(), help="A chat template (Jinja) instead of the tokenizer's."),
     template_args,
     click.option("--control-tokens", is_flag=True, help="Take control tokens' names in plain prompts and in "
                  "completions for those tokens, not for text: of data that a template was used on before."),
 )
 # Where and in what precision a model runs.
-device_options = stack(
+device_options = section(
+    DEVICE,
     click.option("--dtype", type=DTYPE, default="auto",
                  help="Precision of the computation; auto: bf16 on a GPU, and for models of hidden size 256 or more on "
                       "a CPU with units for it (AVX512-BF16, AMX); fp32 elsewhere."),

@@ -24,10 +24,11 @@ import click
 import orjson
 from click.core import ParameterSource
 
-from alignlib import __version__
-from alignlib.cli import bars
+from alignlib import __version__, waits
+from alignlib.cli import bars, rules
 from alignlib.cli.exits import Command, Group
 from alignlib.cli.paths import OutputFile, fingerprint, in_utf8, keep_files_apart, must_be_regular, must_exist
+from alignlib.cli.sections import FIRST, LAST, Function, section, titles
 from alignlib.records.conversations import reader
 from alignlib.records.fields import schema
 from alignlib.records.finished import must_be_whole
@@ -36,9 +37,6 @@ from alignlib.records.shown import say
 from alignlib.records.stream import Stream
 
 C = TypeVar("C", bound=Command)
-Function = Callable[..., Any]  # a command's body, or that under some of its options already
-Decorator = Callable[[Function], Function]
-
 
 def command(reads: tuple[str, ...] = (), writes: tuple[str, ...] | str = (), *, may: tuple[str, ...] = (),
             **settings: Any) -> Callable[[Function], Command]:
@@ -63,8 +61,10 @@ def _declare(cls: type[C], reads: tuple[str, ...], may: tuple[str, ...], writes:
             return function(*args, **given)
 
         declared = click.command(cls=cls, context_settings=CONTEXT, **settings)(body)
+        declared.sections, declared.rules = titles(function), rules.declared(function)
         add_common_options(declared, described)
-        declared.logs = writes == LOG
+        if writes == LOG:
+            declared.logs, declared.own = True, "What is learnt"
         return declared
 
     return decorate
@@ -80,7 +80,7 @@ def add_common_options(command: Command, described: dict[str, Any]) -> None:
     """Give it --schema, which prints `described`, --version and -v; none of them reaches the command's body."""
 
     def print_schema(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-        if value:
+        if value and not context.resilient_parsing:  # the shell asks for a completion
             click.echo(orjson.dumps(described, option=orjson.OPT_INDENT_2))
             context.exit()
 
@@ -97,6 +97,7 @@ def add_common_options(command: Command, described: dict[str, Any]) -> None:
                      help="A traceback with an error, and what libraries warn of."),
     ):
         add(command)
+    command.sections = {**command.sections} | dict.fromkeys(("schema", "version", "verbose"), LAST)
 
 
 class Finite(click.FloatRange):
@@ -139,17 +140,6 @@ class Shard(click.ParamType[tuple[int, int]]):
         return int(number), int(shards)
 
 
-def stack(*decorators: Decorator) -> Decorator:
-    """Several decorators as one, the first the outermost: a set of options in the order of --help."""
-
-    def decorate(function: Function) -> Function:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
-
-
 class Files(click.Argument):
     """The input: a resumed run knows it by its bytes, whatever the names."""
 
@@ -168,11 +158,12 @@ class Aside(click.Option):
 
 files = click.argument("files", cls=Files, nargs=-1, type=click.Path(allow_dash=True))
 
-output_option = click.option("-o", "--output", cls=Beside, type=OutputFile(),
-                             help="Write here, not to stdout.")
+output_option = section(FIRST, click.option("-o", "--output", cls=Beside, type=OutputFile(),
+                                            help="Write here, not to stdout."))
 
 # For commands that read and write records; the body passes them on to `open_stream`.
-filter_options = stack(
+filter_options = section(
+    FIRST,
     files,
     output_option,
     click.option("--resume", cls=Beside, is_flag=True, help="Go on with a killed run that wrote to the same -o FILE."),
@@ -223,7 +214,8 @@ def loading() -> Iterator[None]:
     """
     gc.disable()
     try:
-        yield
+        with waits.doing("loading"):
+            yield
     finally:
         gc.freeze()  # nor is what stays looked through later
         gc.enable()

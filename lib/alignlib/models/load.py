@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from alignlib import hub, ranks
+from alignlib import hub, ranks, waits
 from alignlib.model_names import parts
 from alignlib.models import adapters, checkpoint, faults, heads, sources
 from alignlib.models.adapters import Adapter
@@ -82,8 +82,9 @@ def load_config(path: str) -> PreTrainedConfig:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=here, trust_remote_code=False)
 
     try:
-        faults.must_be_config(Path(cached_file(found.folder, faults.CONFIG, local_files_only=here)))
-        config = config_in(found.folder)
+        with waits.doing(f"asking for {path}"):
+            faults.must_be_config(Path(cached_file(found.folder, faults.CONFIG, local_files_only=here)))
+            config = config_in(found.folder)
     except OSError as error:
         sources.must_be_on_the_hub(found.folder)
         raise click.UsageError(f"{path}: no model folder, nor to be had from the Hub ({first_line(error)})") from error
@@ -117,14 +118,15 @@ def is_classifier(path: str) -> bool:
 def load(auto: AutoClass, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (),
          spare: Spare = checkpoint.nothing, **settings: object) -> tuple[PreTrainedModel, set[str]]:
     """A model in eval mode, without dropout, and the weights that it lacked; as checkpoint.read. Raises UsageError."""
-    model, lacking = checkpoint.read(sources.loader_for(auto, path), path, dtype, fresh, spare, **settings)
-    remove_dropout(model)
-    if "quantization_config" in settings:
-        adapters.keep_unpacked(model)
-    # Mapped from a file, weights begin at any byte, and sums round by it: a resumed run would stray in the last bit.
-    for weight in () if is_sharded(model) else model.parameters():
-        weight.data = weight.data.clone()
-    return (model if is_sharded(model) else model.to(device_for(device))).eval(), lacking
+    with waits.doing(f"loading {path}"):
+        model, lacking = checkpoint.read(sources.loader_for(auto, path), path, dtype, fresh, spare, **settings)
+        remove_dropout(model)
+        if "quantization_config" in settings:
+            adapters.keep_unpacked(model)
+        # Mapped from a file, weights begin at any byte, and sums round by it: a resumed run would stray a bit.
+        for weight in () if is_sharded(model) else model.parameters():
+            weight.data = weight.data.clone()
+        return (model if is_sharded(model) else model.to(device_for(device))).eval(), lacking
 
 
 def remove_dropout(model: nn.Module) -> None:

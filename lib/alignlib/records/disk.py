@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from alignlib import waits
 from alignlib.records.links import descriptor, place, regular
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -69,6 +70,8 @@ def refused(error: OSError, path: str | Path) -> DiskFull | StateError:
 @contextmanager
 def writing(path: str | Path | None) -> Iterator[None]:
     """Around what is written at `path`, by whatever library; None: to standard output. Raises DiskFull."""
+    if path is None and sys.stdout.isatty():
+        waits.hush()
     try:
         yield
     except (DiskFull, StateError):

@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from alignlib import waits
+
 STDIN = "<stdin>"  # what standard input is called
 DEPTH = 250  # of arrays and objects in each other
 # What files begin with that are no JSONL, and what they are.
@@ -132,6 +134,8 @@ def open_input(name: str) -> BufferedIOBase:
     if name == "-":
         if sys.stdin is None:
             raise DataError("standard input is closed")
+        if sys.stdin.isatty():
+            waits.hush()
         return open(sys.stdin.fileno(), "rb", closefd=False)
     if name.endswith(".gz"):
         import gzip

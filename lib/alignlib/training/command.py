@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
-from alignlib.cli import options
-from alignlib.cli.model_options import chat_options, device_options, limit_options
-from alignlib.cli.options import Decorator, Finite, Function, Seed, stack
+from alignlib.cli import options, shells
+from alignlib.cli.model_options import DEVICE, chat_options, device_options, limit_options
+from alignlib.cli.options import Finite, Seed
 from alignlib.cli.paths import must_exist
+from alignlib.cli.sections import FIRST, Decorator, Function, section, stack
 from alignlib.training.recipe import Recipe
 from alignlib.training.session import Session
 
@@ -37,7 +38,8 @@ class Betas(click.ParamType[tuple[float, float]]):
 
 
 # Training on several devices.
-launch_options = stack(
+launch_options = section(
+    "Several devices",
     click.option("--launch", type=click.IntRange(min=1), metavar="N", help="Train in N processes on this machine."),
     click.option("--zero", type=click.IntRange(0, 3),
                  help="What DeepSpeed deals out: 1 optimizer, 2 and gradients, 3 weights.  [default: 2 on several]"),
@@ -51,7 +53,8 @@ launch_options = stack(
 
 
 # Adapters, and what is saved.
-adapter_options = stack(
+adapter_options = section(
+    "Adapters, and what is saved",
     click.option("--lora", type=click.IntRange(min=1), metavar="RANK",
                  help="Train adapters of this rank, saved merged.  [default: none; where MODEL is an adapter, in it]"),
     click.option("--lora-alpha", type=click.IntRange(min=1), help="Their scale, times the rank.  [default: 2 * RANK]"),
@@ -73,38 +76,32 @@ adapter_options = stack(
 def training_options(*, lr: float, batch_size: int, epochs: float = 1, optimizer: str = "adamw") -> Decorator:
     """MODEL, the files and the options of a training command; its body gets `session` for them, and its own."""
     decorators = (
-        click.argument("model"),
+        click.argument("model", shell_complete=shells.files),
         options.files,
-        click.option("-o", "--output", type=click.Path(file_okay=False), help="The new model's folder.  [required]"),
-        click.option("--resume", is_flag=True, help="Go on with a killed run in the same -o DIR."),
-        click.option("--batch-size", type=click.IntRange(min=1), default=batch_size, help="Records a step."),
-        click.option("--pack-tokens", type=click.IntRange(min=1), default=8192,
-                     help="Tokens on the device at once; a step takes as many passes as it needs."),
-        click.option("--epochs", type=Finite(min=0, min_open=True), default=epochs,
-                     help="Times through the data."),
-        click.option("--steps", type=click.IntRange(min=1), help="Stop after so many, whatever --epochs says."),
-        click.option("--lr", type=Finite(min=0), default=lr, help="Peak learning rate."),
-        click.option("--optimizer", type=click.Choice(["adamw", "rmsprop"]), default=optimizer,
-                     help="What takes the steps."),
-        click.option("--betas", type=Betas(), default="0.9,0.95", help="Of AdamW."),
-        click.option("--weight-decay", type=Finite(min=0), default=0.0, help="Of the optimizer."),
-        click.option("--schedule", type=click.Choice(["cosine", "linear", "constant"]), default="cosine",
-                     help="Of the learning rate, after the warm-up."),
-        click.option("--warmup", type=Finite(min=0), default=0.1, help="Steps; below 1, a share of them."),
-        click.option("--clip", type=Finite(min=0), default=1.0, help="Gradient norm at most; 0: any."),
+        section(
+            FIRST,
+            click.option("-o", "--output", type=click.Path(file_okay=False),
+                         help="The new model's folder.  [required]"),
+            click.option("--resume", is_flag=True, help="Go on with a killed run in the same -o DIR."),
+            click.option("--eval", type=click.Path(exists=True, dir_okay=False), help="Held-out records."),
+            click.option("--eval-every", type=click.IntRange(min=1), help="Steps.  [default: each epoch]"),
+            click.option("--save-every", type=Finite(min=0, min_open=True),
+                         help="Steps between checkpoints; below 1, a share of the run.  [default: none]"),
+            click.option("--keep", type=click.IntRange(min=0), default=1, help="Checkpoints to keep; 0: all."),
+        ),
+        step_options(lr, batch_size, epochs, optimizer),
         limit_options,
         chat_options,
-        device_options,
-        click.option("--gradient-checkpointing", is_flag=True, help="Less memory for a third more time."),
+        section(
+            DEVICE,
+            device_options,
+            click.option("--pack-tokens", type=click.IntRange(min=1), default=8192,
+                         help="Tokens on the device at once; a step takes as many passes as it needs."),
+            click.option("--gradient-checkpointing", is_flag=True, help="Less memory for a third more time."),
+            click.option("--plan", is_flag=True, help="Print the memory this takes on so many devices; train nothing."),
+        ),
         launch_options,
-        click.option("--plan", is_flag=True, help="Print the memory this takes on so many devices; train nothing."),
         adapter_options,
-        click.option("--eval", type=click.Path(exists=True, dir_okay=False), help="Held-out records."),
-        click.option("--eval-every", type=click.IntRange(min=1), help="Steps.  [default: each epoch]"),
-        click.option("--save-every", type=Finite(min=0, min_open=True),
-                     help="Steps between checkpoints; below 1, a share of the run.  [default: none]"),
-        click.option("--keep", type=click.IntRange(min=0), default=1, help="Checkpoints to keep; 0: all."),
-        click.option("--seed", type=Seed(), default=0, help="Of the data's order and of new weights."),
     )
     names = [field.name for field in fields(Recipe)]
 
@@ -118,3 +115,24 @@ def training_options(*, lr: float, batch_size: int, epochs: float = 1, optimizer
         return stack(*decorators)(body)
 
     return decorate
+
+
+def step_options(lr: float, batch_size: int, epochs: float, optimizer: str) -> Decorator:
+    """How many steps, of what size."""
+    return section(
+        "Steps",
+        click.option("--batch-size", type=click.IntRange(min=1), default=batch_size, help="Records a step."),
+        click.option("--epochs", type=Finite(min=0, min_open=True), default=epochs,
+                     help="Times through the data."),
+        click.option("--steps", type=click.IntRange(min=1), help="Stop after so many, whatever --epochs says."),
+        click.option("--lr", type=Finite(min=0), default=lr, help="Peak learning rate."),
+        click.option("--optimizer", type=click.Choice(["adamw", "rmsprop"]), default=optimizer,
+                     help="What takes the steps."),
+        click.option("--betas", type=Betas(), default="0.9,0.95", help="Of AdamW."),
+        click.option("--weight-decay", type=Finite(min=0), default=0.0, help="Of the optimizer."),
+        click.option("--schedule", type=click.Choice(["cosine", "linear", "constant"]), default="cosine",
+                     help="Of the learning rate, after the warm-up."),
+        click.option("--warmup", type=Finite(min=0), default=0.1, help="Steps; below 1, a share of them."),
+        click.option("--clip", type=Finite(min=0), default=1.0, help="Gradient norm at most; 0: any."),
+        click.option("--seed", type=Seed(), default=0, help="Of the data's order and of new weights."),
+    )

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from alignlib import waits
 from alignlib.cli import tables
 from alignlib.models import load
 from alignlib.models.attention import takes_interface
@@ -175,6 +176,7 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, al
 
 def show(figures: dict[str, Any]) -> None:
     """A plan on stdout: tables on a terminal, else JSON."""
+    waits.hush()
     if not sys.stdout.isatty():
         return click.echo(orjson.dumps(figures))
     needs = figures["asked"]

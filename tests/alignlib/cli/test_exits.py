@@ -196,3 +196,38 @@ def test_a_file_may_be_called_anything(tmp_path):
     done = subprocess.run(command, capture_output=True, env=env, cwd=tmp_path)
     assert done.returncode == 0 and b"skipped i\\udcff" in done.stderr
     assert (tmp_path / "r\udcff").read_text() == "{bad\n" and "\u00fc" in (tmp_path / "o\udcff").read_text()
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (["--foo"], "No such option '--foo'. (see al-test part --help)"),
+    (["a", "b"], "Got unexpected extra argument (b) (see al-test part --help)"),
+    ([], "Missing argument 'TEXT'. (see al-test part --help)"),
+    (["--count", "x", "a"], "Invalid value for '--count': 'x' is not a valid integer. (see al-test part --help)"),
+    (["--stop does nothing here"], None),
+    (["a.jsonl: no such file"], "a.jsonl: no such file"),
+    (["runs/sft: exists; --resume goes on"], "runs/sft: exists; --resume goes on"),
+])
+def test_a_mistake_in_the_options_is_answered_with_where_they_are_explained(capfd, args, message):
+    @options.command(name="part")
+    @options.click.option("--count", type=int)
+    @options.click.argument("text")
+    def part(text, count):
+        raise options.click.UsageError(text.removeprefix("="))
+
+    @options.group(name="al-test")
+    def whole():
+        """Has a part."""
+
+    whole.add_command(part)
+    if message is None:
+        args, message = [f"={args[0]}"], f"{args[0]} (see al-test part --help)"
+    assert outcome(capfd, lambda: whole.main(["part", *args], "al-test")) == (2, f"al-test: {message}\n")
+
+
+def test_a_group_that_has_no_such_part_says_so(capfd):
+    @options.group(name="al-test")
+    def whole():
+        """Has no part."""
+
+    assert outcome(capfd, lambda: whole.main(["none"], "al-test")) == (
+        2, "al-test: No such command 'none'. (see al-test --help)\n")

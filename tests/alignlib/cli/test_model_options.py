@@ -4,11 +4,12 @@ import click
 import pytest
 
 from alignlib.cli import model_options, options
+from alignlib.cli.sections import stack
 
 
 def build(*decorators) -> click.Command:
     @options.command(name="al-test")
-    @options.stack(*decorators)
+    @stack(*decorators)
     def main(**values):
         """Nothing."""
 

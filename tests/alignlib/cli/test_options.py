@@ -51,7 +51,8 @@ def test_rejects_goes_with_an_option_that_puts_records_aside(args, capfd, tmp_pa
     data, rejects = tmp_path / "a.jsonl", tmp_path / "rejects.jsonl"
     data.write_text("")
     common = [str(data), "--rejects", str(rejects)]
-    assert outcome(capfd, lambda: main.main(common, "al-test")) == (2, "al-test: --rejects needs --on-error skip\n")
+    assert outcome(capfd, lambda: main.main(common, "al-test")) == (
+        2, "al-test: --rejects needs --on-error skip (see al-test --help)\n")
     assert outcome(capfd, lambda: main.main([*common, *args], "al-test")) == (0, "")
 
 
