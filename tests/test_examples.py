@@ -5,7 +5,7 @@ import os
 import pytest
 
 import examples
-from helpers.keyboard import scripts
+from helpers import forks
 from helpers.process import COMMANDS, environment
 
 
@@ -21,11 +21,10 @@ def test_every_command_has_one_which_calls_it():
 def test_they_print_what_the_pages_say(tmp_path):
     """All of them, one after the other: a later one takes what an earlier one made."""
     env = environment()
-    env["PATH"] = f"{scripts(tmp_path / 'bin')}{os.pathsep}{env['PATH']}"
-    (tmp_path / "work").mkdir()
+    env["PATH"] = f"{forks.folder() / 'bin'}{os.pathsep}{env['PATH']}"
     for name in examples.STORY:
         text = (examples.EXAMPLES / f"{name}.txt").read_text()
-        changed = examples.difference(text, examples.run(text, tmp_path / "work", env))
+        changed = examples.difference(text, examples.run(text, tmp_path, env))
         assert changed is None, f"{name}; where it should be so, `make doc-examples`:\n{changed}"
 
 
