@@ -5,19 +5,15 @@ toy.a-rollout := 16
 smoke.a-rollout := 4
 data.a-rollout := 16
 paper.a-rollout := 16
-toy.on-policy := --lr 3e-4 --batch-size 64
+toy.on-policy := --lr 3e-4 --batch-size 64 --kl-coef 0.2
 smoke.on-policy := --lr 1e-3 --batch-size 8
 data.on-policy := --lr 3e-4 --batch-size 64
 # DeepSpeed-Chat's, as ARGS uses it.
 paper.on-policy := --lr 9.65e-6 --critic-lr 5e-6 --clip-reward 5 --batch-size 64
-# One method's own. GRPO's KL is a mean over an answer's tokens, those of the others are a sum.
-toy.ppo := --kl-coef 0.2
-toy.rloo := --kl-coef 0.2
-toy.grpo := --kl-coef 1
 
 ON-POLICY := ppo rloo grpo
 
 # $(call on-policy,NAME,METHOD,REWARD): trains the SFT policy on its own answers; prompts and -o are to follow.
 on-policy = al-train-ppo $($(1).run)/sft --method $(2) --reward $(3) -n 4 --prompts $(call setting,$(1),a-rollout) \
   --temperature $(call setting,$(1),temperature) --max-new-tokens $(call setting,$(1),new-tokens) $(call common,$(1)) \
-  $(call setting,$(1),on-policy) $(call setting,$(1),$(2)) --resume
+  $(call setting,$(1),on-policy) --resume

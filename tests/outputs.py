@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 
 COMMANDS = ("al-data", "al-sft", "al-train-rm", "al-sample", "al-score", "al-label-ai", "al-pref2rw", "al-train-exo",
-            "al-train-alt", "al-args", "al-eval")
+            "al-train-alt", "al-train-ppo", "al-args", "al-eval")
 TOLERANCE = 1e-5
 CPU = "--dtype fp32 --device cpu"
 SHORT = {"cpu": CPU, "train": f"{CPU} --steps 3 --batch-size 8 --lr 1e-3",
@@ -81,6 +81,10 @@ emit: four.out --emit --quantiles 2 --tags Good. --tags Bad. --per-quantile 1 --
 quark: four.out --mode quark --quantiles 4 --scope pool --eval four.out
 lmc: feedback-lmc.out --mode lmc --per-prompt 3 | lmu: feedback-lmu.out --mode lmu --ref-sees condition
 steerlm: feedback-steerlm.out --mode steerlm --kl-coef 0.1 --ref base
+= al-train-ppo sft prompts.out {train} -o @ -n 4 -m 12
+ppo: --reward rm --whiten --log-samples drawn-ppo.jsonl | grpo: --reward toy:helpful --reward -0.1:length --method grpo
+rloo: --reward re:the --method rloo --ref base --kl-target 2 --passes 2 --missing-end 1 --eval test.out --eval-every 2
+ptx: --reward rm --critic sft --ptx toy.out --lora 2 --batch-size 4 --prompts 2 | bad-n: --reward rm --batch-size 6
 = al-sample {cpu} -m 12
 sample: sft prompts.out -n 2 --ids --window 4 | contrastive: sft prompts.out --contrastive 0.6 --top-k 8
 messages: sft talks.jsonl -t 0 -t 0.7 -t 1 --top-p 0.9 --top-k 50 --seed 5 --time
@@ -230,7 +234,7 @@ def cleaned(path: Path) -> bytes:
         told = {name: info for name, info in json.loads(data[8:size]).items() if name != "__metadata__"}
         parts = {name: data[size:][slice(*info.pop("data_offsets"))] for name, info in told.items()}
         return "".join(f"{name} {told[name]} {hashlib.sha256(parts[name]).hexdigest()}\n" for name in told).encode()
-    text = re.sub(r'("(?:tokens_per_second|seconds)": ?)(\[[\d., e-]*]|[\d.e-]+|null)', r"\1null", data.decode())
+    text = re.sub(r'("(?:tokens_per_second|seconds\w*)": ?)(\[[\d., e-]*]|[\d.e-]+|null)', r"\1null", data.decode())
     if path.name == "run.json":
         run = {name: value for name, value in json.loads(text).items() if name != "versions"}
         run["options"] = {name: value for name, value in run["options"].items() if not name.endswith("_files")}

@@ -109,7 +109,7 @@ BAD = [
     (("--to", "pref"), b'{"prompt": "p", "completions": ["a"], "rewards": [1, 2]}', "2 entries for 1 completions"),
     (("--to", "pref"), b'{"prompt": "p", "completions": [], "rewards": []}', "completions: empty"),
     (("--to", "sft"), b'{"prompt": "p", "completions": ["a"], "rewards": [NaN]}', "NaN is no number in JSON"),
-    (("--to", "sft"), b'{"prompt": "p", "completions": ["a"], "rewards": [1e999]}', "infinity"),
+    (("--to", "sft"), b'{"prompt": "p", "completions": ["a"], "rewards": [1e999]}', "1e999: beyond what"),
     (("--to", "pref"), b'{"prompt": "p", "completions": ["a", 3], "rewards": [1, 2]}', "completions[1]: expected"),
 ]
 

@@ -142,7 +142,8 @@ ROWS = {  # as public sets have them
                                 "rejected": [USER, NO], "score_rejected": 5.0, "messages": [USER, BLUE]},
 }
 COMMANDS = {"al-sample": ("-m", 4), "al-args": ("-m", 4), "al-score": (), "al-pref2rw": (), "al-label-ai": (),
-            "al-sft": ("--steps", 1), "al-train-rm": ("--steps", 1), "al-train-exo": ("--steps", 1)}
+            "al-sft": ("--steps", 1), "al-train-rm": ("--steps", 1), "al-train-exo": ("--steps", 1),
+            "al-train-ppo": ("--steps", 1, "--reward", "length", "-n", 2, "-m", 4)}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -152,12 +153,12 @@ def test_every_public_row_works_or_names_its_cure(name, chat, tmp_path):
     rm = folders().saying(folders().reward, reads_eos=False)
     models = {"al-args": (folders().policy, rm), "al-label-ai": ("--judge", chat), "al-pref2rw": ()}.get(name, (chat,))
     for i, (kind, row) in enumerate(ROWS.items()):
-        trains = name in ("al-sft", "al-train-rm", "al-train-exo")
+        trains = name == "al-sft" or name.startswith("al-train-")
         done = run(name, *models, *COMMANDS[name], *(("-o", tmp_path / f"raw{i}") if trains else ()),
                    *(("--logps",) if name == "al-score" else ()), stdin=lines(row))
         assert done.returncode in (0, 65), (kind, done.stderr)
         pair = "rejected" in row
-        if name == "al-pref2rw" or trains and name != "al-sft" or name == "al-label-ai":
+        if name in ("al-pref2rw", "al-label-ai", "al-train-rm", "al-train-exo"):
             assert (done.returncode == 0) == pair, (kind, done.stderr)
         if name == "al-score" and pair:
             assert "al-pref2rw makes them of chosen and rejected" in done.stderr, kind
@@ -165,11 +166,13 @@ def test_every_public_row_works_or_names_its_cure(name, chat, tmp_path):
             assert "al-data chat makes records of the usual public forms" in done.stderr, kind
 
 
-@pytest.mark.parametrize("name", ["al-sample", "al-score", "al-sft", "al-train-exo", "al-train-rm", "al-pref2rw"])
+@pytest.mark.parametrize("name", ["al-sample", "al-score", "al-sft", "al-train-exo", "al-train-rm", "al-train-ppo",
+                                  "al-pref2rw"])
 def test_fields_that_do_not_agree_are_bad_data(name, chat, tmp_path):
     bad = {"prompt": "A shape?", "messages": [USER], "chosen": "a", "rejected": "b", "completions": ["a", "b"],
            "rewards": [1, 0]}
-    more = {"al-sample": (chat,), "al-score": (chat, "--logps"), "al-pref2rw": ("--to", "pref")}.get(
+    more = {"al-sample": (chat,), "al-score": (chat, "--logps"), "al-pref2rw": ("--to", "pref"),
+            "al-train-ppo": (chat, "--reward", "length", "-o", tmp_path / "out")}.get(
         name, (chat, "-o", tmp_path / "out"))
     done = run(name, *more, stdin=lines(bad))
     assert (done.returncode, done.stdout) == (65, "")
@@ -216,13 +219,13 @@ def test_a_judge_in_a_folder_takes_a_template_and_its_arguments(chat, tmp_path):
 
 @pytest.mark.parametrize(("name", "more"), [
     ("al-sample", ("-m", 4)), ("al-score", ("--logps",)), ("al-sft", ("-o",)), ("al-train-exo", ("-o",)),
-    ("al-train-rm", ("-o",))])
+    ("al-train-rm", ("-o",)), ("al-train-ppo", ("--reward", "length", "-o"))])
 def test_a_template_that_refuses_a_record_is_bad_data(name, more, chat, tmp_path):
     strict = changed(chat, tmp_path, chat_template=STRICT)
     system = {"role": "system", "content": "Be short."}
     answers = {"chosen": "a", "rejected": "b", "completions": ["a", "b"], "rewards": [1, 0]}
     records = [{"messages": turns, **answers} for turns in ([USER], [system, USER], [USER, USER])]
-    more = (*more, tmp_path / "out") if more == ("-o",) else more
+    more = (*more, tmp_path / "out") if more[-1] == "-o" else more
     done = run(name, strict, *more, stdin=lines(*records))
     assert done.returncode == 65
     assert "<stdin>:2: messages: the chat template refuses them (System role not supported)" in done.stderr

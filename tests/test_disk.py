@@ -22,7 +22,8 @@ FILTERS = {
     "al-label-ai": (lambda: ["--judge-rm", folders().reward], lambda: pairs(8)),
 }
 TRAINERS = {"al-sft": (pairs, []), "al-train-rm": (pairs, []), "al-train-exo": (rewarded, []),
-            "al-train-alt": (rewarded, ["--scope", "pool"])}
+            "al-train-alt": (rewarded, ["--scope", "pool"]),
+            "al-train-ppo": (prompts, ["--reward", "length", "-n", 2, "-m", 4])}
 DATA = {"toy": lambda at: ["toy", "--limit", 60, "-o", at / "out"],
         "new-model": lambda at: ["new-model", at / "a" / "out", at.parent / "corpus", "--size", "1m"],
         "model": lambda at: ["model", folders().policy, at / "out"]}

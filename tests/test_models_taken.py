@@ -14,6 +14,7 @@ from helpers.process import environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
+ON_POLICY = ("-o", "OUT", "--steps", 1, "-n", 2, "--batch-size", 2, "-m", 2)
 # What a command reads: MODEL is the form in question, POLICY and REWARD are folders, OUT is a new path.
 POLICIES = [
     ("al-sample", "MODEL", "-m", 2),
@@ -26,12 +27,15 @@ POLICIES = [
     ("al-train-exo", "POLICY", "--ref", "MODEL", "-o", "OUT", "--steps", 1),
     ("al-train-rm", "MODEL", "-o", "OUT", "--steps", 1),
     ("al-train-alt", "MODEL", "-o", "OUT", "--steps", 1),
+    ("al-train-ppo", "MODEL", *ON_POLICY, "--reward", "length"),
+    ("al-train-ppo", "POLICY", *ON_POLICY, "--reward", "length", "--method", "grpo", "--ref", "MODEL"),
     ("al-sft", "MODEL", "--plan"),
     ("al-data", "model", "MODEL", "OUT"),
     ("al-data", "new-model", "OUT", "--from", "MODEL", "--layers", 1),
 ]
 REWARDS = [("al-score", "MODEL"), ("al-args", "POLICY", "MODEL", "-m", 2), ("al-label-ai", "--judge-rm", "MODEL"),
-           ("al-train-rm", "MODEL", "-o", "OUT", "--steps", 1)]
+           ("al-train-rm", "MODEL", "-o", "OUT", "--steps", 1),
+           ("al-train-ppo", "POLICY", *ON_POLICY, "--reward", "MODEL")]  # which the critic begins from
 RECORDS = [{**record, "chosen": record["completions"][0], "rejected": record["completions"][1]}
            for record in rewarded(2, 5)]  # al-train-alt sorts five into its classes
 PAIRS = [{"prompt": record["prompt"], "completions": record["completions"][:2]} for record in RECORDS]

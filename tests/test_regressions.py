@@ -36,7 +36,7 @@ from alignlib.models import load, scoring
 from alignlib.models.encoding import Encoder
 from alignlib.models.packs import plan
 from alignlib.models.policy import Policy, RewardModel
-from alignlib.training import batches, loop
+from alignlib.training import batches, loop, passes
 from alignlib.training.engine import AskingEngine
 from alignlib.training.run_folder import Run
 from helpers import tiny
@@ -156,7 +156,7 @@ def test_13_a_mean_over_tokens_is_over_the_batchs_not_a_mean_of_means():
     assert len(list(batches.packs_of([0, 1], policy, data, recipe))) == 2
     with torch.no_grad():
         sums = [policy.logps(policy.pack([example])).item() for example in data]
-    found = loop.evaluate(policy, data, Likelihood("token"), recipe, AskingEngine(policy))["loss"]
+    found = passes.evaluate(policy, data, Likelihood("token"), recipe, AskingEngine(policy))["loss"]
     assert found == pytest.approx(-sum(sums) / 42, rel=1e-6)
     assert found != pytest.approx(-(sums[0] / 40 + sums[1] / 2) / 2, rel=0.01)
 
@@ -171,7 +171,7 @@ def test_14_no_record_is_left_out(tmp_path):
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert sum(entry["tokens"] for entry in lines) == sum(example.length for example in data)
     reward = RewardModel(tiny.classifier("llama"), tiny.tokenizer())
-    figures = loop.evaluate(reward, data, Ranking(), tiny.recipe("x", pack_tokens=30), AskingEngine(reward))
+    figures = passes.evaluate(reward, data, Ranking(), tiny.recipe("x", pack_tokens=30), AskingEngine(reward))
     with torch.no_grad():
         gaps = [(reward.scores(reward.pack([example])) @ torch.tensor([1.0, -1.0])).item() for example in data]
     assert figures["accuracy"] == pytest.approx(sum(gap > 0 for gap in gaps) / 7)

@@ -136,16 +136,20 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     (folder / "pairs").write_bytes(lines(*pairs(4)))
     (folder / "rewarded").write_bytes(lines(*rewarded(4)))
+    (folder / "prompts").write_bytes(lines(*prompts(4)))
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, start, file", [("al-sft", "policy", "pairs"), ("al-train-rm", "policy", "pairs"),
                                                ("al-train-exo", "policy", "rewarded"),
-                                               ("al-train-alt", "policy", "rewarded")])
+                                               ("al-train-alt", "policy", "rewarded"),
+                                               ("al-train-ppo", "policy", "prompts")])
 def test_a_trainer_shows_loss_evaluations_and_saving_instead_of_its_log(name, start, file, data, tmp_path):
     model = getattr(folders(), start)
-    more = {"al-sft": ("--lora", 2), "al-train-alt": ("--quantiles", 2, "--tags", "Good.", "--tags", "Bad.")}
+    more = {"al-sft": ("--lora", 2), "al-train-alt": ("--quantiles", 2, "--tags", "Good.", "--tags", "Bad."),
+            "al-train-ppo": ("--reward", "length", "-n", 2, "-m", 4, "--prompts", 2)}
+    figure, under_way = ("eval_reward", "on 4 prompts") if name == "al-train-ppo" else ("eval_loss", "0 of ")
     done = at_terminal(name, model, data / file, "--eval", data / file, "-o", tmp_path / "out", *TRAIN,
                        *more.get(name, ()), streams=("stdout", "stderr"), TQDM_MININTERVAL="0")
     assert done.returncode == 0, done.written
@@ -153,11 +157,11 @@ def test_a_trainer_shows_loss_evaluations_and_saving_instead_of_its_log(name, st
     total = len(entries)
     *evaluations, bar, summary, prompt = done.screen
     assert [line.split(":")[0] for line in evaluations] == [f"step {entry['step']}" for entry in entries]
-    assert f"eval_loss {entries[0]['eval_loss']:.4g}" in evaluations[0]
+    assert f"{figure} {entries[0][figure]:.4g}" in evaluations[0]
     assert bar.startswith(f"{name}: 100%|") and f"| {total}/{total} [" in bar
     assert bar.endswith(f", loss={entries[-1]['loss']:.4g}]")
     assert re.match(rf"{name}: \d records, ", summary) and " s loading, " in summary and prompt == ""
-    for shown in ("reading: ", "| 0/4 [", "evaluating 0 of ", "saving checkpoint-1]", "saving the model]"):
+    for shown in ("reading: ", "| 0/4 [", f"evaluating {under_way}", "saving checkpoint-1]", "saving the model]"):
         assert shown in done.written
     assert ("reference: " in done.written) == (name == "al-train-exo")
     assert "{" not in done.written

@@ -5,9 +5,10 @@
 
 grpo-chat.run := $(RUNS)/$(subst $(space),-,$(strip $(filter smoke,$(SCALE)) grpo-chat $(notdir $(MODEL:/=)) $(notdir $(DATA:/=))))
 grpo-chat.policies := before words rm
-grpo-chat.learn := --lora 16 --lr 3e-4 --warmup 3 --schedule constant --pack-tokens 2048 -n 4 --prompts 8 --batch-size 32
+grpo-chat.learn := --lora 16 --lr 5e-4 --warmup 3 --schedule constant --pack-tokens 2048 -n 4 --prompts 4 --batch-size 16
 grpo-chat.steps := $(if $(filter smoke,$(SCALE)),2,30)
-grpo-chat.new-tokens := $(if $(filter smoke,$(SCALE)),12,96)
+grpo-chat.new-tokens := $(if $(filter smoke,$(SCALE)),12,72)
+grpo-chat.held-out := 80
 grpo-chat.rm := $(chat.run)/rm
 grpo-chat.words := py:examples/grpo-chat/words.py:near_40
 
@@ -22,11 +23,14 @@ $(grpo-chat.run)/rm/run.json $(grpo-chat.run)/words/run.json: $(grpo-chat.run)/%
 	al-train-ppo $(chat.model) $< -o $(@D) --method grpo --reward $(grpo-chat.$*) --steps $(grpo-chat.steps) --resume \
 	  -m $(grpo-chat.new-tokens) $(chat.common) $(grpo-chat.learn) --save-every 5 --log-samples $(@D).samples.jsonl >> $(@D).log
 
-$(grpo-chat.run)/before.answers.jsonl: $(chat.run)/test.jsonl $(chat.start)
+$(grpo-chat.run)/test.jsonl: $(chat.run)/test.jsonl
 	@mkdir -p $(@D)
+	head -n $(grpo-chat.held-out) $< > $@
+
+$(grpo-chat.run)/before.answers.jsonl: $(grpo-chat.run)/test.jsonl $(chat.start)
 	al-sample $(chat.model) $< --logps -m $(grpo-chat.new-tokens) $(chat.common) $(into)
 
-$(grpo-chat.run)/%.answers.jsonl: $(chat.run)/test.jsonl $(grpo-chat.run)/%/run.json
+$(grpo-chat.run)/%.answers.jsonl: $(grpo-chat.run)/test.jsonl $(grpo-chat.run)/%/run.json
 	al-sample $(grpo-chat.run)/$* $< --logps -m $(grpo-chat.new-tokens) $(chat.common) $(into)
 
 $(grpo-chat.run)/%.scored.jsonl: $(grpo-chat.run)/%.answers.jsonl $(chat.run)/rm/run.json

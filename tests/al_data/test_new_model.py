@@ -51,6 +51,14 @@ def test_large_sizes_by_their_shapes(size, millions):
     assert hidden % heads == 0 and (hidden // heads) % 2 == 0  # rotary positions turn pairs
 
 
+def test_every_file_may_be_read_by_whom_the_umask_lets(folder):
+    new = folder.parent / "another"
+    new.touch()
+    assert {file.name: oct(file.stat().st_mode) for file in folder.iterdir()} == \
+        {file.name: oct(new.stat().st_mode) for file in folder.iterdir()}
+    new.unlink()
+
+
 @pytest.mark.slow
 def test_tokenizer_gives_every_text_back(folder):
     from transformers import AutoTokenizer

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import lzma
 
 import pytest
 
@@ -49,6 +50,9 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix):
     ("a.csv", b"text,label\nx,1\ny\n", r"a\.csv:3: not as many fields"),
     ("a.csv", b"text,label\nx,1\n\xff,0\n", r"a\.csv:\d+: .*utf-8"),
     ("a.parquet", b"no parquet at all", r"a\.parquet: "),
+    ("a.json", lzma.compress(b"[]"), r"a\.json:1: packed by xz: unpack it first"),
+    ("a.txt", b"good\xff", r"a\.txt: invalid UTF-8 at byte 5"),
+    ("a.wp_source", b"good\n\xff\n", r"a\.wp_source:2: invalid UTF-8 at byte 1"),
 ])
 def test_broken_files_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
@@ -112,3 +116,11 @@ def test_a_set_without_the_part_is_named(tmp_path):
                                         (("train",), {"name": "main"}, "BuilderConfig 'main' not found")):
         with pytest.raises(NoPart, match=message):
             list(from_hub(folder, *arguments, **options, **where))
+
+
+@pytest.mark.parametrize("content, words", [(lzma.compress(b"{}"), "packed by xz"),
+                                            (b'{"a": 1', "broken JSON"), (b"3", "expected an object, got a number")])
+def test_a_file_that_is_no_object_is_named(tmp_path, content, words):
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        list(from_object(str(tmp_path / "a")))

@@ -39,6 +39,8 @@ def test_rtp():
     row = {"filename": "f", "begin": 0, "prompt": {"text": "The dog", "toxicity": 0.1},
            "continuation": {"text": " barked.", "toxicity": 0.25}}
     assert rtp(row) == {"prompt": "The dog", "completions": [" barked."], "rewards": [0.75]}
+    for toxicity in (0, 1, 1.0):
+        assert rtp({**row, "continuation": {"text": "", "toxicity": toxicity}})["rewards"] == [1 - toxicity]
     with pytest.raises(Skip, match="no toxicity"):
         rtp({**row, "continuation": {"text": " barked.", "toxicity": None}})
 
@@ -51,6 +53,11 @@ def test_rtp():
     (rtp, {"prompt": {"text": "a"}}, "prompt, continuation: expected objects"),
     (rtp, {"prompt": {"text": "a"}, "continuation": {"text": "b", "toxicity": 2**64 - 1}},
      "toxicity: expected a number of 64 bits, got 18446744073709551615"),
+    *((rtp, {"prompt": {"text": "a"}, "continuation": {"text": "b", "toxicity": value}}, f"toxicity: {words}")
+      for value, words in ((2.0**64, r"expected a number of 64 bits, got 1.8446744073709552e\+19"),
+                           (-2.0**64, ".* 64 .*"),
+                           (1.5, "expected 0 to 1, got 1.5"), (-0.1, "expected 0 to 1, got -0.1"),
+                           (12, "expected 0 to 1, got 12"))),
 ])
 def test_rows_of_another_form_are_named(function, row, message):
     with pytest.raises(DataError, match=f"^f.jsonl:3: {message}$"):

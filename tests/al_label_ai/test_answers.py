@@ -47,7 +47,7 @@ def test_what_is_no_verdict_is_none(text):
 
 @pytest.mark.parametrize(("text", "value"), [("8", 8), ("10", 10), ("1", 1), ("Score: 8", 8), ("rating: 8/10", 8),
                                              ("8.", 8), ('{"score": 8}', 8), ("8 out of 10", 8),
-                                             ("Score: 10 Out of 10.", 10)])
+                                             ("Score: 10 Out of 10.", 10), ("8 / 10", 8), ("Score: 4/10.", 4)])
 def test_a_score_is_read(text, value):
     assert score_form(1, 10).read(text) == {"score": value}
 
@@ -55,7 +55,9 @@ def test_a_score_is_read(text, value):
 @pytest.mark.parametrize("text", ["Rating: high", "7.5", "0.8", '"0.8"', '{"score": "8"}', '{"score": "0.8"}',
                                   '{"score": 7.5}', '{"score": 8.0}', '{"score": true}', '{"score": null}', "0", "11",
                                   "-3", "80", "8/5", "8 9", "8 of 10", "8 out of 5",
-                                  "8 out of 100", "7.5 out of 10", "7.5.", "about 8", "1e1", "nan", "eight", "³", ""])
+                                  "8 out of 100", "7.5 out of 10", "7.5.", "7.5/10", "Score: 3 out of 3", "4/5",
+                                  "Rating: 4 / 5", "8 out of ten", "8/10/10", "8\n/10", "about 8", "1e1", "nan",
+                                  "eight", "³", ""])
 def test_what_is_no_score_is_none(text):
     assert unread(score_form(1, 10), text)
 
@@ -63,13 +65,15 @@ def test_what_is_no_score_is_none(text):
 @pytest.mark.parametrize(("text", "pair"), [("8 7", (8, 7)), ("8\t7\nThe first is better.", (8, 7)),
                                             (" 10 1 \n\nbecause", (10, 1)), ("6 4.", (6, 4)),
                                             ("5 5\r", (5, 5)), ("5 5\r\nAlike.", (5, 5)), ("5 5\rAlike.", (5, 5)),
-                                            ("6 4. \nThe first.", (6, 4)), ('{"A": 8, "B": 7}', (8, 7))])
+                                            ("6 4. \nThe first.", (6, 4)), ("8/10 7/10", (8, 7)),
+                                            ("8 out of 10 7 out of 10.", (8, 7)), ("8/10 7\nClose.", (8, 7)),
+                                            ('{"A": 8, "B": 7}', (8, 7))])
 def test_two_scores_are_read(text, pair):
     assert tuple(two_scores_form(1, 10).read(text).values()) == pair
 
 
-@pytest.mark.parametrize("text", ["8", "8, 7", "8\n7", "8 7 6", "8/10 7/10", "8.5 9", "8 7.5", "8. 7", "8 7..",
-                                  "8 7. 6", "8 7. The first.", "0 5", "11 5", "-1 2", "nan 5",
+@pytest.mark.parametrize("text", ["8", "8, 7", "8\n7", "8 7 6", "8/5 7/5", "8/10 7/5", "8.5 9", "8/10, 7/10", "8 7.5",
+                                  "8. 7", "8 7..", "8 7. 6", "8 7. The first.", "0 5", "11 5", "-1 2", "nan 5",
                                   "A: 8 B: 7", '{"A": 8}', '{"A": 8, "B": "7"}'])
 def test_what_is_not_two_scores_is_none(text):
     assert unread(two_scores_form(1, 10), text)
@@ -87,13 +91,13 @@ def test_a_category_is_read_as_it_is_written():
 def test_a_review_is_read_whole():
     form = review_form()
     parts = {"analysis": "Clear.", "feedback": "Good.", "score": 3}
-    for text in (A_REVIEW, A_REVIEW + ".", A_REVIEW + "/3", A_REVIEW + " out of 3",
+    for text in (A_REVIEW, A_REVIEW + ".", A_REVIEW + "/3", A_REVIEW + " / 3", A_REVIEW + " out of 3",
                  A_REVIEW + " out of 3.", "Analysis: Clear. Feedback: Good. Score: 3",
                  json.dumps(parts)):
         assert form.read(text) == parts
     quotes = A_REVIEW.replace("Clear.", "It leaves a <think> and a </think> in.")  # which is no reasoning
     assert form.read(quotes) == parts | {"analysis": "It leaves a <think> and a </think> in."}
-    for text in (A_REVIEW + "0", A_REVIEW + ".5", A_REVIEW + " out of 5", A_REVIEW + ".5 out of 3",
+    for text in (A_REVIEW + "0", A_REVIEW + ".5", A_REVIEW + " out of 5", A_REVIEW + "/5", A_REVIEW + ".5 out of 3",
                  A_REVIEW + "\nScore: 0", A_REVIEW + "\nThat is all.",
                  A_REVIEW.replace("3", "4"), A_REVIEW.replace("Clear.", ""), "Sure.\n" + A_REVIEW,
                  json.dumps(parts | {"score": "3"}), json.dumps(parts | {"feedback": " "}),

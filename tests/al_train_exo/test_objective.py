@@ -11,7 +11,7 @@ from al_train_exo.objective import LOSSES, mismatched_examples, with_verdict
 from alignlib.models.encoding import Encoder, Example
 from alignlib.models.policy import Policy
 from alignlib.records.jsonl import DataError
-from alignlib.training import loop, losses
+from alignlib.training import losses, passes
 from alignlib.training.batches import Batches, Shuffled
 from alignlib.training.engine import AskingEngine
 from helpers import tiny
@@ -176,7 +176,7 @@ def test_the_mismatched_log_ratio_is_the_step_s_mean():
     objective.longest = tiny.CONTEXT
 
     def asked(model):
-        return partial(loop.measure, model, AskingEngine(model), recipe)
+        return partial(passes.measure, model, AskingEngine(model), recipe)
 
     batches = Batches(Shuffled(5), recipe)
     objective.reference_means = objective.step_means(examples, examples[:2], batches, asked(other))

@@ -137,3 +137,52 @@ def test_values_are_read_before_each_token():
                                                    "returns": list((apart + 1).split([9, 6]))})
     assert loss(critic, batch)[0].item() == pytest.approx(15 / 2, rel=1e-5)
     assert [loss.size(example) for example in examples()] == [9, 6]
+
+
+# -- gradients against finite differences ----------------------------------------------------------------------
+
+
+def slope(loss, weight, direction, step) -> float:
+    """How a loss changes when the weight moves along a direction: a central difference."""
+    found = []
+    with torch.no_grad():
+        for sign in (1, -1):
+            weight += sign * step * direction
+            found.append(loss().item())
+            weight -= sign * step * direction
+    return (found[0] - found[1]) / (2 * step)
+
+
+def agrees(loss, weight, step) -> None:
+    """Along the gradient itself, where the slope is steepest, it is as long as the gradient."""
+    (gradient,) = torch.autograd.grad(loss(), weight)
+    direction = gradient / gradient.norm()
+    assert slope(loss, weight, direction, step) == pytest.approx(gradient.norm().item(), rel=0.01) != 0
+
+
+@pytest.mark.parametrize(("method", "mean"), [("ppo", "token"), ("ppo", "answer"), ("rloo", "token"),
+                                              ("grpo", "answer"), ("grpo", "constant")])
+@pytest.mark.parametrize("shift", [0.05, 0.6])
+def test_the_policys_gradient_is_the_losss_slope(method, mean, shift):
+    """With all ratios near 1, and with some clipped; in float64, but for a ratio of answers and what is returned."""
+    model = Policy(tiny.causal("llama").double(), tiny.tokenizer(), train=True)
+    gains = [torch.linspace(-1, 2, 9, dtype=torch.float64), torch.linspace(1, -0.5, 6, dtype=torch.float64)]
+    objective = Surrogate(settings(method=method, loss_mean=mean))
+    objective.rollout = rollout_of(model, shift=shift, **({"advantages": gains} if method == "ppo" else {}))
+    batch = model.pack(examples())
+    _, figures = objective(model, batch)
+    assert (figures["clip_share"] > 0) == (shift > 0.5)
+    agrees(lambda: objective(model, batch)[0], model.core.model.layers[0].mlp.up_proj.weight, 1e-3)
+
+
+@pytest.mark.parametrize("far", [0.05, 1.0])
+def test_the_critics_gradient_is_the_losss_slope(far):
+    """With values near the old ones, and with some beyond what counts."""
+    critic = RewardModel(tiny.classifier("llama"), tiny.tokenizer(), train=True)
+    batch, loss = critic.pack(examples()), ValueLoss(0.2)
+    with torch.no_grad():
+        values = values_of(critic, batch)
+    loss.rollout = Rollout(examples(), [], tokens={
+        "values": list((values + far * torch.linspace(-1, 1, 15)).split([9, 6])),
+        "returns": list((values + torch.linspace(2, 1, 15)).split([9, 6]))})
+    agrees(lambda: loss(critic, batch)[0], critic.core.model.layers[0].mlp.up_proj.weight, 3e-3)

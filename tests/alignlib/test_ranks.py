@@ -18,7 +18,7 @@ import pytest
 
 from alignlib import ranks
 from alignlib.training.run_folder import step_of
-from helpers.commands import folders, lines, log, pairs, read, rewarded
+from helpers.commands import folders, lines, log, pairs, prompts, read, rewarded
 from helpers.disks import file_limit, small_disk
 from helpers.process import command, environment
 
@@ -42,6 +42,8 @@ def data(tmp_path_factory):
     (folder / "rewarded.jsonl").write_bytes(lines(*rewarded(15)))
     (folder / "held_pairs.jsonl").write_bytes(lines(*domains(pairs(5))))
     (folder / "held.jsonl").write_bytes(lines(*rewarded(5)))
+    (folder / "prompts.jsonl").write_bytes(lines(*prompts(15)))
+    (folder / "held_prompts.jsonl").write_bytes(lines(*prompts(20)[15:]))
     return folder
 
 
@@ -179,9 +181,11 @@ def alive(process):
     ("al-sft", ("--gradient-checkpointing",), ("--offload", "all")),
     ("al-train-alt", ("--mode", "quark", "--quantiles", 4, "--train-layers", 0.5, "--kl-target", 1), ("--zero", 3)),
     ("al-sft", ("--optimizer", "rmsprop", "--clip", 0), ("--zero", 1, "--offload", "optimizer")),
+    ("al-train-ppo", ("--reward", "toy:overall", "-n", 2, "--prompts", 5, "-m", 6), ("--zero", 1)),  # with a critic
 ])
 def test_other_trainers_and_settings_on_two_ranks(name, args, several, data, tmp_path):
-    files = ("rewarded", "held") if name in ("al-train-exo", "al-train-alt") else ("pairs", "held_pairs")
+    files = {"al-train-exo": ("rewarded", "held"), "al-train-alt": ("rewarded", "held"),
+             "al-train-ppo": ("prompts", "held_prompts")}.get(name, ("pairs", "held_pairs"))
     file, held = (data / f"{file}.jsonl" for file in files)
     args = [folders().other if arg == "other" else arg for arg in args]
     given = (name, folders().policy, file, "--eval", held, *RECIPE, *args)

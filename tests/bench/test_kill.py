@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.kills import sample_job, score_job, survive, training_job
+from helpers.kills import on_policy_job, sample_job, score_job, survive, training_job
 
 KILLS = 50
 JOBS = {
@@ -17,6 +17,8 @@ JOBS = {
     "al-sft, adapters": lambda folder: training_job(folder, "al-sft", "--lora", 4),
     "al-train-exo": lambda folder: training_job(folder, "al-train-exo"),
     "al-train-exo, all checkpoints kept": lambda folder: training_job(folder, "al-train-exo", "--keep", 0),
+    "al-train-ppo": lambda folder: on_policy_job(folder),
+    "al-train-ppo, adapters": lambda folder: on_policy_job(folder, "--lora", 4),
 }
 
 

@@ -13,7 +13,7 @@ import transformers
 from al_train_rm.more import More
 from al_train_rm.ranking import Ranking
 from alignlib.models import load
-from alignlib.training import engine, loop
+from alignlib.training import engine, passes
 from alignlib.training.batches import Balanced, Batches
 from helpers import tiny
 
@@ -43,7 +43,7 @@ def test_weighing_domains_costs_little(hidden, layers, millions, tmp_path):
     for step in range(ROUNDS):
         for name, objective in ways.items():
             started = time.perf_counter()
-            loop.train_step(batches.at(step), reward, examples, objective, recipe, place)
+            passes.train_step(batches.at(step), reward, examples, objective, recipe, place)
             seconds[name].append(time.perf_counter() - started)
     median = {name: statistics.median(times[WARM:]) for name, times in seconds.items()}
     print(f"\n{millions}M, {DOMAINS} domains, {BATCH} records of {PROMPT} + 2 * {COMPLETION} tokens a step: MultiTask "

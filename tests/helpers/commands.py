@@ -237,6 +237,7 @@ def weights(folder: str | Path) -> dict[str, bytes]:
 
 
 def log(folder: str | Path) -> list[dict]:
-    """The log of a run, less the clock's figure."""
+    """The log of a run, less the clock's figures."""
     entries = read((Path(folder) / "log.jsonl").read_text())
-    return [{name: value for name, value in entry.items() if name != "tokens_per_second"} for entry in entries]
+    return [{name: value for name, value in entry.items() if name != "tokens_per_second" and "seconds_" not in name}
+            for entry in entries]

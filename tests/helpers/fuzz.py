@@ -184,6 +184,7 @@ def readers() -> dict[str, tuple[list[object], list[dict]]]:
         "al-train-rm": ([policy, *train], [*pairs(5), *talks()]),
         "al-train-exo": ([policy, *train], scored),
         "al-train-alt": ([policy, *train, "--quantiles", 2, "--tags", "Good.", "--tags", "Bad."], scored),
+        "al-train-ppo": ([policy, *train, "--reward", "length", "-n", 2, "-m", 2], [*prompts(5), *talks()]),
         **{f"al-eval {what}": ([what], figures) for what in ("reward", "rm", "kl", "text", "conditions", "toxicity")},
         "al-eval winrate": (["winrate"], [{**record, "winner": i % 2} for i, record in enumerate(rewarded(5, 2))]),
         "al-eval table": (["table"], results[::2]), "al-eval frontier": (["frontier"], results),
@@ -230,5 +231,5 @@ FILTERS = ("al-pref2rw", "al-pref2rw chosen", "al-pref2rw pref", "al-pref2rw sft
 SETS = {f"al-data {words.split()[0]}": (words.split(), rows) for words, _, rows in outputs.SETS
         if isinstance(rows, list) and "--only" not in words and "--fraction" not in words}
 READERS = (*SETS, "al-data chat", "al-data new-model", "al-sft", "al-train-rm", "al-train-exo", "al-train-alt",
-           *(f"al-eval {what}" for what in ("reward", "rm", "kl", "text", "conditions", "toxicity", "winrate", "table",
-                                            "frontier", "curve")))
+           "al-train-ppo", *(f"al-eval {what}" for what in ("reward", "rm", "kl", "text", "conditions", "toxicity",
+                                                            "winrate", "table", "frontier", "curve")))

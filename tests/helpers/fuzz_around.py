@@ -40,7 +40,8 @@ def whole_commands() -> dict[str, tuple[list[object], bytes]]:
     scored = lines(*rewarded(4))
     trained = {name: ([policy, *more, "-o", "OUT", "--steps", 1, "--batch-size", 2], data) for name, more, data in (
         ("al-sft", [], lines(*pairs(4))), ("al-train-rm", [], lines(*pairs(4))), ("al-train-exo", [], scored),
-        ("al-train-alt", ["--quantiles", 2, "--tags", "Good.", "--tags", "Bad."], scored))}
+        ("al-train-alt", ["--quantiles", 2, "--tags", "Good.", "--tags", "Bad."], scored),
+        ("al-train-ppo", ["--reward", "length", "-n", 2, "-m", 2], lines(*prompts(4))))}
     readers_of_all = {name: ([*args, "-"], lines(*records)) for name, (args, records) in readers().items()
                       if name.startswith(("al-data", "al-eval"))}
     return trained | readers_of_all | {

@@ -178,6 +178,18 @@ def training_job(folder: Path, name: str, *args: object, stdin: bool = False) ->
                lambda: (weights(out), log(out), sorted(path.name for path in out.iterdir())))
 
 
+def on_policy_job(folder: Path, *args: object) -> Job:
+    """Rollouts of 8 answers, two updates each; a critic, which trains along, and a KL coefficient that follows."""
+    out, given, samples = folder / "model", folder / "in.jsonl", folder / "samples.jsonl"
+    given.write_bytes(lines(*prompts(12)))
+    words = (folders().policy, given, "-o", out, "--save-every", 2, "--batch-size", 4, "--epochs", 20, "--lr", "1e-3",
+             "--reward", "toy:helpful", "-n", 2, "--prompts", 4, "-m", 6, "--kl-target", 1, "--log-samples", samples,
+             *args)
+    return Job("al-train-ppo", words, None, [out, samples], out / "started.json",
+               lambda: (weights(out), weights(out / "critic"), log(out), samples.read_bytes(),
+                        sorted(path.name for path in out.iterdir())))
+
+
 def file_job(folder: Path, name: str, *args: object, data: bytes = b"", plot: bool = False) -> Job:
     """A command that writes a file, with `plot` a picture too, as a whole; it begins again after a kill."""
     given, out, picture = folder / "in.jsonl", folder / "out.jsonl", folder / "plot.png"
@@ -208,6 +220,7 @@ SERIES: dict[str, Callable[[Path, int], Job]] = {
     "al-train-rm": lambda folder, size: training_job(folder, "al-train-rm", "--epochs", size),
     "al-train-alt": lambda folder, size: training_job(folder, "al-train-alt", *TAGS, "--epochs", size),
     "al-train-exo": lambda folder, size: training_job(folder, "al-train-exo", "--epochs", size),
+    "al-train-ppo": lambda folder, size: on_policy_job(folder, "--epochs", size),
     "al-data toy": lambda folder, size: file_job(folder, "al-data", "toy", "--limit", 60),
     "al-data new-model": lambda folder, size: new_model_job(folder),
     "al-eval reward": lambda folder, size: file_job(folder, "al-eval", "reward", data=lines(*rewarded(9))),

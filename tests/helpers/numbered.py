@@ -27,5 +27,8 @@ def copy_until(stream: Stream, size: int, stop: int | None) -> Stream:
                 stream.write(line, line.record)
     except Killed:
         return stream
+    except Exception as error:
+        stream.__exit__(type(error), error, None)
+        raise
     stream.__exit__(None, None, None)
     return stream

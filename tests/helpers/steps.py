@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from alignlib.models.encoding import Example
 from alignlib.models.policy import Policy
-from alignlib.training import engine, loop
+from alignlib.training import engine, passes
 from helpers import tiny
 
 PASS = 8192  # tokens of a pass, --pack-tokens of the trainers
@@ -110,7 +110,7 @@ def ours(model: Policy, work: Work, folder, loss: str, ways: tuple[str, ...], ro
         for way, meter in meters.items():
             model.shared, model.flat = WAYS[way]
             meter.start()
-            loop.train_step(range(work.groups), model, examples, objective, recipe, place)
+            passes.train_step(range(work.groups), model, examples, objective, recipe, place)
             meter.stop()
     model.shared, model.flat = settled
     return meters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -91,8 +90,8 @@ def write_set(function: Callable[..., DataSet], *, source: str | None, split: st
               limit: int | None, shuffle: bool, only: str | None, output: str | None, chat: bool = False,
               **own_options: Any) -> None:
     """Write the records of the set that `function` makes of its own options."""
-    if source and output and os.path.isfile(source):
-        paths.keep_apart((source,), f"{output}.partial")
+    if source and Path(source).is_dir():  # a file is, by its name
+        paths.keep_apart(map(str, Path(source).rglob("*")), None if output == "-" else output)
     chosen = function(**own_options)
     if skip_fraction > fraction:
         raise click.UsageError(f"--skip-fraction {skip_fraction:g} leaves nothing of --fraction {fraction:g}")

@@ -54,7 +54,6 @@ def mix_command(sources: tuple[tuple[float, str], ...], until: str, limit: int |
     paths.must_exist(files)
     if files.count("-") > 1:
         raise click.UsageError("-: standard input can be one source only")
-    paths.keep_apart(tuple(files), None if output == "-" else output)
     summary = options.Summary()
     summary.count(records=0)
     taken: Counter[str] = Counter()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignlib.records.disk import whole_folder
+from alignlib.records.disk import even_modes, whole_folder
 from alignlib.records.jsonl import Record
 
 if TYPE_CHECKING:
@@ -93,4 +93,5 @@ def create(folder: Path, corpus: Iterable[str], size: str, vocabulary: int, cont
     with whole_folder(folder) as partial:
         tokenizer.save_pretrained(partial)
         model.save_pretrained(partial)
+        even_modes(partial, "config.json")
     return model.num_parameters(), len(tokenizer)

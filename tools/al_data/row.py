@@ -81,13 +81,13 @@ def string(row: Record, name: str) -> str:
 
 
 def number(row: Record, name: str) -> float:
-    """A field that must be a finite number, a whole one of 64 bits. Raises ValueError that names it."""
+    """A field that must be a finite number, within 64 bits. Raises ValueError that names it."""
     value = required(row, name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name}: expected a number, got {kind(value)}")
     if not isfinite(value):
         raise ValueError(f"{name}: not finite")
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:  # 1 - it, or - it, would be none of JSON's
+    if not -(1 << 63) <= value < 1 << 63:  # of whole numbers beyond them JSON's readers make other ones
         raise ValueError(f"{name}: expected a number of 64 bits, got {value}")
     return value
 

@@ -63,7 +63,6 @@ def shuffle_command(files: tuple[str, ...], memory: int, seed: int, output: str 
     """
     paths.must_exist(files)
     output = None if output == "-" else output
-    paths.keep_apart(files, output)
     summary = options.Summary()
     summary.count(records=0)
     folder = os.path.dirname(os.path.realpath(output)) if output and regular(output) else tempfile.gettempdir()

@@ -13,7 +13,7 @@ import orjson
 
 from al_data.row import Row
 from alignlib import hub
-from alignlib.records.jsonl import DataError, kind, open_input, read_all
+from alignlib.records.jsonl import DataError, kind, open_input, read_all, what_else
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 # What the files of a split are called, in the order of preference: some sets have no test part.
@@ -37,10 +37,11 @@ def from_file(name: str) -> Iterator[Row]:
     elif name.endswith(".csv"):
         yield from _csv(name)
     elif name.endswith(".txt"):
-        yield name, {"text": Path(name).read_text(encoding="utf-8"), "label": Path(name).parent.name}
+        yield name, {"text": _decoded(name, Path(name).read_bytes()), "label": Path(name).parent.name}
     elif name.endswith(".wp_source"):  # a prompt a line
-        with open(name, encoding="utf-8") as lines:
-            yield from ((f"{name}:{number}", {"prompt": line}) for number, line in enumerate(lines, 1))
+        with open(name, "rb") as lines:
+            yield from ((where := f"{name}:{number}", {"prompt": _decoded(where, line)})
+                        for number, line in enumerate(lines, 1))
     elif name.endswith(".json") and _is_array(name):
         yield from _array(name)
     else:
@@ -132,6 +133,14 @@ def go_offline_without_hub() -> None:
 # --------------------------------------------------------------------------------- kinds of files
 
 
+def _decoded(where: str, raw: bytes) -> str:
+    """A text, its lines ended by a newline each. Raises DataError for what is none."""
+    try:
+        return raw.decode().replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: invalid UTF-8 at byte {error.start + 1}") from error
+
+
 def _is_array(name: str) -> bool:
     with open_input(name) as handle:
         return handle.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
@@ -151,10 +160,13 @@ def _loaded(name: str) -> object:
     """What a file holds that is one JSON value."""
     with open_input(name) as handle:
         content = handle.read()
+    shown = "<stdin>" if name == "-" else name
     try:
-        return orjson.loads(content.removeprefix(b"\xef\xbb\xbf"))
+        return orjson.loads(content := content.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
-        raise DataError(f"{'<stdin>' if name == '-' else name}:{error.lineno}: broken JSON: {error}") from error
+        if not content.lstrip().startswith((b"[", b"{")) and (other := what_else(content[:80])):
+            raise DataError(f"{shown}: {other}") from error
+        raise DataError(f"{shown}:{error.lineno}: broken JSON: {error}") from error
 
 
 def _csv(name: str) -> Iterator[Row]:

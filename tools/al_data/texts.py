@@ -84,5 +84,7 @@ def rtp(row: Record) -> Record:
         raise ValueError("prompt, continuation: expected objects")
     if continuation.get("toxicity") is None:
         raise Skip("no toxicity")
-    return {"prompt": string(prompt, "text"), "completions": [string(continuation, "text")],
-            "rewards": [1 - number(continuation, "toxicity")]}
+    toxicity = number(continuation, "toxicity")
+    if not 0 <= toxicity <= 1:
+        raise ValueError(f"toxicity: expected 0 to 1, got {toxicity:g}")
+    return {"prompt": string(prompt, "text"), "completions": [string(continuation, "text")], "rewards": [1 - toxicity]}

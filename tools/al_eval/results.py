@@ -39,8 +39,6 @@ def command(*reads: str, may: tuple[str, ...] = ()) -> Callable[[Callable[..., N
         @functools.wraps(function)
         def body(files: Sequence[str | NamedFile], output: str | None, **settings: Any) -> None:
             output = None if output == "-" else output
-            names = tuple(file if isinstance(file, str) else file[1] for file in files)
-            paths.keep_apart(names, output, settings.get("plot"), settings.get("alpaca_eval"))
             function(files=files, output=output, **settings)
 
         with_form = click.option("--json/--table", "as_json", default=None, show_default=False,
@@ -104,7 +102,7 @@ record_files = click.argument("files", nargs=-1, type=READABLE)
 result_files = click.argument("files", nargs=-1, metavar="[[NAME=]FILE]...", callback=_checked(_named_files))
 label_option = click.option("--set", "labels", multiple=True, metavar="KEY=VALUE", callback=_checked(_labels),
                             help="Put into the result, e.g. method=exo-rw: what frontier and table go by.")
-plot_option = click.option("--plot", type=click.Path(dir_okay=False), callback=_checked(_plottable),
+plot_option = click.option("--plot", type=paths.OutputFile(), callback=_checked(_plottable),
                            help="Draw here: .png, .svg or .pdf by the suffix.")
 
 

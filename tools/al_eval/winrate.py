@@ -28,7 +28,7 @@ from al_eval.results import (
     plot_option,
     result_files,
 )
-from alignlib.cli import options
+from alignlib.cli import options, paths
 from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key, read_by_prompt
@@ -77,7 +77,7 @@ class Verdicts:
               "--judge, and more of its options; verdicts and paid answers stay in FILE.judged.")
 @click.option("--gamed", type=READABLE, help="AlpacaEval's df_gamed.csv: length_controlled_v1 instead of _minimal; "
               "ids are alpaca-eval-0, ...")
-@click.option("--alpaca-eval", type=click.Path(dir_okay=False), help="Write one model's outputs here, for AlpacaEval.")
+@click.option("--alpaca-eval", type=paths.OutputFile(), help="Write one model's outputs here, for AlpacaEval.")
 @click.option("--title", default="", help="Of the plot.")
 @plot_option
 @bootstrap_options

@@ -60,7 +60,7 @@ judge_options = options.stack(
                  help="Megabytes of a call's answer; a longer one fails."),
 )
 money_options = options.stack(
-    click.option("--cache", cls=options.Beside, type=click.Path(dir_okay=False),
+    click.option("--cache", cls=options.Beside, type=paths.OutputFile(),
                  help="A file of all answers, each paid for once.  [default: the output's, OUTPUT.cache]"),
     click.option("--no-cache", cls=options.Beside, is_flag=True, help="Keep no answers."),
     click.option("--dry-run", is_flag=True, help="Make no call: print how many, their tokens, the price, the first."),
@@ -252,7 +252,7 @@ def cache_file(files: tuple[str, ...], output: str | None, rejects: str | None, 
     output = None if output == "-" or output and not links.regular(output) else output
     path = None if no_cache else cache or (f"{output}.cache" if output else None)
     paths.must_exist(files)
-    paths.keep_apart(files, output, rejects, path)
+    paths.keep_apart(files or ("-",), output, rejects, path)
     return None if dry_run and path and not Path(path).exists() else path
 
 

@@ -87,8 +87,11 @@ def verdict_form() -> AnswerForm:
 
 
 def out_of(most: int) -> str:
-    """The pattern of what may follow a score, the most that it can be: "8/10", "3 out of 3"."""
-    return rf"(?:/{most}|\s+(?i:out\s+of)\s+{most})?"
+    """The pattern of what may follow a score, the most that it can be: "8/10", "3 out of 3".
+
+    Of another most it is a score on another scale, and none of ours: "3 out of 3" is no 3 of 10, nor made to be a 10.
+    """
+    return rf"(?:[ \t]*/[ \t]*{most}|[ \t]+(?i:out[ \t]+of)[ \t]+{most})?"
 
 
 def score_form(least: int, most: int) -> AnswerForm:
@@ -99,9 +102,10 @@ def score_form(least: int, most: int) -> AnswerForm:
 
 
 def two_scores_form(least: int, most: int) -> AnswerForm:
-    """Two whole numbers in the first line, "8 7" or "8 7."; an explanation may follow."""
+    """Two whole numbers in the first line, "8 7", "8 7." or "8/10 7/10"; an explanation may follow."""
     whole = {"type": "integer", "enum": list(range(least, most + 1))}
-    return AnswerForm({A: whole, B: whole}, r"(?P<A>[0-9]{1,3})[ \t]+(?P<B>[0-9]{1,3})\.?[ \t]*(?:[\r\n].*)?")
+    first, second = (rf"(?P<{name}>[0-9]{{1,3}}){out_of(most)}" for name in (A, B))
+    return AnswerForm({A: whole, B: whole}, rf"{first}[ \t]+{second}\.?[ \t]*(?:[\r\n].*)?")
 
 
 def category_form(names: list[str]) -> AnswerForm:

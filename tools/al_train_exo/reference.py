@@ -20,7 +20,7 @@ from alignlib.models import checkpoint
 from alignlib.models.packs import Pack
 from alignlib.models.policy import Policy
 from alignlib.records.disk import whole
-from alignlib.training import loop
+from alignlib.training import passes
 from alignlib.training.batches import Batches, Shuffled, packs_of
 from alignlib.training.examples import Examples
 from alignlib.training.recipe import Recipe
@@ -104,7 +104,7 @@ def computed(model: Policy, parts: Sequence[Examples], batches: Batches, recipe:
                 mine[1].extend(engine.ask(partial(logps, batch)).flatten().tolist())
             columns.append(joined(part, ranks.gather(mine)))
         if step_means:
-            means = step_means(batches, partial(loop.measure, model, engine, recipe))
+            means = step_means(batches, partial(passes.measure, model, engine, recipe))
             columns.append(torch.tensor(means, dtype=torch.float64))
     return columns
 

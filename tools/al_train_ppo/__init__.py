@@ -13,6 +13,8 @@ import click
 
 from al_train_ppo.settings import LOSS_MEANS, METHODS, Settings, settings_of
 from alignlib.cli import model_options, options, paths
+from alignlib.rewards.programs import TIMEOUT, is_program
+from alignlib.rewards.reward import split_weight
 from alignlib.training.command import training_options
 from alignlib.training.session import Session
 
@@ -63,55 +65,60 @@ CRITIC = ("critic", "critic_lr", "clip_value", "gamma", "smoothing", "whiten")  
 @click.option("--ptx", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
               help="Records with `chosen`, whose likelihood is learnt beside.")
 @click.option("--ptx-coef", type=options.Finite(min=0), default=1.0, help="Its weight in the loss.")
-@click.option("--log-samples", type=click.Path(dir_okay=False), metavar="FILE",
+@click.option("--timeout", type=options.Finite(0, min_open=True), default=TIMEOUT,
+              help="Seconds that a cmd:PROGRAM may be silent.")
+@click.option("--log-samples", type=paths.OutputFile(), metavar="FILE",
               help="Some records of each rollout: answers, rewards, step.")
 def main(session: Session, rewards: tuple[str, ...], critic: str | None, critic_lr: float | None, ref: str,
-         ptx: str | None, log_samples: str | None, **given: Any) -> None:
+         ptx: str | None, log_samples: str | None, timeout: float, **given: Any) -> None:
     """Train the policy MODEL on its own answers to prompts, into the folder -o; the log goes to stdout.
 
     Reads all prompts first. Of --eval prompts it answers one each, and keeps the policy whose reward was highest.
     """
     settings = settings_of(given)
-    must_fit(settings, session)
-    if log_samples:
-        read = (*(session.files or ("-",)), *filter(None, (session.recipe.eval, ptx)))
-        paths.keep_apart(read, log_samples)
-    told = {**vars(settings), "rewards": rewards, "critic": critic, "critic_lr": critic_lr, "ref": ref, "ptx": ptx,
-            "ref_files": None if ref == "self" else paths.fingerprint(ref)}
+    must_fit(settings, session, rewards)
+    fixed = {**vars(settings), "rewards": rewards, "critic": critic, "critic_lr": critic_lr, "ref": ref, "ptx": ptx,
+             "reward_files": [paths.fingerprint(name) for name in reward_models(rewards)],
+             "critic_files": paths.fingerprint(critic) if critic else None,
+             "ref_files": None if ref == "self" else paths.fingerprint(ref)}
     copied = bool(settings.kl_coef) and (ref != "self" or not session.recipe.lora)
     with session.begin(reference=copied, along=lambda: models_along(session.model, settings, rewards, critic),
-                       samples=True, **told):
+                       samples=True, **fixed):
         from al_train_ppo import start
         from al_train_ppo.course import OnPolicy
 
         policy = session.load_policy()
         encoder = start.encoder_for(policy, settings, session.recipe)
         texts = start.read_texts(session, policy, ptx) if ptx else ()
-        prompts, held_out = start.read_prompts(session, encoder)
-        reference = reference_for(policy, ref, settings, session)
-        value_recipe = start.critic_recipe(session.recipe, critic_lr)
-        value_model = None
-        if settings.method == "ppo":
-            value_model = start.load_critic(session, critic or start.first_like(policy, rewards) or session.model)
-        session.encoder, session.records = encoder, len(prompts)
-        with start.judges(rewards, session.recipe) as judge, start.samples_file(log_samples, session) as samples:
-            course = OnPolicy(policy, encoder, settings, session.recipe, prompts, held_out, judge, reference,
-                              value_model, value_recipe, texts, samples)
-            session.follow(course, policy, best="reward" if held_out else None)
+        with start.judges(rewards, session.recipe, timeout) as judge:
+            prompts, held_out = start.read_prompts(session, encoder, judge)
+            reference = reference_for(policy, ref, settings, session)
+            value_recipe = start.critic_recipe(session.recipe, critic_lr)
+            value_model = start.critic_for(session, settings, critic, rewards, policy, prompts)
+            session.encoder, session.records = encoder, len(prompts)
+            with start.samples_file(log_samples, session) as samples:
+                course = OnPolicy(policy, encoder, settings, session.recipe, prompts, held_out, judge, reference,
+                                  value_model, value_recipe, texts, samples)
+                session.follow(course, policy, best="reward" if held_out else None)
+                session.counts["groups_of_equal_rewards"] = course.objective.state.get("equal", 0)
+                course.tell_what_never_differed()
+
+
+def reward_models(rewards: tuple[str, ...]) -> list[str]:
+    """Those of the rewards that are models."""
+    return [name for _, name in map(split_weight, rewards) if not is_program(name)]
 
 
 def models_along(model: str, settings: Settings, rewards: tuple[str, ...], critic: str | None) -> list[Along]:
     """The models that are there beside policy and reference, for --plan: reward models, and ppo's critic."""
-    from alignlib.rewards.programs import is_program
-    from alignlib.rewards.reward import split_weight
     from alignlib.training.memory_states import Along
 
-    asked = [name for _, name in map(split_weight, rewards) if not is_program(name)]
+    asked = reward_models(rewards)
     trained = [Along((critic or next(iter(asked), model)), trained=True)] if settings.method == "ppo" else []
     return trained + [Along(name) for name in asked]
 
 
-def must_fit(settings: Settings, session: Session) -> None:
+def must_fit(settings: Settings, session: Session, rewards: tuple[str, ...]) -> None:
     """Refuse what would do nothing, or cannot be. Raises UsageError."""
     method, chosen = settings.method, options.given_options()
     for name in (*CRITIC, "scaled", "loss_mean"):
@@ -128,6 +135,12 @@ def must_fit(settings: Settings, session: Session) -> None:
         raise click.UsageError("--lora-dropout: pi / pi_old would not begin at 1")
     if "ptx_coef" in chosen and "ptx" not in chosen:
         raise click.UsageError("--ptx-coef goes with --ptx")
+    if "ref" in chosen and not settings.kl_coef:
+        raise click.UsageError("--ref does nothing with --kl-coef 0")
+    if session.recipe.max_completion and "ptx" not in chosen:
+        raise click.UsageError("--max-completion is of --ptx; -m says how long answers may get")
+    if "timeout" in chosen and not any(name.startswith("cmd:") for _, name in map(split_weight, rewards)):
+        raise click.UsageError("--timeout goes with cmd:PROGRAM")
     if settings.kl_target is not None and not settings.kl_coef:
         raise click.UsageError("--kl-target adapts --kl-coef, which is 0")
     if not all(settings.stop):

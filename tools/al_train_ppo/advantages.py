@@ -10,12 +10,13 @@ from torch import Tensor
 def token_rewards(scores: Tensor, old: Tensor, reference: Tensor, lengths: Tensor, kl_coef: float) -> Tensor:
     """-kl_coef (log pi_old - log pi_ref) at every token, and an answer's score at its last one: [A, T].
 
-    scores and lengths are [A], the log-probabilities [A, T].
+    scores and lengths are [A], the log-probabilities [A, T]. Of an answer without tokens the score stands at the first
+    place, which is none of its own.
 
     Source: Ouyang et al. 2022 (arXiv 2203.02155); DeepSpeed-Chat, where the last token is the end of the sequence.
     """
     rewards = -kl_coef * (old - reference)
-    return rewards.scatter_add(1, (lengths - 1)[:, None], scores[:, None])
+    return rewards.scatter_add(1, (lengths - 1).clamp(min=0)[:, None], scores[:, None])
 
 
 def generalized(rewards: Tensor, values: Tensor, gamma: float, smoothing: float) -> tuple[Tensor, Tensor]:

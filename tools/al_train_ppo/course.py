@@ -17,17 +17,17 @@ from al_train_ppo import advantages
 from al_train_ppo.objective import Surrogate, ValueLoss, values_of
 from al_train_ppo.rollout import Prompt, Rollout, draw, how_to_draw, logged, read_tokens, seed_of, with_rewards
 from al_train_ppo.settings import Settings
-from alignlib import ranks
 from alignlib.cli import bars
 from alignlib.models.encoding import Encoder, Example
 from alignlib.models.policy import Policy, RewardModel
 from alignlib.records.jsonl import Record, dumps
 from alignlib.records.output import Output
+from alignlib.records.shown import say
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, Shuffled, mixed
 from alignlib.training.engine import Engine
-from alignlib.training.loop import pass_back
 from alignlib.training.objective import Objective
+from alignlib.training.passes import pass_back
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
 from alignlib.training.zero import asking_engine_for, engine_for
@@ -64,7 +64,7 @@ class Likelihood(Objective[Policy]):
 class OnPolicy:
     """A Course whose examples are drawn as it goes (loop.Course).
 
-    judge      what records with completions are worth: a list of numbers each, the sum of all rewards
+    judge      what records with completions are worth: a list of numbers each, the sum of all rewards; on every rank
     ptx        examples whose likelihood is learnt beside
     samples    where some records of each rollout go, on the first rank
     """
@@ -116,6 +116,9 @@ class OnPolicy:
         if self.critic and self.critic_recipe:
             place = run.checkpoint / "critic" if run.checkpoint else None
             add_adapters(self.critic, self.critic_recipe)
+            if self.critic_recipe.gradient_checkpointing:
+                self.critic.checkpoint_activations()
+            self.critic.model.train()
             self.critic_engine = engine_for(self.critic, self.critic_recipe, self.updates, place)
             if place:
                 self.critic_engine.load(place)
@@ -153,8 +156,8 @@ class OnPolicy:
         with self.timed("sampling"):
             rollout = draw(self.policy, self.encoder, prompts, how_to_draw(self.settings, number, seed), self.recipe)
         with self.timed("scoring"):
-            rows = ranks.share(lambda: self.judge([prompt.where for prompt in prompts], rollout.records))
-            rewards = torch.tensor(rows, dtype=torch.float64)
+            rewards = torch.tensor(self.judge([prompt.where for prompt in prompts], rollout.records),
+                                   dtype=torch.float64)
         return with_rewards(rollout, rewards, self.settings)
 
     def minibatches(self, step: int, prompts: int) -> list[list[int]]:
@@ -190,16 +193,17 @@ class OnPolicy:
     def weigh(self, rollout: Rollout) -> dict[str, Any]:
         """Give the answers their advantages: the rollout's figures."""
         settings, scores = self.settings, rollout.scores
-        equal = int((scores == scores[:, :1]).all(1).sum())
+        equal = int((scores == scores[:, :1]).all(1).sum()) if settings.number > 1 else 0
         figures: dict[str, Any] = {"reward": rollout.rewards.mean().item(),
                                    "length": rollout.lengths.double().mean().item(),
                                    "share_cut": rollout.share_cut()}
         if "old" in rollout.tokens:
-            figures["entropy"] = -fmean(torch.cat(rollout.tokens["old"]).tolist())
+            figures["entropy"] = -fmean(torch.cat(rollout.tokens["old"]).tolist() or [0.0])
         if self.reference:
             figures["kl"] = kl(rollout)
         if settings.number > 1:
             figures["equal_groups"] = equal
+        self.remember(scores, equal)
         if settings.method == "ppo":
             return figures | self.weigh_tokens(rollout)
         if settings.method == "rloo":
@@ -212,6 +216,21 @@ class OnPolicy:
         for example, row in zip(rollout.examples, gains.tolist(), strict=True):
             example.values["advantages"] = row
         return figures
+
+    def remember(self, scores: Tensor, equal: int) -> None:
+        """Keep count of what rewards there were, for the end."""
+        state, low, high = self.objective.state, scores.min().item(), scores.max().item()
+        state |= {"lowest": min(state.get("lowest", low), low), "highest": max(state.get("highest", high), high),
+                  "groups": state.get("groups", 0) + len(scores), "equal": state.get("equal", 0) + equal}
+
+    def tell_what_never_differed(self) -> None:
+        """Warn of a run whose rewards were all the same, or all those of a prompt's answers: it has learnt nothing."""
+        state = self.objective.state
+        if state["lowest"] == state["highest"]:
+            say(f"warning: every answer's reward was {state['lowest']:g}: there was nothing to learn from it")
+        elif state["equal"] == state["groups"] and self.settings.method != "ppo":
+            say(f"warning: the rewards of a prompt's answers never differed, in {state['groups']:,} groups: there was "
+                "nothing to learn from them")
 
     def weigh_tokens(self, rollout: Rollout) -> dict[str, Any]:
         """PPO's advantages and returns of every token."""

@@ -22,20 +22,18 @@ from alignlib.records import fields
 from alignlib.records.jsonl import Record
 from alignlib.training.batches import packs_of
 from alignlib.training.engine import AskingEngine, Engine
+from alignlib.training.memory_states import DRAWN
 from alignlib.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A record to draw answers for, its ids, and its number in the input."""
+    """A record to draw answers for, its ids, its number in the input, and where it stands: "prompts.jsonl:17"."""
 
     number: int
     record: Record
     ids: list[int]
-
-    @property
-    def where(self) -> str:
-        return f"prompt {self.number + 1} of the input"
+    where: str = ""
 
 
 @dataclass
@@ -65,10 +63,11 @@ class Rollout:
         return torch.tensor([[len(answer) for answer in example.completions] for example in self.examples])
 
     def padded(self, name: str) -> Tensor:
-        """The numbers of that name, an answer a row, 0 behind its last token: [E * K, T], float64."""
+        """The numbers of that name, an answer a row, 0 behind its last token: [E * K, T], float64; T is 1 at least."""
         rows = [row for numbers, lengths in zip(self.tokens[name], self.lengths.tolist(), strict=True)
                 for row in numbers.double().split(lengths)]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        table = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return table if table.shape[1] else table.new_zeros(len(rows), 1)
 
     def put(self, name: str, table: Tensor) -> None:
         """Take numbers back from such a table [E * K, T], float32."""
@@ -104,13 +103,19 @@ def draw(policy: Policy, encoder: Encoder, prompts: Sequence[Prompt], how: Sampl
     training = policy.model.training
     policy.model.eval()
     with policy.precision():
-        for batch in sampler.batches([one for row in draws.values() for one in row], recipe.pack_tokens,
+        for batch in sampler.batches([one for row in draws.values() for one in row], DRAWN * recipe.pack_tokens,
                                      how.max_new_tokens):
             sampler.generate(policy, encoder, batch, how)
     policy.model.train(training)
     everywhere = dict(ChainMap(*ranks.gather(draws)))
-    records = [answered(prompt.record, everywhere[prompt.number]) for prompt in prompts]
-    return Rollout([encoder.encode(record, record["completions"]) for record in records], records)
+    rows = [everywhere[prompt.number] for prompt in prompts]
+    return Rollout([learnt_from(prompt, row) for prompt, row in zip(prompts, rows, strict=True)],
+                   [answered(prompt.record, row) for prompt, row in zip(prompts, rows, strict=True)])
+
+
+def learnt_from(prompt: Prompt, draws: list[Draw]) -> Example:
+    """The prompt with what was drawn for it, token for token; one that a stop string ended has no end."""
+    return Example(prompt.ids, [one.ids if one.end is None else [*one.ids, one.end] for one in draws])
 
 
 def answered(record: Record, draws: list[Draw]) -> Record:

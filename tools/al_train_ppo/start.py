@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,10 +13,10 @@ import orjson
 import torch
 import transformers
 
-from al_train_ppo.course import Judge
 from al_train_ppo.rollout import Prompt, how_to_draw, prompt_of
 from al_train_ppo.settings import Settings
 from alignlib import ranks
+from alignlib.cli import exits
 from alignlib.decoding import sampler
 from alignlib.decoding.draws import encoder_limits
 from alignlib.models import checkpoint, load
@@ -26,16 +27,22 @@ from alignlib.records import fields
 from alignlib.records.jsonl import Record
 from alignlib.records.links import regular
 from alignlib.records.output import Output
-from alignlib.rewards.programs import is_program
-from alignlib.rewards.reward import reward_for, split_weight
+from alignlib.records.shown import say
+from alignlib.rewards.programs import TIMEOUT, RewardFailure, is_program
+from alignlib.rewards.reward import Reward, reward_for, split_weight
+from alignlib.training.loop import Halted
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import step_of
 from alignlib.training.session import Input, Session
+from alignlib.training.zero import whole_models
 
 
 def encoder_for(policy: Policy, settings: Settings, recipe: Recipe) -> Encoder:
     """The policy's encoder, which leaves room for an answer. Raises UsageError where there is none."""
     sampler.must_drop_rows(policy.core.name_or_path, policy.core.config)
+    if recipe.max_length and settings.max_new_tokens >= recipe.max_length:
+        raise click.UsageError(f"--max-length {recipe.max_length}: no room for a prompt beside -m "
+                               f"{settings.max_new_tokens}")
     how = how_to_draw(settings, settings.number, recipe.seed)
     limits = encoder_limits(min(recipe.max_length or policy.context, policy.context), how, recipe.max_prompt,
                             recipe.keep_prompt, recipe.on_long, template=recipe.template,
@@ -43,19 +50,22 @@ def encoder_for(policy: Policy, settings: Settings, recipe: Recipe) -> Encoder:
     return load.encoder_for(policy, **limits)
 
 
-def read_prompts(session: Session, encoder: Encoder) -> tuple[list[Prompt], list[Prompt]]:
+def read_prompts(session: Session, encoder: Encoder, rewards: Rewards) -> tuple[list[Prompt], list[Prompt]]:
     """The prompts of the input, and those of --eval. Raises DataError, also for none."""
     def prepare(record: Record) -> tuple[Record, list[int]]:
-        return prompt_of(encoder, record)
+        prompt = prompt_of(encoder, record)
+        rewards.check(prompt[0])
+        return prompt
 
     sources = [Input(session.run, session.files, prepare)]
     if held_out := session.recipe.eval:
         sources.append(Input(session.run, [held_out], prepare, f"{held_out}: no prompts to evaluate on"))
     prompts: list[list[Prompt]] = []
     for source in sources:
-        prompts.append([Prompt(i, *row) for i, row in enumerate(source)])
+        prompts.append([Prompt(i, *row, source.where) for i, row in enumerate(source)])
         session.must_train_on(len(prompts[0]))
     session.run.reads(*(source.crc for source in sources))
+    rewards.tell_cut()
     return prompts[0], prompts[1] if held_out else []
 
 
@@ -83,11 +93,31 @@ def critic_recipe(recipe: Recipe, rate: float | None) -> Recipe:
 
 
 def first_like(policy: Policy, rewards: Sequence[str]) -> str | None:
-    """The first reward model that reads the policy's tokens; None where there is none."""
-    for _, name in map(split_weight, rewards):
-        if not is_program(name) and load_tokenizer(name).get_vocab() == policy.tokenizer.get_vocab():
-            return name
-    return None
+    """The first reward model that reads the policy's tokens; None where there is none. Says which reads others."""
+    models = list(dict.fromkeys(name for _, name in map(split_weight, rewards) if not is_program(name)))
+    alike = [load_tokenizer(name).get_vocab() == policy.tokenizer.get_vocab() for name in models]
+    for name in (name for name, same in zip(models, alike, strict=True) if not same):
+        say(f"note: {name}: reads answers as texts, by a tokenizer of its own")
+    return next((name for name, same in zip(models, alike, strict=True) if same), None)
+
+
+def critic_for(session: Session, settings: Settings, path: str | None, rewards: Sequence[str], policy: Policy,
+               prompts: Sequence[Prompt]) -> RewardModel | None:
+    """PPO's critic, from the model at `path` or what stands in for that, which must be able to read what the policy
+    writes; None for other methods. Raises UsageError.
+    """
+    like = first_like(policy, rewards)
+    if settings.method != "ppo":
+        return None
+    path = path or like or load.adapter_base(session.model) or session.model
+    critic = load_critic(session, path)
+    if critic.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise click.UsageError(f"--critic {path}: its tokenizer is not the policy's, whose tokens it is to read")
+    longest = max(len(prompt.ids) for prompt in prompts) + settings.max_new_tokens
+    if critic.context < longest:
+        raise click.UsageError(f"--critic {path}: its context is {critic.context} tokens, prompts with answers may "
+                               f"have {longest}: --max-length {critic.context} cuts them")
+    return critic
 
 
 def load_critic(session: Session, path: str) -> RewardModel:
@@ -115,27 +145,66 @@ def load_critic(session: Session, path: str) -> RewardModel:
 # -- rewards -------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def judges(names: Sequence[str], recipe: Recipe) -> Iterator[Judge]:
-    """What records with completions are worth, the weighted sum of all rewards; programs run as long as the context.
+class Rewards:
+    """The weighted sum of several rewards. Of several ranks each asks models about its share; the first has programs.
 
-    They are asked by the first rank alone. Raises UsageError.
+    weighted  their weights and names, and what there is of them on this rank
     """
+
+    def __init__(self, weighted: Sequence[tuple[float, str, Reward | None]]):
+        self.weighted = weighted
+
+    def check(self, record: Record) -> None:
+        """Raises ValueError for a prompt whose answers could not be judged."""
+        for _, _, reward in self.weighted:
+            if reward:
+                reward.prepare({**as_text(record), "completions": ["a"]})
+
+    def tell_cut(self) -> None:
+        """Say which of them will read the prompts that were checked cut."""
+        for _, name, reward in self.weighted:
+            if reward and (count := reward.cut.get("prompts_cut", 0)):
+                say(f"warning: {name}: reads {count:,} of the prompts cut, to its context")
+
+    def __call__(self, where: Sequence[str], records: Sequence[Record]) -> list[list[float]]:
+        """A list of numbers for each record with completions, which stands where it says. Raises Halted."""
+        total = [[0.0] * len(record["completions"]) for record in records]
+        for weight, name, reward in self.weighted:
+            rows = rows_of(name, reward, where, records)
+            total = [[a + weight * b for a, b in zip(*pair, strict=True)] for pair in zip(total, rows, strict=True)]
+        return total
+
+
+def rows_of(name: str, reward: Reward | None, where: Sequence[str], records: Sequence[Record]) -> list[list[float]]:
+    """What one reward says of all records, each of which one rank asks about. Raises Halted, on all ranks alike."""
+    first, step = (0, 1) if is_program(name) else (ranks.rank(), ranks.size())
+    rows: dict[int, list[float]] = {}
+    failure: Exception | None = None
+    if reward:
+        mine = range(first, len(records), step)
+        try:
+            rows = dict(zip(mine, reward.score([(where[i], reward.prepare(as_text(records[i]))) for i in mine]),
+                            strict=True))
+        except (RewardFailure, FloatingPointError) as error:
+            failure = error
+    parts = ranks.gather((rows, exits.reason(failure) if failure else ""))
+    if faults := [fault for _, fault in parts if fault]:
+        raise Halted(faults[0]) from failure
+    every = dict(ChainMap(*(part for part, _ in parts)))
+    return [every[i] for i in range(len(records))]
+
+
+@contextmanager
+def judges(names: Sequence[str], recipe: Recipe, timeout: float = TIMEOUT) -> Iterator[Rewards]:
+    """The rewards of these names; programs run as long as the context. Raises UsageError."""
     with ExitStack() as stack:
-        weighted = [(weight, stack.enter_context(reward_for(name, device=recipe.device, dtype=recipe.dtype,
-                                                            pack_tokens=recipe.pack_tokens)))
-                    for weight, name in map(split_weight, names) if ranks.first() or not is_program(name)]
-
-        def judge(where: Sequence[str], records: Sequence[Record]) -> list[list[float]]:
-            total = [[0.0] * len(record["completions"]) for record in records]
-            for weight, reward in weighted:
-                asked = [(place, reward.prepare(as_text(record)))
-                         for place, record in zip(where, records, strict=True)]
-                rows = reward.score(asked)
-                total = [[a + weight * b for a, b in zip(*pair, strict=True)] for pair in zip(total, rows, strict=True)]
-            return total
-
-        yield judge
+        weighted: list[tuple[float, str, Reward | None]] = []
+        for weight, name in map(split_weight, names):
+            with whole_models():
+                reward = None if is_program(name) and not ranks.first() else stack.enter_context(reward_for(
+                    name, timeout=timeout, device=recipe.device, dtype=recipe.dtype, pack_tokens=recipe.pack_tokens))
+            weighted.append((weight, name, reward))
+        yield Rewards(weighted)
 
 
 def as_text(record: Record) -> Record:

@@ -1,5 +1,6 @@
 """How a command ends: one line on stderr for an error, one exit code for each kind of it."""
 
+import errno
 import logging
 import os
 import sys
@@ -112,7 +113,6 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
 
     flags: hold "verbose" by the time of an error that is to show its traceback; logs: see Command.
     """
-    start.watch()
     be_quiet()
     name = prog_name or program()
     sys.stderr = sys.stderr or to_nothing(2)
@@ -124,6 +124,7 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         sys.stdout.reconfigure(errors="backslashreplace")
     code, message = 0, None
     try:
+        start.watch()
         code = body() or 0
         with disk.writing(None):
             sys.stdout.flush()
@@ -143,7 +144,7 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
     except DataError as error:
         code, message = BAD_DATA, str(error)
     except Exception as error:
-        code, message = FAILED, reason(error)
+        code, message = USAGE if too_long(error) else FAILED, reason(error)
         flush_or_lose()
         if flags.get("verbose"):
             traceback.print_exc()
@@ -159,9 +160,16 @@ def reason(error: Exception) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
     number, file = disk.full(error), getattr(error, "filename", None)
+    if too_long(error):
+        return f"{file}: file name too long: give a shorter one"
     if number is None:
         return f"{type(error).__name__}: {error}"
     return os.strerror(number).lower() + (f": {os.path.dirname(file) or '.'}" if isinstance(file, str) else "")
+
+
+def too_long(error: Exception) -> bool:
+    """Whether no file can be called what one was to be called."""
+    return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
 
 
 def be_quiet() -> None:

@@ -6,6 +6,7 @@
     def main(model, files, output, resume, on_error, rejects, shard): ...
 """
 
+import functools
 import gc
 import hashlib
 import os
@@ -26,7 +27,7 @@ from click.core import ParameterSource
 from alignlib import __version__
 from alignlib.cli import bars
 from alignlib.cli.exits import Command, Group
-from alignlib.cli.paths import fingerprint, in_utf8, keep_apart, must_be_regular, must_exist
+from alignlib.cli.paths import OutputFile, fingerprint, in_utf8, keep_files_apart, must_be_regular, must_exist
 from alignlib.records.conversations import reader
 from alignlib.records.fields import schema
 from alignlib.records.finished import must_be_whole
@@ -56,7 +57,12 @@ def _declare(cls: type[C], reads: tuple[str, ...], may: tuple[str, ...], writes:
     described = schema(reads, may, writes)
 
     def decorate(function: Function) -> C:
-        declared = click.command(cls=cls, context_settings=CONTEXT, **settings)(function)
+        @functools.wraps(function)
+        def body(*args: Any, **given: Any) -> Any:
+            keep_files_apart(click.get_current_context())
+            return function(*args, **given)
+
+        declared = click.command(cls=cls, context_settings=CONTEXT, **settings)(body)
         add_common_options(declared, described)
         declared.logs = writes == LOG
         return declared
@@ -162,7 +168,7 @@ class Aside(click.Option):
 
 files = click.argument("files", cls=Files, nargs=-1, type=click.Path(allow_dash=True))
 
-output_option = click.option("-o", "--output", cls=Beside, type=click.Path(dir_okay=False),
+output_option = click.option("-o", "--output", cls=Beside, type=OutputFile(),
                              help="Write here, not to stdout.")
 
 # For commands that read and write records; the body passes them on to `open_stream`.
@@ -172,7 +178,7 @@ filter_options = stack(
     click.option("--resume", cls=Beside, is_flag=True, help="Go on with a killed run that wrote to the same -o FILE."),
     click.option("--on-error", cls=Aside, aside="skip", type=click.Choice(["fail", "skip"]), default="fail",
                  help="What a bad line does."),
-    click.option("--rejects", cls=Beside, type=click.Path(dir_okay=False),
+    click.option("--rejects", cls=Beside, type=OutputFile(),
                  help="Where --on-error skip puts bad lines."),
     click.option("--shard", type=Shard(),
                  help="Take the I-th of N blocks of the FILES; the outputs, one after the other, are the whole."),
@@ -196,7 +202,6 @@ def open_stream(
     if rejects and not puts_aside():
         raise click.UsageError("--rejects needs --on-error skip")
     must_exist(files)
-    keep_apart(files, output, rejects)
     if shard:
         must_be_regular(files)
     where = bars.terminal(sys.stderr) if show and not bars.typed(files) else None

@@ -2,9 +2,10 @@
 
 import hashlib
 import os
+import re
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -14,6 +15,21 @@ from alignlib.model_names import WEIGHTS, parts
 from alignlib.records import links
 
 T = TypeVar("T")
+
+INPUTS = ("files", "sources", "source")  # options whose every text is a file's name, or a set's
+# Files that make a folder a model's or a run's, and those that such a folder has besides.
+OF_A_FOLDER = ("config.json", "adapter_config.json", "run.json")
+IN_A_FOLDER = (*OF_A_FOLDER, "log.jsonl", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+               "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+               "tokenizer.model", "chat_template.jinja", "model.safetensors.index.json", "pytorch_model.bin.index.json",
+               "pool.jsonl", "temperature.json", "reward_model.json", "README.md")
+
+
+class OutputFile(click.Path):
+    """A file that the command writes; all that other options name is read, and kept apart from it."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False)
 
 
 def must_exist(files: Iterable[str]) -> None:
@@ -31,12 +47,15 @@ def must_be_regular(files: Sequence[str]) -> None:
             raise click.UsageError(f"{shown}: --shard counts the records first: it needs a file, not a pipe")
 
 
-def keep_apart(files: tuple[str, ...], output: str | None, *others: str | None) -> None:
-    """Refuse to write where there is no folder, over the input (by whatever name), or two outputs into one file."""
-    identities = (_identity(sys.stdin if name == "-" else name) for name in files or ("-",))
+def keep_apart(files: Iterable[str], output: str | None, *others: str | None, folder: str | None = None) -> None:
+    """Refuse to write where there is no folder, over the input (by whatever name), two outputs into one file, or into
+    a model's folder or a run's, but for `folder`, the command's own.
+    """
+    identities = (_identity(sys.stdin if name == "-" else name) for name in files)
     taken: list[str | tuple[int, int]] = [identity for identity in identities if identity]
-    states = [f"{links.place(output)}.state"] if output and links.regular(output) else []
-    for path in (output, *others, *states):
+    whole = output if output and links.regular(output) else None
+    beside = [f"{links.place(whole)}{end}" for end in (".state", ".partial")] if whole else []
+    for path in (output, *others, *beside):
         if not path or Path(path).is_char_device():  # /dev/null takes all
             continue
         place, identity = links.place(path), _identity(path)
@@ -44,9 +63,57 @@ def keep_apart(files: tuple[str, ...], output: str | None, *others: str | None) 
             raise click.UsageError(f"{path}: no such folder")
         if place in taken or identity in taken:
             raise click.UsageError(f"{path}: would be overwritten while it is in use: name another file")
+        if path not in beside:
+            must_be_free(path, folder)
         taken += [place, identity] if identity else [place]
     if output is None and _identity(sys.stdout) in taken:
         raise click.UsageError("standard output is the input: it would feed on itself")
+
+
+def keep_files_apart(context: click.Context) -> None:
+    """`keep_apart` for all files that a command's options name: its OutputFiles from whatever the others stand for."""
+    given = {parameter.name or "": parameter for parameter in context.command.params}
+    written = {name: context.params.get(name) for name, parameter in given.items()
+               if isinstance(parameter.type, OutputFile)}
+    read = [text for name, parameter in given.items() if name not in written
+            for text in _names(context.params.get(name))
+            if name in INPUTS or isinstance(parameter.type, click.Path) or "." in text]
+    if context.params.get("files") == ():
+        read.append("-")
+    folder = None if "output" in written else context.params.get("output")  # a trainer's
+    output = written.pop("output", None)
+    keep_apart(read, None if output == "-" else output, *(path for path in written.values() if path != "-"),
+               folder=folder)
+
+
+def _names(value: object) -> Iterator[str]:
+    """What in an option's value may name a file: parts of "py:reward.py:score" and of "policy.pt@base" too."""
+    if isinstance(value, str):
+        yield value
+        yield from re.split(r"[:\s]", value.partition("py:")[2] or value.partition("cmd:")[2])
+        yield value.partition("@")[0]
+    for part in value if isinstance(value, list | tuple) else ():
+        yield from _names(part)
+
+
+def must_be_free(path: str, folder: str | None = None) -> None:
+    """Refuse what is a part of a model, and what a run has still to go on with: whatever is in a training's folder.
+
+    folder: of the command's own run. Raises UsageError.
+    """
+    place = Path(links.place(path))
+    here = place.parent
+    named = place.name in IN_A_FOLDER or place.suffix in WEIGHTS
+    if named and place.exists() and any((here / name).is_file() for name in OF_A_FOLDER):
+        raise click.UsageError(f"{path}: part of the model in {here}: name another file")
+    if place.suffix == ".state" and place.exists() and place.with_suffix("").exists():
+        raise click.UsageError(f"{path}: the state of an unfinished run: name another file")
+    own = folder and links.place(folder)
+    for above in place.parents:
+        begun = (above / "started.json").is_file() and (above / "log.jsonl").is_file()
+        if begun and (str(above) != own or place.name in (*IN_A_FOLDER, "started.json")):
+            raise click.UsageError(f"{path}: within the folder of a training that is not complete, {above}: name a "
+                                   "file elsewhere")
 
 
 def _identity(file: str | TextIO | None) -> tuple[int, int] | None:

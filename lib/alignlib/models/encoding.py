@@ -96,7 +96,8 @@ class Encoder:
         # The tokenizers of BERT and its like end every text with a [SEP], and their models want it there.
         self.closing = [i for i in probe[-1:] if i == tokenizer.sep_token_id]
         if eos and self.eos is None:
-            raise ValueError("the tokenizer has no end-of-sequence token")
+            raise ValueError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token; its "
+                             "tokenizer_config.json should name one, as eos_token")
         self.turn_end = (self.template and self.template.end or self.eos) if eos else None
         usual = (*ends, tokenizer.eos_token_id, self.template and self.template.end)
         self.ends = frozenset(i for i in usual if i is not None)  # any of them ends what is sampled

@@ -11,12 +11,15 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils import cached_file
 
 from alignlib.records.jsonl import kind
@@ -33,6 +36,7 @@ NUMBERS = {"hidden_size": (1, 1 << 24), "num_hidden_layers": (1, 10_000), "num_a
            "vocab_size": (1, 1 << 24), "max_position_embeddings": (1, 1 << 40), "sliding_window": (0, 1 << 40),
            "query_pre_attn_scalar": (1, 1 << 24), **dict.fromkeys(IDS, (-1 << 24, 1 << 24))}
 LIBRARY = f"transformers {transformers.__version__}"
+ROPES = tuple(dict.fromkeys(("default", *ROPE_INIT_FUNCTIONS)))  # ways to turn positions
 SHOWN, SAID = 60, 240  # characters of a value, and of what a library says of it
 
 
@@ -50,7 +54,8 @@ def refuse(folder: str, files: tuple[str, ...], attempt: Attempt, error: BaseExc
     if raised(attempt, here):
         with tempfile.TemporaryDirectory() as scratch:
             at = Trial(here, Path(scratch), attempt).fault(files) or f"{folder}: a folder"
-        raise click.UsageError(f"{at}, of which {library} makes nothing ({words(error)})") from error
+        known = f"; there are {', '.join(ROPES)}" if ": rope_" in at else ""
+        raise click.UsageError(f"{at}, of which {library} makes nothing ({words(error)}){known}") from error
 
 
 def local(folder: str) -> Path | None:
@@ -91,9 +96,17 @@ def must_be_config(file: Path) -> None:
         raise click.UsageError(f"{file}: architectures: expected an array of strings, got {shown(names)}")
     if not isinstance(family := content.get("model_type", ""), str):
         raise click.UsageError(f"{file}: model_type: expected a string, got {shown(family)}")
+    for name in ("dtype", "torch_dtype"):
+        kind_of = content.get(name)
+        known = isinstance(kind_of, str) and isinstance(getattr(torch, kind_of, None), torch.dtype)
+        if kind_of is not None and not known and not isinstance(kind_of, dict):  # of a model in parts, one for each
+            raise click.UsageError(f"{file}: {name}: expected a type of torch's, float32 or bfloat16 say, got "
+                                   f"{shown(kind_of)}")
     beside = file.with_name(GENERATION)
     ends = read(beside).get("eos_token_id")
-    if ends is not None and not all(type(end) is int for end in (ends if isinstance(ends, list) else [ends])):
+    most = NUMBERS["eos_token_id"][1]
+    if ends is not None and not all(type(end) is int and abs(end) <= most
+                                    for end in (ends if isinstance(ends, list) else [ends])):
         raise click.UsageError(f"{beside}: eos_token_id: expected a token's id, or some of them, got {shown(ends)}")
 
 
@@ -108,8 +121,22 @@ def must_have_numbers(file: Path, content: dict[str, Any], within: str = "") -> 
             if isinstance(number, int) and not least <= number <= most:
                 raise click.UsageError(f"{file}: {within}{spelling}: expected {least:,} to {most:,}, "
                                        f"got {shown(number)}")
+    for name, number in content.items():
+        if place := place_of_nan(number):
+            raise click.UsageError(f"{file}: {within}{name}{place.strip()}: expected a number, got NaN")
+        if name.endswith(("_eps", "_epsilon")) and isinstance(number, int | float) and not 0 <= number <= 1:
+            raise click.UsageError(f"{file}: {within}{name}: expected 0 to 1, got {shown(number)}")
     if isinstance(part := content.get("text_config"), dict):
         must_have_numbers(file, part, f"{within}text_config.")
+
+
+def place_of_nan(value: object) -> str:
+    """Where in a value a NaN is, ".factors[2]", " " for the value itself; "" for nowhere."""
+    if isinstance(value, float) and isnan(value):
+        return " "
+    parts = ([(f".{name}", part) for name, part in value.items()] if isinstance(value, dict) else
+             [(f"[{number}]", part) for number, part in enumerate(value)] if isinstance(value, list) else [])
+    return next((f"{place}{found.strip()}" for place, part in parts if (found := place_of_nan(part))), "")
 
 
 class Trial:

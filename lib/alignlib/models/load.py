@@ -21,6 +21,7 @@ from alignlib.models.policy import Model, Policy, RewardModel, context_length, g
 from alignlib.models.text_part import find_text_part
 from alignlib.models.tokenizer_files import load_tokenizer
 from alignlib.models.whole_texts import WholeTexts
+from alignlib.records.disk import even_modes
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate imports deepspeed, which else warns that it guesses
@@ -259,8 +260,7 @@ def save(model: Model, folder: Path, weights: dict[str, Tensor] | None = None,
         model.core.config.save_pretrained(folder)
         model.core.config.dtype = own
     model.tokenizer.save_pretrained(folder)
-    for file in folder.glob("*.safetensors"):  # written 0600, whatever the others are
-        file.chmod((folder / "config.json").stat().st_mode)
+    even_modes(folder, "config.json")
 
 
 def merged_weights(model: Model) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import isnan
 from typing import Any
 
 import click
@@ -205,6 +206,8 @@ def shares_prompts(model: Model) -> bool:
     with torch.no_grad(), small_windows(config, 4):
         rows = [model.pack_as([Example(prompt, [part])]) for part in parts]
         plain = [model.hidden(row)[-len(part):] for row, part in zip(rows, parts, strict=True)]
+        if not all(states.isfinite().all() for states in plain):
+            return False  # a broken model's numbers say nothing; who uses them names the record
         try:
             if why := ignores_masks(config):
                 raise ValueError(why)
@@ -245,7 +248,8 @@ def packs_flat(model: Model) -> bool:
     if error <= (1e-3 if exact else 0.1):
         return True
     model.core.set_attn_implementation(before)
-    print(f"warning: {type(model.core).__name__}: flex_attention {reason}; using dense masks", file=sys.stderr)
+    if not isnan(error):  # of a broken model
+        print(f"warning: {type(model.core).__name__}: flex_attention {reason}; using dense masks", file=sys.stderr)
     return False
 
 

@@ -292,6 +292,12 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
         partial.close()
 
 
+def even_modes(folder: Path, like: str) -> None:
+    """Weights, which safetensors writes for their owner alone, as the file `like` of the folder: by the umask."""
+    for file in folder.glob("*.safetensors"):
+        file.chmod(stat.S_IMODE((folder / like).stat().st_mode))
+
+
 def open_as_it_is(path: str) -> int:
     """A descriptor of a device, a pipe, or what this process has open already. Raises StateError."""
     number = descriptor(path)

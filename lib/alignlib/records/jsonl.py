@@ -9,15 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BufferedIOBase
+from math import isinf
 from typing import Any
 
 import orjson
 
+STDIN = "<stdin>"  # what standard input is called
 DEPTH = 250  # of arrays and objects in each other
 # What files begin with that are no JSONL, and what they are.
 OTHERS = {b"\x1f\x8b": "gzip, under a name that does not end in .gz", b"PAR1": "a Parquet file, not JSONL",
           b"PK\x03\x04": "a zip file, not JSONL", b"(\xb5/\xfd": "packed by zstd: unpack it first",
-          b"\xff\xfe": "UTF-16, not UTF-8", b"\xfe\xff": "UTF-16, not UTF-8",
+          b"\xfd7zXZ": "packed by xz: unpack it first", b"BZh": "packed by bzip2: unpack it first",
+          b"\x04\"M\x18": "packed by lz4: unpack it first", b"<": "HTML or XML, not JSONL",
+          b"\xff\xfe\0\0": "UTF-32, not UTF-8", b"\xff\xfe": "UTF-16, not UTF-8", b"\xfe\xff": "UTF-16, not UTF-8",
           b"[": "a JSON array, not an object a line (jq -c '.[]' makes lines of it)"}
 Record = dict[str, Any]  # a JSON object: fields that a command does not know travel through, whatever they hold
 
@@ -58,7 +62,9 @@ class Line:
             if prepare:
                 self.data = prepare(self.record)
         except ValueError as error:  # a new one: what was raised holds its frames, and they this line
-            other = _other(self.raw) if self.number == 1 and not self.record else None
+            other = what_else(self.raw) if self.number == 1 and not self.record else None
+            if other and self.raw.startswith(b"\x1f\x8b") and self.file == STDIN:
+                other = "gzip: unpack it first (gzip -dc FILE | ...)"
             self.error = Skip(str(error)) if isinstance(error, Skip) else ValueError(other or str(error))
 
 
@@ -79,7 +85,9 @@ def parse(raw: bytes) -> Record:
             raw.decode()
         except UnicodeDecodeError as bad:
             raise ValueError(f"invalid UTF-8 at byte {bad.start + 1} of the line") from error
-        _must_have_no_nan(raw)
+        if b"\0" in raw:
+            raise ValueError(f"a NUL at byte {raw.index(0) + 1} of the line, which is no text") from error
+        _must_have_numbers(raw)
         raise ValueError(f"broken JSON: {error}") from error
     if not isinstance(record, dict):
         raise ValueError(f"expected an object, got {kind(record)}")
@@ -92,17 +100,22 @@ def parse(raw: bytes) -> Record:
     return record
 
 
-def _must_have_no_nan(raw: bytes) -> None:
-    """Raises ValueError for what Python and others write as JSON, and JSON does not have."""
+def _must_have_numbers(raw: bytes) -> None:
+    """Raises ValueError for what Python and others write as a number in JSON, and is none there or beyond a double."""
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no number in JSON")
 
+    def weigh(text: str) -> None:
+        if isinf(float(text)):
+            shown = text if len(text) <= 20 else f"a number of {len(text):,} digits"
+            raise ValueError(f"{shown}: beyond what a number of 64 bits can be")
+
     with suppress(json.JSONDecodeError, RecursionError):
-        json.loads(raw, parse_constant=refuse)
+        json.loads(raw.decode(), parse_constant=refuse, parse_int=weigh, parse_float=weigh)
 
 
-def _other(raw: bytes) -> str | None:
-    """What a file is whose first line is `raw`, and no object."""
+def what_else(raw: bytes) -> str | None:
+    """What a file is that begins with `raw`, and is no JSONL."""
     text = _text(1, raw).lstrip()
     if text.rstrip() == b"{":
         return "a JSON object over several lines, not one a line (jq -c . makes a line of it)"
@@ -128,7 +141,7 @@ def open_input(name: str) -> BufferedIOBase:
 
 
 def _shown(name: str) -> str:
-    return "<stdin>" if name == "-" else name
+    return STDIN if name == "-" else name
 
 
 def _text(number: int, raw: bytes) -> bytes:

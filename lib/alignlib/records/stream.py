@@ -24,7 +24,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from alignlib.records.disk import StateError, must_be_finished
-from alignlib.records.jsonl import Line, Record, Skip, at_hand, count, count_ahead, dumps, lines
+from alignlib.records.finished import mark
+from alignlib.records.jsonl import DataError, Line, Record, Skip, at_hand, count, count_ahead, dumps, lines
 from alignlib.records.links import regular
 from alignlib.records.output import Output
 from alignlib.records.shown import dumps_to_stdout, one_line
@@ -139,6 +140,9 @@ class Stream:
         for sink in self._sinks:
             sink.close(begun)
         if self._state is not None:
+            mark(None if error else self.path)
+            if isinstance(error, DataError):  # which is mended, to go on
+                self._state.let_change()
             self._state.close(done=error is None or not begun)  # where nothing has left there is nothing to resume
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -286,11 +290,10 @@ class Stream:
 
     def _begin(self, path: str, resume: bool) -> dict[str, Any]:
         """Take the state, this process alone; the files' lengths to go on from, {} for a new run; sets what has left.
-
         Raises StateError.
         """
         # The state comes before the output: an output without one is a finished one.
-        self._state = State(path)
+        self._state = State(path, self.files or ("-",))
         if resume and self._state.new and Path(path).is_file():
             raise StateError(f"{path}: another run has finished it just now")
         state = self._state.read(resume)
@@ -302,6 +305,7 @@ class Stream:
             raise StateError(f"{path}: cannot resume: --rejects is not the one it was made with")
         if state["records"] != self.records:  # other borders
             raise StateError(f"{path}: cannot resume: the input had {state['records']:,} records")
+        self._state.must_be_of(self.files or ("-",))
         self.next, self.crc = state["line"], state["crc_before"]
         self.written, self.rejected = state["written"], state["rejected"]
         if not Path(path).exists():

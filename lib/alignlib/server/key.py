@@ -21,7 +21,9 @@ Span = tuple[int, int]  # of a text: [start, end)
 
 
 class Key:
-    """A key, maybe none (""), in all the forms in which it may come back: as it is, quoted, as base64."""
+    """A key, maybe none (""), in all the forms in which it may come back: as it is, quoted, as base64 or hex, in
+    capitals, backwards.
+    """
 
     def __init__(self, key: str):
         self.forms = {form for form in forms(key) if len(form) >= SECRET}
@@ -46,12 +48,15 @@ class Key:
 
 
 def forms(key: str) -> list[str]:
-    """The key as it is, as JSON, Python, URLs and HTML quote it, and as base64, whatever stands around it there."""
+    """The key as it is, in other letters, backwards, as JSON, Python, URLs and HTML quote it, as hex, and as base64,
+    whatever stands around it there.
+    """
     if len(key) < SECRET:
         return []
     quoted, urls = json.dumps(key)[1:-1], [quote(key, safe=""), quote(key)]
     texts = [key, quoted, quoted.replace("/", "\\/"), repr(key)[1:-1], html.escape(key), *urls]
     texts += [re.sub("%..", lambda code: code[0].lower(), url) for url in urls]
+    texts += [key.upper(), key.lower(), key[::-1], key.encode().hex(), key.encode().hex().upper()]
     for before in range(3):  # bytes: base64 takes three at a time
         coded = base64.b64encode(bytes(before) + key.encode()).decode().rstrip("=")
         own = coded[(0, 2, 3)[before]:-1]

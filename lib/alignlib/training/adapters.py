@@ -20,6 +20,7 @@ from alignlib.models import adapters, checkpoint, load
 from alignlib.models.adapters import Adapter
 from alignlib.models.checkpoint import first_line
 from alignlib.models.policy import Model, RewardModel
+from alignlib.records.disk import even_modes
 from alignlib.training.recipe import Recipe
 
 # What --lora's adapters are made of, and what needs them.
@@ -213,5 +214,5 @@ def save(model: Model, folder: Path, recipe: Recipe, weights: dict[str, Tensor] 
         said = {name: value for name in adapters.OF_A_REWARD
                 if (value := getattr(model.core.config, name, None)) is not None}
         (folder / adapters.REWARD).write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
-    (folder / adapters.WEIGHTS).chmod((folder / adapters.CONFIG).stat().st_mode)
+    even_modes(folder, adapters.CONFIG)
     return None

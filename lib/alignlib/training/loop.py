@@ -4,12 +4,12 @@ import math
 import signal
 import sys
 import time
-from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
+import click
 import torch
 from torch import Tensor
 
@@ -17,19 +17,21 @@ from alignlib import ranks
 from alignlib.cli import bars, exits
 from alignlib.models import checkpoint
 from alignlib.models.encoding import Example
-from alignlib.models.packs import Pack
 from alignlib.models.policy import Model
 from alignlib.records.disk import whole
 from alignlib.training.adapters import add_adapters
-from alignlib.training.batches import Batches, mixed, packs_of
-from alignlib.training.engine import AskingEngine, Engine
+from alignlib.training.batches import Batches, mixed
+from alignlib.training.engine import Engine, cure
 from alignlib.training.examples import Examples
 from alignlib.training.objective import Objective
+from alignlib.training.passes import M, evaluate, measure, train_step
 from alignlib.training.recipe import Recipe
 from alignlib.training.run_folder import Run
 from alignlib.training.zero import engine_for
 
-M = TypeVar("M", bound=Model)
+
+class Halted(click.ClickException):
+    """A course cannot take its step, for a reason outside of it, and has not begun to learn from it."""
 
 
 class Course(Protocol):
@@ -60,7 +62,10 @@ class Course(Protocol):
         """The run has begun, and is about to take its first step, or to go on from a checkpoint."""
 
     def learn(self, step: int, engine: Engine) -> dict[str, Any]:
-        """Take a step, counted from 0: its figures, `loss`, `grad_norm`, `lr` and `tokens` among them."""
+        """Take a step, counted from 0: its figures, `loss`, `grad_norm`, `lr` and `tokens` among them.
+
+        Raises Halted.
+        """
 
     def evaluate(self, engine: Engine, bar: bars.Bar) -> dict[str, float]:
         """The figures of what is held out."""
@@ -125,6 +130,8 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
     state: dict[str, Any] = {"step": 0, "best": None, "best_step": None}
     if run.checkpoint:
         state = engine.load(run.checkpoint)
+        if best and state["best"] is not None and ranks.first():
+            best_weights(run)  # now, not when all is done
     course.objective.state |= state.pop("objective", {})
     entry = run.last_entry(state["step"])
     stop_requested = on_sigterm()
@@ -132,6 +139,15 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
         model.checkpoint_activations()
     model.model.train()
     course.begin(run)
+    saved = {state["step"]}
+
+    def save(done: int) -> None:
+        if done not in saved:
+            saved.add(done)
+            learnt = {"objective": course.objective.state} if course.objective.state else {}
+            with bar.during(f"saving checkpoint-{done}"):
+                run.save(model, engine, **{**state, "step": done, **learnt})
+
     with bars.Bar(total, state["step"], name=run.fixed["command"], unit="steps", stays=True,
                   where=bars.terminal(sys.stderr, sys.stdout)) as bar:
         for step in range(state["step"], total):
@@ -139,7 +155,7 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
             entry = {"step": step + 1, "epoch": round((step + 1) / course.an_epoch, 4)}
             if recipe.lora_dropout:  # what is left out in a step follows from its number, after a kill too
                 torch.manual_seed(mixed(recipe.seed, step * ranks.size() + ranks.rank()))
-            entry |= course.learn(step, engine)
+            entry |= learn_or_save(course, step, engine, save)
             must_be_finite(entry)
             course.objective.stepped(entry)
             entry["tokens_per_second"] = round(entry["tokens"] / (time.monotonic() - started), 1)
@@ -153,19 +169,27 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
             bar.reach(step + 1, f"loss={entry['loss']:.4g}")
             stop = any(ranks.gather(stop_requested() or ranks.orphaned()))
             if stop or (saves and (step + 1) % saves == 0):
-                learnt = {"objective": course.objective.state} if course.objective.state else {}
-                with bar.during(f"saving checkpoint-{step + 1}"):
-                    run.save(model, engine, **{**state, "step": step + 1, **learnt})
+                save(step + 1)
             if stop:
                 raise exits.Terminated(f"stopped by SIGTERM after step {step + 1}; --resume goes on")
-        if best and course.judged:  # the model that is kept
-            weights = checkpoint.tensors(run.folder / "best.pt") if ranks.first() else None
+        kept = bool(best and course.judged)
+        if kept:
             entry |= {f"best_{best}": state["best"], "best_step": state["best_step"]}
-        else:
-            weights = engine.weights()
+        weights = engine.weights() if not kept else best_weights(run) if ranks.first() else None
         with bar.during("saving the model"):
             run.finish(model, entry, weights)
         return entry
+
+
+def learn_or_save(course: Course, step: int, engine: Engine, save: Callable[[int], None]) -> dict[str, Any]:
+    """A step's figures; where the course is Halted, `save` keeps the steps before, and it says so. Raises Halted."""
+    try:
+        return course.learn(step, engine)
+    except Halted as halt:
+        if not step:
+            raise
+        save(step)
+        raise Halted(f"{halt.message}; stopped after step {step}, --resume goes on") from halt
 
 
 def start(model: Model, updates: int, recipe: Recipe, run: Run) -> Engine:
@@ -185,72 +209,10 @@ def steps_between_checkpoints(recipe: Recipe, total: int) -> int:
     return math.ceil(recipe.save_every * (total if recipe.save_every < 1 else 1)) if recipe.save_every else 0
 
 
-def train_step(indices: Sequence[int], model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe,
-               engine: Engine) -> dict[str, Any]:
-    """One step of the optimizer on a global batch."""
-    figures = pass_back(indices, model, examples, objective, recipe, engine)
-    tokens = figures.pop("tokens")
-    return {**figures, **engine.step(), "tokens": int(tokens)}
-
-
-def pass_back(indices: Sequence[int], model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe,
-              engine: Engine, *, weight: float = 1.0, last: bool = True) -> dict[str, float]:
-    """The backward passes of a step over the examples `indices`: the loss, the tokens and the figures, of all ranks.
-
-    The loss is normalised by the batch's size, however it is split. weight: of this loss in the step's, of which it is
-    the `last` part or not.
-    """
-    size = sum(objective.size(examples[i]) for i in indices) or 1  # cut, empty completions leave nothing to learn
-    sums = {"loss": 0.0, "tokens": 0.0}
-    counted = []
-    for batch, counts, final in packs_of(indices, model, examples, recipe):
-        part, figures = engine.ask(partial(objective, model, batch))
-        if not objective.whole_step:
-            engine.backward(part / size * (weight * counts), last and final)
-        counted.append(counts)
-        add(sums, counts, {"loss": part.item() / size, "tokens": batch.tokens,
-                           **means(objective, figures, len(indices), size)})
-    if objective.whole_step:
-        engine.backward(objective.step_loss(counted) / size * weight, last)
-    return ranks.total(sums)
-
-
 def must_be_finite(entry: dict[str, Any]) -> None:
     for name, value in {"loss": entry["loss"], "gradient's norm": entry["grad_norm"]}.items():
         if value is not None and not math.isfinite(value):
             raise FloatingPointError(f"the {name} is {value} at step {entry['step']}")
-
-
-@torch.no_grad()
-def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe,
-             engine: Engine | AskingEngine, bar: bars.Bar | None = None) -> dict[str, float]:
-    """The objective's loss and figures over all examples, each counted once; without --lora-dropout."""
-    training = model.model.training
-    model.model.eval()
-    objective.before(None, range(len(examples)), examples, partial(measure, model, engine, recipe))
-    size = sum(map(objective.size, examples))
-    sums, done = {"loss": 0.0}, 0
-    for batch, counts, _ in packs_of(range(len(examples)), model, examples, recipe):
-        if bar:
-            bar.say(f"evaluating {done} of {len(examples)}")
-            done = min(len(examples), done + len(batch.indices) * ranks.size())  # about: the other ranks have as many
-        loss, figures = engine.ask(partial(objective, model, batch))
-        add(sums, counts, {"loss": loss.item() / size, **means(objective, figures, len(examples), size)})
-    model.model.train(training)
-    return ranks.total(sums)
-
-
-@torch.no_grad()
-def measure(model: M, engine: Engine | AskingEngine, recipe: Recipe, examples: Sequence[Example],
-            work: Callable[[M, Pack], Tensor]) -> list[list[float]]:
-    """What `work` computes of the examples' packs, [E, K] each, a row an example; on every rank all rows."""
-    training = model.model.training
-    model.model.eval()
-    rows = {index: row for batch, *_ in packs_of(range(len(examples)), model, examples, recipe)
-            for index, row in zip(batch.indices, engine.ask(partial(work, model, batch)).tolist(), strict=True)}
-    model.model.train(training)
-    every = dict(ChainMap(*ranks.gather(rows)))
-    return [every[index] for index in range(len(examples))]
 
 
 def evaluation(entry: dict[str, Any]) -> str:
@@ -259,22 +221,20 @@ def evaluation(entry: dict[str, Any]) -> str:
     return f"step {entry['step']}: {', '.join(figures)}"
 
 
-def means(objective: Objective[M], figures: dict[str, Tensor], examples: int, size: float) -> dict[str, float]:
-    """A pack's figures as parts of means over the examples, or over what `size` counts."""
-    return {name: value.item() / (size if name in objective.sized else examples) for name, value in figures.items()}
-
-
-def add(sums: dict[str, float], counts: bool, amounts: dict[str, float]) -> None:
-    """Add a pack's amounts: 0 each where it does not count."""
-    for name, value in amounts.items():
-        sums[name] = sums.get(name, 0) + value * counts
-
-
 def on_sigterm() -> Callable[[], bool]:
     """From now on SIGTERM asks instead of killing: a function that says whether it came."""
     signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
     return lambda: bool(signals)
+
+
+def best_weights(run: Run) -> dict[str, Tensor]:
+    """Those that `keep_best` has kept, mapped. Raises UsageError."""
+    try:
+        return checkpoint.tensors(run.folder / "best.pt")
+    except click.UsageError as error:
+        again = f"; {cure(run.checkpoint)}" if run.checkpoint else ""
+        raise click.UsageError(f"{error.message}{again}") from error
 
 
 def keep_best(run: Run, engine: Engine) -> None:

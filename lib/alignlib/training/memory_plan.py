@@ -29,7 +29,17 @@ from alignlib.models.policy import Policy, RewardModel
 from alignlib.models.text_part import find_text_part
 from alignlib.training.adapters import add_adapters
 from alignlib.training.live_bytes import Live
-from alignlib.training.memory_states import Along, Setting, Weights, beside, cache_bytes, peak, states, with_along
+from alignlib.training.memory_states import (
+    DRAWN,
+    Along,
+    Setting,
+    Weights,
+    beside,
+    cache_bytes,
+    peak,
+    states,
+    with_along,
+)
 from alignlib.training.recipe import Recipe
 
 # What a device holds at one time or another; `peak` says which of them together.
@@ -143,7 +153,7 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, al
         for other in along:
             items = with_along(items, *passing(*whole, other.path), setting, other.trained, width)
         if samples:
-            caches = cache_bytes(load.load_config(path), recipe.pack_tokens, width)
+            caches = cache_bytes(load.load_config(path), DRAWN * recipe.pack_tokens, width)
             items["activations"] = max(items["activations"], caches)
         most = peak(items)
         card = next((size for size in CARDS if most <= 0.9 * size * GB), None)

@@ -13,6 +13,7 @@ from alignlib.training.zero import BUCKET, configuration, wants_deepspeed
 
 GATHERED = 1_050_000_000  # weights that ZeRO 3 holds whole at once, at most: its max_live_parameters and prefetch
 FOUR_BITS = 0.5 + 1 / 64 + 4 / 64 / 256  # bytes of such a weight, with the scales of blocks and of blocks of scales
+DRAWN = 2  # times the tokens of a pack are drawn together: of them keys and values alone are kept
 SUBGROUP = 1_000_000_000  # weights that ZeRO 3 steps at once
 
 
@@ -112,7 +113,7 @@ def beside(weights: Weights, setting: Setting, items: dict[str, float], width: i
 
 @dataclass(frozen=True)
 class Along:
-    """A model at `path` beside the one that trains: `trained` like it, or only asked, and then kept as it computes."""
+    """A model at `path` beside the one that trains: `trained` like it, or only asked, whole, as each rank likes."""
 
     path: str
     trained: bool = False
@@ -122,7 +123,7 @@ def with_along(items: dict[str, float], weights: Weights, most_made: float, sett
                width: int) -> dict[str, float]:
     """What becomes of `items` with a model of so many weights along, whose pass makes so much; passes take turns."""
     if not trained:
-        return items | beside(weights, setting, items, width)
+        return items | {"weights": items["weights"] + width * weights.total}
     own = states(weights, setting)
     added = {name: items[name] + own[name] for name in ("weights", "optimizer", "gradients", "buffers", "host")}
     return items | added | {"step": max(items["step"], own["step"]), "loading": items["loading"] + own["loading"],

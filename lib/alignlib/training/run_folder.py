@@ -23,7 +23,7 @@ from alignlib.models.policy import Model
 from alignlib.records.disk import Held, StateError, make_folders, remove_empty, whole, writing
 from alignlib.records.shown import say
 from alignlib.training import adapters
-from alignlib.training.engine import Engine
+from alignlib.training.engine import Engine, cure
 from alignlib.training.recipe import Recipe
 
 # What may differ when a run is resumed; a model is told by its files.
@@ -62,10 +62,13 @@ class Run:
         self.complete, self.checkpoint = ranks.share(self._look)
 
     def _look(self) -> tuple[bool, Path | None]:
-        """Whether the folder's run is complete, and the checkpoint to go on from. Raises UsageError."""
+        """Whether the folder's run is complete, and the checkpoint to go on from. Raises UsageError, StateError."""
+        if not self.recipe.resume:
+            self._forget_reading()
         options.new_folder(self.recipe.output, self.recipe.resume)
         if (self.folder / "run.json").exists():
             self._same(self.folder / "run.json")
+            self._must_be_whole()
             if (self.folder / "started.json").exists():  # killed while it tidied up
                 self._tidy()
             say(f"{self.recipe.output} is complete: nothing to resume")
@@ -77,6 +80,15 @@ class Run:
             raise click.UsageError(f"{self.recipe.output}: not a run that --resume could go on with")
         checkpoints = [path for path in self.folder.glob("checkpoint-*") if (path / "trainer.pt").exists()]
         return False, max(checkpoints, key=step_of, default=None)
+
+    def _forget_reading(self) -> None:
+        """Remove what is left of a run that was killed before its first step: what it had read."""
+        left = list(self.folder.iterdir()) if self.folder.is_dir() else []
+        if all(path.name.startswith(EXAMPLES) or path.name in BEGINNING and not path.stat().st_size for path in left):
+            for path in left:
+                held = Held(path / "lock" if path.is_dir() else path, shown=self.folder)  # no run is at it now
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                held.close()
 
     def reads(self, input_crc: int, eval_crc: int = 0) -> None:
         """Remember what the input was. Raises UsageError if the run began with another."""
@@ -125,14 +137,33 @@ class Run:
         return checkpoint.stored_dtype(load.adapter_base(model) or model) if model else None
 
     def _same(self, file: Path) -> None:
-        before = faults.read(file).get("options")
+        anew = f"{self.folder} cannot be resumed: train anew, into another folder"
+        try:
+            before = faults.read(file).get("options")
+        except click.UsageError as error:
+            raise click.UsageError(f"{error.message}; {anew}") from error
         if not isinstance(before, dict):
-            raise click.UsageError(f"{file}: options: not what a training writes; {self.folder} cannot be resumed: "
-                                   "train anew, into another folder")
+            raise click.UsageError(f"{file}: options: not what a training writes; {anew}")
         changed = [name.replace("_", " ") for name in self.fixed
                    if name not in FREE and before.get(name) != self.fixed[name]]
         if changed:
             raise click.UsageError(f"{self.folder}: cannot resume: {', '.join(changed)} changed")
+
+    def _must_be_whole(self) -> None:
+        """Raises UsageError where the model's weights are not as long as they were at the end."""
+        sizes = faults.read(self.folder / "run.json").get("bytes")
+        for name, size in sizes.items() if isinstance(sizes, dict) else ():
+            file = self.folder / name
+            there = file.stat().st_size if file.exists() else 0
+            if there != size:
+                raise click.UsageError(f"{file}: was finished with {size:,} bytes, and has {there:,} now; removing "
+                                       f"{self.folder} trains anew")
+
+    def with_cure(self, said: str) -> str:
+        """What was said of a file in the checkpoint, with what to do about it, whoever said it."""
+        if self.checkpoint and str(self.checkpoint) in said and "remove" not in said:
+            return f"{said}; {cure(self.checkpoint)}"
+        return said
 
     def start(self, model: str) -> str:
         """The model folder to load: the newest checkpoint, or the one the user named; new adapters start from that."""
@@ -232,11 +263,13 @@ class Run:
                 adapters.save(other, beside / name, self.recipe, its_weights, self.dtype)
         for name in others:
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        sizes = {str(file.relative_to(beside)): file.stat().st_size for file in sorted(beside.rglob("*.safetensors"))}
         for file in beside.iterdir():
             os.replace(file, self.folder / file.name)
         beside.rmdir()
         versions = {"align-tools": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
-        replace(self.folder / "run.json", {"options": self.fixed, "versions": versions, "final": final, **self.notes})
+        replace(self.folder / "run.json", {"options": self.fixed, "versions": versions, "final": final,
+                                           "bytes": sizes, **self.notes})
         self._tidy()
 
     def _tidy(self) -> None:

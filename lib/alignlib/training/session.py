@@ -56,11 +56,12 @@ class Input(Generic[Item]):
     """What `prepare` makes of the records of `files`, one after the other; those it Skips are counted in `run`.
 
     crc    of what has been read so far
+    where  what was read last stands: "prompts.jsonl:17"
     empty  what DataError says where there are none; "": nothing
     """
 
     def __init__(self, run: Run, files: Sequence[str], prepare: Callable[[Record], Item], empty: str = ""):
-        self.run, self.files, self.prepare, self.empty, self.crc = run, files, prepare, empty, 0
+        self.run, self.files, self.prepare, self.empty, self.crc, self.where = run, files, prepare, empty, 0, ""
 
     def __iter__(self) -> Iterator[Item]:
         given = 0
@@ -86,7 +87,7 @@ class Input(Generic[Item]):
         total = jsonl.count_ahead(self.files) if where else None
         with bars.Bar(total, name="reading", unit="records", where=where) as bar:
             for line in lines:
-                self.crc = line.crc
+                self.crc, self.where = line.crc, line.where
                 yield line
                 bar.reach(line.index + 1)
 
@@ -156,11 +157,13 @@ class Session:
             self.store, self.wait = Store(self.run), ranks.patient_wait()
             try:
                 yield
-            except BaseException:
+            except BaseException as error:
                 if not self.run.under_way():  # then a failed start leaves nothing: first what it has read
                     self.store.remove()
                 self.run.leave_nothing()
                 self.store.leave_no_folder()
+                if isinstance(error, click.UsageError) and self.run.with_cure(error.message) != error.message:
+                    raise click.UsageError(self.run.with_cure(error.message)) from error
                 raise
             self.summary.count(records=self.records, **self.counts)
             self.summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)

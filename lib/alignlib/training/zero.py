@@ -1,9 +1,12 @@
 """Training under DeepSpeed: ZeRO 0 to 3, offload, on several ranks or one."""
 
 import contextlib
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from alignlib.training.adapters import folder_weights
 from alignlib.training.engine import AskingEngine, Engine, PlainEngine
 from alignlib.training.recipe import Recipe
 
+OWN = ("ranks", "stage", "files")  # of a checkpoint's state: the engine's, not the run's
 BUCKET = 500_000_000  # elements that DeepSpeed reduces at once, at most
 
 
@@ -92,9 +96,10 @@ class ZeroEngine:
     def save(self, folder: Path, **more: Any) -> None:
         self.engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False,
                                     client_state={"random": torch.get_rng_state()})
+        files = digests(folder / "deepspeed")
         if ranks.first():
             with open(folder / engine.TRAINER, "wb") as handle:
-                torch.save({"ranks": ranks.size(), "stage": self.stage, **more}, handle)
+                torch.save({"ranks": ranks.size(), "stage": self.stage, "files": files, **more}, handle)
 
     def load(self, folder: Path) -> dict[str, Any]:
         makers, stage = made_by(folder)
@@ -102,10 +107,11 @@ class ZeroEngine:
             raise click.UsageError(f"{folder}: made by one process without DeepSpeed: leave out --launch and --zero")
         if stage != self.stage:
             raise click.UsageError(f"{folder}: made with --zero {stage}, not {self.stage}")
+        must_be_ours(folder)
         if self.universal:
             ranks.share(lambda: make_universal(folder))
         self.engine.load_checkpoint(str(folder), tag="universal" if self.universal else "deepspeed")
-        return {name: value for name, value in engine.trainer_state(folder).items() if name not in ("ranks", "stage")}
+        return {name: value for name, value in engine.trainer_state(folder).items() if name not in OWN}
 
 
 def made_by(checkpoint: Path) -> tuple[int, int | None]:
@@ -114,8 +120,31 @@ def made_by(checkpoint: Path) -> tuple[int, int | None]:
     return state["ranks"], state.get("stage")
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """A hash of each file in a folder, by its name there; every rank must call it, and reads a part of them."""
+    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    mine = {}
+    for name in names[ranks.rank()::ranks.size()]:
+        with open(folder / name, "rb") as handle:
+            mine[name] = hashlib.file_digest(handle, "blake2b").hexdigest()
+    return dict(ChainMap(*ranks.gather(mine)))
+
+
+def must_be_ours(checkpoint: Path) -> None:
+    """Raises UsageError for files that are not those that `save` has had DeepSpeed write: it unpickles what it loads,
+    and so runs what others may have put there. Every rank must call it.
+    """
+    kept, there = engine.trainer_state(checkpoint).get("files"), digests(checkpoint / "deepspeed")
+    kept = kept if isinstance(kept, dict) else {}
+    wrong = sorted(name for name in {*kept, *there} if kept.get(name) != there.get(name))
+    if wrong or not kept:
+        file = checkpoint / "deepspeed" / (wrong or [""])[0]
+        raise click.UsageError(f"{file}: not what this run left there; {engine.cure(checkpoint)}")
+
+
 def make_universal(checkpoint: Path) -> None:
     """Write checkpoint/universal from checkpoint/deepspeed, by DeepSpeed's own converter."""
+    shutil.rmtree(checkpoint / "universal", ignore_errors=True)  # of a run that was killed over it
     folders = ["--input_folder", str(checkpoint / "deepspeed"), "--output_folder", str(checkpoint / "universal")]
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *folders, "--inject_missing_state"]
     alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
@@ -152,6 +181,19 @@ def distributed(recipe: Recipe) -> Iterator[None]:
         ranks.wait()
     finally:
         torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def whole_models() -> Iterator[None]:
+    """In its body models are loaded whole on every rank, under ZeRO 3 too: they are asked alone, not in step."""
+    from transformers.integrations import deepspeed as hooks
+
+    dealing = hooks._hf_deepspeed_config_weak_ref  # there is no public way to put it back
+    hooks.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        hooks._hf_deepspeed_config_weak_ref = dealing
 
 
 def import_deepspeed() -> Any:

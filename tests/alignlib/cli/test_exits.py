@@ -1,6 +1,7 @@
 """Exit codes and one-line errors: a small command of our own, called in this process."""
 
 import errno
+import importlib
 import os
 import shlex
 import subprocess
@@ -48,6 +49,28 @@ def test_errors_become_exit_codes_and_one_line(capfd, error, code, words):
 ])
 def test_a_full_disk_is_said_by_name(capfd, error, words):
     assert outcome(capfd, raising(error)) == (1, f"al-test: {words}\n")
+
+
+LONG, DEEP = "a" * 300, "/".join(["b" * 200] * 30)
+
+
+@pytest.mark.parametrize(("name", "args"), [
+    ("al_pref2rw", ["IN", "-o", LONG]), ("al_pref2rw", [LONG]), ("al_pref2rw", ["IN", "-o", DEEP]),
+    ("al_pref2rw", ["IN", "-o", "out", "--on-error", "skip", "--rejects", LONG]),
+    ("al_eval", ["text", "IN", "-o", LONG]),
+    ("al_eval", ["table", f"a={LONG}"]), ("al_data", ["toy", "-o", LONG]), ("al_data", ["shuffle", LONG]),
+    ("al_data", ["mix", f"1:{LONG}"]), ("al_data", ["shuffle", "IN", "-o", LONG]), ("al_data", ["chat", LONG]),
+    ("al_data", ["new-model", LONG, "IN"]), ("al_data", ["new-model", "model", LONG]),
+    ("al_label_ai", ["IN", "--judge", "x", "--cache", LONG]), ("al_score", ["toy:polite", "IN", "-o", LONG[:252]]),
+])
+def test_a_name_that_is_too_long_is_refused_in_a_line(name, args, tmp_path, monkeypatch, capfd):
+    """Of an output also where what lies beside it would have one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text('{"prompt": "", "chosen": "", "rejected": "", "completions": [""]}\n')
+    main = importlib.import_module(name).main
+    code, said = outcome(capfd, lambda: main.main([arg.replace("IN", "in.jsonl") for arg in args], name))
+    assert code == 2 and said.endswith(": file name too long: give a shorter one\n") and said.count("\n") == 1
+    assert os.listdir(tmp_path) == ["in.jsonl"]
 
 
 @pytest.mark.parametrize(("name", "args"), [

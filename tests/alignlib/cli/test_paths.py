@@ -1,5 +1,6 @@
 """Files that a command is given: refused where they cannot do, known again."""
 
+import importlib
 import os
 import subprocess
 from pathlib import Path
@@ -8,6 +9,7 @@ import click
 import pytest
 
 from alignlib.cli import paths
+from helpers.outcome import outcome
 from helpers.process import command, environment
 
 
@@ -98,3 +100,76 @@ def test_a_fingerprint_of_a_model_that_is_no_folder(tmp_path):
     (tmp_path / "x.gguf").write_bytes(bytes((3 << 20) - 1) + b"1")
     assert paths.fingerprint(alone) != before[1]
     assert paths.fingerprint("missing.pt@someone/base") == "missing.pt someone/base"
+
+
+RECORD = b'{"prompt": "Hi", "chosen": " a", "rejected": " b", "completions": [" a", " b"], "rewards": [1, 0]}\n'
+# What each command is given besides -o: IN stands for the input.
+OVER_INPUT = [("al_data", "chat", "IN"), ("al_data", "hh", "--from", "IN"), ("al_data", "hh", "--from", "."),
+              ("al_data", "mix", "1:IN"), ("al_data", "shuffle", "IN"), ("al_pref2rw", "IN"),
+              ("al_score", "toy:polite", "IN"),
+              ("al_score", "py:IN:score", "no.jsonl"), ("al_sample", "policy", "IN"), ("al_args", "lm", "rm", "IN"),
+              ("al_args", "lm", "rm", "no.jsonl", "--grid", "IN"), ("al_label_ai", "IN", "--judge", "x"),
+              ("al_label_ai", "no.jsonl", "--judge", "x", "--against", "IN"), ("al_eval", "text", "IN"),
+              ("al_eval", "reward", "IN"), ("al_eval", "winrate", "no.jsonl", "--against", "IN"),
+              ("al_eval", "table", "a=IN")]
+
+
+@pytest.mark.parametrize("words", OVER_INPUT, ids=" ".join)
+def test_no_command_writes_over_what_it_reads(words, tmp_path, monkeypatch, capfd):
+    """Whatever names the input, and by whatever name the output is it: a link, a hard link."""
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_bytes(RECORD)
+    Path("no.jsonl").write_bytes(RECORD)
+    Path("link").symlink_to("in.jsonl")
+    os.link("in.jsonl", "hard")
+    name, *given = words
+    main = importlib.import_module(name).main
+    args = [word.replace("IN", "in.jsonl") for word in given]
+    for output in ("in.jsonl", "link", "hard"):
+        code, said = outcome(capfd, lambda output=output: main.main([*args, "-o", output], name))
+        assert code == 2 and said.count("\n") == 1, said
+        assert f"{output}: would be overwritten while it is in use" in said
+    assert Path("in.jsonl").read_bytes() == RECORD
+    assert not list(tmp_path.glob("*.state")) + list(tmp_path.glob("*.partial"))
+
+
+def test_what_is_being_written_beside_the_output_is_no_input(tmp_path, monkeypatch, capfd):
+    from al_data import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("x.jsonl.partial").write_bytes(RECORD)
+    code, said = outcome(capfd, lambda: main.main(["mix", "1:x.jsonl.partial", "-o", "x.jsonl"], "al-data"))
+    assert code == 2 and "x.jsonl.partial: would be overwritten" in said
+    assert Path("x.jsonl.partial").read_bytes() == RECORD
+
+
+def test_a_text_of_an_option_is_no_input_for_having_the_outputs_name(tmp_path, monkeypatch, capfd):
+    from al_score import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_bytes(RECORD)
+    for _ in range(2):
+        assert outcome(capfd, lambda: main.main(["toy:polite", "in.jsonl", "-o", "polite"], "al-score"))[0] == 0
+
+
+@pytest.mark.parametrize("name", ["started.json", "log.jsonl", "new.jsonl", "checkpoint-2/new.jsonl"])
+def test_nothing_is_written_into_the_folder_of_a_training_that_can_go_on(name, tmp_path):
+    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
+    for file in ("log.jsonl", "started.json"):
+        (tmp_path / "run" / file).write_text("")
+    with pytest.raises(click.UsageError, match=f"{name}: within the folder of a training .* {tmp_path}/run: name"):
+        paths.keep_apart((), str(tmp_path / "run" / name))
+    if name.endswith("new.jsonl"):  # but by the training itself: --log-samples
+        paths.keep_apart((), str(tmp_path / "run" / name), folder=str(tmp_path / "run"))
+
+
+def test_nothing_is_written_over_the_parts_of_a_model_nor_over_a_runs_state(tmp_path):
+    for file in ("config.json", "run.json", "model.safetensors", "scores.jsonl", "out.jsonl", "out.jsonl.state"):
+        (tmp_path / file).write_text("")
+    for file in ("config.json", "run.json", "model.safetensors"):
+        with pytest.raises(click.UsageError, match=f"{file}: part of the model in {tmp_path}: name another file"):
+            paths.keep_apart((), str(tmp_path / file))
+    with pytest.raises(click.UsageError, match="state: the state of an unfinished run: name another file"):
+        paths.keep_apart((), str(tmp_path / "out.jsonl.state"))
+    for file in ("scores.jsonl", "new.jsonl"):
+        paths.keep_apart((), str(tmp_path / file))

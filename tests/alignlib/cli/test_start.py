@@ -82,6 +82,30 @@ def test_an_import_that_passes_over_it_does_not_go_on(handler, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, b"interrupted\n", b"")
 
 
+BEFORE_ANYTHING = {
+    "the script has found its command": "entry = start.al_score\nkill()",
+    "it is about to call it": "entry = start.al_score\nimport al_score\nkill()",
+    "its streams are made ready": "from alignlib.cli import exits\nexits.be_quiet = kill\nstart.al_score()",
+}
+
+
+@pytest.mark.parametrize("moment", BEFORE_ANYTHING)
+def test_before_a_command_has_begun_it_is_quiet_too(moment):
+    program = ("import os, signal, sys\nfrom alignlib.cli import start\n"
+               "def kill():\n    os.kill(os.getpid(), signal.SIGINT)\n"
+               f"sys.argv = ['al-score', '--version']\n{BEFORE_ANYTHING[moment]}\nprint('went on')")
+    done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_what_a_script_imports_before_that_is_next_to_nothing():
+    """Of two milliseconds: a Ctrl-C in them is Python's own matter, as one in Python's start is."""
+    program = ("import sys; before = {*sys.modules}; from alignlib.cli.start import al_sft; "
+               "print(*sorted({*sys.modules} - before))")
+    done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
+    assert {*done.stdout.split()} <= {"__future__", "_signal", "alignlib", "alignlib.cli", "alignlib.cli.start"}
+
+
 def test_outside_of_imports_it_is_a_keyboard_interrupt():
     with pytest.raises(KeyboardInterrupt):
         start.interrupt(signal.SIGINT, sys._getframe())

@@ -141,6 +141,8 @@ def test_a_classifier_s_adapter_says_how_many_classes(tmp_path):
     ("al-train-exo", "POLICY", "-o", "OUT", "--steps", 1, "--ref", "POLICY"),
     ("al-train-alt", "POLICY", "-o", "OUT", "--steps", 1, "--ref", "POLICY", "--quantiles", 2, "--tags", "Good.",
      "--tags", "Bad."),
+    ("al-train-ppo", "POLICY", "-o", "OUT", "--steps", 1, "--ref", "POLICY", "--reward", "length", "-n", 2, "-m", 2),
+    ("al-train-ppo", "POLICY", "-o", "OUT", "--steps", 1, "--reward", "REWARD", "-n", 2, "-m", 2, "--critic", "REWARD"),
     ("al-train-rm", "REWARD", "-o", "OUT", "--steps", 1, "--save-adapter"),
 ])
 def test_commands_take_adapters_as_they_take_models(tmp_path, words):

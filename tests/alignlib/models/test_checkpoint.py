@@ -60,6 +60,8 @@ def here(tmp_path, monkeypatch):
     ("al-sft", "policy", (), ("--plan",)),
     ("al-train-rm", "policy", (), ("-o", "out")),
     ("al-train-exo", "policy", (), ("-o", "out")),
+    ("al-train-ppo", "policy", (), ("-o", "out", "--reward", "length")),
+    ("al-train-ppo", "reward", ("POLICY", "-o", "out", "--reward"), ()),
     ("al-args", "policy", (), ("REWARD", "-m", 2)),
     ("al-args", "reward", ("POLICY",), ("-m", 2)),
     ("al-label-ai", "policy", ("--judge",), ()),

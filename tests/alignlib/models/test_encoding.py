@@ -110,7 +110,9 @@ def test_end_of_sequence_survives_pad_being_the_same_token():
 def test_a_tokenizer_without_end_of_sequence_is_refused_for_policies_only():
     words = tiny.tokenizer()
     words.eos_token = None
-    with pytest.raises(ValueError, match="no end-of-sequence"):
+    words.name_or_path = "some/folder"
+    said = "^some/folder: the tokenizer has no end-of-sequence token; its tokenizer_config.json should name one"
+    with pytest.raises(ValueError, match=said):
         Encoder(words, max_length=20)
     assert Encoder(words, max_length=20, eos=False).encode({"prompt": "a"}, ["b"]).completions == [ids("b")]
 

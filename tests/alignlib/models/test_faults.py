@@ -37,7 +37,11 @@ FIELDS = [
     ("config.json", "rope_parameters", {"rope_type": "x", "rope_theta": 1e4}), ("config.json", "vocab_size", None),
     ("config.json", "architectures", 3), ("config.json", "model_type", []), ("config.json", "pad_token_id", 10**6),
     ("config.json", "head_dim", 0), ("config.json", "initializer_range", float("nan")),
-    ("config.json", "text_config", {"num_hidden_layers": 0}),
+    ("config.json", "text_config", {"num_hidden_layers": 0}), ("config.json", "dtype", 7),
+    ("config.json", "torch_dtype", "float17"), ("config.json", "rms_norm_eps", float("nan")),
+    ("config.json", "rope_parameters", {"rope_type": "default", "rope_theta": float("nan")}),
+    ("generation_config.json", "eos_token_id", 10**30), ("generation_config.json", "eos_token_id", [2, 1 << 25]),
+    ("config.json", "rms_norm_eps", float("inf")), ("config.json", "rms_norm_eps", -1e-6),
     ("generation_config.json", "eos_token_id", "end"), ("generation_config.json", "pad_token_id", "x"),
     ("tokenizer_config.json", "eos_token", 7), ("tokenizer_config.json", "model_max_length", "x"),
     ("tokenizer_config.json", "tokenizer_class", -1),
@@ -50,6 +54,18 @@ def test_a_field_that_cannot_be_is_named(folder, tmp_path, name, field, value):
     content = {**json.loads((folder / name).read_text()), field: value}
     said = said_of(with_content(folder, tmp_path / "copy", name, json.dumps(content).encode()))
     assert said.startswith(f"{name}: {field}")
+
+
+def test_what_would_do_is_said(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    for field, value, words in (
+        ("dtype", "float17", 'expected a type of torch\'s, float32 or bfloat16 say, got "float17"'),
+        ("rope_parameters", {"rope_type": "x", "rope_theta": 1e4}, "; there are default, linear, dynamic, "),
+        ("layer_norm_eps", float("nan"), "layer_norm_eps: expected a number, got NaN"),
+        ("some", {"factors": [1, [0.5, float("nan")]]}, "config.json: some.factors[1][1]: expected a number, got NaN"),
+    ):
+        copy = with_content(folder, tmp_path / field, "config.json", json.dumps({**config, field: value}).encode())
+        assert words in said_of(copy)
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"])

@@ -138,6 +138,13 @@ def test_a_completion_is_blind_to_the_others():
 # -- models that cannot share a prompt ------------------------------------------------------------------------
 
 
+def test_of_a_model_of_no_numbers_nothing_is_said_but_by_who_uses_them(capsys):
+    model = tiny.causal("llama")
+    torch.nn.init.constant_(model.model.norm.weight, float("nan"))
+    Policy(model, tiny.tokenizer())
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("family, changes, why", [
     ("bloom", {}, "too many values"),  # its positions are distances in the row
     ("gpt_neo", {"window_size": 4}, "its windows count a row's columns"),

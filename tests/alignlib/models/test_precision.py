@@ -8,7 +8,7 @@ import torch
 from al_train_rm import start
 from alignlib.models import load
 from helpers import tiny
-from helpers.commands import folders, lines, log, rewarded, run
+from helpers.commands import folders, lines, log, prompts, rewarded, run
 from helpers.kills import survive, training_job
 
 BF16 = [{"avx512_bf16": True}, {"avx512_bf16": False, "amx_bf16": True}]
@@ -60,6 +60,17 @@ def test_dpo_begins_at_log_2_in_bf16(tmp_path, ref):
     first, *others = log(tmp_path / "new")
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-7) and others
     assert first["margin"] == first["kl"] == 0 and first["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+@pytest.mark.slow
+def test_on_policy_training_begins_at_a_ratio_of_1_in_bf16(tmp_path, method):
+    """A rollout's first update is of the policy that drew: nothing of it is clipped, by however little."""
+    done = run("al-train-ppo", folders().policy, "-o", tmp_path / "new", "--method", method, "--reward", "length",
+               "-n", 2, "--batch-size", 6, "-m", 8, "--dtype", "bf16", "--clip-ratio", 1e-12, "--steps", 2,
+               "--prompts", 6, "--pack-tokens", 200, "--lr", 0, stdin=lines(*prompts(12)))
+    assert done.returncode == 0, done.stderr
+    assert [(entry["clip_share"], entry["kl"]) for entry in log(tmp_path / "new")] == [(0, 0), (0, 0)]
 
 
 @pytest.mark.long

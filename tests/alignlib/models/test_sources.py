@@ -253,6 +253,7 @@ def test_a_folder_of_weights(tmp_path, base):
     ("al-sft", "MODEL", "-o", "OUT", "--steps", 1),
     ("al-train-exo", "MODEL", "--ref", "BASE", "--loss", "dpo-pref", "-o", "OUT", "--steps", 1),
     ("al-train-rm", "MODEL", "-o", "OUT", "--steps", 1),
+    ("al-train-ppo", "MODEL", "--ref", "BASE", "--reward", "length", "-n", 2, "-m", 2, "-o", "OUT", "--steps", 1),
 ])
 @pytest.mark.slow
 def test_training_begins_there(tmp_path, base, command):

@@ -302,3 +302,11 @@ def test_a_folder_in_use_is_not_replaced(tmp_path, monkeypatch):
     for folder in (".", "/proc"):
         with pytest.raises(StateError, match="cannot be replaced where it is in use"), whole_folder(folder):
             pass
+
+
+def test_weights_get_the_mode_of_what_is_beside_them(tmp_path):
+    for name, mode in (("config.json", 0o640), ("model-1.safetensors", 0o600), ("model-2.safetensors", 0o600)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    disk.even_modes(tmp_path, "config.json")
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o640}

@@ -1,6 +1,8 @@
 """Lines of JSON: every bad one is named by file and line."""
 
+import bz2
 import gzip
+import lzma
 import os
 
 import pytest
@@ -18,7 +20,7 @@ from helpers.numbered import BAD, GOOD, write
         (b'{"a": NaN}', "NaN is no number in JSON"),
         (b'{"a": [-Infinity]}', "-Infinity is no number in JSON"),
         (b'{"a": "\\ud800"}', "broken JSON: no low surrogate"),
-        (b'{"a": 1e999}', "infinity"),
+        (b'{"a": 1e999}', "1e999: beyond what a number of 64 bits can be"),
         (b'{"a": "\xff"}', "invalid UTF-8 at byte 8 of the line"),
         (b"[1, 2]", "expected an object, got an array"),
         (b"null", "expected an object, got null"),
@@ -38,11 +40,31 @@ def test_what_is_no_object_is_named(raw, words):
     (gzip.compress(b'{"a": 1}\n', mtime=0), "gzip, under a name that does not end in .gz"),
     (b"PAR1\x15\x04\n", "a Parquet file"),
     ('{"a": 1}\n'.encode("utf-16"), "UTF-16, not UTF-8"),
-    (b"(\xb5/\xfd\x04\n", "packed by zstd"),
+    (b"(\xb5/\xfd\x04\n", "packed by zstd"), (lzma.compress(b'{"a": 1}\n'), "packed by xz: unpack it first"),
+    (bz2.compress(b'{"a": 1}\n'), "packed by bzip2: unpack it first"), (b"\x04\"M\x18\n", "packed by lz4"),
+    ('{"a": 1}\n'.encode("utf-32"), "UTF-32, not UTF-8"), (b"<!doctype html>\n", "HTML or XML, not JSONL"),
+    (bytes(100), "a NUL at byte 1 of the line, which is no text"),
 ])
 def test_a_file_that_is_no_jsonl_is_said_to_be_what_it_is(tmp_path, content, words):
     with pytest.raises(DataError, match=f"a.jsonl:1: {words}"):
         list(read_all([write(tmp_path / "a.jsonl", content)]))
+
+
+def test_gzip_on_standard_input_is_said_to_be_what_it_is(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.stdin", open(write(tmp_path / "a", gzip.compress(b'{"a": 1}\n', mtime=0))))
+    with pytest.raises(DataError, match=r"<stdin>:1: gzip: unpack it first \(gzip -dc FILE \| ...\)"):
+        list(read_all())
+
+
+@pytest.mark.parametrize(("raw", "words"), [
+    (b'{"a": %s}' % (b"1" * 5000), "a number of 5,000 digits: beyond what a number of 64 bits can be"),
+    (b'{"a": [-1e999]}', "-1e999: beyond what"), (b'{"a": "x\0"}', "a NUL at byte 9 of the line"),
+    (b"\0" * 50 + b"\n", "a NUL at byte 1 of the line"), (b'{"a": 1' + b"2" * 5000, "a number of 5,001 digits"),
+    (b'{"a": 1 2' + b"2" * 5000 + b"}", "broken JSON"),
+])
+def test_what_json_has_no_room_for_is_named(raw, words):
+    with pytest.raises(ValueError, match=words):
+        parse(raw)
 
 
 def test_minus_0_is_what_the_page_says():

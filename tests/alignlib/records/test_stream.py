@@ -265,6 +265,23 @@ def test_another_input_is_refused(tmp_path, lines, words):
     assert results(tmp_path) == before
 
 
+def test_another_input_that_begins_the_same_is_refused(tmp_path):
+    """After a kill: none of its lines was bad, so that none has to be mended."""
+    write(tmp_path / "in", *GOOD)
+    run(tmp_path, stop=3)
+    before = results(tmp_path)
+    write(tmp_path / "in", *GOOD[:4], GOOD[0], *GOOD[5:])
+    with pytest.raises(StateError, match="the input has changed"):
+        run(tmp_path, resume=True)
+    write(tmp_path / "in", *GOOD[:4])
+    with pytest.raises(StateError, match="the input has become shorter"):
+        run(tmp_path, resume=True)
+    assert results(tmp_path) == before
+    write(tmp_path / "in", *GOOD, GOOD[0])  # longer it may be
+    run(tmp_path, resume=True)
+    assert len((tmp_path / "out").read_bytes().splitlines()) == len(GOOD) + 1
+
+
 def test_lines_that_had_not_left_may_change(tmp_path):
     """The way to go on after a bad line: mend it."""
     write(tmp_path / "in", GOOD[0], GOOD[1], BAD)
@@ -327,10 +344,10 @@ def test_a_run_that_another_has_finished_meanwhile_is_not_begun_anew(tmp_path, w
     run(tmp_path, stop=2)
     state = stream.State
 
-    def late(path):  # between the look and the lock
+    def late(*given):  # between the look and the lock
         monkeypatch.setattr(stream, "State", state)
         run(tmp_path, resume=True)
-        return state(path)
+        return state(*given)
 
     monkeypatch.setattr(stream, "State", late)
     with pytest.raises(StateError, match="out: another run has finished it just now"):

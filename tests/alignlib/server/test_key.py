@@ -33,6 +33,15 @@ def test_it_is_struck_out_however_it_is_quoted(write, key):
     assert Key(key).strike(f"({write(key)})").strip("()'\"") == "***"
 
 
+@pytest.mark.parametrize("write", [str.upper, str.lower, lambda key: key[::-1], lambda key: key.encode().hex(),
+                                   lambda key: key.encode().hex().upper()])
+@pytest.mark.parametrize("key", [KEY, ODD, "sk-proj-" + "aB3_" * 39])
+def test_it_is_struck_out_in_other_letters_backwards_and_in_hex(write, key):
+    ours = Key(key)
+    assert ours.strike(f"({write(key)})") == "(***)" and ours.strike(f"({write(key)[1:-2]})") == "(***)"
+    assert Key("EMPTY").strike("empty YTPME") == "empty YTPME"
+
+
 @pytest.mark.parametrize("before", ["", "x", "xy", "Bearer "])
 @pytest.mark.parametrize("coded", [base64.b64encode, base64.urlsafe_b64encode])
 @pytest.mark.parametrize("key", [KEY, ODD])

@@ -9,53 +9,10 @@ from al_sft import Likelihood
 from alignlib.models import load
 from alignlib.models.policy import Policy
 from alignlib.training import loop
-from alignlib.training.engine import AskingEngine
 from alignlib.training.objective import Objective
+from alignlib.training.run_folder import Run
 from helpers import tiny
-from helpers.training import examples, fit, log, same
-
-# -- a step -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("per", ["token", "sequence"])
-def test_the_split_of_a_batch_does_not_change_its_step(per, tmp_path):
-    """One pass over the batch, or one an example: accumulation is the full batch.
-
-    In float64: AdamW's first steps are the gradient's sign, also where the gradient is a sum's rounding error.
-    """
-    found = []
-    for pack_tokens in (1, 60, 4096):
-        model = tiny.causal("gpt2").double()
-        load.remove_dropout(model)
-        policy, made = fit(tmp_path / str(pack_tokens), model=Policy(model, tiny.tokenizer()), steps=3, lr=1e-3,
-                           objective=Likelihood(per), pack_tokens=pack_tokens, batch_size=5)
-        found.append((policy.core.state_dict(), [entry["loss"] for entry in log(made.folder)]))
-    for state, losses in found[1:]:
-        same(state, found[0][0], 1e-6)
-        assert losses == pytest.approx(found[0][1], rel=1e-9)
-
-
-def test_the_loss_is_the_mean_over_the_whole_batch(tmp_path):
-    """By hand from the model's own log-probabilities, ragged completions: over tokens, over sequences."""
-    data = examples(4)
-    policy = Policy(tiny.causal("llama"), tiny.tokenizer())
-    with torch.no_grad():
-        sums = [policy.logps(policy.pack([example])).item() for example in data]
-    tokens = sum(len(example.completions[0]) for example in data)
-    for per, wanted in (("token", -sum(sums) / tokens), ("sequence", -sum(sums) / 4)):
-        _, made = fit(tmp_path / per, data=data, objective=Likelihood(per), pack_tokens=30)
-        (entry,) = log(made.folder)
-        assert entry["loss"] == pytest.approx(wanted, rel=1e-5)
-        assert entry["tokens"] == sum(example.length for example in data)
-    recipe = tiny.recipe("x", pack_tokens=30)
-    held = loop.evaluate(policy, data, Likelihood("token"), recipe, AskingEngine(policy))
-    assert held["loss"] == pytest.approx(-sum(sums) / tokens, rel=1e-5)
-
-
-def test_nothing_to_learn_from_is_no_division_by_zero(tmp_path):
-    """A cut, empty completion has no token to train on."""
-    _, made = fit(tmp_path / "run", data=[tiny.example(4, 0)], steps=1)
-    assert log(made.folder)[0]["loss"] == 0.0
+from helpers.training import examples, fit, log, same, weights
 
 
 def test_numbers_that_are_none_stop_the_run(tmp_path):
@@ -76,6 +33,30 @@ def test_numbers_that_are_none_stop_the_run(tmp_path):
 
 
 # -- the same weights by other ways -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_course_that_is_halted_keeps_the_steps_before(step, tmp_path):
+    """A checkpoint that nobody asked for, and the run goes on from there; before the first step there is none."""
+    class Halting(loop.Supervised):
+        def learn(self, number, engine):
+            if number == step:
+                raise loop.Halted("no reward")
+            return super().learn(number, engine)
+
+    def begin():
+        recipe, policy = tiny.recipe(tmp_path / "run", steps=4), load.Policy(tiny.causal("llama"), tiny.tokenizer())
+        run = Run(recipe, {"command": "test"})
+        run.reads(1)
+        loop.follow(Halting(policy, examples(8), Likelihood("token"), recipe), policy, recipe, run)
+
+    words = "^no reward; stopped after step 2, --resume goes on$" if step else "^no reward$"
+    with pytest.raises(loop.Halted, match=words):
+        begin()
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == [f"checkpoint-{step}"] * bool(step)
+    if step:
+        fit(tmp_path / "run", resume=True, steps=4), fit(tmp_path / "whole", steps=4)
+        same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
 def test_gradient_checkpointing_changes_no_weight(tmp_path):

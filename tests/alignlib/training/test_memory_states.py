@@ -48,6 +48,9 @@ def test_models_along_take_their_own():
     assert (critic["step"], critic["loading"], critic["activations"]) == (4000, 6000, 90)
     judge = with_along(critic, Weights(300, 300, 100), 500.0, alone, False, 2)
     assert judge == {**critic, "weights": 6600}
+    dealt = Setting(4, 3, "none", narrow=True)  # but for what is asked
+    items = {**states(Weights(1000, 1000, 100), dealt), "activations": 70.0}
+    assert with_along(items, Weights(300, 300, 100), 0.0, dealt, False, 2)["weights"] == 500 + 600
 
 
 def test_caches_by_hand():

@@ -14,7 +14,7 @@ from al_train_rm.ranking import Ranking
 from alignlib.cli import exits
 from alignlib.models import load
 from alignlib.models.policy import RewardModel
-from alignlib.records.disk import DiskFull, StateError
+from alignlib.records.disk import DiskFull, Held, StateError
 from alignlib.training import loop, run_folder
 from alignlib.training.run_folder import Run, step_of
 from helpers import tiny
@@ -215,6 +215,51 @@ def test_a_run_that_is_gone_on_with_is_no_start(tmp_path):
     assert names(tmp_path / "run") == ["log.jsonl", "started.json"]
 
 
+def test_a_model_that_was_cut_after_its_end_is_not_complete(tmp_path, capfd):
+    def again() -> Run:
+        return Run(tiny.recipe(tmp_path / "run", steps=1, resume=True), {"command": "test"})
+
+    fit(tmp_path / "run", steps=1)
+    assert again().complete and "is complete: nothing to resume" in capfd.readouterr().err
+    file = tmp_path / "run" / "model.safetensors"
+    size = file.stat().st_size
+    with open(file, "ab") as handle:
+        handle.truncate(size - 8)
+    said = f"safetensors: was finished with {size:,} bytes, and has {size - 8:,} now; removing .*/run trains anew"
+    with pytest.raises(click.UsageError, match=said):
+        again()
+    file.unlink()
+    with pytest.raises(click.UsageError, match="and has 0 now"):
+        again()
+
+
+def killed_while_it_read(folder, *names):
+    for name in (".examples", *names):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "ids").write_bytes(b"half")
+
+
+@pytest.mark.parametrize("more", [(), (".examples-8",)])
+def test_what_a_run_had_read_that_was_killed_then_stands_in_nobodys_way(tmp_path, more):
+    killed_while_it_read(tmp_path / "run", *more)
+    (tmp_path / "run" / "log.jsonl").touch()  # it was about to begin
+    fit(tmp_path / "run", steps=1)
+    assert (tmp_path / "run" / "run.json").exists() and not list((tmp_path / "run").glob(".examples*"))
+
+
+def test_what_another_run_is_reading_stays(tmp_path):
+    killed_while_it_read(tmp_path / "run")
+    other = Held(tmp_path / "run" / ".examples" / "lock")
+    with pytest.raises(StateError, match="run: another run is writing it"):
+        fit(tmp_path / "run", steps=1)
+    assert (tmp_path / "run" / ".examples" / "ids").exists()
+    other.close()
+    (tmp_path / "run" / "notes.txt").touch()  # somebody's
+    with pytest.raises(click.UsageError, match="run: exists and is not empty"):
+        fit(tmp_path / "run", steps=1)
+    assert (tmp_path / "run" / ".examples" / "ids").exists()
+
+
 # -- signals, by real processes -----------------------------------------------------------------------------------
 
 
@@ -273,8 +318,33 @@ def test_a_loss_that_is_no_number_is_exit_code_1(prepared, tmp_path, capfd):
 ])
 def test_what_a_run_was_is_said_to_be_damaged(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(click.UsageError, match=f"{name}: {words}"):
+    cure = f"{tmp_path} cannot be resumed: train anew, into another folder"
+    with pytest.raises(click.UsageError, match=f"{name}: {words}.*; {cure}"):
         Run(tiny.recipe(tmp_path, resume=True), {})
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(file.read_bytes()[:100]), lambda file: file.unlink()])
+def test_the_best_model_is_looked_at_before_the_run_goes_on(damage, tmp_path, monkeypatch):
+    how = dict(data=examples(8, 5, 3, rewards=[1.0, 0.0]), objective=Ranking(), best="accuracy", steps=4, eval_every=1,
+               save_every=2, held_out=examples(2, 5, 3, rewards=[1.0, 0.0]))
+    finish = Run.finish
+    monkeypatch.setattr(Run, "finish", lambda *_: (_ for _ in ()).throw(Stopped))
+    with pytest.raises(Stopped):
+        fit(tmp_path / "run", model=RewardModel(tiny.classifier("llama"), tiny.tokenizer()), **how)
+    monkeypatch.setattr(Run, "finish", finish)
+    damage(tmp_path / "run" / "best.pt")
+    monkeypatch.setattr(loop, "train_step", None)  # no step is taken
+    with pytest.raises(click.UsageError, match=r"best.pt: not a checkpoint .*; remove .*/checkpoint-\d, and --resume"):
+        fit(tmp_path / "run", resume=True, model=RewardModel(tiny.classifier("llama"), tiny.tokenizer()), **how)
+
+
+def test_what_is_wrong_in_a_checkpoint_gets_its_cure(tmp_path):
+    made = Run(tiny.recipe(tmp_path / "run"), {})
+    made.checkpoint = tmp_path / "run" / "checkpoint-2"
+    cure = f"; remove {made.checkpoint}, and --resume begins anew"
+    for said, more in ((f"{made.checkpoint}/model.safetensors: cut", cure),
+                       (f"{made.checkpoint}/trainer.pt: cut; remove it", ""), ("--lr: no number", "")):
+        assert made.with_cure(said) == said + more
 
 
 def test_a_name_that_is_not_utf_8_is_written_in_escapes(tmp_path):

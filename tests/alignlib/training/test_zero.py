@@ -9,7 +9,17 @@ import torch
 
 from alignlib.models.policy import Policy
 from alignlib.training.engine import AskingEngine, PlainEngine
-from alignlib.training.zero import asking_engine_for, configuration, engine_for, made_by, merged, wants_deepspeed
+from alignlib.training.zero import (
+    asking_engine_for,
+    configuration,
+    digests,
+    engine_for,
+    made_by,
+    merged,
+    must_be_ours,
+    wants_deepspeed,
+    whole_models,
+)
 from helpers import tiny
 
 
@@ -34,6 +44,19 @@ def test_what_a_configuration_may_not_say(text, said, tmp_path):
     (tmp_path / "ds.json").write_text(text)
     with pytest.raises(click.UsageError, match="ds.json: " + re.escape(said)):
         configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json")))
+
+
+@pytest.mark.slow
+def test_what_is_asked_alone_is_loaded_whole():
+    """Under ZeRO 3 transformers deals models out as it loads them, but not there."""
+    from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    alive = HfDeepSpeedConfig(configuration(tiny.recipe("x", zero=3)))
+    with whole_models():
+        assert not is_deepspeed_zero3_enabled()
+    assert is_deepspeed_zero3_enabled()
+    del alive
+    assert not is_deepspeed_zero3_enabled()
 
 
 @pytest.mark.parametrize(("changes", "stage", "devices"), [
@@ -79,3 +102,38 @@ def test_one_process_without_its_options_is_plain_torch():
 def test_a_checkpoint_knows_who_made_it(state, makers, tmp_path):
     torch.save(state, tmp_path / "trainer.pt")
     assert made_by(tmp_path) == makers
+
+
+def left_by_a_run(checkpoint, **more):
+    """What DeepSpeed leaves, and the state beside it."""
+    for name in ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"):
+        (checkpoint / "deepspeed").mkdir(parents=True, exist_ok=True)
+        (checkpoint / "deepspeed" / name).write_bytes(name.encode() * 100)
+    torch.save({"ranks": 1, "stage": 2, "step": 1, "files": digests(checkpoint / "deepspeed"), **more},
+               checkpoint / "trainer.pt")
+    return checkpoint
+
+
+def flip(file):
+    file.write_bytes(b"!" + file.read_bytes()[1:])
+
+
+@pytest.mark.parametrize(("damage", "name"), [
+    (flip, "mp_rank_00_model_states.pt"), (lambda file: file.write_bytes(file.read_bytes()[:-1]), "zero_pp_rank_0_mp"),
+    (lambda file: file.unlink(), "zero_pp_rank_0_mp"), (lambda file: file.rename(f"{file}.old"), "zero_pp_rank_0_mp"),
+    (lambda file: file.with_name("zero_pp_rank_9.pt").touch(), "zero_pp_rank_9.pt"),
+])
+def test_deepspeed_reads_only_what_it_has_written(damage, name, tmp_path):
+    """It unpickles, whatever that runs: so nothing else gets as far."""
+    checkpoint = left_by_a_run(tmp_path / "run" / "checkpoint-4")
+    must_be_ours(checkpoint)
+    damage(next((checkpoint / "deepspeed").glob(f"{name}*"), checkpoint / "deepspeed" / "none"))
+    said = f"deepspeed/{name}.*: not what this run left there; remove {checkpoint}, and --resume begins anew"
+    with pytest.raises(click.UsageError, match=said):
+        must_be_ours(checkpoint)
+
+
+@pytest.mark.parametrize("files", [None, {}, 3])
+def test_deepspeed_reads_nothing_that_nobody_answers_for(files, tmp_path):
+    with pytest.raises(click.UsageError, match="deepspeed.*: not what this run left there; remove"):
+        must_be_ours(left_by_a_run(tmp_path / "checkpoint-4", files=files))

@@ -1,0 +1,80 @@
+"""TRL in an environment of its own, for benches that set a trainer of ours beside one of theirs; what both are given.
+
+A worker is a script of tests/bench that trains in a process of its own, `ours` or `theirs`: a line of JSON in starts a
+training, a line of JSON out says what came of it.
+"""
+
+import functools
+import json
+import subprocess
+import sys
+import venv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from helpers import tiny
+from helpers.process import ROOT, environment
+
+PINNED = ("torch==2.13.0", "trl==1.16.0", "transformers==5.23.0", "accelerate==1.15.0", "datasets==5.2.0")
+VOCABULARY = 2048  # tokens of the model
+
+
+@functools.cache
+def python() -> str:
+    """The Python of TRL's environment, made once."""
+    folder = ROOT / ".bench" / "trl"
+    path, ready = str(folder / "bin" / "python"), folder / ".ready"
+    if not ready.exists() or ready.read_text() != " ".join(PINNED):
+        venv.create(folder, clear=True, with_pip=True)
+        pip = [path, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        subprocess.run([*pip, PINNED[0]], check=True)  # torch first and by its version, as in the Makefile
+        subprocess.run([*pip, *PINNED], check=True)
+        ready.write_text(" ".join(PINNED))
+    return path
+
+
+def word_model(folder: Path, *, endless: bool = False) -> None:
+    """An untrained Llama of 26M parameters whose words, w0 and so on, are its tokens.
+
+    endless: the tokenizer's end is a token that the model has no row for, and so never draws.
+    """
+    words = ["<eos>", "<pad>", *(f"w{i}" for i in range(VOCABULARY - 2))]
+    if endless:
+        words[0] = f"w{VOCABULARY - 2}"
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.add_special_tokens(["<eos>", "<pad>"])
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=512, num_hidden_layers=8, num_attention_heads=8, intermediate_size=1344,
+        max_position_embeddings=1024, bos_token_id=None, eos_token_id=None if endless else 0, pad_token_id=1,
+        tie_word_embeddings=True)
+    torch.manual_seed(0)
+    tiny.save(transformers.LlamaForCausalLM(config), folder,
+              transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", pad_token="<pad>"))
+
+
+def text(words: int) -> str:
+    return " ".join(f"w{i}" for i in torch.randint(VOCABULARY - 2, (words,)).tolist())
+
+
+def write(path: Path, records: Iterable[dict]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def start(worker: str, side: str) -> subprocess.Popen:
+    """The worker of that name on one thread: `ours` in this environment, `theirs` in TRL's."""
+    env = {**environment(), "OMP_NUM_THREADS": "1"}
+    script = str(ROOT / "tests" / "bench" / worker)
+    return subprocess.Popen([sys.executable if side == "ours" else python(), script, side], env=env, text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def ask(worker: subprocess.Popen, **job: object) -> dict[str, Any]:
+    """What came of a training."""
+    print(json.dumps(job), file=worker.stdin, flush=True)
+    return json.loads(worker.stdout.readline())
