@@ -218,5 +218,6 @@ def test_another_vocabulary_is_refused(tmp_path):
 
 def test_weights_that_are_not_finite_are_named():
     broken = folders().broken(next_token())
-    said = refused(folders().policy, "--method", "next-token", "--reward", f"1:{broken}")
-    assert f"{broken}: model.norm.weight has values that are not finite" in said
+    done = run("al-args", folders().policy, "--method", "next-token", "--reward", f"1:{broken}", stdin=b"bad\n")
+    assert done.returncode == 2
+    assert f"al-args: {broken}: model.norm.weight has values that are not finite" in done.stderr

@@ -106,7 +106,7 @@ def main(lm: str, rm: str | None, files: tuple[str, ...], output: str | None, re
         how = Sampling(max_new_tokens, stop=stop, seed=seed, temperatures=(1.0,) * number)
         decoder = decoder_for(lm, rms, how, searches, timeout, others)
 
-    def finish(line: Line, search: settings.Search, draws: list["GuidedDraw"]) -> Record:
+    def finish(line: Line, search: settings.Search, draws: Sequence["GuidedDraw"]) -> Record:
         record = fields.without_completions(line.record, "condition")
         record["completions"] = [draw.text for draw in draws]
         record["finish_reasons"] = [draw.reason for draw in draws]

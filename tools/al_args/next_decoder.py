@@ -71,7 +71,7 @@ class NextDecoder:
     def cuts(self) -> int:
         return sum(encoder.cut["prompts_cut"] for encoder in (self.encoder, *(guide.encoder for guide in self.guides)))
 
-    def draws(self, stream: Stream) -> Generator[tuple[Line, list[list[NextDraw]]], None, None]:
+    def draws(self, stream: Stream) -> Generator[tuple[Line, Sequence[Sequence[NextDraw]]], None, None]:
         """Every line with its completions under each of the settings, in the input's order, as soon as it is done."""
         for lines in stream.windows(self.window):
             rows = {line.index: [self.completions(line, search) for search in self.searches] for line in lines}

@@ -140,9 +140,10 @@ def settle(guides: Sequence[Guide], weights: Sequence[float], draws: Sequence[Ne
         for draw in draws:
             own = {"finish_reasons": [draw.reason], "completion_ids": [draw.ids], "end_ids": [draw.end]}
             example = guide.reader.encode({**draw.about, **own}, [draw.text])
+            was_cut = draw.reason == "stop" and draw.end is None  # at a stop string: its ids are new ones
             was_read = [*draw.ids, *([] if draw.end is None else [draw.end])]
-            if example.prompt != draw.prompts[number] or example.completions != [was_read] or not was_read \
-                    or math.isnan(draw.said[number]):
+            same = example.prompt == draw.prompts[number] and example.completions == [was_read] and not was_cut
+            if not same or math.isnan(draw.said[number]):
                 late.append((draw, example))
         scored = guide.scorer.score([example for _, example in late])
         for (draw, _), row in zip(late, scored, strict=True):

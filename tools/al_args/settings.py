@@ -113,7 +113,8 @@ def change(plain: Search, record: Record) -> Search:
         raise ValueError("method: next-token goes with --reward, the others with RM: not both in a run")
     if "weights" in record and len(record["weights"]) != len(plain.weights):
         raise ValueError(f"weights: {len(record['weights'])} for {len(plain.weights)} of --reward")
-    changed = replace(plain, **{name: tuple(value) if name == "weights" else value for name, value in record.items()})
+    said: Record = {name: tuple(value) if name == "weights" else value for name, value in record.items()}
+    changed = replace(plain, **said)
     for name in record:
         if name != "method" and name not in USES[changed.method]:
             raise ValueError(f"{name}: does nothing for method {changed.method}")

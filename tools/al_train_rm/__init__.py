@@ -17,7 +17,7 @@ from alignlib.training.command import training_options
 from alignlib.training.session import Session
 
 if TYPE_CHECKING:
-    from al_train_rm.token_losses import NextToken, Values
+    from al_train_rm.ranking import Preferences
     from alignlib.models.policy import RewardModel
 
 POOLED = """A reward model that reads the {pool} of the hidden states over a text (`reward_pool` in config.json).
@@ -116,8 +116,8 @@ def train_by_tokens(session: Session, kind: str, **settings: Any) -> None:
         from alignlib.models import load, token_rewards
 
         orders = {name: settings[name] for name in ("margin", "soft")}
-        objective: NextToken | Values = (NextToken(**orders, beta=settings["beta"]) if kind == "next-token"
-                                         else Values(**orders))
+        objective: Preferences[Any] = (NextToken(**orders, beta=settings["beta"]) if kind == "next-token"
+                                       else Values(**orders))
         reward = new_token_reward(token_rewards.KINDS[kind], session.origin, session.recipe,
                                   go_on=session.adapter is not None)
         session.read(objective, load.encoder_for(reward, **session.recipe.limits))

@@ -36,7 +36,7 @@ def cut(example: Example, number: int, seed: int) -> dict[str, list[float]]:
     first = len(os.path.commonprefix(example.completions)) + 1
     longest = max(map(len, example.completions))
     name = hashlib.blake2b(f"{seed} {example.prompt} {example.completions}".encode(), digest_size=8)
-    columns = {}
+    columns: dict[str, list[float]] = {}
     for i in range(number):
         own = name.copy()
         own.update(f" {i}".encode())

@@ -123,6 +123,8 @@ class Ranking(Preferences["RewardModel"]):
         return self.lm_coef * pairs * nll
 
     def rate(self, model: RewardModel, batch: Pack) -> Rated:
+        import torch
+
         rewards = batch.values["rewards"]
         if not hasattr(model.core, "score"):
             scores = model.scores(batch)
@@ -141,8 +143,8 @@ class Ranking(Preferences["RewardModel"]):
         early, there = early.view(self.prefixes, *batch.shape), has_beginnings(batch)
         for beginning in early:
             loss = loss + self.ranking(beginning, rewards) * there
-        accuracy = sum(pair_accuracy(beginning.detach(), rewards) for beginning in early) / self.prefixes
-        return Rated(scores, read, loss, nll, accuracy)
+        accuracy = [pair_accuracy(beginning.detach(), rewards) for beginning in early]
+        return Rated(scores, read, loss, nll, torch.stack(accuracy).mean(0))
 
     def nll(self, model: RewardModel, hidden: Tensor, batch: Pack) -> Tensor:
         """Mean -log pi(token) of each example's best completion: [E]."""

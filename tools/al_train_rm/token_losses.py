@@ -6,18 +6,23 @@ vocabulary  in turns, step by step: the ranking of whole texts by the value of t
             the better text's values, each with the best one after it (Rashid et al. 2025, arXiv 2502.04517)
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from al_train_rm.ranking import Preferences, ordered
-from alignlib.models.encoding import Example
 from alignlib.models.packs import Pack
 from alignlib.models.token_rewards import NextTokenReward, VocabularyReward
 from alignlib.training import losses
-from alignlib.training.objective import Ask
+
+if TYPE_CHECKING:
+    from alignlib.models.encoding import Example
+    from alignlib.training.objective import Ask
 
 
 @dataclass
