@@ -36,7 +36,7 @@ from helpers import tiny
 from helpers.process import call
 
 NEW, K = 64, 10  # tokens a completion, none of which ends early; candidates a token
-ROUNDS = 3
+ROUNDS, LONG = 2, 10_000  # rounds; tokens of prompts beyond which one is enough
 SIZES = {"as large": ("25m", 2.1, 5.5), "a fifth": ("5m", 1.5, 8.0)}  # at most of plain's time; of the original's speed
 
 
@@ -144,11 +144,13 @@ def original(models: SimpleNamespace, prompts: Sequence[list[int]]) -> None:
             new = [best.indices[pick].item()]
 
 
-def seconds(ways: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
-    """Of each the rounds' processor time; the ways take turns."""
+def seconds(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Of each the rounds' processor time; the ways take turns, the slow original one."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
+    for number in range(rounds):
         for name, way in ways.items():
+            if number and name == "original":
+                continue
             began = time.process_time()
             way()
             spent[name].append(time.process_time() - began)
@@ -161,11 +163,10 @@ def test_one_question_a_step(models, batch, prompt):
     rows = torch.randint(10, 300, (batch, prompt), generator=torch.Generator().manual_seed(0)).tolist()
     ways = {"plain": lambda: plain(models, rows), "next-token": lambda: by_tokens(models, rows, "next_token"),
             "vocabulary": lambda: by_tokens(models, rows, "vocabulary")}
-    if batch <= 8:
-        ways |= {"ARGS": lambda: args(models, rows)}
     if batch == 8:
-        ways |= {"original": lambda: original(models, rows)}
-    spent = {name: min(times) for name, times in seconds(ways).items()}
+        ways |= {"ARGS": lambda: args(models, rows), "original": lambda: original(models, rows)}
+    rounds = 1 if batch * prompt > LONG else ROUNDS
+    spent = {name: min(times) for name, times in seconds(ways, rounds).items()}
     tokens, of_plain = batch * NEW, {name: time / spent["plain"] for name, time in spent.items()}
     told = ", ".join(f"{name} {tokens / time:.0f} tokens/s ({of_plain[name]:.2f})" for name, time in spent.items())
     print(f"\nreward model {models.name}, batch {batch}, prompt {prompt}: {told}")
