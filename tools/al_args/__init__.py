@@ -91,8 +91,8 @@ def main(lm: str, rm: str | None, files: tuple[str, ...], output: str | None, re
          **others: Any) -> None:
     """Decode each prompt by the language model LM under the guidance of the reward model RM, of the same tokenizer.
 
-    For --method best-of-n RM may be a program, as al-score takes it: py:FILE.py:FUNCTION, cmd:PROGRAM, length, ... For
-    --method next-token there is no RM, but --reward. Streams, a window of records at a time.
+    For --method next-token there is no RM, but --reward. For --method best-of-n RM may be a program, as al-score takes
+    it: py:FILE.py:FUNCTION, cmd:PROGRAM, length, ... Streams, a window of records at a time.
     """
     if not all(stop):
         raise click.UsageError("--stop: an empty text would stop everything")

@@ -194,10 +194,7 @@ def adapter_base(path: str) -> str | None:
 
 
 def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardModel | TokenReward:
-    """A sequence classifier, or a policy whose logits are rewards, and its tokenizer. Raises UsageError.
-
-    An adapter is merged into its base.
-    """
+    """A sequence classifier, or a policy whose logits are rewards; adapters merged. Raises UsageError."""
     if kind := token_reward(path):
         return load_causal(kind, path, device, dtype)
     if not is_classifier(path):
