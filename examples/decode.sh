@@ -7,12 +7,14 @@ mkdir -p "$work" "$RUN/report"
 methods=()
 
 . examples/into.sh
-after=("$RUN/test.jsonl" "$RUN/sft/run.json" "$RUN/rm/run.json" "$RUN/ppo/run.json")
+after=("$RUN/test.jsonl" "$RUN"/{sft,ppo,rm,rm-prefixes,rm-next-token,rm-vocabulary}/run.json
+  "$RUN"/half/rm-{prefixes,next-token,vocabulary}/run.json)
 
-# way NAME COMMAND...: the answers of one way of decoding, and its figures.
+# way NAME PASSES COMMAND...: the answers of one way of decoding, and its figures. PASSES: tokens that models look at for
+# each of an answer's tokens, of a model with half the layers half ones.
 way() {
-  local name=$1 to=$work/$1 mark="--set method=$1"
-  shift
+  local name=$1 to=$work/$1 mark="--set method=$1 --set passes=$2"
+  shift 2
   methods+=("$name=$to.rows")
   into "$to.answers.jsonl" "$@" "$RUN/test.jsonl" $COMMON ${STOP:+--stop "$STOP"} --time
   into "$to.learned.jsonl" al-score "$RUN/rm" --dtype "$DTYPE" "$to.answers.jsonl"
@@ -25,23 +27,35 @@ way() {
 }
 
 sample="al-sample $RUN/sft --dtype $DTYPE"
-guided="al-args $RUN/sft $RUN/rm --lm-dtype $DTYPE --rm-dtype $DTYPE"
-way greedy $sample --greedy
-way top-k $sample --top-k 40
-way nucleus $sample --top-p 0.9
-way contrastive $sample --contrastive 0.6 --top-k 8
-way best-of-8 $guided --method best-of-n --best-of 8
-way segment $guided --method segment
+dtypes="--lm-dtype $DTYPE --rm-dtype $DTYPE"
+guided="al-args $RUN/sft $RUN/rm $dtypes"
+way greedy 1 $sample --greedy
+way top-k 1 $sample --top-k 40
+way nucleus 1 $sample --top-p 0.9
+way contrastive 8 $sample --contrastive 0.6 --top-k 8
+way best-of-8 16 $guided --method best-of-n --best-of 8
+way segment 16 $guided --method segment
 for weight in $WEIGHTS; do
-  way "args-greedy-$weight" $guided --weight "$weight"
+  way "args-greedy-$weight" 11 $guided --weight "$weight"
 done
-way args-stochastic-1 $guided --method stochastic --weight 1
-way ppo al-sample "$RUN/ppo" --dtype "$DTYPE" --greedy
-way ppo-args-greedy-1 al-args "$RUN/ppo" "$RUN/rm" --lm-dtype "$DTYPE" --rm-dtype "$DTYPE" --weight 1
+way args-stochastic-1 11 $guided --method stochastic --weight 1
+way ppo 1 al-sample "$RUN/ppo" --dtype "$DTYPE" --greedy
+way ppo-args-greedy-1 11 al-args "$RUN/ppo" "$RUN/rm" $dtypes --weight 1
+
+# by NAME FOLDER TEXT-PASSES TOKEN-PASSES: the ways that want reward models of their own, those in FOLDER.
+by() {
+  for weight in $WEIGHTS; do
+    way "$1args-prefixes-$weight" "$3" al-args "$RUN/sft" "$2/rm-prefixes" $dtypes --weight "$weight"
+    way "$1next-token-$weight" "$4" al-args "$RUN/sft" --method next-token -t 0 --reward "$weight:$2/rm-next-token" $dtypes
+    way "$1vocabulary-$weight" "$4" al-args "$RUN/sft" "$2/rm-vocabulary" $dtypes --weight "$weight"
+  done
+}
+by "" "$RUN" 11 2
+by half- "$RUN/half" 6 1.5
 
 reward=${ORACLE:+reward}
 reward=${reward:-learned_reward}
-columns=${ORACLE:+reward,}learned_reward,diversity,${COHERENCE:+coherence,}seconds,words
+columns=${ORACLE:+reward,}learned_reward,diversity,${COHERENCE:+coherence,}passes,seconds,words
 cat "$work"/*.rows | al-eval frontier --cost seconds --reward "$reward" \
   --plot "$RUN/report/seconds.png" > "$RUN/report/frontier.json"
 al-eval table "${methods[@]}" --columns "$columns" --markdown > "$RUN/report/table.part"

@@ -43,6 +43,12 @@ def test_ways_of_decoding_are_compared_one_after_the_other(name, scale):
         assert step in done.stdout
     assert ("ORACLE=toy:" in done.stdout) == (not scale)
     assert ("WEIGHTS='0.5 1 1.5 2'" in done.stdout) == bool(scale)  # the paper's
+    for size in ("", "half/"):  # reward models that are made to be asked on the way
+        for kind, how in (("prefixes", "--prefixes 4"), ("vocabulary", "--head vocabulary"),
+                          ("next-token", f"--loss next-token --beta {0.05 if scale else 0.2}")):
+            (made,) = [command for command in done.stdout.replace("\\\n", " ").splitlines()
+                       if f"-o {run}/{size}rm-{kind} " in command]
+            assert f"al-train-rm {run}/{size}sft {run}/train.jsonl" in made and how in made
 
 
 @pytest.mark.parametrize("scale", [(), ("SCALE=paper", "MODEL=someone/some-model")])

@@ -1,14 +1,10 @@
-"""What the pages show is what there is: options, tables of experiments, figures that were taken from other pages."""
+"""What the pages show is what there is: tables of experiments, figures that were taken from other pages."""
 
 import json
 import re
-import shlex
 import tomllib
-from collections.abc import Iterator
-from functools import cache
 from importlib import import_module
 
-import click
 import pytest
 
 from alignlib.records import fields
@@ -17,83 +13,10 @@ from helpers.process import ROOT
 PAGES = sorted(str(path.relative_to(ROOT)) for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "tests/**/*.md")
                for path in ROOT.glob(pattern))
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-# Of others' programs that pages show.
-FOREIGN = {
-    "--dist", "--no-deps", "--help", "--version", "--nnodes", "--nproc_per_node", "--rdzv_backend",
-    "--rdzv_endpoint", "--no-python", "--hostfile", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--array",
-    "--gpus", "--fast", "--schema",
-}
 
 
 def text_of(page: str) -> str:
     return (ROOT / page).read_text()
-
-
-# -- options -----------------------------------------------------------------------------------------------------
-
-
-@cache
-def options() -> dict[tuple[str, ...], set[str]]:
-    """Those of each command and subcommand, by its words: ("al-eval", "rm")."""
-    found = {}
-    for name, target in SCRIPTS.items():
-        main = import_module(target.split(":")[1]).main
-        parts = getattr(main, "commands", {})
-        found |= {(name, part): names_of(command) for part, command in parts.items()}
-        found[name,] = names_of(main).union(*(found[name, part] for part in parts))  # of a part that is left open
-    return found
-
-
-def names_of(command: click.Command) -> set[str]:
-    named = {name for option in command.params if isinstance(option, click.Option)
-             for name in (*option.opts, *option.secondary_opts)}
-    return named | {"--help", "--version", "--schema"}
-
-
-def calls(text: str) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """The commands that a page calls, in code or between backticks, each with the options that it gives them."""
-    text = re.sub(r"\$\(which (al-[\w-]+)\)", r"\1", text.replace("\\\n", " "))
-    code = "\n".join(line for line in text.splitlines() if line.startswith("    "))
-    for span in (*code.splitlines(), *re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", text)):
-        for piece in re.split(r"[|;&)]|\s#\s", span):
-            where = re.search(r"(?<![\w/.-])(al-[a-z0-9-]+)(?=[\s)]|$)", piece)
-            if where and where[1] in SCRIPTS:
-                yield call_of(where[1], piece[where.end():])
-
-
-def call_of(name: str, rest: str) -> tuple[tuple[str, ...], list[str]]:
-    try:
-        words = shlex.split(rest)
-    except ValueError:  # a quote that another piece closes
-        words = rest.split()
-    command = (name, words[0]) if words and (name, words[0]) in options() else (name,)
-    return command, [word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)]
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_no_page_names_an_option_that_is_not_there(page):
-    text = text_of(page)
-    every = set().union(*options().values()) | FOREIGN
-    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*\w", text)) - every == set()
-    for command, given in calls(text):
-        known = options()[command]
-        short = {name for name in given if not name.startswith("--") and name[:2] in known}  # -n4
-        wrong = [name for name in given if name not in known | short | FOREIGN]
-        assert not wrong, f"{' '.join(command)} has no {', '.join(wrong)}"
-
-
-def test_a_wrong_option_would_be_found():
-    text = """
-    al-data toy --limit 3 | al-score rm --lr 1 > `a`
-    $ torchrun --nnodes 2 $(which al-sft) base -o \\
-        sft --bets 0
-
-`al-eval winrate --judge "x --question y"`, and `al-sft --help`
-"""
-    assert list(calls(text)) == [
-        (("al-data", "toy"), ["--limit"]), (("al-score",), ["--lr"]), (("al-sft",), ["-o", "--bets"]),
-        (("al-eval", "winrate"), ["--judge"]), (("al-sft",), ["--help"])]
-    assert "--lr" not in options()["al-score",] and "--bets" not in options()["al-sft",]
 
 
 # -- how commands read -------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from helpers.process import ROOT, environment
 
 EXO = ["sft", "exo-pref", "exo-rw", "dpo-pref", "dpo-rw"]
 ARGS = ["greedy", "top-k", "nucleus", "contrastive", "best-of-8", "segment", "args-greedy-1", "args-stochastic-1",
-        "ppo", "ppo-args-greedy-1"]
+        "ppo", "ppo-args-greedy-1",
+        *(f"{size}{way}-1" for size in ("", "half-") for way in ("args-prefixes", "next-token", "vocabulary"))]
 ALT = ["sft", "iteration-1", "iteration-2"]
 FEEDBACK = ["teacher, 50 %", "teacher, 50 % + AI feedback", "teacher, 100 %"]
 # The rows of each experiment's tables, the longest experiments first.

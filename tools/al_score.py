@@ -222,13 +222,22 @@ class ModelScorer:
 class Rewards(ModelScorer):
     """A reward model's score, divided by its temperature, or one class of a classifier."""
 
+    logits: "Callable[[Pack], Tensor]"
+
     def __init__(self, path: str, device: str, dtype: str, limits: dict[str, Any], pack_tokens: int, field: str,
                  label: str | None, form: str, temperature: float, end: str | None):
         from alignlib.models import load
+        from alignlib.models.token_rewards import TokenReward
 
-        self.model = load.load_reward(path, device, dtype)
-        super().__init__(self.model, self.measure, limits, pack_tokens, end)
-        names: dict[int, str] = self.model.core.config.id2label
+        model = load.load_reward(path, device, dtype)
+        super().__init__(model, self.measure, limits, pack_tokens, end)
+        names: dict[int, str] = {0: "reward"}
+        if isinstance(model, TokenReward):
+            if label is not None or form != "logit":
+                raise click.UsageError(f"{path}: a {model.kind} reward model: --label and --as go with a classifier")
+            self.logits = lambda batch: model.scores(batch).view(-1, 1)
+        else:
+            names, self.logits = model.core.config.id2label, model.logits
         if len(names) > 1 and label is None:
             raise click.UsageError(f"{path}: a classifier of {', '.join(names.values())}: name one with --label")
         numbers = {**{str(number): number for number in names}, **{text: number for number, text in names.items()}}
@@ -238,7 +247,7 @@ class Rewards(ModelScorer):
         self.temperature = temperature
 
     def measure(self, batch: "Pack") -> "dict[str, Tensor]":
-        logits = self.model.logits(batch)  # [E * K, labels]
+        logits = self.logits(batch)  # [E * K, labels]
         if self.form == "logit":
             values = logits[:, self.label] / self.temperature
         elif logits.shape[1] == 1:  # a lone logit is a log-odds

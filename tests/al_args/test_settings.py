@@ -12,7 +12,7 @@ from helpers.guided import refused
     ('{"topk": 2.5}', "topk: expected a whole number of at least 1, got 2.5"),
     ('{"topk": true}', "topk: expected a whole number of at least 1, got a boolean"),
     ('{"temperature": -1}', "temperature: expected a number of at least 0, got -1"),
-    ('{"method": "beam"}', 'method: expected one of greedy, stochastic, best-of-n, segment, got "beam"'),
+    ('{"method": "beam"}', 'method: expected one of greedy, stochastic, next-token, best-of-n, segment, got "beam"'),
     ('{"segment": 4}', "segment: does nothing for method greedy"),
     ('{"method": "greedy"}', "the same as an earlier line"),
     ("[1]", "expected an object, got an array"),

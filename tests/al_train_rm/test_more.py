@@ -333,7 +333,7 @@ def test_a_domain_that_is_only_evaluated_is_named(tmp_path):
     (("--alpha", 0.5), "--alpha goes with --more"),
     (("--more", "--no-reweight", "--alpha", 0.5), "do nothing with --no-reweight"),
     (("--margin", 1, "--soft", 1), "--margin or --soft"),
-    (("--loss", "classify", "--more"), "are for --loss pairwise"),
+    (("--loss", "classify", "--more"), "--more does nothing for --loss classify"),
 ])
 def test_options_that_do_nothing_are_refused(args, said):
     assert said in refused(mixed(6), *args, code=2)

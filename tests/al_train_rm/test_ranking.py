@@ -51,7 +51,7 @@ def test_every_ordered_pair_is_one():
 
 def test_the_figures_by_hand():
     """Of three scores, two of three pairs are right and one ties; the best completion is the second."""
-    figures = Ranking().figures(torch.tensor([[0.5, 2.0, 0.5]]), torch.tensor([[2.0, 3.0, 1.0]]), torch.zeros(1))
+    figures = Ranking().figures(torch.tensor([[0.5, 2.0, 0.5]]), torch.tensor([[2.0, 3.0, 1.0]]))
     assert {name: value.item() for name, value in figures.items()} == {
         "accuracy": pytest.approx(2.5 / 3), "best_score": 2.0, "worst_score": 0.5}
 

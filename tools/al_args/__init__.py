@@ -1,4 +1,4 @@
-"""Decode completions of prompts under the guidance of a reward model: ARGS, best-of-n, best segments.
+"""Decode completions of prompts under the guidance of reward models: ARGS, GenARM, best-of-n, best segments.
 
 in    {"prompt": "Human: hi\\n\\nAssistant:"}
 out   {"prompt": "Human: hi\\n\\nAssistant:", "completions": [" Hello!"], "finish_reasons": ["stop"], "rewards": [1.3]}
@@ -17,25 +17,34 @@ from alignlib.cli.sections import named, stack
 from alignlib.records import fields
 from alignlib.records.jsonl import Line, Record
 from alignlib.rewards import programs
+from alignlib.rewards.reward import split_weight
 
 if TYPE_CHECKING:
     from al_args.by_program import ProgramDecoder
     from al_args.decoder import Decoder
+    from al_args.next_decoder import NextDecoder
     from al_args.token_by_token import GuidedDraw
     from alignlib.decoding.draws import Sampling
 
-SETTINGS = tuple(settings.CHECKS)
+SETTINGS = tuple(name for name in settings.CHECKS if name != "weights")  # those that have an option of their own
 
 # What is looked for, and how; a grid's lines have the same names.
 search_options = stack(
     click.option("--method", type=click.Choice([*settings.USES]), default="greedy",
                  help="Token by token, or whole texts or segments by the language model, kept by their reward."),
+    click.option("--reward", "rewards", multiple=True, metavar="WEIGHT:RM",
+                 help="A reward model of al-train-rm --loss next-token, or any policy: its log-probabilities, so many "
+                      "times, beside the language model's; may be repeated (next-token, without RM)."),
     click.option("-w", "--weight", type=options.Finite(), default=1.0,
                  help="Of the reward, beside the logit (greedy, stochastic)."),
-    click.option("-k", "--topk", type=click.IntRange(min=1), default=10,
-                 help="Candidates a token: the most likely ones (greedy, stochastic)."),
+    click.option("-k", "--topk", type=click.IntRange(min=1),
+                 help="Candidates a token: the most likely ones (greedy, stochastic), of all models together "
+                      "(next-token).  [default: 10; next-token: all]"),
+    click.option("--top-p", type=options.Finite(0, 1, min_open=True), default=1.0,
+                 help="Nucleus sampling (next-token)."),
     click.option("-t", "--temperature", type=options.Finite(min=0), default=1.0,
-                 help="Of draws: of candidates (stochastic), of the language model (best-of-n, segment)."),
+                 help="Of draws: of candidates (stochastic), of all models together (next-token), of the language "
+                      "model (best-of-n, segment); 0 takes the likeliest."),
     click.option("--margin", type=options.Finite(min=0),
                  help="Leave out candidates whose logit trails the best one's by more; the reward model is not asked "
                       "where one is left. From weight * (largest - smallest reward) on, greedy stays exact."),
@@ -52,7 +61,7 @@ search_options = stack(
 @named("Completions", "number", "max_new_tokens", "stop", "ids", "timed", "seed")
 @named(model_options.DEVICE, "window", "batch_tokens", "lm_device", "rm_device", "lm_dtype", "rm_dtype")
 @click.argument("lm", shell_complete=shells.files)
-@click.argument("rm", shell_complete=shells.files)
+@click.argument("rm", required=False, shell_complete=shells.files)
 @options.filter_options
 @search_options
 @click.option("-n", "number", type=click.IntRange(min=1), default=1, help="Completions a prompt.")
@@ -76,18 +85,20 @@ search_options = stack(
 @click.option("--rm-dtype", type=model_options.DTYPE, default="auto", help="The same for the reward model.")
 @click.option("--timeout", cls=options.Beside, type=options.Finite(0, min_open=True), default=programs.TIMEOUT,
               help="Where RM is cmd:PROGRAM: seconds without a number.")
-def main(lm: str, rm: str, files: tuple[str, ...], output: str | None, resume: bool, on_error: str,
+def main(lm: str, rm: str | None, files: tuple[str, ...], output: str | None, resume: bool, on_error: str,
          rejects: str | None, shard: tuple[int, int] | None, number: int, max_new_tokens: int, stop: tuple[str, ...],
-         ids: bool, timed: bool, seed: int, grid: str | None, timeout: float, **others: Any) -> None:
+         ids: bool, timed: bool, seed: int, grid: str | None, timeout: float, rewards: tuple[str, ...],
+         **others: Any) -> None:
     """Decode each prompt by the language model LM under the guidance of the reward model RM, of the same tokenizer.
 
-    For --method best-of-n RM may be a program, as al-score takes it: py:FILE.py:FUNCTION, cmd:PROGRAM, length, ...
-    Streams, a window of records at a time.
+    For --method next-token there is no RM, but --reward. For --method best-of-n RM may be a program, as al-score takes
+    it: py:FILE.py:FUNCTION, cmd:PROGRAM, length, ... Streams, a window of records at a time.
     """
     if not all(stop):
         raise click.UsageError("--stop: an empty text would stop everything")
-    plain = settings.Search(**{name: others.pop(name) for name in SETTINGS})
+    plain = plain_search(others, rewards)
     searches = settings.read(grid, plain) if grid else [plain]
+    rms, files = reward_models(plain, rm, rewards, files)
     if grid:  # a resumed run must have the same settings, from whatever file or pipe
         click.get_current_context().params["grid"] = searches
     must_be_used(searches)
@@ -96,9 +107,9 @@ def main(lm: str, rm: str, files: tuple[str, ...], output: str | None, resume: b
         from alignlib.decoding.draws import Sampling
 
         how = Sampling(max_new_tokens, stop=stop, seed=seed, temperatures=(1.0,) * number)
-        decoder = decoder_for(lm, rm, how, searches, timeout, others)
+        decoder = decoder_for(lm, rms, how, searches, timeout, others)
 
-    def finish(line: Line, search: settings.Search, draws: list["GuidedDraw"]) -> Record:
+    def finish(line: Line, search: settings.Search, draws: Sequence["GuidedDraw"]) -> Record:
         record = fields.without_completions(line.record, "condition")
         record["completions"] = [draw.text for draw in draws]
         record["finish_reasons"] = [draw.reason for draw in draws]
@@ -111,7 +122,8 @@ def main(lm: str, rm: str, files: tuple[str, ...], output: str | None, resume: b
         return {**record, "search": search.as_record()} if grid else record
 
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=decoder.prepare,
-                             model=(lm, *programs.files_of(rm)), each=len(searches)) as stream:
+                             model=(lm, *(file for path in rms for file in programs.files_of(path))),
+                             each=len(searches)) as stream:
         with closing(decoder.draws(stream)) as done:
             for line, draws in done:  # a list of them for each of the searches
                 stream.write(line, *(finish(line, *pair) for pair in zip(searches, draws, strict=True)))
@@ -120,16 +132,49 @@ def main(lm: str, rm: str, files: tuple[str, ...], output: str | None, resume: b
         summary.close(stream)
 
 
-def decoder_for(lm: str, rm: str, how: "Sampling", searches: Sequence[settings.Search], timeout: float,
-                others: dict[str, Any]) -> "Decoder | ProgramDecoder":
-    """By the reward model, or by the program, that RM names. Raises UsageError."""
-    given = options.given_options()
+def plain_search(given: dict[str, Any], rewards: Sequence[str]) -> settings.Search:
+    """The settings that the options say, taken out of `given`. Raises UsageError."""
+    said = {name: given.pop(name) for name in SETTINGS}
+    if said["topk"] is None:
+        said["topk"] = 0 if said["method"] == "next-token" else 10
+    return settings.Search(**said, weights=tuple(weight for weight, _ in map(split_weight, rewards)))
+
+
+def reward_models(plain: settings.Search, rm: str | None, rewards: Sequence[str],
+                  files: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
+    """The reward models by their names, and the input's: with --reward what stands behind LM is input.
+
+    Raises UsageError.
+    """
+    if bool(rewards) != (plain.method == "next-token"):
+        raise click.UsageError("--method next-token and --reward WEIGHT:RM go together")
+    if rewards:
+        click.get_current_context().params["rm"] = None  # a resumed run knows its input by its bytes
+        return [name for _, name in map(split_weight, rewards)], files if rm is None else (rm, *files)
+    if rm is None:
+        raise click.UsageError("Missing argument 'RM'.")
+    return [rm], files
+
+
+def decoder_for(lm: str, rms: list[str], how: "Sampling", searches: Sequence[settings.Search], timeout: float,
+                others: dict[str, Any]) -> "Decoder | NextDecoder | ProgramDecoder":
+    """By the reward models, or by the program, that are named. Raises UsageError."""
+    given, rm = options.given_options(), rms[0]
     if "timeout" in given and not rm.startswith("cmd:"):
         raise click.UsageError("--timeout goes with cmd:PROGRAM")
+    if searches[0].method == "next-token":
+        if named := next(filter(programs.is_program, rms), None):
+            raise click.UsageError(f"--reward {named}: a program judges whole texts, not next tokens")
+        return next_decoder(lm, rms, how, searches, others)
     if not programs.is_program(rm):
         from al_args.decoder import Decoder
+        from alignlib.models import load
 
-        return Decoder(lm, rm, how, searches, **others)
+        kind = load.token_reward(rm)
+        if kind and (kind.kind == "next-token" or not all(search.by_token for search in searches)):
+            goes = "--method next-token --reward WEIGHT:RM" if kind.kind == "next-token" else "greedy and stochastic"
+            raise click.UsageError(f"{rm}: a {kind.kind} reward model is asked about next tokens: it goes with {goes}")
+        return next_decoder(lm, rms, how, searches, others) if kind else Decoder(lm, rm, how, searches, **others)
     for name in ("rm_device", "rm_dtype", "score_end", "end"):
         if name in given:
             raise click.UsageError(f"--{name.replace('_', '-')} goes with a reward model, not with {rm}")
@@ -140,10 +185,20 @@ def decoder_for(lm: str, rm: str, how: "Sampling", searches: Sequence[settings.S
     return ProgramDecoder(lm, program, how, searches, **others)
 
 
+def next_decoder(lm: str, rms: list[str], how: "Sampling", searches: Sequence[settings.Search],
+                 others: dict[str, Any]) -> "NextDecoder":
+    """For reward models that say what every next token is worth, ends of texts among them."""
+    from al_args.next_decoder import NextDecoder
+
+    if others.pop("score_end"):
+        raise click.UsageError(f"--score-end: {rms[0]} scores an end as any next token")
+    return NextDecoder(lm, rms, how, searches, **others)
+
+
 def must_be_used(searches: Sequence[settings.Search]) -> None:
     """Refuse options that would do nothing for any of the searches."""
     given, methods = options.given_options(), {search.method for search in searches}
-    used = {"method"}.union(*(settings.USES[method] for method in methods))
+    used = {"method", "rewards"}.union(*(settings.USES[method] for method in methods))
     if any(search.by_token for search in searches):
         used.add("score_end")
     for name in (*SETTINGS, "score_end"):

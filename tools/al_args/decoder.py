@@ -13,7 +13,7 @@ from al_args.settings import Search
 from al_args.token_by_token import GuidedDraw, GuidedModels
 from alignlib.decoding.draws import Sampling, encoder_limits, prompt_ids
 from alignlib.models import load
-from alignlib.models.policy import Policy, RewardModel
+from alignlib.models.policy import Model, Policy, RewardModel
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 
@@ -31,6 +31,7 @@ class Decoder:
         for option, device in (("--lm-device", lm_device), ("--rm-device", rm_device)):
             load.device_for(device, option)
         policy, reward = load.load_policy(lm, lm_device, lm_dtype), load.load_reward(rm, rm_device, rm_dtype)
+        assert isinstance(reward, RewardModel)  # others are asked by NextDecoder
         fit_together(policy, lm, reward, rm)
         # Of both, so that neither sees more of a prompt than the other.
         room = encoder_limits(min(policy.context, reward.context), how, **prompts)
@@ -98,9 +99,19 @@ def fit_together(policy: Policy, lm: str, reward: RewardModel, rm: str) -> None:
     if reward.pooling != "last":
         raise click.UsageError(f"{rm}: reads the {reward.pooling} over a text (al-train-rm --pool); it must read the "
                                "last token here")
+    must_read_alike(reward, rm, policy, lm)
+    must_be_finite(lm, policy)
+    must_be_finite(rm, reward)
+
+
+def must_read_alike(reward: Model, rm: str, policy: Policy, lm: str) -> None:
+    """Raises UsageError for a reward model of another vocabulary than the policy's."""
     if reward.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise click.UsageError(f"{rm}: its tokenizer is not that of {lm}")
-    for path, model in ((lm, policy), (rm, reward)):
-        for name, weight in model.core.named_parameters():
-            if not torch.isfinite(weight).all():
-                raise click.UsageError(f"{path}: {name} has values that are not finite")
+
+
+def must_be_finite(path: str, model: Model) -> None:
+    """Raises UsageError for weights that are no numbers."""
+    for name, weight in model.core.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise click.UsageError(f"{path}: {name} has values that are not finite")

@@ -11,6 +11,7 @@ from alignlib.records.jsonl import DataError, Record
 USES = {
     "greedy": ("weight", "topk", "margin"),
     "stochastic": ("weight", "topk", "margin", "temperature"),
+    "next-token": ("weights", "topk", "top_p", "temperature"),
     "best-of-n": ("best_of", "temperature"),
     "segment": ("best_of", "temperature", "segment"),
 }
@@ -23,6 +24,10 @@ class Search:
     greedy       the best of them
     stochastic   a draw from softmax(that / temperature)
 
+    By log-probabilities, of the language model + weights * of reward models, all tokens (Xu et al. 2025, 2410.08193):
+
+    next-token   a draw from softmax(that / temperature), of the `topk` likeliest (0: of all), then of `top_p`
+
     Whole texts, `best_of` of them drawn by the language model at `temperature`, the one with the best reward kept:
 
     best-of-n    once (Nakano et al. 2021, 2112.09332)
@@ -32,7 +37,9 @@ class Search:
 
     method: str = "greedy"
     weight: float = 1.0
+    weights: tuple[float, ...] = ()  # one a --reward
     topk: int = 10
+    top_p: float = 1.0
     temperature: float = 1.0
     margin: float | None = None  # tokens whose logit is further below the best one's are no candidates
     best_of: int = 8
@@ -44,7 +51,9 @@ class Search:
 
     def as_record(self) -> Record:
         """What a record is marked with: the method and all that it reads."""
-        return {"method": self.method, **{name: getattr(self, name) for name in USES[self.method]}}
+        said = {name: getattr(self, name) for name in USES[self.method]}
+        return {"method": self.method, **{name: list(value) if name == "weights" else value
+                                          for name, value in said.items()}}
 
 
 def _number(value: object, least: float) -> str | None:
@@ -58,10 +67,21 @@ def _count(value: object) -> str | None:
     return None if type(value) is int and value >= 1 else "a whole number of at least 1"
 
 
+def _share(value: object) -> str | None:
+    return "a number above 0, 1 at most" if _number(value, 0) or not 0 < float(str(value)) <= 1 else None
+
+
+def _numbers(value: object) -> str | None:
+    fine = isinstance(value, list) and not any(_number(one, -float("inf")) for one in value)
+    return None if fine else "an array of numbers, one a --reward"
+
+
 CHECKS: dict[str, Callable[[object], str | None]] = {
     "method": lambda value: None if isinstance(value, str) and value in USES else f"one of {', '.join(USES)}",
     "weight": lambda value: _number(value, -float("inf")),
     "topk": _count,
+    "top_p": _share,
+    "weights": _numbers,
     "temperature": lambda value: _number(value, 0),
     "margin": lambda value: None if value is None else _number(value, 0),
     "best_of": _count,
@@ -89,7 +109,12 @@ def change(plain: Search, record: Record) -> Search:
         if wanted := CHECKS[name](value):
             shown = f'"{value}"' if isinstance(value, str) else f"{value:g}" if type(value) in (int, float) else None
             raise ValueError(f"{name}: expected {wanted}, got {shown or jsonl.kind(value)}")
-    changed = replace(plain, **record)
+    if (record.get("method", plain.method) == "next-token") != (plain.method == "next-token"):
+        raise ValueError("method: next-token goes with --reward, the others with RM: not both in a run")
+    if "weights" in record and len(record["weights"]) != len(plain.weights):
+        raise ValueError(f"weights: {len(record['weights'])} for {len(plain.weights)} of --reward")
+    said: Record = {name: tuple(value) if name == "weights" else value for name, value in record.items()}
+    changed = replace(plain, **said)
     for name in record:
         if name != "method" and name not in USES[changed.method]:
             raise ValueError(f"{name}: does nothing for method {changed.method}")

@@ -13,7 +13,7 @@ import orjson
 
 from al_data.row import Row
 from alignlib import hub
-from alignlib.records.jsonl import DataError, kind, must_name_once, open_input, read_all, what_else
+from alignlib.records.jsonl import DataError, kind, open_input, read_all, what_else
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 # What the files of a split are called, in the order of preference: some sets have no test part.
@@ -162,16 +162,11 @@ def _loaded(name: str) -> object:
         content = handle.read()
     shown = "<stdin>" if name == "-" else name
     try:
-        value = orjson.loads(content := content.removeprefix(b"\xef\xbb\xbf"))
-        if isinstance(value, dict | list):
-            must_name_once(content, value)
+        return orjson.loads(content := content.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
         if not content.lstrip().startswith((b"[", b"{")) and (other := what_else(content[:80])):
             raise DataError(f"{shown}: {other}") from error
         raise DataError(f"{shown}:{error.lineno}: broken JSON: {error}") from error
-    except ValueError as error:
-        raise DataError(f"{shown}: {error}") from error
-    return value
 
 
 def _csv(name: str) -> Iterator[Row]:

@@ -184,7 +184,7 @@ def must_be_reward_model(folder: str) -> None:
     """Raises UsageError for a folder that al-score would not read rewards from."""
     from alignlib.models import load
 
-    if not load.is_classifier(folder):
+    if not load.is_classifier(folder) and load.token_reward(folder) is None:
         raise click.UsageError(f"--fit-temperature {folder}: not a reward model")
 
 

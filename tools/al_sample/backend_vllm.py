@@ -34,6 +34,7 @@ from alignlib.model_names import parts
 from alignlib.models import adapters, load, sources, tokenizer_files
 from alignlib.models.adapters import Adapter
 from alignlib.models.policy import context_length
+from alignlib.models.token_rewards import NextTokenReward
 from alignlib.records.jsonl import Line, Record, count_ahead
 from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
@@ -74,6 +75,8 @@ class Sampler:
         words = str(adapter.folder) if adapter and own else base  # an adapter may come without
         if load.is_classifier(model):
             raise click.UsageError(f"{model}: a reward model (sequence classifier); a policy is needed here")
+        if load.token_reward(model) not in (None, NextTokenReward):
+            raise click.UsageError(f"{model}: a reward model (of the values of next tokens); a policy is needed here")
         rank = lora_rank(adapter) if adapter else None
         context = min(context_length(config), max_model_len or sys.maxsize)
         ends = load.generation_ends(sources.generation_config(base))

@@ -30,7 +30,6 @@ from alignlib.models.packs import Pack
 from alignlib.models.policy import RewardModel
 from alignlib.records import fields
 from alignlib.records.jsonl import DataError, Record
-from alignlib.training import losses
 from alignlib.training.batches import Balanced, Order
 from alignlib.training.examples import Examples
 
@@ -106,9 +105,10 @@ class More(Ranking):
         return Balanced(tuple((domains == number).nonzero()[:, 0] for number in numbers), self.resample)
 
     def __call__(self, model: RewardModel, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
-        rewards, domain = batch.values["rewards"], batch.values["domain"][:, 0]
-        scores, read, loss, nll = self.rate(model, batch)
-        figures, added = self.figures(scores, rewards, nll), self.added(nll, rewards).sum()
+        domain = batch.values["domain"][:, 0]
+        rated = self.rate(model, batch)
+        scores, read, loss = rated.scores, rated.read, rated.loss
+        figures, added = self.all_figures(rated, batch), self.added(rated.nll, batch).sum()
         sums = {name: values.sum() for name, values in figures.items()}
         if torch.is_grad_enabled():
             assert read is not None
@@ -123,7 +123,7 @@ class More(Ranking):
         """Keep of a pack what the step's loss and weights are made of. [E * K, H], [E, K]; of each example [E]."""
         rewards, domain = batch.values["rewards"], batch.values["domain"][:, 0]
         free = scores.requires_grad_()
-        plain = losses.ranking(free, rewards, self.margin, self.soft)
+        plain = self.ranking(free, rewards)
         by_score, = grad(plain.sum(), free)
         zeros = scores.new_zeros(len(self.names))
         pairs = ordered(rewards).sum((1, 2)).to(zeros.dtype)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import orjson
 
+from al_train_rm import beginnings
 from alignlib.records import fields
 from alignlib.records.jsonl import DataError, Record, Skip
 from alignlib.training.objective import Objective
@@ -19,21 +20,28 @@ if TYPE_CHECKING:
     from alignlib.models.encoding import Encoder, Example
     from alignlib.models.logps import Head
     from alignlib.models.packs import Pack
-    from alignlib.models.policy import RewardModel
+    from alignlib.models.policy import Model, RewardModel
     from alignlib.training.examples import Examples
+
+M = TypeVar("M", bound="Model")
+
+
+class Rated(NamedTuple):
+    """What a model says of a pack, and the losses of each example."""
+
+    scores: Tensor  # [E, K]
+    read: Tensor | None  # [E * K, H], what the head read; None for a model without such a head
+    loss: Tensor  # [E]: the ranking's, over its beginnings too
+    nll: Tensor  # [E]: `Ranking.nll`
+    beginnings: Tensor | None  # [E]: pair accuracy over its beginnings; where it has none, over the whole
 
 
 @dataclass
-class Ranking(Objective["RewardModel"]):
-    """-log sigmoid of every score gap that the rewards order.
-
-    `output_head`: what turns hidden states into words' logits, for `lm_coef`; set once the model is loaded.
-    """
+class Preferences(Objective[M]):
+    """What orders a prompt's completions: -log sigmoid of every score gap that their rewards order."""
 
     margin: float = 0.0
     soft: float = 0.0
-    lm_coef: float = 0.0
-    output_head: Head | None = None
 
     def example(self, encoder: Encoder, record: Record) -> Example:
         judged = {"chosen", "rejected"} <= record.keys() and "rewards" not in record  # a verdict on its completions
@@ -56,42 +64,87 @@ class Ranking(Objective["RewardModel"]):
         rewards = example.values["rewards"]
         return sum(one > other for one in rewards for other in rewards)
 
-    def __call__(self, model: RewardModel, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
-        rewards = batch.values["rewards"]
-        scores, _, loss, nll = self.rate(model, batch)
-        figures = self.figures(scores, rewards, nll)
-        return (loss + self.added(nll, rewards)).sum(), {name: values.sum() for name, values in figures.items()}
+    def ranking(self, scores: Tensor, rewards: Tensor) -> Tensor:
+        """The loss of each example: [E, K], [E, K] -> [E]."""
+        from alignlib.training import losses
 
-    def figures(self, scores: Tensor, rewards: Tensor, nll: Tensor) -> dict[str, Tensor]:
-        """Of each example, [E]: pair accuracy, the scores of its best and its worst completion; of --lm-coef, nll."""
+        return losses.ranking(scores, rewards, self.margin, self.soft)
+
+    def figures(self, scores: Tensor, rewards: Tensor) -> dict[str, Tensor]:
+        """Of each example, [E]: pair accuracy, the scores of its best and its worst completion."""
         best = scores.gather(1, rewards.argmax(1, keepdim=True))[:, 0]
         worst = scores.gather(1, rewards.argmin(1, keepdim=True))[:, 0]
-        gaps, better = scores[:, :, None] - scores[:, None, :], ordered(rewards)
-        right = (gaps > 0).float() + 0.5 * (gaps == 0).float()
-        accuracy = (right * better).sum((1, 2)) / better.sum((1, 2))
-        figures = {"accuracy": accuracy, "best_score": best, "worst_score": worst}
-        return figures | ({"lm_loss": nll} if self.lm_coef else {})
+        return {"accuracy": pair_accuracy(scores, rewards), "best_score": best, "worst_score": worst}
 
-    def added(self, nll: Tensor, rewards: Tensor) -> Tensor:
+
+@dataclass
+class Ranking(Preferences["RewardModel"]):
+    """By one score a text.
+
+    lm_coef      what the likelihood of the best completion counts beside it
+    prefixes     random beginnings that are ranked too, drawn by `seed`
+    output_head  what turns hidden states into words' logits, for `lm_coef`; set once the model is loaded
+    """
+
+    lm_coef: float = 0.0
+    prefixes: int = 0
+    seed: int = 0
+    output_head: Head | None = None
+
+    def example(self, encoder: Encoder, record: Record) -> Example:
+        example = super().example(encoder, record)
+        example.values |= beginnings.cut(example, self.prefixes, self.seed)
+        return example
+
+    def size(self, example: Example) -> float:
+        """Its pairs, as often as they are ranked: whole, and by each of their beginnings."""
+        return super().size(example) * (1 + beginnings.count(example, self.prefixes))
+
+    def __call__(self, model: RewardModel, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
+        rated = self.rate(model, batch)
+        figures = self.all_figures(rated, batch)
+        loss = (rated.loss + self.added(rated.nll, batch)).sum()
+        return loss, {name: values.sum() for name, values in figures.items()}
+
+    def all_figures(self, rated: Rated, batch: Pack) -> dict[str, Tensor]:
+        """`figures`, and those of what else is trained on."""
+        figures = self.figures(rated.scores, batch.values["rewards"])
+        if self.lm_coef:
+            figures["lm_loss"] = rated.nll
+        if rated.beginnings is not None:
+            figures["prefix_accuracy"] = rated.beginnings
+        return figures
+
+    def added(self, nll: Tensor, batch: Pack) -> Tensor:
         """What --lm-coef adds to each example's loss, [E]; as a step's loss is a mean over pairs, it goes by pairs."""
-        return self.lm_coef * ordered(rewards).sum((1, 2)) * nll
+        pairs = ordered(batch.values["rewards"]).sum((1, 2))
+        if self.prefixes:
+            pairs = pairs * (1 + self.prefixes * has_beginnings(batch))
+        return self.lm_coef * pairs * nll
 
-    def rate(self, model: RewardModel, batch: Pack) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """Scores [E, K], what the head read [E * K, H]; of each example, [E], the ranking's loss, and `nll`'s."""
-        from alignlib.training import losses
+    def rate(self, model: RewardModel, batch: Pack) -> Rated:
+        import torch
 
         rewards = batch.values["rewards"]
         if not hasattr(model.core, "score"):
             scores = model.scores(batch)
-            loss = losses.ranking(scores, rewards, self.margin, self.soft)
-            return scores, None, loss, loss.new_zeros(loss.shape)
+            loss = self.ranking(scores, rewards)
+            return Rated(scores, None, loss, loss.new_zeros(loss.shape), None)
         with model.precision():
             hidden = model.hidden(batch)
             read = model.pooled(hidden, batch)
             scores = model.head(read).view(batch.shape)
-        loss = losses.ranking(scores, rewards, self.margin, self.soft)
+        loss = self.ranking(scores, rewards)
         nll = self.nll(model, hidden, batch) if self.lm_coef else loss.new_zeros(loss.shape)
-        return scores, read, loss, nll
+        if not self.prefixes:
+            return Rated(scores, read, loss, nll, None)
+        with model.precision():
+            early = model.head(hidden[beginnings.last_places(batch, self.prefixes)].flatten(0, 1))
+        early, there = early.view(self.prefixes, *batch.shape), has_beginnings(batch)
+        for beginning in early:
+            loss = loss + self.ranking(beginning, rewards) * there
+        accuracy = [pair_accuracy(beginning.detach(), rewards) for beginning in early]
+        return Rated(scores, read, loss, nll, torch.stack(accuracy).mean(0))
 
     def nll(self, model: RewardModel, hidden: Tensor, batch: Pack) -> Tensor:
         """Mean -log pi(token) of each example's best completion: [E]."""
@@ -114,6 +167,18 @@ class Ranking(Objective["RewardModel"]):
 def ordered(rewards: Tensor) -> Tensor:
     """Which of two completions has the higher reward: [E, K] -> [E, K, K]."""
     return rewards[:, :, None] > rewards[:, None, :]
+
+
+def pair_accuracy(scores: Tensor, rewards: Tensor) -> Tensor:
+    """The share of the pairs ordered by rewards that scores order alike, a tie as half: [E, K], [E, K] -> [E]."""
+    gaps, better = scores[:, :, None] - scores[:, None, :], ordered(rewards)
+    right = (gaps > 0).float() + 0.5 * (gaps == 0).float()
+    return (right * better).sum((1, 2)) / better.sum((1, 2))
+
+
+def has_beginnings(batch: Pack) -> Tensor:
+    """Whether each example has any: [E]."""
+    return batch.values[beginnings.column(0)][:, 0] != beginnings.NONE
 
 
 @dataclass

@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import torch
 import transformers
 from torch.nn import functional
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlib import ranks
 from alignlib.models import adapters, heads
@@ -21,14 +21,20 @@ from alignlib.models.load import (
     dtype_for,
     is_classifier,
     load,
+    load_causal,
     load_classifier,
     load_config,
     load_policy,
+    token_reward,
 )
 from alignlib.models.logps import Head
 from alignlib.models.policy import Model, RewardModel, gather_weights, is_sharded, scale_and_cap
 from alignlib.models.text_part import find_text_part
+from alignlib.models.token_rewards import TokenReward, VocabularyReward
 from alignlib.models.tokenizer_files import load_tokenizer
+from alignlib.training.recipe import Recipe
+
+T = TypeVar("T", bound=TokenReward)
 
 
 def must_read_text_alone(path: str) -> None:
@@ -81,6 +87,39 @@ def new_reward(path: str, class_names: list[str] | None, device: str = "auto", d
         model.config.get_text_config().vocab_size = config.get_text_config().vocab_size
     autocast = wanted if wanted != torch.float32 else None
     return RewardModel(model, load_tokenizer(path), autocast=autocast, train=True)
+
+
+def new_token_reward(kind: type[T], path: str, recipe: Recipe, *, go_on: bool = False) -> T:
+    """The policy at `path` as a reward model of this kind, or such a one, to train. Raises UsageError.
+
+    go_on is load_policy's. Values get a head of their own, unless they come with one.
+    """
+    before = token_reward(path)
+    if before is VocabularyReward and kind is not VocabularyReward:
+        raise click.UsageError(f"{path}: a reward model (of the values of next tokens); a policy is needed here")
+    model = load_causal(kind, path, recipe.device, recipe.dtype, train=True, go_on=go_on, four_bits=recipe.load_4bit)
+    model.core.config.reward_kind = kind.kind
+    if kind is VocabularyReward and before is not VocabularyReward:
+        if is_sharded(model.model):
+            raise click.UsageError("--head vocabulary does not go with --zero 3")
+        new_value_head(model.core, recipe.seed)
+    return model
+
+
+def new_value_head(model: PreTrainedModel, seed: int) -> None:
+    """Give a policy a head of values, untied from its embeddings: for each token the same small row, drawn from `seed`.
+
+    A value is at first the text's before the token, and stays it for tokens that training never meets: rows of their
+    own would be noise there, of the size of what is learnt.
+    """
+    adapters.untie(model)
+    head = model.get_output_embeddings()
+    torch.manual_seed(seed)
+    row = torch.randn(head.in_features) * (head.in_features + 1) ** -0.5
+    with torch.no_grad():
+        head.weight.copy_(row.expand_as(head.weight))
+        if head.bias is not None:
+            head.bias.zero_()
 
 
 def set_padding(reward: RewardModel, *parts: Sequence[Example]) -> None:

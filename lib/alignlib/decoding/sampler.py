@@ -1,11 +1,11 @@
 """Generation with the local model: many prompts at once, each draw a function of its own name alone.
 
 The draw for a token comes from a counter-based stream keyed by (seed, record, completion, token), so that a resumed
-run, or one with other options for the rest, draws what it would have drawn.
+run, or one with other options for the rest, draws what it would have drawn. Other models may have a say in it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import click
 import numpy as np
@@ -20,6 +20,8 @@ from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Policy
 from alignlib.models.text_part import find_text_part
 
+D = TypeVar("D", bound=Draw)
+Row = TypeVar("Row", bound=Draw, contravariant=True)
 ROOM = 64  # tokens of space a cache keeps ahead
 COMPACT = 0.75  # when fewer rows than this share are unfinished, the others leave the batch
 
@@ -110,9 +112,9 @@ def choose(logits: Tensor, numbers: Tensor, temperatures: Tensor, top_k: int, to
     return torch.where(total[:, -1].isfinite(), chosen, -1)
 
 
-def batches(draws: Sequence[Draw], tokens: int, max_new_tokens: int) -> Iterator[list[Draw]]:
+def batches(draws: Sequence[D], tokens: int, max_new_tokens: int) -> Iterator[list[D]]:
     """The draws in batches of at most `tokens` (prompt and new ones), like lengths together, longest first."""
-    batch: list[Draw] = []
+    batch: list[D] = []
     for draw in sorted(draws, key=lambda draw: (-len(draw.prompt), draw.record, draw.number)):
         if batch and (len(batch) + 1) * (len(batch[0].prompt) + max_new_tokens) > tokens:
             yield batch
@@ -122,22 +124,38 @@ def batches(draws: Sequence[Draw], tokens: int, max_new_tokens: int) -> Iterator
         yield batch
 
 
+class Guidance(Protocol[Row]):
+    """Other models' say in what is drawn next; their rows are those of the batch that are there yet."""
+
+    def guide(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
+        """What to draw by instead of the policy's logits of the next tokens: [R, vocabulary], both."""
+
+    def take(self, tokens: Tensor, rows: Sequence[Row]) -> None:
+        """These are next, [R]; a row that has a `reason` was done before."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Rows of these numbers stay, the others leave."""
+
+
 @torch.inference_mode()
-def generate(policy: Policy, encoder: Encoder, batch: list[Draw], how: Sampling) -> int:
+def generate(policy: Policy, encoder: Encoder, batch: list[D], how: Sampling,
+             guidance: Guidance[D] | None = None) -> int:
     """Fill in every Draw of the batch; returns how many tokens were drawn.
 
     Each prompt is computed once, whatever the number of its completions; finished rows leave the batch.
     Raises FloatingPointError, naming the record, where the model gives no numbers.
     """
-    cache, hidden, mask = prefill(policy, batch)
+    texts = Rows(policy, [(draw.record, draw.prompt) for draw in batch])
     numbers = torch.tensor(np.stack([uniforms(how.seed, d.record, d.number, how.max_new_tokens) for d in batch]))
     numbers = numbers.to(policy.device)  # [R, T]
     temperatures = torch.tensor([draw.temperature for draw in batch], device=policy.device)
-    lengths = torch.tensor([len(draw.prompt) for draw in batch], device=policy.device)
     finished = finisher(encoder, how)
     alive, count = list(batch), 0
     for step in range(how.max_new_tokens):
-        tokens = choose(policy.logits(hidden), numbers[:, step], temperatures, how.top_k, how.top_p)  # [R]
+        logits = texts.logits() if guidance is None else guidance.guide(texts.logits(), alive)
+        tokens = choose(logits, numbers[:, step], temperatures, how.top_k, how.top_p)  # [R]
+        if guidance is not None:
+            guidance.take(tokens, alive)
         going = []
         for row, (draw, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
             if not draw.reason:
@@ -148,34 +166,78 @@ def generate(policy: Policy, encoder: Encoder, batch: list[Draw], how: Sampling)
                     going.append(row)
         if not going:
             break
+        texts.read(tokens)
         if len(going) <= COMPACT * len(alive):
             keep = torch.tensor(going, device=policy.device)
-            cache.batch_select_indices(keep)
-            numbers, temperatures, lengths, tokens = (x[keep] for x in (numbers, temperatures, lengths, tokens))
-            mask = mask if mask is None else mask[keep]
+            numbers, temperatures = numbers[keep], temperatures[keep]
+            texts.keep(keep)
+            if guidance is not None:
+                guidance.keep(keep)
             alive = [alive[row] for row in going]
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        out = policy.body(input_ids=tokens[:, None], attention_mask=mask, past_key_values=cache,
-                          position_ids=(lengths + step)[:, None], use_cache=True)
-        hidden = out.last_hidden_state[:, -1]  # [R, H]
     return count
 
 
-def prefill(policy: Policy, batch: list[Draw]) -> tuple[DynamicCache, Tensor, Tensor | None]:
-    """The prompts' cache, last hidden states [R, H], and mask [R, L] (None without padding), one row a draw."""
-    unique = {draw.record: draw.prompt for draw in batch}
-    places, prompts = {record: row for row, record in enumerate(unique)}, list(unique.values())
-    long = max(map(len, prompts))
-    ids = torch.tensor([[0] * (long - len(prompt)) + prompt for prompt in prompts], device=policy.device)
-    seen = torch.tensor([[0] * (long - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=policy.device)
-    padded = any(len(prompt) < long for prompt in prompts)
-    cache = new_cache(policy.core.config)
-    out = policy.body(input_ids=ids, attention_mask=seen if padded else None, past_key_values=cache,
-                      position_ids=(seen.cumsum(-1) - 1).clamp_min(0), use_cache=True)
-    rows = torch.tensor([places[draw.record] for draw in batch], device=policy.device)
-    cache.batch_select_indices(rows)
-    return cache, out.last_hidden_state[rows, -1], seen[rows] if padded else None
+class Rows:
+    """What a policy reads of texts, a row each, all at once: a prompt that several have is computed once.
+
+    prompts  each row's record and its ids
+
+    Tokens are read when the next ones' logits are asked for; where nobody asks, several wait, and are read together.
+    """
+
+    def __init__(self, policy: Policy, prompts: Sequence[tuple[int, list[int]]]):
+        self.policy, self.prompts = policy, list(prompts)
+        self.cache: DynamicCache | None = None  # until the prompts are read
+        self.hidden, self.lengths = torch.empty(0), torch.empty(0)  # the last states [R, H]; what was read [R]
+        self.mask: Tensor | None = None  # [R, L]; None without padding
+        self.waiting: list[Tensor] = []  # [R] each
+
+    def logits(self) -> Tensor:
+        """Of the next tokens: [R, vocabulary]."""
+        if self.cache is None:
+            self._read_prompts()
+        if self.waiting:
+            self._read_on(torch.stack(self.waiting, 1))
+            self.waiting = []
+        return self.policy.logits(self.hidden)
+
+    def read(self, tokens: Tensor) -> None:
+        """One more token of each row: [R]."""
+        self.waiting.append(tokens)
+
+    def keep(self, rows: Tensor) -> None:
+        """Rows of these numbers stay, the others leave."""
+        self.prompts = [self.prompts[row] for row in rows.tolist()]
+        self.waiting = [tokens[rows] for tokens in self.waiting]
+        if self.cache is not None:
+            self.cache.batch_select_indices(rows)
+            self.hidden, self.lengths = self.hidden[rows], self.lengths[rows]
+            self.mask = self.mask if self.mask is None else self.mask[rows]
+
+    def _read_prompts(self) -> None:
+        """Each of them once, padded on the left."""
+        unique = dict(self.prompts)
+        places, prompts = {record: row for row, record in enumerate(unique)}, list(unique.values())
+        long, device = max(map(len, prompts)), self.policy.device
+        ids = torch.tensor([[0] * (long - len(prompt)) + prompt for prompt in prompts], device=device)
+        seen = torch.tensor([[0] * (long - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+        padded = any(len(prompt) < long for prompt in prompts)
+        self.cache = new_cache(self.policy.core.config)
+        out = self.policy.body(input_ids=ids, attention_mask=seen if padded else None, past_key_values=self.cache,
+                               position_ids=(seen.cumsum(-1) - 1).clamp_min(0), use_cache=True)
+        rows = torch.tensor([places[record] for record, _ in self.prompts], device=device)
+        self.cache.batch_select_indices(rows)
+        self.hidden, self.mask = out.last_hidden_state[rows, -1], seen[rows] if padded else None
+        self.lengths = torch.tensor([len(prompt) for _, prompt in self.prompts], device=device)
+
+    def _read_on(self, tokens: Tensor) -> None:
+        """[R, new]"""
+        if self.mask is not None:
+            self.mask = torch.cat([self.mask, torch.ones_like(tokens)], dim=1)
+        places = self.lengths[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        out = self.policy.body(input_ids=tokens, attention_mask=self.mask, past_key_values=self.cache,
+                               position_ids=places, use_cache=True)
+        self.hidden, self.lengths = out.last_hidden_state[:, -1], self.lengths + tokens.shape[1]
 
 
 def finisher(encoder: Encoder, how: Sampling) -> Callable[[Draw, int], bool]:

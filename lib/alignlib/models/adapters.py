@@ -30,7 +30,7 @@ FILES = (CONFIG, WEIGHTS, "adapter_model.bin")
 INSIDE = "base_model.model."  # what peft puts before a weight's name
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")  # the last two: outputs
 NO_MERGE = ("layer_replication", "alora_invocation_tokens", "lora_bias")  # of a LoraConfig: what weights do not hold
-OF_A_REWARD = ("reads_eos", "reward_pool", "pad_token_id", "id2label")  # what REWARD may say
+OF_A_REWARD = ("reads_eos", "reward_pool", "reward_kind", "pad_token_id", "id2label")  # what REWARD may say
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,12 @@ def adapted_config(config: PreTrainedConfig, adapter: Adapter) -> PreTrainedConf
                 config.architectures = [heads.classifier_type(config).__name__]
             except ValueError as error:
                 raise click.UsageError(f"{adapter.path}: {error}") from error
-        describe_reward(config, adapter)
+    describe_reward(config, adapter)
     return config
 
 
 def describe_reward(config: PreTrainedConfig, adapter: Adapter) -> None:
-    """Put into a classifier's configuration what the adapter's folder says of it."""
+    """Put into a configuration what the adapter's folder says of a reward model."""
     for name, value in adapter.reward.items():
         setattr(config, name, value)
     if "id2label" in adapter.reward:

@@ -49,9 +49,14 @@ def compute_in_float32(model: PreTrainedModel) -> None:
               if type(layer) is nn.Linear and not name.startswith(body)]
     if layers and layers[-1][1].out_features == model.config.num_labels:
         name, plain = layers[-1]
-        head = Float32Linear(plain.in_features, plain.out_features, plain.bias is not None, device="meta")
-        head.weight, head.bias = plain.weight, plain.bias
-        model.set_submodule(name, head.train(plain.training))
+        model.set_submodule(name, in_float32(plain))
+
+
+def in_float32(plain: nn.Linear) -> Float32Linear:
+    """A layer of the same weights that is computed in float32."""
+    head = Float32Linear(plain.in_features, plain.out_features, plain.bias is not None, device="meta")
+    head.weight, head.bias = plain.weight, plain.bias
+    return head.train(plain.training)
 
 
 # -- saved -----------------------------------------------------------------------------------------------------

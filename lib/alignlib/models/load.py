@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import torch
@@ -13,12 +13,13 @@ from transformers.utils import cached_file
 
 from alignlib import hub, ranks, waits
 from alignlib.model_names import parts
-from alignlib.models import adapters, checkpoint, faults, heads, sources
+from alignlib.models import adapters, checkpoint, faults, heads, sources, token_rewards
 from alignlib.models.adapters import Adapter
 from alignlib.models.checkpoint import AutoClass, Spare, first_line
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
 from alignlib.models.text_part import find_text_part
+from alignlib.models.token_rewards import NextTokenReward, TokenReward
 from alignlib.models.tokenizer_files import load_tokenizer
 from alignlib.models.whole_texts import WholeTexts
 from alignlib.records.disk import even_modes
@@ -28,6 +29,7 @@ if not torch.cuda.is_available():
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
+P = TypeVar("P", bound=Policy)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WIDE = 256  # hidden size; on a CPU narrower models sample slower in bf16 than in fp32
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop", "resid_pdrop",
@@ -115,6 +117,11 @@ def is_classifier(path: str) -> bool:
     return heads.names_classifier(config) or heads.find_value_head(adapter_base(path) or path, config) is not None
 
 
+def token_reward(path: str) -> type[TokenReward] | None:
+    """How a folder is read whose logits are rewards of next tokens (token_rewards.py); None for any other."""
+    return token_rewards.kind_of(load_config(path), path)
+
+
 def load(auto: AutoClass, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (),
          spare: Spare = checkpoint.nothing, **settings: object) -> tuple[PreTrainedModel, set[str]]:
     """A model in eval mode, without dropout, and the weights that it lacked; as checkpoint.read. Raises UsageError."""
@@ -146,6 +153,16 @@ def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: 
     train = True keeps float32 weights and computes in `dtype` (autocast). go_on = True leaves an adapter over its base,
     to train on in it. four_bits = True keeps the linear layers so (adapters.four_bits).
     """
+    if token_reward(path) not in (None, NextTokenReward):
+        raise click.UsageError(f"{path}: a reward model (of the values of next tokens); a policy is needed here")
+    policy = load_causal(Policy, path, device, dtype, train=train, go_on=go_on, four_bits=four_bits)
+    vars(policy.core.config).pop("reward_kind", None)  # what comes of it need not be a reward model
+    return policy
+
+
+def load_causal(kind: type[P], path: str, device: str, dtype: str, *, train: bool = False, go_on: bool = False,
+                four_bits: bool = False) -> P:
+    """The causal language model at `path` as a model of this kind; else as `load_policy`."""
     adapter = adapters.find(path)
     base = adapter.base if adapter else path
     config = base_config(adapter) if adapter else load_config(path)
@@ -165,8 +182,9 @@ def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: 
     model, _ = load(auto, base, device, torch.float32 if train else wanted, **narrow)
     if adapter:
         model = adapters.attach(model, adapter, train=True) if go_on else adapters.merge(model, adapter)
+        adapters.describe_reward(model.config, adapter)
     autocast = wanted if train and wanted != torch.float32 else None
-    return Policy(model, load_tokenizer(path), autocast=autocast, train=train)
+    return kind(model, load_tokenizer(path), autocast=autocast, train=train)
 
 
 def adapter_base(path: str) -> str | None:
@@ -175,8 +193,10 @@ def adapter_base(path: str) -> str | None:
     return adapter.base if adapter else None
 
 
-def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardModel:
-    """A sequence classifier and its tokenizer, an adapter merged into its base. Raises UsageError."""
+def load_reward(path: str, device: str = "auto", dtype: str = "auto") -> RewardModel | TokenReward:
+    """A sequence classifier, or a policy whose logits are rewards; adapters merged. Raises UsageError."""
+    if kind := token_reward(path):
+        return load_causal(kind, path, device, dtype)
     if not is_classifier(path):
         raise click.UsageError(f"{path}: a policy or a bare model; a reward model (sequence classifier) is needed here")
     wanted = dtype_for(dtype, device_for(device), load_config(path))
@@ -216,7 +236,8 @@ def encoder_for(model: Model, *, end: str | None = None, **limits: Any) -> Encod
     """
     config = model.core.config
     if isinstance(model, Policy):
-        return build_encoder(config, model.tokenizer, ends=generation_ends(model.core.generation_config), **limits)
+        ends = generation_ends(model.core.generation_config)
+        return build_encoder(config, model.tokenizer, eos=end != "none", ends=ends, **limits)
     eos = end == "token" if end else getattr(config, "reads_eos", None)
     if eos is None:
         return build_encoder(config, model.tokenizer, WholeTexts, pad=config.get_text_config().pad_token_id, **limits)

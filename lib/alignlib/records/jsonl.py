@@ -5,7 +5,6 @@ import os
 import stat
 import sys
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -94,7 +93,6 @@ def parse(raw: bytes) -> Record:
         raise ValueError(f"broken JSON: {error}") from error
     if not isinstance(record, dict):
         raise ValueError(f"expected an object, got {kind(record)}")
-    must_name_once(raw, record)
     # orjson reads deeper than it writes; what is so deep has as many brackets, each with its other half.
     if len(raw) > 2 * DEPTH and raw.count(b"[") + raw.count(b"{") > DEPTH:
         try:
@@ -116,40 +114,6 @@ def _must_have_numbers(raw: bytes) -> None:
 
     with suppress(json.JSONDecodeError, RecursionError):
         json.loads(raw.decode(), parse_constant=refuse, parse_int=weigh, parse_float=weigh)
-
-
-def must_name_once(raw: bytes, value: Any) -> None:
-    """Raises ValueError where an object in a JSON text, which is this object or array, has a name twice: all but the
-    last would be lost.
-    """
-    quotes, there = 2 * _count_texts(value), raw.count(b'"')
-    if there != quotes and there - raw.count(b'\\"') != quotes:  # but for rare texts, a name that is lost
-        with suppress(RecursionError):
-            json.loads(raw.decode(), object_pairs_hook=_once)
-
-
-def _count_texts(value: Any) -> int:
-    """How many names and texts there are in a value; none of an array that begins with a number."""
-    count, nodes = 0, [value]
-    for node in nodes:  # which grows
-        if type(node) is dict:
-            count += len(node)
-            node = node.values()
-        elif not node or type(node[0]) in (int, float):
-            continue
-        for part in node:
-            if type(part) is str:
-                count += 1
-            elif part and type(part) in (dict, list):
-                nodes.append(part)
-    return count
-
-
-def _once(pairs: list[tuple[str, Any]]) -> Record:
-    for name, times in Counter(name for name, _ in pairs).items():
-        if times > 1:
-            raise ValueError(f"{name}: {times} times in one object")
-    return dict(pairs)
 
 
 def what_else(raw: bytes) -> str | None:

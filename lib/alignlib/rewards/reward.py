@@ -86,9 +86,10 @@ class ModelReward:
 
     def __init__(self, name: str, device: str, dtype: str, pack_tokens: int, end: str | None = None, **limits: Any):
         from alignlib.models import load, scoring
+        from alignlib.models.policy import RewardModel
 
         model = load.load_reward(name, device, dtype)
-        classes = model.core.config.id2label
+        classes = model.core.config.id2label if isinstance(model, RewardModel) else {}
         if len(classes) > 1:
             raise click.UsageError(f"{name}: a classifier of {', '.join(classes.values())}, no reward model")
         self.name, self.window = name, scoring.WINDOW

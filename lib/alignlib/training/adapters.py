@@ -20,6 +20,7 @@ from alignlib.models import adapters, checkpoint, load
 from alignlib.models.adapters import Adapter
 from alignlib.models.checkpoint import first_line
 from alignlib.models.policy import Model, RewardModel
+from alignlib.models.token_rewards import TokenReward, VocabularyReward
 from alignlib.records.disk import even_modes
 from alignlib.training.recipe import Recipe
 
@@ -116,7 +117,7 @@ def new_config(model: Model, recipe: Recipe) -> Any:
 
 def head_names(model: Model) -> list[str]:
     """The parts of a reward model that come after its transformer: they train whole. A policy's head does not train."""
-    return [name for name, part in model.core.named_children() if isinstance(model, RewardModel)
+    return [name for name, part in model.core.named_children() if isinstance(model, RewardModel | VocabularyReward)
             and part is not model.core.base_model and any(isinstance(layer, nn.Linear) for layer in part.modules())]
 
 
@@ -210,8 +211,9 @@ def save(model: Model, folder: Path, recipe: Recipe, weights: dict[str, Tensor] 
     weights = checkpoint.cast(weights, dtype) if dtype else weights
     save_file(unshared(weights), folder / adapters.WEIGHTS, metadata={"format": "pt"})
     model.tokenizer.save_pretrained(folder)
-    if isinstance(model, RewardModel):
-        said = {name: value for name in adapters.OF_A_REWARD
+    if isinstance(model, RewardModel | TokenReward):
+        names = adapters.OF_A_REWARD if isinstance(model, RewardModel) else ("reward_kind",)
+        said = {name: value for name in names
                 if (value := getattr(model.core.config, name, None)) is not None}
         (folder / adapters.REWARD).write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
     even_modes(folder, adapters.CONFIG)

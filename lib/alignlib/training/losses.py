@@ -195,3 +195,12 @@ def ranking(scores: Tensor, rewards: Tensor, margin: float = 0.0, soft: float = 
     else:
         loss = -logsigmoid(gaps - margin * apart)
     return (loss * (apart > 0)).sum((-1, -2))
+
+
+def consistency(values: Tensor, best: Tensor) -> Tensor:
+    """(V(y_i | y_<i) - max_v V(v | y_<=i))^2 of each token but a text's last: [N], [N] -> [N]; no gradient to `best`.
+
+    values: what a token was worth before it; best: what the best token after it is worth.
+    Rashid et al. 2025 (arXiv 2502.04517).
+    """
+    return (values - best.detach()).square()

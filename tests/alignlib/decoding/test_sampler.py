@@ -269,3 +269,55 @@ def test_a_model_whose_cache_cannot_drop_rows_is_named():
     for family in ("llama", "gemma3", "gpt2"):
         sampler.must_drop_rows("some/model", tiny.config(family))
     sampler.must_drop_rows("some/model", transformers.ViTConfig(architectures=["ViTModel"]))
+
+
+# -- rows ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, "bloom", "gptj", "gemma3"])
+@pytest.mark.slow
+def test_tokens_that_waited_are_read_together(family):
+    """Three at once, of ragged prompts, after rows have left: what whole passes say; beyond windows too."""
+    policy, _ = world(family, seed=2, **tiny.windowed(family, 5))
+    prompts = [(draw.record, draw.prompt) for draw in draws(3, 17, 8, number=2)]
+    with torch.inference_mode():
+        for asked in (True, False):  # whether the prompts are read before tokens come
+            rows = sampler.Rows(policy, prompts)
+            if asked:
+                rows.logits()
+            for first in (5, 40):
+                rows.read(torch.arange(first, first + 6))
+            rows.keep(torch.tensor([0, 2, 3, 5]))
+            rows.read(torch.tensor([9, 8, 7, 6]))
+            found = rows.logits()
+            for row, kept, last in zip(found, (0, 2, 3, 5), (9, 8, 7, 6), strict=True):
+                text = [*prompts[kept][1], 5 + kept, 40 + kept, last]
+                wanted = policy.core(input_ids=torch.tensor([text])).logits[0, -1]
+                torch.testing.assert_close(row, wanted, rtol=1e-3, atol=1e-3)
+            assert torch.equal(rows.logits(), found)  # nothing new to read
+
+
+def test_a_guidance_is_told_what_is_taken_and_who_is_there():
+    """It sees the rows of the batch as they are, and its logits are drawn by."""
+    policy, encoder = world("llama", seed=1)
+    seen = []
+
+    class Only:
+        def guide(self, logits, rows):
+            seen.append(["guide", len(rows)])
+            ids = torch.tensor([64 + draw.record if len(draw.ids) < draw.record + 1 else policy.tokenizer.eos_token_id
+                                for draw in rows])
+            return torch.full_like(logits, -torch.inf).scatter(1, ids[:, None], 0.0)
+
+        def take(self, tokens, rows):
+            seen.append(["take", tokens.tolist(), [draw.reason for draw in rows]])
+
+        def keep(self, rows):
+            seen.append(["keep", rows.tolist()])
+
+    batch = draws(3, 5)
+    count = sampler.generate(policy, encoder, batch, Sampling(5), Only())
+    assert [draw.ids for draw in batch] == [[64], [65, 65]] and count == 5
+    end = policy.tokenizer.eos_token_id
+    assert seen == [["guide", 2], ["take", [64, 65], ["", ""]], ["guide", 2], ["take", [end, 65], ["", ""]],
+                    ["keep", [1]], ["guide", 1], ["take", [end], [""]]]

@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import json
 import lzma
 import os
 
@@ -66,26 +65,6 @@ def test_gzip_on_standard_input_is_said_to_be_what_it_is(monkeypatch, tmp_path):
 def test_what_json_has_no_room_for_is_named(raw, words):
     with pytest.raises(ValueError, match=words):
         parse(raw)
-
-
-@pytest.mark.parametrize("raw", [
-    b'{"prompt": "x", "b": 1, "prompt": "y"}', b'{"b":{"prompt":1,"prompt":2}}', b'{"a":[1,{"prompt":1,"prompt":1}]}',
-    b'{"prompt" : "a", "prompt" : "b"}',
-    b'{"a":"\\"","prompt":null,"pr\\u006fmpt":1}', b'{"a":"b\\\\","prompt":0,"prompt":1}',
-])
-def test_a_name_that_an_object_has_twice_is_named(raw):
-    """However it is spelt, and whatever else there is: the first of its values would be lost."""
-    with pytest.raises(ValueError, match="^prompt: 2 times in one object$"):
-        parse(raw)
-
-
-@pytest.mark.parametrize("value", [
-    {}, {"a": {"a": [{"a": 1}, {"a": 2}]}}, {"a": 'x": 1, "a": 2', "b": '"a": 1'}, {'a": "': "\\", "a\\": '\\"'},
-    {"a": [1, "b", {"c": "d"}], "e": [[], {}, [[["f"]]]], "g": [None, True, 0.5]},
-])
-def test_names_that_differ_are_taken(value):
-    for text in (json.dumps(value), json.dumps(value, separators=(",", ":")), json.dumps(value, indent=1)):
-        assert parse(text.encode()) == value
 
 
 def test_minus_0_is_what_the_page_says():

@@ -391,3 +391,13 @@ def test_orpo_by_hand():
 def test_gradients_are_finite_differences(loss):
     values = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
     assert torch.autograd.gradcheck(loss, values)
+
+
+def test_consistency_by_hand():
+    """No gradient reaches the best; the values' is twice the difference."""
+    values, best = double([1.0, -2.0]).requires_grad_(), double([0.5, 1.0]).requires_grad_()
+    loss = losses.consistency(values, best)
+    close(loss.detach(), [0.25, 9.0])
+    loss.sum().backward()
+    close(values.grad, [1.0, -6.0])
+    assert best.grad is None
