@@ -10,7 +10,7 @@ grpo-chat.steps := $(if $(filter smoke,$(SCALE)),2,30)
 grpo-chat.new-tokens := $(if $(filter smoke,$(SCALE)),12,72)
 grpo-chat.held-out := 80
 grpo-chat.rm := $(chat.run)/rm
-grpo-chat.words := py:examples/grpo-chat/words.py:near_40
+grpo-chat.words := py:examples/grpo-chat/forty_words.py:near
 
 .PHONY: grpo-chat
 .SECONDARY: $(foreach kind,answers scored,$(grpo-chat.policies:%=$(grpo-chat.run)/%.$(kind).jsonl))

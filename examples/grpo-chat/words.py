@@ -1,6 +1,0 @@
-"""A reward of one's own: al-train-ppo ... --reward py:examples/grpo-chat/words.py:near_40"""
-
-
-def near_40(record: dict, completions: list[str]) -> list[float]:
-    """0 for an answer of forty words, one less for every ten words away from it."""
-    return [-abs(len(text.split()) - 40) / 10 for text in completions]
