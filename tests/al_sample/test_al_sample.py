@@ -216,7 +216,7 @@ def test_files_stdin_and_output_say_the_same(tmp_path):
     done = run("al-sample", *args, stdin=(tmp_path / "b").read_bytes())
     assert done.stdout == "" and (tmp_path / "out").read_text() == piped.stdout
     assert not (tmp_path / "out.state").exists()
-    done = run("al-sample", *args, "--resume")
+    done = run("al-sample", *args, "--resume", stdin=(tmp_path / "b").read_bytes())
     assert done.returncode == 0 and "complete: nothing to resume" in done.stderr
     assert (tmp_path / "out").read_text() == piped.stdout
 

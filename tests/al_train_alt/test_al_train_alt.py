@@ -294,7 +294,7 @@ def test_training_goes_on_in_an_adapter_which_is_its_reference(tmp_path):
     (("--tags", "Good", "--tags", "Good enough", "--quantiles", 2), "'Good' is the beginning of 'Good enough'"),
     (("--per-quantile", 2, "--per-prompt", 4), "give one of the two"),
     (("--mode", "quark", "--tags", "a", "--tags", "b"), "--tags: those of mode quark are its own"),
-    (("--drop", 0.5), "--drop does nothing without a --pool"),
+    (("--drop", 0.5), "--drop goes with --pool"),
     (("--kl-coef", 0, "--kl-target", 1), "--kl-target does nothing without a --kl-coef"),
     (("--mode", "lmc", "--ref", "x"), "--ref does nothing without a --kl-coef"),
     (("--mode", "quark", "--ref-sees", "condition"), "the reference does not know quark's tokens"),

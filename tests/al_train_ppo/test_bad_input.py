@@ -68,7 +68,8 @@ def test_a_reward_model_of_another_tokenizer_reads_texts(tmp_path):
     assert done.stderr.splitlines()[:-1] == [note] and (out / "critic").is_dir()
     assert (out / "critic" / "tokenizer.json").read_bytes() == (out / "tokenizer.json").read_bytes()
     said = refused("--reward", "length", "--critic", foreign, "--method", "ppo")
-    assert said == (f"al-train-ppo: --critic {foreign}: its tokenizer is not the policy's, whose tokens it is to read")
+    assert said == (f"al-train-ppo: --critic {foreign}: its tokenizer is not the policy's, whose tokens it is to read "
+                    "(see al-train-ppo --help)")
 
 
 def test_a_reward_model_that_reads_prompts_cut_is_said():

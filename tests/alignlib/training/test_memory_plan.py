@@ -312,7 +312,7 @@ def test_settings_that_cannot_be_are_refused(bare, options, says):
 
 def test_without_plan_an_output_is_required(bare):
     done = call("al-sft", bare)
-    assert (done.returncode, done.stderr) == (2, "al-sft: Missing option '-o' / '--output'.\n")
+    assert (done.returncode, done.stderr) == (2, "al-sft: Missing option '-o' / '--output'. (see al-sft --help)\n")
 
 
 def test_a_folder_that_is_no_model_is_named(tmp_path):
