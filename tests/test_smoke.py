@@ -55,7 +55,7 @@ def check(text: str, rows: list[str]) -> None:
 @pytest.mark.parametrize("name", [
     name if name in ALWAYS else pytest.param(name, marks=pytest.mark.smoke) for name in ROWS])
 def test_it_runs_to_its_report(name, tmp_path):
-    venv = sys.prefix if name == "hh-exo" else forks.folder()  # one with the scripts of an installation
+    venv = sys.prefix if name == "imdb-exo" else forks.folder()  # one with the scripts of an installation
     done = subprocess.run(
         ["make", name, "SCALE=smoke", "JOBS=1", f"RUNS={tmp_path}", "SETUP=", f"VENV={venv}"], cwd=ROOT,
         env={**environment(), "MAKEFLAGS": ""}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -1,5 +1,9 @@
 """Chat templates: what ends a turn, what reaches them, what is made of bad ones."""
 
+import os
+import subprocess
+import sys
+
 import click
 import pytest
 
@@ -7,6 +11,7 @@ from alignlib.models import chat
 from alignlib.models.chat import ChatTemplate
 from alignlib.models.tokens import MARK, Tokens
 from helpers import tiny
+from helpers.process import ROOT, environment
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -79,11 +84,31 @@ def test_one_that_grows_is_cut_off(monkeypatch):
     long = "{% if messages[0].content == 'Hi' %}{% for a in range(2000) %}x{% endfor %}{% endif %}"
     with pytest.raises(ValueError, match="makes 2,000 characters"):
         template(long).write(HI)
-    monkeypatch.setattr(chat, "BYTES", 1 << 27)
+
+
+IN_LITTLE_MEMORY = """
+import sys
+from alignlib.models import chat
+from alignlib.models.tokens import Tokens
+from helpers import tiny
+
+words, chat.BYTES = tiny.chat_tokenizer(sys.argv[1]), 1 << 27
+try:
+    chat.ChatTemplate(words, Tokens(words), arguments={}).write([{"role": "user", "content": "Hi"}])
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_one_that_takes_memory_is_cut_off():
+    """In a process of its own: this one may have had more before, and would not notice."""
     twice = ("{% if messages[0].content == 'Hi' %}{% set n = namespace(s='x' * 1000000) %}{% for a in range(99999) %}"
              "{% if n.s | length < 600000000 %}{% set n.s = n.s ~ n.s %}{% endif %}{% endfor %}{% endif %}")
-    with pytest.raises(ValueError, match="too much memory|characters"):
-        template(twice).write(HI)
+    environ = environment()
+    environ["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'tests'}"
+    done = subprocess.run([sys.executable, "-c", IN_LITTLE_MEMORY, twice], env=environ, capture_output=True, text=True)
+    assert "too much memory" in done.stdout, done.stderr
 
 
 def test_between_two_answers():
