@@ -148,8 +148,13 @@ def program_name() -> str:
 def verdict(failures: Mapping[int, Any]) -> int:
     """Print why the ranks ended, {rank: ProcessFailure}; the exit code. One killed comes before those it took along."""
     ended = (-signal.SIGTERM, TERMINATED)  # how the launcher has ended those that were still there
-    number, failure = min(failures.items(), key=lambda item: (item[1].exitcode in ended, item[1].exitcode > 0,
-                                                              item[1].timestamp, item[0]))
+
+    def place(item: tuple[int, Any]) -> tuple[bool, bool, float, int]:
+        number, failure = item
+        at = failure.error_file_data.get("at", failure.timestamp)  # those that it took along may be of the same second
+        return failure.exitcode in ended, failure.exitcode > 0, at, number
+
+    number, failure = min(failures.items(), key=place)
     name = program_name()
     if failure.exitcode < 0:
         print(f"{name}: rank {number} was killed by {signal.Signals(-failure.exitcode).name}; all have ended, "
@@ -180,7 +185,7 @@ def report(line: str, code: int) -> None:
         print(line, file=sys.stderr)
     elif OURS in os.environ and (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         with open(file, "w") as handle:
-            json.dump({"message": line, "timestamp": int(time.time())}, handle)
+            json.dump({"message": line, "timestamp": int(time.time()), "at": time.time()}, handle)
     else:
         with suppress(OSError):  # on a full disk, where standard error may be too, the exit code says it alone
             print(line if size() == 1 else f"rank {rank()}: {line}", file=sys.__stderr__ or sys.stderr)

@@ -269,7 +269,7 @@ def test_a_full_disk_leaves_the_checkpoint_that_resume_needs(data, tmp_path):
         _, errors = finished(*args, code=1)
         assert re.fullmatch(rf"al-sft: (rank 1: )?no space left on device: {small.at / 'run'}\n", errors)
         names = {path.name for path in (small.at / "run").iterdir()}
-        assert names - {".checkpoint"} == {"checkpoint-4", "log.jsonl", "started.json"}
+        assert names - {".checkpoint"} == {"checkpoint-4", "log.jsonl", "started.json", ".examples"}
         small.grow(100_000)
         finished(*args, "--resume")
         assert difference(small.at / "run", tmp_path / "whole") == 0
