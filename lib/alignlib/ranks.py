@@ -166,8 +166,10 @@ def verdict(failures: Mapping[int, Any]) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """Exit. A rank leaves without Python's finalization, in which threads of torch's collectives now and then abort."""
-    if "WORLD_SIZE" not in os.environ:  # none, not even one alone under DeepSpeed
+    """Exit. A rank leaves without Python's finalization, in which threads of torch's collectives now and then abort; so
+    does a command that fails with vLLM, whose libraries then complain of what is left.
+    """
+    if "WORLD_SIZE" not in os.environ and not (code and "vllm" in sys.modules):  # no rank, not even one alone
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
