@@ -10,7 +10,7 @@ import pytest
 
 from helpers import gguf_files
 from helpers.commands import SERVER, TEMPLATE, folders, lines, one_line, rewarded, run
-from helpers.process import environment
+from helpers.process import ROOT, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -122,9 +122,10 @@ def test_a_name_on_the_hub_without_a_network(policy, tmp_path):
     shutil.copytree(policy, hub / "snapshots" / ("0" * 40))
     (hub / "refs").mkdir()
     (hub / "refs" / "main").write_text("0" * 40)
+    environ = {**environment(), "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1", "HF_HOME": os.fspath(tmp_path)}
+    environ["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'tests'}"
     forks = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                             env={**environment(), "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1",
-                                  "HF_HOME": os.fspath(tmp_path)})
+                             env=environ)
     try:
         for command in POLICIES:
             if "--judge" not in command:  # there a name is a server's
