@@ -170,7 +170,7 @@ def test_bad_lines_are_named_or_put_aside(tmp_path):
     (["--judge", "m", "--together"], "--together goes with --mode rate"),
     (["--judge", "m", "--categories", __file__], "--categories goes with --mode lmc or steerlm"),
     (["--judge", "m", "--device", "cpu"], "--device goes with a model's folder"),
-    (["--judge", ".", "--budget", "3"], "--budget goes with --price-in or --price-out"),
+    (["--judge", ".", "--budget", "3"], "--budget goes with a server"),
     (["--judge-rm", ".", "--mode", "rate"], "--judge-rm compares"),
     (["--judge-rm", ".", "--rubric", __file__], "--rubric goes with a judge that is asked"),
     (["--judge", "m", "--budget", "3"], "--budget goes with --price-in or --price-out"),

@@ -89,7 +89,6 @@ folder_options = section(
                  may=("completions", "chosen", "rejected", "finish_reasons", "completion_ids", "end_ids"))
 @rules.one_of("--cache", "--no-cache")
 @rules.one_of("--question", "--rubric")
-@rules.goes_with("--budget", "--price-in", "--price-out")
 @options.filter_options
 @click.option("--mode", type=click.Choice(MODES), default="pair",
               help="The better of two; a score of 1 to 10; a category, or its attributes; a review of each.")
@@ -193,6 +192,7 @@ def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None,
             name for name in AT_A_SERVER if name != "timeout" or not str(judge_rm).startswith("cmd:")],
         "a model's folder": () if folder and not programmed else ("device", "dtype", "chat_template", "template_args"),
         "a judge that is asked": ("question", "rubric", "template", "one_order") if judge_rm else (),
+        "--price-in or --price-out": () if given & {"price_in", "price_out"} else ("budget",),
     }
     for what, names in wrong.items():
         for name in names:
