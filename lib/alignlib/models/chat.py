@@ -12,8 +12,6 @@ not end is cut off.
 import ctypes
 import inspect
 import re
-import resource
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import jinja2
+import psutil
 
 from alignlib.models.tokens import MARK, Tokens
 from alignlib.records.fields import FIELDS
@@ -93,7 +92,7 @@ class ChatTemplate:
                     self.tokens.mark(turns), chat_template=self.source, add_generation_prompt=answer is None,
                     tokenize=False, **{**self.tokens.mark(given), **self.arguments})
         except CutOff as error:
-            raise ValueError("messages: the chat template takes too long, or too much memory") from error
+            raise ValueError(f"messages: the chat template takes too {error.much}") from error
         except Exception as error:  # whatever a template's program raises
             words = " ".join(str(error).split())[:200]
             raise ValueError(f"messages: the chat template refuses them ({words})") from error
@@ -131,8 +130,14 @@ class ChatTemplate:
 class CutOff(BaseException):
     """Raised in a thread whose work takes too much; no handler of a template's own is to catch it."""
 
+    much = "long"
 
-_at_work: dict[int, tuple[float, int]] = {}  # threads with what they began at: the clock, the process's peak of memory
+
+class CutOffMemory(CutOff):
+    much = "much memory"
+
+
+_at_work: dict[int, tuple[float, int]] = {}  # threads with what they began at: the clock, the process's memory
 _lock = threading.Lock()
 
 
@@ -142,7 +147,7 @@ def cut_off() -> Iterator[None]:
     _watch_over()
     thread = threading.get_ident()
     with _lock:
-        _at_work[thread] = time.monotonic(), _peak()
+        _at_work[thread] = time.monotonic(), _memory()
     try:
         yield
     finally:
@@ -164,12 +169,14 @@ def _watch() -> None:
     while True:
         time.sleep(PAUSE)
         with _lock:
-            for thread, (start, peak) in list(_at_work.items()):
-                if time.monotonic() - start > SECONDS or _peak() - peak > BYTES:
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(CutOff))
+            for thread, (start, memory) in list(_at_work.items()):
+                too_long, too_big = time.monotonic() - start > SECONDS, _memory() - memory > BYTES
+                if too_long or too_big:
+                    why = ctypes.py_object(CutOffMemory if too_big else CutOff)
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), why)
                     del _at_work[thread]
 
 
-def _peak() -> int:
-    """The most bytes of memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def _memory() -> int:
+    """Bytes of memory that this process has now; its peak would not do: that is inherited, and may be a model's."""
+    return int(psutil.Process().memory_info().rss)

@@ -1,9 +1,5 @@
 """Chat templates: what ends a turn, what reaches them, what is made of bad ones."""
 
-import os
-import subprocess
-import sys
-
 import click
 import pytest
 
@@ -11,7 +7,6 @@ from alignlib.models import chat
 from alignlib.models.chat import ChatTemplate
 from alignlib.models.tokens import MARK, Tokens
 from helpers import tiny
-from helpers.process import ROOT, environment
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -73,7 +68,7 @@ def test_one_that_does_not_parse_is_a_usage_error():
 def test_one_that_does_not_end_is_cut_off(monkeypatch):
     monkeypatch.setattr(chat, "SECONDS", 0.3)
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% set c = a %}{% endfor %}{% endfor %}"
-    with pytest.raises(ValueError, match="takes too long, or too much memory"):
+    with pytest.raises(ValueError, match="takes too long"):
         template("{% if messages[0].content == 'Hi' %}" + loop + "{% endif %}").write(HI)
     monkeypatch.undo()
     assert template().write(HI)  # and others go on
@@ -86,29 +81,17 @@ def test_one_that_grows_is_cut_off(monkeypatch):
         template(long).write(HI)
 
 
-IN_LITTLE_MEMORY = """
-import sys
-from alignlib.models import chat
-from alignlib.models.tokens import Tokens
-from helpers import tiny
-
-words, chat.BYTES = tiny.chat_tokenizer(sys.argv[1]), 1 << 27
-try:
-    chat.ChatTemplate(words, Tokens(words), arguments={}).write([{"role": "user", "content": "Hi"}])
-except ValueError as error:
-    print(error)
-"""
-
-
 @pytest.mark.slow
-def test_one_that_takes_memory_is_cut_off():
-    """In a process of its own: this one may have had more before, and would not notice."""
-    twice = ("{% if messages[0].content == 'Hi' %}{% set n = namespace(s='x' * 1000000) %}{% for a in range(99999) %}"
-             "{% if n.s | length < 600000000 %}{% set n.s = n.s ~ n.s %}{% endif %}{% endfor %}{% endif %}")
-    environ = environment()
-    environ["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'tests'}"
-    done = subprocess.run([sys.executable, "-c", IN_LITTLE_MEMORY, twice], env=environ, capture_output=True, text=True)
-    assert "too much memory" in done.stdout, done.stderr
+def test_one_that_takes_memory_is_cut_off(monkeypatch):
+    """Also in a process that has had more memory before: what counts is what it has now."""
+    had = bytearray(b"x") * (800 << 20)
+    del had
+    monkeypatch.setattr(chat, "BYTES", 1 << 28)
+    double = ("{% for a in range(99999) %}{% if n.s | length < 300000000 %}{% set n.s = n.s ~ n.s %}{% endif %}"
+              "{% for b in range(99999) %}{% set c = a %}{% endfor %}{% endfor %}")
+    with pytest.raises(ValueError, match="takes too much memory"):
+        template("{% if messages[0].content == 'Hi' %}{% set n = namespace(s='x' * 1000000) %}" + double + "{% endif %}"
+                 ).write(HI)
 
 
 def test_between_two_answers():
