@@ -73,5 +73,5 @@ doc-examples: $(SETUP) ## run the examples of the commands' pages, and write dow
 clean: ## remove what experiments made (runs/)
 	rm -rf runs
 
-include examples/start.mk examples/ppo.mk examples/exo.mk examples/args.mk examples/alt.mk examples/tldr.mk
+include examples/start.mk examples/ppo.mk examples/exo.mk examples/args.mk examples/alt.mk examples/hh.mk examples/tldr.mk
 include $(wildcard examples/*/experiment.mk)

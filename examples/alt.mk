@@ -7,7 +7,7 @@
 #
 # DATA, MODEL, SCALE and the rest are those of start.mk.
 
-ITERATIONS ?= $(if $(filter smoke,$(scale)),2,3)
+ITERATIONS ?= $(if $(filter smoke real,$(scale)),2,3)
 
 # Prompts of an iteration, completions of each, how they are drawn, what of the old pool goes, how the policy learns.
 toy.round := 600
@@ -23,6 +23,11 @@ data.samples := 10
 data.top-p := 1
 data.drop := 1
 data.learn := --lr 1e-3 --batch-size 16 --epochs 2
+real.round := 32
+real.samples := 8
+real.top-p := 1
+real.drop := 1
+real.learn := --lora 16 --lr 5e-4 --batch-size 16 --epochs 1
 # Abadal et al. 2024; what differs by experiment is in its experiment.mk.
 paper.round := 2048
 paper.samples := 20
@@ -40,10 +45,10 @@ learns = al-train-alt $(call before,$(1),$(2)) $($(1).run)/iteration-$(2).feedba
   $(if $(filter 1,$(2)),,--pool $(call before,$(1),$(2))/pool.jsonl --drop $(call setting,$(1),drop)) --seed $(2) \
   $(call common,$(1)) $(call setting,$(1),lengths) $(call setting,$(1),learn)
 # $(call scorer,NAME): the model that gives rewards, where it is not an oracle; and what has to be there for it.
-scorer = $(if $(and $(toy-world),$($(1).oracle)),,$(or $($(1).classifier),$($(1).run)/rm))
+scorer = $(if $(call oracle,$(1)),,$(or $($(1).classifier),$($(1).run)/rm))
 scorer-file = $(addsuffix /run.json,$(filter $($(1).run)/rm,$(call scorer,$(1))))
 # $(call scores,NAME): what writes rewards.
-scores = al-score $(or $(call scorer,$(1)),$($(1).oracle)) $(if $(call scorer,$(1)),$($(1).reward) $(call common,$(1)))
+scores = al-score $(or $(call scorer,$(1)),$(call oracle,$(1))) $(if $(call scorer,$(1)),$($(1).reward) $(call common,$(1)))
 # $(call labels,NAME): what writes a judge's feedback; in the toy world the judge runs beside it.
 labels = $(with-judge) \
   al-label-ai $($(1).judged) --judge $(or $(JUDGE),$(if $(toy-world),$($(1).judge),$(error JUDGE=name: who judges)))
@@ -60,7 +65,7 @@ alt-environment = RUN=$($(1).run) COMMON='$(call common,$(1))' LENGTH='-m $(call
 
 # $(call ALT,NAME): the experiment's targets. It needs what START needs (start.mk), and beside settings:
 #   NAME.mode      al-train-alt's mode, its draws and its loss: flags
-#   NAME.oracle    toy:NAME where there is one
+#   NAME.oracle    toy:NAME where there is one; NAME.real.oracle: the program that rewards at that scale
 #   NAME.also      more of the toy world's oracles to validate by
 #   NAME.reward    how al-score reads its reward model: flags
 #   NAME.judged    (feedback by a judge) al-label-ai's mode and question: flags; NAME.judge: the toy world's judge
@@ -82,7 +87,7 @@ $$($(1).run)/outside.jsonl: | $$(SETUP)
 
 # PPO with the same rewards, from as many answers and from five times as many.
 $$($(1).run)/ppo/run.json $$($(1).run)/ppo-5/run.json: $$($(1).run)/%/run.json: $$($(1).run)/train.jsonl $$($(1).run)/sft/run.json $$(call scorer-file,$(1))
-	$$(call on-policy,$(1),ppo,$$(or $$(call scorer,$(1)),$($(1).oracle))) $$< -o $$(@D) >> $$(@D).log \
+	$$(call on-policy,$(1),ppo,$$(or $$(call scorer,$(1)),$$(call oracle,$(1)))) $$< -o $$(@D) >> $$(@D).log \
 	  --steps $$(call rollouts,$(1),$$(if $$(filter ppo-5,$$*),5,1))
 
 # 4. Every policy on held-out prompts, greedily; those of the iterations under the best feedback.

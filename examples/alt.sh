@@ -47,6 +47,7 @@ toxicity() {
 report() {
   local last=iteration-$1 columns=perplexity,dist_1,dist_2,dist_3,words,cut rows=()
   local work=$RUN/$last.work after=("$RUN/$last/run.json" "${others[@]}") under=() i
+  local learnt=$RUN/$last.learnt.jsonl
   mkdir -p "$RUN/report"
   conditions "$last" > "$work/conditions"
   while IFS= read -r condition; do under+=("$condition"); done < "$work/conditions"
@@ -57,8 +58,11 @@ report() {
   done
   [ ${#under[@]} = 0 ] || al-eval conditions $(printf "$work/under.%s.jsonl " "${!under[@]}") \
     --plot "$RUN/report/conditions.png" > "$RUN/report/conditions.json"
-  into "$work/learnt.jsonl" $SCORES "$RUN/$last.learnt.jsonl"
-  al-eval conditions "$work/learnt.jsonl" --order "$RUN/$last" --histograms --plot "$RUN/report/learnt.png" \
+  if ! head -n 1 "$learnt" | grep -q '"rewards"'; then  # learnt under a judge's words
+    into "$work/learnt.jsonl" $SCORES "$learnt"
+    learnt=$work/learnt.jsonl
+  fi
+  al-eval conditions "$learnt" --order "$RUN/$last" --histograms --plot "$RUN/report/learnt.png" \
     > "$RUN/report/learnt.json"
   rows=($(for policy in $POLICIES; do echo "$policy=$RUN/$policy"; done))
   [ -z "$TOXIC" ] || columns=max_toxicity,toxic_share,toxicity,$columns

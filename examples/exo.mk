@@ -11,14 +11,14 @@ methods = $(or $($(1).methods),$(METHODS))
 policy = $(1)$(if $(filter online-%,$(1)),/round-$(ROUNDS))
 
 # $(call rewards,NAME): gives samples the rewards that are learned from.
-rewards = al-score $(if $(learned-rewards),$($(1).run)/rm $($(1).reward) $(call common,$(1)),$($(1).oracle))
+rewards = al-score $(if $(learned-rewards),$($(1).run)/rm $($(1).reward) $(call common,$(1)),$(call oracle,$(1)))
 # $(call learns-pairs,NAME,LOSS): trains by a loss of al-train-exo; the policy and the records are to follow.
 learns-pairs = al-train-exo --loss $(2) --resume \
-  --beta-pi $(call setting,$(1),beta) --beta-r $(call setting,$(1),beta) --temperature $(call setting,$(1),temperature) \
+  --beta-pi $(call setting,$(1),beta) --beta-r $(or $(call setting,$(1),beta-r),$(call setting,$(1),beta)) --temperature $(call setting,$(1),temperature) \
   $(call common,$(1)) $(call setting,$(1),lengths) $(call setting,$(1),align)
 
 # $(call EXO,NAME): the experiment's targets. It needs what START needs (start.mk), and beside settings:
-#   NAME.oracle              toy:NAME where there is one
+#   NAME.oracle              toy:NAME where there is one; NAME.real.oracle: what judges at that scale
 #   NAME.reward              how al-score reads its reward model: flags
 #   NAME.methods             (if not METHODS) what it compares; of on-policy methods see ppo.mk, of online-* hh-online
 define EXO
@@ -44,20 +44,20 @@ $(foreach method,$(filter $(METHODS),$(call methods,$(1))),$$($(1).run)/$(method
 
 # On-policy, on as many prompts.
 $(foreach method,$(filter $(ON-POLICY),$(call methods,$(1))),$$($(1).run)/$(method)/run.json): $$($(1).run)/%/run.json: $$($(1).run)/samples.jsonl $(if $(learned-rewards),$$($(1).run)/rm/run.json)
-	bash examples/timed.sh $$($(1).run)/$$*.seconds $$(call on-policy,$(1),$$*,$(if $(learned-rewards),$$($(1).run)/rm,$($(1).oracle))) $$<.prompts \
+	bash examples/timed.sh $$($(1).run)/$$*.seconds $$(call on-policy,$(1),$$*,$(if $(learned-rewards),$$($(1).run)/rm,$$(call oracle,$(1)))) $$<.prompts \
 	  -o $$(@D) --save-every $$(call setting,$(1),spread) --keep 0 >> $$(@D).log
 
 # What the chosen answers are worth, to win against.
 $$($(1).run)/chosen.learned.jsonl: $$($(1).run)/test.jsonl $$($(1).run)/rm/run.json
 	al-pref2rw $(if $(value $(1).labels),--to chosen) $$< | al-score $$($(1).run)/rm $$($(1).reward) $$(call common,$(1)) -o $$@.part && mv $$@.part $$@
 
-$$($(1).run)/chosen.oracle.jsonl: $$($(1).run)/test.jsonl
-	al-pref2rw $$< | al-score $$($(1).oracle) -o $$@.part && mv $$@.part $$@
+$$($(1).run)/chosen.oracle.jsonl: $$($(1).run)/test.jsonl $$(call oracle-file,$(1))
+	al-pref2rw $$< | al-score $$(call oracle,$(1)) -o $$@.part && mv $$@.part $$@
 
 $(foreach method,sft $(call methods,$(1)),$(call FIGURES,$(1),$(method)))
 
 $$($(1).run)/report/table.md: $(foreach method,sft $(call methods,$(1)),$$($(1).run)/$(method).rows)
-	RUN=$$($(1).run) ORACLE=$(if $(toy-world),$($(1).oracle)) METHODS='sft $(call methods,$(1))' COSTS='$($(1).costs)' \
+	RUN=$$($(1).run) ORACLE='$$(call oracle,$(1))' METHODS='sft $(call methods,$(1))' COSTS='$($(1).costs)' \
 	  PAIRS=$(if $(value $(1).labels),,yes) bash examples/report.sh
 endef
 
@@ -65,8 +65,8 @@ endef
 # every checkpoint.
 define FIGURES
 
-$$($(1).run)/$(2).rows: $$($(1).run)/$(call policy,$(2))/run.json $$($(1).run)/chosen.learned.jsonl $(if $(toy-world),$$($(1).run)/chosen.oracle.jsonl)
-	RUN=$$($(1).run) ORACLE=$(if $(toy-world),$($(1).oracle)) REWARD='$$($(1).reward)' LAST=$(call policy,$(2)) \
+$$($(1).run)/$(2).rows: $$($(1).run)/$(call policy,$(2))/run.json $$($(1).run)/chosen.learned.jsonl $$(if $$(call oracle,$(1)),$$($(1).run)/chosen.oracle.jsonl)
+	RUN=$$($(1).run) ORACLE='$$(call oracle,$(1))' REWARD='$$($(1).reward)' LAST=$(call policy,$(2)) \
 	  COMMON='$$(call common,$(1))' TEMPERATURE=$$(call setting,$(1),temperature) NEW_TOKENS=$$(call setting,$(1),new-tokens) DRAWS=$$(call setting,$(1),draws) \
 	  bash examples/figures.sh $(2)
 endef

@@ -32,5 +32,6 @@ al-eval table "${finals[@]}" --columns "${columns}learned_reward,learned_reward_
 al-eval frontier --reward $reward $(for method in $METHODS; do echo "$RUN/$method.rows"; done) \
   --plot "$RUN/report/frontier.png" > "$RUN/report/frontier.json"
 [ -z "$PAIRS" ] || al-eval rm "$RUN/chosen.learned.jsonl" --plot "$RUN/report/calibration.png" > "$RUN/report/rm.json"
+[ ! -e "$RUN/gold" ] || al-eval rm "$RUN/chosen.oracle.jsonl" > "$RUN/report/gold.json"
 al-eval curve "${logs[@]}" --field margin --plot "$RUN/report/margins.png" > /dev/null
 mv "$RUN/report/table.part" "$RUN/report/table.md"  # last: it says that all are there

@@ -2,6 +2,8 @@
 #
 #   make hh-exo                                      the toy world, minutes on two cores
 #   make hh-exo DATA=folder [MODEL=folder]           your own pairs.train.jsonl and pairs.test.jsonl (.gz too)
+#   make hh-exo SCALE=real MODEL=smollm2 [DATA=folder]
+#                                                    a real chat model and people's data, under 90 minutes on two cores
 #   make hh-exo SCALE=paper MODEL=name [DATA=folder] the paper's settings; the data from the Hub unless DATA is given
 #   make hh-exo SCALE=smoke                          whether it runs: the toy world, tens of records, a few steps
 #
@@ -9,12 +11,17 @@
 
 SCALE ?= toy
 JOBS ?= $(shell nproc)
+real-experiments := hh-exo hh-args tldr-alt-rm
 RUNS ?= runs
 
-# Settings by scale: smoke, toy, data (your files, a small model), paper (Ji et al. 2024, their section 5 and scripts).
+# Settings by scale: smoke, toy, data (your files, a small model), real (a chat model, by adapters), paper (Ji et al. 2024,
+# their section 5 and scripts).
 # An experiment's own NAME.SCALE.X wins over SCALE.X; what smoke leaves open is toy's.
-ifeq ($(filter smoke toy paper,$(SCALE)),)
-$(error SCALE=$(SCALE): it is smoke, toy or paper)
+ifeq ($(filter smoke toy real paper,$(SCALE)),)
+$(error SCALE=$(SCALE): it is smoke, toy, real or paper)
+endif
+ifeq ($(SCALE)$(MODEL),real)
+$(error SCALE=real wants MODEL=folder, a chat model; MODEL=smollm2 makes one)
 endif
 ifneq ($(and $(filter smoke,$(SCALE)),$(DATA)),)
 $(error SCALE=smoke is of the toy world: it takes no DATA)
@@ -69,6 +76,19 @@ data.align := --lr 3e-4 --batch-size 32
 data.spread := 0.5
 data.draws := 1
 
+real.prompt := --max-prompt 288
+real.lengths := --max-length 384 --max-completion 96 --pack-tokens 2048
+real.sft := --lora 16 --lr 2e-4 --batch-size 16
+real.rm := --lora 16 --lr 3e-4 --batch-size 16
+real.prompts := 320
+real.new-tokens := 48
+real.temperature := 1.0
+real.beta := 0.1
+real.beta-r := 0.5
+real.align := --lora 16 --lr 5e-4 --batch-size 16
+real.spread := 0.34
+real.draws := 1
+
 paper.size := 300m
 paper.prompt := --max-prompt 312
 paper.lengths := --max-length 512 --max-completion 200
@@ -89,6 +109,15 @@ common = --dtype $(DTYPE) $(call setting,$(1),prompt)
 # $(call data-file,pairs.train): the file of that name in DATA, packed or not.
 data-file = $(or $(firstword $(wildcard $(DATA)/$(1).jsonl $(DATA)/$(1).jsonl.gz)),$(error $(DATA) has no $(1).jsonl))
 
+# $(call oracle,NAME): what al-score is told to ask for the rewards that judge: the toy world's program, or what an
+# experiment says for the scale. $(call oracle-file,NAME): what has to be there for it.
+oracle = $(or $($(1).$(scale).oracle),$(if $(toy-world),$($(1).oracle)))
+oracle-file = $(addsuffix /run.json,$(filter $(RUNS)/%,$(firstword $(call oracle,$(1)))))
+
+# The chat model of that name, as `al-data model` makes it.
+smollm2/config.json: | $(SETUP)
+	al-data model smollm2 smollm2
+
 # What runs a command that asks a judge: the toy world's runs beside it, yours may be at BASE_URL.
 own-judge := $(if $(JUDGE),,$(toy-world))
 with-judge = $(if $(own-judge),bash examples/judge.sh,$(if $(BASE_URL),OPENAI_BASE_URL=$(BASE_URL)))
@@ -105,20 +134,21 @@ space := $(empty) $(empty)
 # $(call START,NAME): the data, the SFT policy and the reward model of an experiment, in $(NAME.run). It needs:
 #   NAME.train, NAME.test    commands that write records {prompt, chosen, rejected} to stdout
 #   NAME.labels              (a classifier as reward model) a command that writes {text, label}
+#   NAME.gold                (where a model judges) a command that writes pairs for it, of which no other sees any
 #   NAME.teach               (where SFT has data of its own) a command that writes {prompt, chosen}
 #   NAME.words               (where a new model's tokenizer should know more) files of {text}
 define START
 .PHONY: $(1)
 $(1): $$(SETUP)
-	@$$(MAKE) --no-print-directory -j$$(JOBS) $$($(1).run)/report/table.md
+	$(if $(filter real,$(SCALE)),$(if $(filter $(1),$(real-experiments)),,$$(error SCALE=real is of $(real-experiments))))@$$(MAKE) --no-print-directory -j$$(JOBS) $$($(1).run)/report/table.md
 	@echo "$$($(1).run)/report:" && ls $$($(1).run)/report && cat $$($(1).run)/report/table.md
 
-$(1).run := $(RUNS)/$(subst $(space),-,$(strip $(filter smoke,$(SCALE)) $(1) $(filter paper,$(SCALE)) $(notdir $(MODEL:/=)) $(notdir $(DATA:/=)) \
+$(1).run := $(RUNS)/$(subst $(space),-,$(strip $(filter smoke,$(SCALE)) $(1) $(filter real paper,$(SCALE)) $(notdir $(MODEL:/=)) $(notdir $(DATA:/=)) \
   $(if $(DATA),,$($(1).$(scale).part)) $(foreach name,REWARDS DTYPE AGAINST SEED,$(if $(filter-out file,$(origin $(name))),$($(name))))))
-$(1).start := $(if $(MODEL),,$$($(1).run)/base/config.json)
+$(1).start := $(if $(MODEL),$(filter smollm2/config.json,$(MODEL)/config.json),$$($(1).run)/base/config.json)
 $(1).model := $(or $(MODEL),$$($(1).run)/base)
 
-$(foreach part,train test labels teach,$$($(1).run)/$(part).jsonl): $$($(1).run)/%.jsonl: | $$(SETUP)
+$(foreach part,train test labels teach gold,$$($(1).run)/$(part).jsonl): $$($(1).run)/%.jsonl: | $$(SETUP)
 	@mkdir -p $$(@D)
 	$$($(1).$$*) > $$@.part && mv $$@.part $$@
 
@@ -131,4 +161,8 @@ $$($(1).run)/sft/run.json: $$($(1).run)/$(if $(value $(1).teach),teach,train).js
 $$($(1).run)/rm/run.json: $$($(1).run)/$(if $(value $(1).labels),labels,train).jsonl $$($(1).run)/sft/run.json
 	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),rm) \
 	  $(if $(value $(1).labels),--loss classify) >> $$(@D).log
+
+# A reward model that judges, from the model that the policy began as.
+$$($(1).run)/gold/run.json: $$($(1).run)/gold.jsonl $$($(1).start)
+	al-train-rm $$($(1).model) $$< -o $$(@D) --resume $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),rm) >> $$(@D).log
 endef

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from helpers import forks
-from helpers.process import ROOT, environment
+from helpers import forks, tiny
+from helpers.process import ROOT, call, environment
 
 EXO = ["sft", "exo-pref", "exo-rw", "dpo-pref", "dpo-rw"]
 ARGS = ["greedy", "top-k", "nucleus", "contrastive", "best-of-8", "segment", "args-greedy-1", "args-stochastic-1",
@@ -50,17 +50,53 @@ def check(text: str, rows: list[str]) -> None:
         assert all(any(letter.isdigit() for letter in cell) for cells in table.values() for cell in cells), text
 
 
+def made(name: str, runs, venv, *settings: str) -> None:
+    """Make an experiment, with the commands of a virtual environment."""
+    done = subprocess.run(
+        ["make", name, "JOBS=1", f"RUNS={runs}", "SETUP=", f"VENV={venv}", *settings], cwd=ROOT,
+        env={**environment(), "MAKEFLAGS": ""}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.experiment
 @pytest.mark.parametrize("name", [
     name if name in ALWAYS else pytest.param(name, marks=pytest.mark.smoke) for name in ROWS])
 def test_it_runs_to_its_report(name, tmp_path):
     venv = sys.prefix if name == "imdb-exo" else forks.folder()  # one with the scripts of an installation
-    done = subprocess.run(
-        ["make", name, "SCALE=smoke", "JOBS=1", f"RUNS={tmp_path}", "SETUP=", f"VENV={venv}"], cwd=ROOT,
-        env={**environment(), "MAKEFLAGS": ""}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout
+    made(name, tmp_path, venv, "SCALE=smoke")
     check((tmp_path / f"smoke-{name}" / "report" / "table.md").read_text(), ROWS[name])
+
+
+# Of SCALE=real: as little as a setting allows, on a chat model of the toy world.
+LITTLE = [
+    "real.sft=--lora 4 --lr 1e-3 --steps 2", "real.rm=--lora 4 --lr 1e-3 --steps 2", "real.prompts=8",
+    "real.align=--lora 4 --lr 1e-3 --batch-size 4", "real.on-policy=--lora 4 --lr 1e-3 --batch-size 8",
+    "real.learn=--lora 4 --lr 1e-3 --batch-size 4", "real.a-rollout=4", "tldr-alt-rm.real.a-rollout=2",
+    "hh.real.pairs=24", "hh.real.held-out=6", "tldr.real.records=12", "tldr.real.held-out=6", "real.round=4",
+    "real.samples=5", "real.weights=1", "real.new-tokens=12"]
+REAL = {"hh-exo": [*EXO, "grpo"], "tldr-alt-rm": [*ALT, "ppo", "ppo-5"],
+        "hh-args": ["greedy", "top-k", "nucleus", "contrastive", "best-of-8", "segment", "args-greedy-1",
+                    "args-stochastic-1", "next-token-1"]}
+
+
+@pytest.mark.slow
+@pytest.mark.experiment
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_model_runs_to_its_report(name, tmp_path):
+    """A chat model, files of pairs or summaries; what judges is trained too, on the other half of the pairs."""
+    model = tiny.causal("llama", max_position_embeddings=512, vocab_size=300)
+    tiny.save(model, tmp_path / "chatty", tiny.chat_tokenizer())
+    for part in ("train", "test"):
+        task = ["--task", "summary"] if name == "tldr-alt-rm" else []
+        done = call("al-data", "toy", *task, "--limit", 80, "--split", part)
+        (tmp_path / f"{'sft' if task else 'pairs'}.{part}.jsonl").write_text(done.stdout)
+    made(name, tmp_path / "runs", forks.folder(), "SCALE=real", f"MODEL={tmp_path}/chatty", f"DATA={tmp_path}", *LITTLE)
+    (report,) = tmp_path.glob("runs/*/report")
+    check((report / "table.md").read_text(), REAL[name])
+    if name != "tldr-alt-rm":
+        assert (report / "gold.json").read_text()
 
 
 def test_all_experiments_are_here():

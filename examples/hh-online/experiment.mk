@@ -5,10 +5,7 @@
 
 ROUNDS ?= $(if $(filter smoke,$(scale)),2,3)
 
-hh-online.oracle := $(hh-exo.oracle)
-hh-online.paper.part := $(hh-exo.paper.part)
-hh-online.train = $(hh-exo.train)
-hh-online.test = $(hh-exo.test)
+$(eval $(call HH,hh-online))
 hh-online.methods := exo-rw online-exo-rw online-dpo-rw ppo rloo grpo
 hh-online.costs := yes
 # Of a round's policy: what it is trained with. All rounds together see the prompts once.

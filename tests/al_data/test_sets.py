@@ -127,6 +127,7 @@ AS_PUBLISHED = {
     "alpaca-eval": [[{"instruction": "i", "output": "o"}],
                     [{"instruction": "q", "output_1": "ref", "output_2": "mine", "preference": 1.2}]],
     "tldr": [[POST]],
+    "scitldr": [[{"source": ["We ask why .", "It is so ."], "target": ["Why ?"], "paper_id": "x", "title": "T"}]],
     "imdb": [[{"text": "a b c d e f g h i j k l", "label": 1}]],
     "rtp": [[{"prompt": {"text": "The dog"}, "continuation": {"text": " barked.", "toxicity": 0.25}}]],
     "writing-prompts": [[{"prompt": "[ WP ] You .", "story": " It ."}]],

@@ -6,13 +6,23 @@ from collections import Counter
 import pytest
 
 from al_data.row import convert
-from al_data.texts import imdb, imdb_labels, rtp, tldr
+from al_data.texts import imdb, imdb_labels, rtp, scitldr, tldr
 from alignlib.records.jsonl import DataError, Skip
 
 
 def test_tldr_fixtures(fixtures):
     cases = json.loads((fixtures / "exact-optimization/preproc_tldr_and_pref_to_rw.json").read_text())
     assert [tldr(row) for row in cases["tldr_filter"]["input"]] == cases["tldr_filter"]["output"]
+
+
+def test_scitldr_joins_an_abstracts_sentences_and_takes_the_first_summary():
+    row = {"source": ["We ask why .", " It is so ."], "target": [" Why ?", "So ."], "paper_id": "x", "title": "T"}
+    assert scitldr(row) == {"id": "x", "prompt": "We ask why . It is so .\n\nTL;DR:", "chosen": " Why ?"}
+    for odd in ({"source": []}, {"target": []}):
+        with pytest.raises(Skip, match="no text"):
+            scitldr({**row, **odd})
+    with pytest.raises(ValueError, match=r"target\[1\]: expected a string"):
+        scitldr({**row, "target": ["a", None]})
 
 
 def test_imdb_keeps_the_text():

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
+from typing import Any
 
 from alignlib.records.fields import require
 from alignlib.records.jsonl import DataError, Record, Skip, kind
@@ -94,12 +95,21 @@ def number(row: Record, name: str) -> float:
 
 def objects(row: Record, name: str) -> list[Record]:
     """A field that must be a list of objects. Raises ValueError that names it."""
+    return _items(row, name, dict, "an object")
+
+
+def strings(row: Record, name: str) -> list[str]:
+    """A field that must be a list of texts. Raises ValueError that names it."""
+    return _items(row, name, str, "a string")
+
+
+def _items(row: Record, name: str, wanted: type, words: str) -> list[Any]:
     values = required(row, name)
     if not isinstance(values, list):
         raise ValueError(f"{name}: expected an array, got {kind(values)}")
     for place, value in enumerate(values):
-        if not isinstance(value, dict):
-            raise ValueError(f"{name}[{place}]: expected an object, got {kind(value)}")
+        if not isinstance(value, wanted):
+            raise ValueError(f"{name}[{place}]: expected {words}, got {kind(value)}")
     return values
 
 

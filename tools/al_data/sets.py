@@ -184,6 +184,12 @@ def tldr() -> DataSet:
     return DataSet(texts.tldr, Hub("vwxyzjn/summarize_from_feedback_tldr_3_filtered"))
 
 
+@data_set("scitldr", writes=("id", "prompt", "chosen"))
+def scitldr() -> DataSet:
+    """Papers' abstracts and their summaries in a sentence: source, target -> prompt, chosen, the first one."""
+    return DataSet(texts.scitldr, Hub("allenai/scitldr", where={"data_dir": "Abstract", **AS_PARQUET}))
+
+
 @data_set("imdb",
           click.option("--labels", is_flag=True, help="Write text and label (positive, negative), for a classifier."),
           click.option("--prompt-words", type=click.IntRange(1), default=10,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from al_data.row import number, own, string
+from al_data.row import number, own, string, strings
 from alignlib.records.jsonl import Record, Skip
 
 # ------------------------------------------------------------------------------------- TL;DR
@@ -21,6 +21,24 @@ def tldr_prompt(post: Record) -> str:
     """The prompt made of a post's subreddit, title and text."""
     subreddit, title, text = (string(post, name) for name in ("subreddit", "title", "post"))
     return f"SUBREDDIT: r/{subreddit}\nTITLE: {title}\nPOST: {text}\nTL;DR:"
+
+
+# ----------------------------------------------------------------------------------- SciTLDR
+
+
+def scitldr(row: Record) -> Record:
+    """{paper_id, source: sentences, target: summaries} -> {id, prompt, chosen}: the first summary.
+
+    Source: Cachola et al. 2020, TLDR: Extreme Summarization of Scientific Documents, and its published files.
+    """
+    if "prompt" in row:
+        return own(row, "prompt", "chosen")
+    prompt = " ".join(sentence.strip() for sentence in strings(row, "source"))
+    summaries = strings(row, "target")
+    if not prompt or not summaries:
+        raise Skip("no text")
+    named = {"id": string(row, "paper_id")} if "paper_id" in row else {}
+    return {**named, "prompt": f"{prompt}\n\nTL;DR:", "chosen": f" {summaries[0].strip()}"}
 
 
 # -------------------------------------------------------------------------------------- IMDB
