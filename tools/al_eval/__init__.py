@@ -11,6 +11,7 @@ for what it is about.
 """
 
 from al_eval.compare import curve, frontier, table
+from al_eval.paired import difference
 from al_eval.reward import kl, reward
 from al_eval.reward_model import rm
 from al_eval.steering import conditions, toxicity
@@ -30,5 +31,5 @@ def main() -> None:
     """
 
 
-for part in (reward, rm, winrate, kl, text, conditions, toxicity, frontier, curve, table):
+for part in (reward, rm, winrate, kl, text, conditions, toxicity, frontier, difference, curve, table):
     main.add_command(part)

@@ -1,0 +1,80 @@
+"""al-eval difference as a real process: what one method gets more than another, prompt by prompt."""
+
+import pytest
+
+from helpers.evaluation import evaluate, record, refused, save
+
+NOISE = [0.7, -1.1, 0.2, 1.6, -0.4, 0.9, -2.0, 0.1]
+
+
+def answers(tmp_path, name, rewards, **more):
+    """A file of one answer to each prompt; `more` are lists of each record's other fields."""
+    return save(tmp_path / f"{name}.jsonl", *(
+        {"prompt": f"p{place}", "completions": ["x"], "rewards": [reward],
+         **{field: values[place] for field, values in more.items()}} for place, reward in enumerate(rewards)))
+
+
+def checkpoints(tmp_path, name, points):
+    """Records of checkpoints (KL, reward): every prompt has its noise, the same for all."""
+    rows = [{"prompt": f"p{place}", "completions": ["x"], "rewards": [reward + noise], "logps": [kl - 3],
+             "ref_logps": [-3.0], "step": step}
+            for step, (kl, reward) in enumerate(points) for place, noise in enumerate(NOISE)]
+    return save(tmp_path / f"{name}.jsonl", *rows)
+
+
+def test_what_both_have_of_a_prompt_goes_out(tmp_path):
+    """The prompts differ by more than one nat, the methods by a half on each: the interval has no width."""
+    better = answers(tmp_path, "better", [noise + 0.5 for noise in NOISE])
+    figures = evaluate("difference", f"a={better}", f"b={answers(tmp_path, 'plain', NOISE)}")
+    assert figures["of"] == "a - b" and figures["difference"]["n"] == len(NOISE) and "kls" not in figures
+    assert [figures["difference"][part] for part in ("mean", "low", "high")] == pytest.approx([0.5] * 3)
+
+
+def test_the_interval_is_of_the_differences_and_several_answers_are_one_prompts(tmp_path):
+    gaps = [0.0, 1.0] * 8
+    first = save(tmp_path / "first.jsonl", *(
+        {"prompt": f"p{place}", "completions": ["x", "y"], "rewards": [5 + gap - 1, 5 + gap + 1]}
+        for place, gap in enumerate(gaps)))
+    second = answers(tmp_path, "second", [5.0] * 16)
+    figures = evaluate("difference", f"a={first}", f"b={second}", "--resamples", 4000)["difference"]
+    assert figures["mean"] == pytest.approx(0.5)
+    spread = 1.96 * 0.5 / 4  # of the mean of sixteen zeros and ones
+    assert [figures["low"], figures["high"]] == pytest.approx([0.5 - spread, 0.5 + spread], abs=0.03)
+
+
+def test_runs_are_drawn_too(tmp_path):
+    """Two runs, level within themselves, a nat apart: so wide is what two runs can say."""
+    plain = answers(tmp_path, "plain", NOISE)
+    files = [f"a={answers(tmp_path, 'high', [noise + 1 for noise in NOISE])}", f"b={plain}", f"a={plain}", f"b={plain}"]
+    figures = evaluate("difference", *files)
+    assert [run["mean"] for run in figures["runs"]] == pytest.approx([1, 0])
+    assert [figures["difference"][part] for part in ("mean", "low", "high")] == pytest.approx([0.5, 0, 1])
+
+
+def test_at_equal_kl_frontiers_are_compared_where_both_are(tmp_path):
+    """a: reward = KL + 1/2 at KLs 1, 2, 4; b: reward = KL at 0, 3: from 1 to 3 nats a is half a nat higher."""
+    a = checkpoints(tmp_path, "a", [(1, 1.5), (2, 2.5), (4, 4.5)])
+    b = checkpoints(tmp_path, "b", [(0, 0), (3, 3)])
+    figures = evaluate("difference", f"a={a}", f"b={b}", "--at-equal-kl", "--set", "of_world=toy")
+    assert figures["kls"] == [[1, 1.5, 2, 2.5, 3]] and figures["of_world"] == "toy"
+    assert [figures["difference"][part] for part in ("mean", "low", "high")] == pytest.approx([0.5] * 3)
+    last = evaluate("difference", f"a={a}", f"b={b}")["difference"]["mean"]  # the last steps, whatever they cost
+    assert last == pytest.approx(1.5)
+
+
+def test_what_cannot_be_compared_is_named(tmp_path):
+    one = answers(tmp_path, "one", NOISE)
+    assert "two methods" in refused(2, "difference", one)
+    assert "two methods" in refused(2, "difference", f"a={one}")
+    assert "a has 2 runs, b 1" in refused(2, "difference", f"a={one}", f"a={one}", f"b={one}")
+    short = answers(tmp_path, "short", NOISE[:-2])
+    assert f"{short}: step 0 lacks 2 of the prompts" in refused(65, "difference", f"a={one}", f"b={short}")
+    assert f"{one}:7: the files before do not have this prompt" in refused(65, "difference", f"a={short}", f"b={one}")
+    near = checkpoints(tmp_path, "near", [(0, 0), (1, 1)])
+    far = checkpoints(tmp_path, "far", [(2, 2), (3, 3)])
+    assert "no KL is reached by both: 0 to 1, 2 to 3" in refused(
+        65, "difference", f"a={near}", f"b={far}", "--at-equal-kl")
+    assert "logps: missing" in refused(65, "difference", f"a={one}", f"b={one}", "--at-equal-kl")
+    odd = save(tmp_path / "odd.jsonl", {**record(1.0, prompt="p0"), "step": "last"})
+    assert "step: expected a number" in refused(65, "difference", f"a={odd}", f"b={one}")
+    assert "no records" in refused(65, "difference", f"a={save(tmp_path / 'none.jsonl')}", f"b={one}")
