@@ -64,6 +64,7 @@ report() {
   fi
   al-eval conditions "$learnt" --order "$RUN/$last" --histograms --plot "$RUN/report/learnt.png" \
     > "$RUN/report/learnt.json"
+  python3 examples/answers.py $(for policy in $POLICIES; do echo "$policy=$RUN/$policy.work/scored.jsonl"; done) > "$RUN/report/answers.md"
   rows=($(for policy in $POLICIES; do echo "$policy=$RUN/$policy"; done))
   [ -z "$TOXIC" ] || columns=max_toxicity,toxic_share,toxicity,$columns
   [ -z "$TOXIC" ] || al-eval table "${rows[@]/%/.outside.rows}" --columns "$columns" --markdown > "$RUN/report/outside.md"

@@ -43,7 +43,7 @@ $$($(1).run)/half/base/config.json: $$($(1).run)/sft/run.json
 	al-data new-model $$(@D) --from $$($(1).run)/sft --layers "$$$$($(half-of) $$($(1).run)/sft/config.json)"
 
 $$($(1).run)/half/sft/run.json: $$($(1).run)/train.jsonl $$($(1).run)/half/base/config.json
-	al-sft $$($(1).run)/half/base $$< -o $$(@D) --resume $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),sft) >> $$(@D).log
+	al-sft $$($(1).run)/half/base $$< -o $$(@D) --resume --seed $(SEED) $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),sft) >> $$(@D).log
 
 $(foreach kind,$(kinds),$(foreach place,$$($(1).run) $$($(1).run)/half,$(call KIND,$(1),$(place),$(kind))))
 
@@ -59,7 +59,7 @@ endef
 define KIND
 
 $(2)/rm-$(3)/run.json: $$($(1).run)/train.jsonl $(2)/sft/run.json
-	al-train-rm $(2)/sft $$< -o $$(@D) --resume $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),rm) \
+	al-train-rm $(2)/sft $$< -o $$(@D) --resume --seed $(SEED) $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),rm) \
 	  $$(call kind.$(3),$(1)) >> $$(@D).log
 
 endef

@@ -5,7 +5,8 @@
 set -euo pipefail
 work=$RUN/decoded
 mkdir -p "$work" "$RUN/report"
-methods=()
+methods=() answers=() judged=${ORACLE:+oracle}
+judged=${judged:-learned}
 
 . examples/into.sh
 after=("$RUN/test.jsonl" $(printf "$RUN/%s/run.json " sft rm $MODELS))
@@ -16,7 +17,7 @@ has() { [[ " $MODELS " == *" $1 "* ]]; }
 way() {
   local name=$1 to=$work/$1 mark="--set method=$1 --set passes=$2"
   shift 2
-  methods+=("$name=$to.rows")
+  methods+=("$name=$to.rows") answers+=("$name=$to.$judged.jsonl")
   into "$to.answers.jsonl" "$@" "$RUN/test.jsonl" $COMMON ${STOP:+--stop "$STOP"} --time
   into "$to.learned.jsonl" al-score "$RUN/rm" --dtype "$DTYPE" "$to.answers.jsonl"
   [ -z "$ORACLE" ] || into "$to.oracle.jsonl" al-score $ORACLE "$to.answers.jsonl"
@@ -67,5 +68,6 @@ cat "$work"/*.rows | al-eval frontier --cost seconds --reward "$reward" \
   into "$work/pairs.gold.jsonl" al-score $ORACLE "$RUN/pairs.jsonl"
   for who in learned gold; do al-eval rm "$work/pairs.$who.jsonl" > "$RUN/report/$who.json"; done
 }
+python3 examples/answers.py "${answers[@]}" > "$RUN/report/answers.md"
 al-eval table "${methods[@]}" --columns "$columns" --markdown > "$RUN/report/table.part"
 mv "$RUN/report/table.part" "$RUN/report/table.md"  # last: it says that all are there

@@ -13,7 +13,7 @@ policy = $(1)$(if $(filter online-%,$(1)),/round-$(ROUNDS))
 # $(call rewards,NAME): gives samples the rewards that are learned from.
 rewards = al-score $(if $(learned-rewards),$($(1).run)/rm $($(1).reward) $(call common,$(1)),$(call oracle,$(1)))
 # $(call learns-pairs,NAME,LOSS): trains by a loss of al-train-exo; the policy and the records are to follow.
-learns-pairs = al-train-exo --loss $(2) --resume \
+learns-pairs = al-train-exo --loss $(2) --resume --seed $(SEED) \
   --beta-pi $(call setting,$(1),beta) --beta-r $(or $(call setting,$(1),beta-r),$(call setting,$(1),beta)) --temperature $(call setting,$(1),temperature) \
   $(call common,$(1)) $(call setting,$(1),lengths) $(call setting,$(1),align)
 
@@ -27,7 +27,7 @@ $(call START,$(1))
 # For -rw: the SFT policy's own answers, rewarded.
 $$($(1).run)/samples.jsonl: $$($(1).run)/train.jsonl $$($(1).run)/sft/run.json
 	head -n $$(call setting,$(1),prompts) $$< > $$@.prompts
-	bash examples/timed.sh $$($(1).run)/samples.seconds al-sample $$($(1).run)/sft $$@.prompts -n 4 --ids -t $$(call setting,$(1),temperature) \
+	bash examples/timed.sh $$($(1).run)/samples.seconds al-sample $$($(1).run)/sft $$@.prompts -n 4 --ids --seed $(SEED) -t $$(call setting,$(1),temperature) \
 	  -m $$(call setting,$(1),new-tokens) $$(call common,$(1)) $$(into)
 
 $$($(1).run)/rw.jsonl: $$($(1).run)/samples.jsonl $(if $(learned-rewards),$$($(1).run)/rm/run.json)

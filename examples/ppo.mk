@@ -18,4 +18,4 @@ ON-POLICY := ppo rloo grpo
 # $(call on-policy,NAME,METHOD,REWARD): trains the SFT policy on its own answers; prompts and -o are to follow.
 on-policy = al-train-ppo $($(1).run)/sft --method $(2) --reward $(3) -n 4 --prompts $(call setting,$(1),a-rollout) \
   --temperature $(call setting,$(1),temperature) --max-new-tokens $(call setting,$(1),new-tokens) $(call common,$(1)) \
-  $(call setting,$(1),on-policy) --resume
+  $(call setting,$(1),on-policy) --resume --seed $(SEED)

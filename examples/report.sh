@@ -4,8 +4,10 @@
 set -euo pipefail
 reward=${ORACLE:+reward} columns=${ORACLE:+reward,winrate,}
 reward=${reward:-learned_reward}
+judged=${ORACLE:+oracle}
+judged=${judged:-learned}
 mkdir -p "$RUN/report"
-finals=() logs=()
+finals=() answers=() logs=()
 
 # cost METHOD: its answers with a reward, and the seconds of processor time that sampling, scoring and training took.
 cost() {
@@ -24,11 +26,14 @@ for method in $METHODS; do
   last=$(tail -n 1 "$RUN/$method.work/policies" | cut -d ' ' -f 1)
   grep -F "\"step\":$last," "$RUN/$method.rows" > "$RUN/$method.work/last.rows"
   finals+=("$method=$RUN/$method.work/last.rows")
+  grep -F "{\"step\":$last," "$RUN/$method.work/$judged.jsonl" > "$RUN/$method.work/last.jsonl"
+  answers+=("$method=$RUN/$method.work/last.jsonl")
   [ -z "$COSTS" ] || cost "$method" >> "$RUN/$method.work/last.rows"
   case $method in *-rw | *-pref) [ ! -e "$RUN/$method/log.jsonl" ] || logs+=("$method=$RUN/$method/log.jsonl") ;; esac
 done
 al-eval table "${finals[@]}" --columns "${columns}learned_reward,learned_reward_winrate,kl,words${COSTS:+,samples,seconds}" --markdown \
   > "$RUN/report/table.part"
+python3 examples/answers.py "${answers[@]}" > "$RUN/report/answers.md"
 al-eval frontier --reward $reward $(for method in $METHODS; do echo "$RUN/$method.rows"; done) \
   --plot "$RUN/report/frontier.png" > "$RUN/report/frontier.json"
 [ -z "$PAIRS" ] || al-eval rm "$RUN/chosen.learned.jsonl" --plot "$RUN/report/calibration.png" > "$RUN/report/rm.json"

@@ -5,12 +5,14 @@
 #   make hh-exo SCALE=real MODEL=smollm2 [DATA=folder]
 #                                                    a real chat model and people's data, under 90 minutes on two cores
 #   make hh-exo SCALE=paper MODEL=name [DATA=folder] the paper's settings; the data from the Hub unless DATA is given
+#   make hh-exo SEED=1                               again from SFT on, by other draws; held-out answers are drawn alike
 #   make hh-exo SCALE=smoke                          whether it runs: the toy world, tens of records, a few steps
 #
 # A file is made once: interrupted, make goes on where it was. JOBS commands run at a time. What is made is in RUNS.
 
 SCALE ?= toy
 JOBS ?= $(shell nproc)
+SEED ?= 0
 real-experiments := hh-exo hh-args tldr-alt-rm
 RUNS ?= runs
 
@@ -156,10 +158,10 @@ $$($(1).run)/base/config.json: $$($(1).run)/train.jsonl $$($(1).words)
 	al-data new-model $$(@D) $$^ --size $$(call setting,$(1),size)
 
 $$($(1).run)/sft/run.json: $$($(1).run)/$(if $(value $(1).teach),teach,train).jsonl $$($(1).start)
-	al-sft $$($(1).model) $$< -o $$(@D) --resume $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),sft) >> $$(@D).log
+	al-sft $$($(1).model) $$< -o $$(@D) --resume --seed $(SEED) $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),sft) >> $$(@D).log
 
 $$($(1).run)/rm/run.json: $$($(1).run)/$(if $(value $(1).labels),labels,train).jsonl $$($(1).run)/sft/run.json
-	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),rm) \
+	al-train-rm $$($(1).run)/sft $$< -o $$(@D) --resume --seed $(SEED) $$(call common,$(1)) $$(call setting,$(1),lengths) $$(call setting,$(1),rm) \
 	  $(if $(value $(1).labels),--loss classify) >> $$(@D).log
 
 # A reward model that judges, from the model that the policy began as.

@@ -1,12 +1,14 @@
 """The experiments' Makefiles, asked what they would do from the beginning (`make -n -B`)."""
 
+import json
 import os
 import re
 import subprocess
 
 import pytest
 
-from helpers.process import ROOT
+from helpers import forks
+from helpers.process import ROOT, environment
 
 
 def planned(*args: str) -> subprocess.CompletedProcess:
@@ -41,7 +43,7 @@ def test_ways_of_decoding_are_compared_one_after_the_other(name, scale):
     assert done.returncode == 0, done.stderr
     for step in ("al-data", "al-sft", "al-train-rm", "decode.sh"):
         assert step in done.stdout
-    assert ("ORACLE=toy:" in done.stdout) == (not scale)
+    assert ("ORACLE='toy:" in done.stdout) == (not scale)
     assert ("WEIGHTS='0.5 1 1.5 2'" in done.stdout) == bool(scale)  # the paper's
     for size in ("", "half/"):  # reward models that are made to be asked on the way
         for kind, how in (("prefixes", "--prefixes 4"), ("vocabulary", "--head vocabulary"),
@@ -185,7 +187,9 @@ def test_figures_of_a_policy_that_was_trained_anew_are_new(tmp_path):
     (["hh-alt-lmc", "SCALE=paper", "MODEL=m"], "JUDGE=name: who judges"),
     (["rlaif", "SCALE=paper", "MODEL=m"], "JUDGE=name: who compares"),
     (["rtp-alt", "SCALE=paper", "MODEL=m"], "CLASSIFIER=name: what classifies texts"),
-    (["hh-exo", "SCALE=papr"], "SCALE=papr: it is smoke, toy or paper"),
+    (["hh-exo", "SCALE=papr"], "SCALE=papr: it is smoke, toy, real or paper"),
+    (["hh-exo", "SCALE=real"], "SCALE=real wants MODEL=folder, a chat model"),
+    (["imdb-exo", "SCALE=real", "MODEL=m"], "SCALE=real is of hh-exo hh-args tldr-alt-rm"),
     (["hh-exo", "SCALE=smoke", f"DATA={ROOT / 'examples'}"], "SCALE=smoke is of the toy world"),
     (["hh-more", f"DATA={ROOT / 'examples'} {ROOT / 'lib'}/../examples"], "two folders of one name"),
     (["hh-exo", "DATA=/nonexistent"], "DATA=/nonexistent: no such folder"),
@@ -194,6 +198,29 @@ def test_figures_of_a_policy_that_was_trained_anew_are_new(tmp_path):
 def test_a_mistake_is_named(args, said):
     done = planned(*args)
     assert done.returncode == 2 and said in done.stderr
+
+
+@pytest.mark.parametrize("name", ["hh-exo", "hh-args"])
+def test_what_judges_a_real_model_sees_no_pair_that_others_learn_from(name, tmp_path):
+    run = f"runs/{name}-real-smollm2-{tmp_path.name}"
+    for part in ("train", "test"):
+        rows = [{"prompt": f"{part} {i}", "chosen": "a" * 10 * i, "rejected": "b"} for i in range(100)]
+        (tmp_path / f"pairs.{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = planned(f"{run}/report/table.md", "SCALE=real", "MODEL=smollm2", f"DATA={tmp_path}", "SETUP=")
+    assert done.returncode == 0, done.stderr
+    commands = done.stdout.replace("\\\n", " ").splitlines()
+    assert any(command.strip() == "al-data model smollm2 smollm2" for command in commands)
+    assert any(f"al-train-rm smollm2 {run}/gold.jsonl -o {run}/gold " in command for command in commands)
+    assert f"ORACLE='{run}/gold --dtype auto " in done.stdout
+    environ = {**environment(), "PATH": f"{forks.folder() / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    seen = {}
+    for part in ("train", "gold", "test"):
+        made = next(command for command in commands if f"> {run}/{part}.jsonl.part" in command)
+        lines = subprocess.run(["bash", "-c", made.split(" > ")[0]], env=environ, capture_output=True,
+                               text=True, check=True).stdout.splitlines()
+        assert len(lines) > 30 and max(map(len, lines)) < 1000  # the short ones
+        seen[part] = set(lines)
+    assert not seen["train"] & seen["gold"]
 
 
 @pytest.mark.parametrize("name", ["hh-exo", "hh-args", "rlaif"])

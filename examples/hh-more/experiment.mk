@@ -6,9 +6,7 @@
 #   make hh-more DATA=... JUDGE=name BASE_URL=url       the same with win rates, by a judge (its key in OPENAI_API_KEY)
 #   make hh-more SCALE=paper MODEL=name JUDGE=name      helpful, harmless, oasst1, webgpt, summarisation from the Hub
 #
-# SEED=1: the reward models' order of the data and new weights.
-
-SEED ?= 0
+# SEED=1: SFT's and the reward models' order of the data and new weights.
 
 # Pairs of a domain in a pass (resample) and in a step; prompts of the rejection sampling.
 hh-more.toy.pairs := 1200
