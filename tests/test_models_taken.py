@@ -2,15 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from helpers import gguf_files
-from helpers.commands import SERVER, TEMPLATE, folders, lines, one_line, rewarded, run
-from helpers.process import ROOT, environment
+from helpers import forks, gguf_files
+from helpers.commands import TEMPLATE, folders, lines, one_line, rewarded, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -41,20 +38,20 @@ RECORDS = [{**record, "chosen": record["completions"][0], "rejected": record["co
 PAIRS = [{"prompt": record["prompt"], "completions": record["completions"][:2]} for record in RECORDS]
 
 
-def outcome(command: tuple[object, ...], model: str | Path, forks: subprocess.Popen | None = None) -> str:
+def outcome(command: tuple[object, ...], model: str | Path, venv: Path | None = None) -> str:
     """ "" where it worked; else what its one line says."""
     names = {"MODEL": model, "POLICY": folders().policy, "REWARD": folders().reward, "OUT": folders().new("out")}
     records = PAIRS if command[0] == "al-label-ai" else RECORDS
-    done = run(*(names.get(str(word), word) for word in command), stdin=lines(*records), forks=forks)
+    done = run(*(names.get(str(word), word) for word in command), stdin=lines(*records), venv=venv)
     assert done.returncode in (0, 2), (command, done.stderr)
     return one_line(done.stderr) if done.returncode else ""
 
 
 def works_everywhere(commands: list[tuple[object, ...]], model: str | Path, *but: tuple[str, str],
-                     forks: subprocess.Popen | None = None) -> None:
+                     venv: Path | None = None) -> None:
     """but: the name of a command that refuses it, and what its line says."""
     for command in commands:
-        said = outcome(command, model, forks)
+        said = outcome(command, model, venv)
         wanted = dict(but).get(str(command[0]), "")
         assert wanted in said if wanted else not said, (command, said)
 
@@ -122,18 +119,12 @@ def test_a_name_on_the_hub_without_a_network(policy, tmp_path):
     shutil.copytree(policy, hub / "snapshots" / ("0" * 40))
     (hub / "refs").mkdir()
     (hub / "refs" / "main").write_text("0" * 40)
-    environ = {**environment(), "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1", "HF_HOME": os.fspath(tmp_path)}
-    environ["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'tests'}"
-    forks = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                             env=environ)
-    try:
-        for command in POLICIES:
-            if "--judge" not in command:  # there a name is a server's
-                assert outcome(command, "someone/tiny", forks) == "", command
-                said = outcome(command, "someone/other", forks)
-                assert "someone/other: no model folder, nor to be had from the Hub" in said, (command, said)
-    finally:
-        forks.communicate()
+    venv = forks.folder(HF_HUB_OFFLINE="1", HF_HOME=os.fspath(tmp_path))
+    for command in POLICIES:
+        if "--judge" not in command:  # there a name is a server's
+            assert outcome(command, "someone/tiny", venv) == "", command
+            said = outcome(command, "someone/other", venv)
+            assert "someone/other: no model folder, nor to be had from the Hub" in said, (command, said)
 
 
 def test_what_is_no_model(tmp_path):

@@ -1,23 +1,21 @@
 """Tiny models and records that the commands' tests share, and a quick way to run many commands.
 
-`run` is `process.call` for commands that need torch: a process of its own each, but forked from one that has
-imported torch already. The tests of pipes and of kills start the commands as users do.
+`run` is `process.call` without a script between: it can tell the command's process what to do.
 """
 
 import atexit
 import functools
 import itertools
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from alignlib.toy import world
-from helpers.process import ROOT, command, environment
+from helpers import forks
+from helpers.process import command, environment
 
 CONTEXT = 160  # tokens that the models were made for
 CLASSES = ("bad", "fair", "good")
@@ -153,60 +151,17 @@ def folders() -> Folders:
 
 # -- running commands ----------------------------------------------------------------------------------------
 
-# Reads {"name", "args", "at"} a line; forks; the child's standard files are at/in, at/out and at/err. With "moments" it
-# watches those of its run (helpers.moments), with "fault" it has that one (helpers.planted); "home" is its folder.
-SERVER = """
-import importlib, json, os, sys
-import peft, torch, transformers, alignlib.decoding.sampler, alignlib.training.loop
-import helpers.moments, helpers.planted
-transformers.LlamaForCausalLM, transformers.LlamaForSequenceClassification, transformers.AutoTokenizer
-for request in map(json.loads, iter(sys.stdin.readline, "")):
-    child = os.fork()
-    if not child:
-        for number, (name, flags) in enumerate((("in", os.O_RDONLY), ("out", os.O_WRONLY), ("err", os.O_WRONLY))):
-            os.dup2(os.open(f"{request['at']}/{name}", flags), number)
-        sys.argv = [request["name"], *request["args"]]
-        code = 99  # a command always exits
-        try:
-            command = importlib.import_module(request["name"].replace("-", "_")).main
-            if "fault" in request:
-                helpers.planted.plant(request["fault"])
-            if "home" in request:
-                os.chdir(request["home"])
-            if "moments" in request:
-                helpers.moments.watch(**request["moments"])
-            command(prog_name=request["name"])
-        except SystemExit as end:
-            code = end.code
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@functools.cache
-def server() -> subprocess.Popen:
-    environ = environment()
-    environ |= {"DS_ACCELERATOR": "cpu", "PYTHONPATH": f"{environ['PYTHONPATH']}{os.pathsep}{ROOT / 'tests'}"}
-    process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                               env=environ)
-    atexit.register(process.communicate)  # it ends with its input
-    return process
-
-
-def run(name: str, *args: object, stdin: bytes | str = b"",
-        forks: subprocess.Popen | None = None, **more: object) -> subprocess.CompletedProcess:
-    """A command's .returncode, .stdout, .stderr (text); `forks`: another SERVER than the usual one, `more`: for it."""
-    forks = forks or server()
-    at = folders().new("call")
-    at.mkdir()
-    (at / "in").write_bytes(stdin if isinstance(stdin, bytes) else stdin.encode())
-    (at / "out").touch(), (at / "err").touch()
-    request = {"name": name, "args": [*map(str, args)], "at": str(at), **more}
-    forks.stdin.write(json.dumps(request) + "\n")
-    forks.stdin.flush()
-    code = int(forks.stdout.readline())
-    return subprocess.CompletedProcess(request["args"], code, (at / "out").read_text(), (at / "err").read_text())
+def run(name: str, *args: object, stdin: bytes | str = b"", venv: Path | None = None, home: Path | None = None,
+        **told: object) -> subprocess.CompletedProcess:
+    """A command's .returncode, .stdout, .stderr (text), from `home`; `told`: what forks.SERVER is to do to it."""
+    environ = {**environment(), "TESTS_TELL": json.dumps(told)}
+    with (tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors):
+        given.write(stdin if isinstance(stdin, bytes) else stdin.encode())
+        given.seek(0)
+        server, files = (venv or forks.folder()) / "socket", [given.fileno(), out.fileno(), errors.fileno()]
+        code = forks.ask(str(server), name, [*map(str, args)], str(home or Path.cwd()), environ, files)
+        texts = [Path(f"/proc/self/fd/{file.fileno()}").read_text() for file in (out, errors)]
+    return subprocess.CompletedProcess([*map(str, args)], code, *texts)
 
 
 def stopped(name: str, *args: object, stdin: bytes, sign: int = signal.SIGTERM) -> tuple[int, str, str]:

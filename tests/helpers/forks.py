@@ -7,6 +7,8 @@ calls it, but forked from one that has imported torch.
 
 import atexit
 import functools
+import inspect
+import json
 import os
 import shutil
 import socket
@@ -19,10 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Takes callers of the socket that is its standard input. Each sends its standard files and what it was called with; a
 # fork waits for another one, the command, and answers with its exit code; a caller that is killed ends its command.
+# With "moments" in TESTS_TELL the command watches those of its run (helpers.moments), with "fault" it has that one
+# (helpers.planted).
 SERVER = """
 import json, os, select, signal, socket, sys
 import peft, torch, transformers, alignlib.decoding.sampler, alignlib.training.loop
 from alignlib.cli import start
+import helpers.moments, helpers.planted
 transformers.LlamaForCausalLM, transformers.LlamaForSequenceClassification, transformers.AutoTokenizer
 listener = socket.socket(fileno=os.dup(0))
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
@@ -48,8 +53,13 @@ while caller := listener.accept()[0]:
     sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)
     name, arguments, folder, environ = json.loads(data)
     os.chdir(folder)
+    told = json.loads(environ.pop("TESTS_TELL", "{}"))
     os.environ.clear(), os.environ.update(environ)
     sys.argv, code = [name, *arguments], 99  # a command always exits
+    if "fault" in told:
+        helpers.planted.plant(told["fault"])
+    if "moments" in told:
+        helpers.moments.watch(**told["moments"])
     try:
         start.run(name.replace("-", "_"))
     except SystemExit as end:
@@ -61,13 +71,18 @@ while caller := listener.accept()[0]:
 # -I and -S: nothing of an environment is imported.
 SCRIPT = """#!{python} -IS
 import json, os, socket, sys
-caller = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-caller.connect({path!r})
-request = {name!r}, sys.argv[1:], os.getcwd(), dict(os.environ)
-socket.send_fds(caller, [json.dumps(request).encode()], [0, 1, 2])
-code = int(caller.recv(16) or 99)
+{ask}
+code = ask({path!r}, {name!r}, sys.argv[1:], os.getcwd(), dict(os.environ), [0, 1, 2])
 sys.exit(code if code >= 0 else 128 - code)
 """
+
+
+def ask(path, name, arguments, folder, environ, files):
+    """The exit code of a command that the server at `path` forks: of one that a signal ended, less than zero."""
+    caller = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    caller.connect(path)
+    socket.send_fds(caller, [json.dumps((name, arguments, folder, environ)).encode()], files)
+    return int(caller.recv(16) or 99)
 
 
 @functools.cache
@@ -77,13 +92,16 @@ def environment_then() -> frozenset[tuple[str, str]]:
 
 
 @functools.cache
-def folder() -> Path:
-    """What a virtual environment is to a Makefile: a folder with `bin`, until this process ends."""
+def folder(**more: str) -> Path:
+    """What a virtual environment is to a Makefile: a folder with `bin`, until this process ends.
+
+    more: of the environment in which the libraries are imported.
+    """
     made = Path(tempfile.mkdtemp(prefix="forks-"))
     atexit.register(shutil.rmtree, made)
     path = str(made / "socket")
-    imports = f"{ROOT / 'lib'}{os.pathsep}{ROOT / 'tools'}"
-    environ = {**dict(environment_then()), "DS_ACCELERATOR": "cpu", "PYTHONPATH": imports}
+    imports = f"{ROOT / 'lib'}{os.pathsep}{ROOT / 'tools'}{os.pathsep}{ROOT / 'tests'}"
+    environ = {**dict(environment_then()), **more, "DS_ACCELERATOR": "cpu", "PYTHONPATH": imports}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(path)
         listener.listen(64)
@@ -93,7 +111,8 @@ def folder() -> Path:
     (made / "bin").mkdir()
     for command in (ROOT / "tools").glob("al_*"):
         name = command.stem.replace("_", "-")
-        write(made / "bin" / name, SCRIPT.format(python=sys.executable, path=path, name=name))
+        write(made / "bin" / name,
+              SCRIPT.format(python=sys.executable, ask=inspect.getsource(ask), path=path, name=name))
     for name in ("python", "python3"):
         write(made / "bin" / name, f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     return made

@@ -77,7 +77,7 @@ def fuzz_options(name: str, seed: int, fault: str = "") -> list[str]:
     home = folders().new("home")
     home.mkdir()
     words = [home / "OUT" if word == "OUT" else word for word in args]
-    done = run(command, *words, *more, stdin=data, fault=fault, home=str(home))
+    done = run(command, *words, *more, stdin=data, fault=fault, home=home)
     wrong = [*endings(done)]
     shutil.rmtree(home)
     return [f"{name}, seed {seed}: {what}: {' '.join(map(repr, more))}" for what in wrong]
