@@ -38,6 +38,7 @@ def test_a_filter_shows_how_far_it_is_and_then_its_summary_alone(kind, tmp_path)
     assert done.returncode == 0, done.written
     for count in (0, 5):
         assert f"| {count}/5 [" in done.written
+    assert len(done.screen) == 2, done.written
     summary, prompt = done.screen
     assert is_summary(summary, name) and prompt == ""
     assert len(done.stdout.splitlines()) == 5

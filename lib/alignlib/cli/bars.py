@@ -38,7 +38,8 @@ class Bar:
         waits.shown.aside(self)
         self._bar = Line(where, unit, total=total, initial=done, desc=name, leave=stays)
         self._mixed = sys.stdout.isatty()
-        self._stderr, sys.stderr = sys.stderr, Above(sys.stderr)
+        self._stderr, self._above = sys.stderr, Above(sys.stderr)
+        sys.stderr = self._above
         self._ended = threading.Event()
         self._clock = threading.Thread(target=self._tick, daemon=True)
         self._clock.start()
@@ -95,4 +96,5 @@ class Bar:
             self._clock.join()
             sys.stderr = self._stderr
             self._bar.close()
+            self._above.end()
             waits.shown.back(self)

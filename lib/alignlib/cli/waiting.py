@@ -81,6 +81,7 @@ class Watch:
                 sys.stderr = self._stderr
             self._line.close()
             self._line = None
+            self._above.end()
 
 
 def watch(name: str) -> None:

@@ -51,6 +51,29 @@ def test_the_innermost_is_shown_and_nothing_stays():
     assert terminal.screen == [""]
 
 
+KEPT = """
+import sys, time
+from alignlib import waits
+from alignlib.cli import waiting
+
+waiting.PATIENCE = 0.0
+waiting.watch("al-test")
+with waits.doing("loading"):
+    while sys.stderr is sys.__stderr__:
+        time.sleep(0.01)
+    sys.kept = sys.stderr  # as a library's log keeps what it found
+    print("a word", end="", file=sys.kept)
+print(", another", end="", file=sys.kept)
+"""
+
+
+def test_who_kept_its_stream_goes_on_writing_and_nothing_complains_at_the_end():
+    terminal = Terminal()
+    done = subprocess.run([sys.executable, "-c", KEPT], env=environment(), stderr=terminal.theirs)
+    terminal.close()
+    assert done.returncode == 0 and terminal.screen == ["a word, another"]
+
+
 def test_a_second_one_after_the_first():
     with at_terminal() as terminal:
         for text in ("loading a", "loading b"):
