@@ -13,8 +13,8 @@ from helpers import forks
 
 ROOT = forks.ROOT
 COMMANDS = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
-# What a process can be told after it has imported its libraries.
-LATE = ("OPENAI_", "NO_PROXY", "PYTEST_CURRENT_TEST")
+# Of an environment what is read while libraries are imported. (These write there, too: torch, say, where it compiles.)
+EARLY = ("CUDA_", "DATASETS_", "HF_", "HTTP", "OMP_", "PYTHON", "TMPDIR", "TRANSFORMERS_", "http")
 
 
 def command(name: str, *args: object) -> list[str]:
@@ -28,9 +28,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT / 'lib'}{os.pathsep}{ROOT / 'tools'}"}
 
 
-def as_it_was() -> bool:
-    """Whether the environment is what it was when the tests began, but for what a running process may be told."""
-    return all(name.startswith(LATE) for name, _ in forks.environment_then() ^ set(os.environ.items()))
+def imports_alike() -> bool:
+    """Whether libraries would read from the environment what they did when the tests began."""
+    return not any(name.startswith(EARLY) for name, _ in forks.environment_then() ^ set(os.environ.items()))
 
 
 def call(name: str, *args: object, stdin: bytes | str = b"", **settings) -> subprocess.CompletedProcess:
@@ -39,7 +39,7 @@ def call(name: str, *args: object, stdin: bytes | str = b"", **settings) -> subp
     It is forked from a process that has imported torch, unless the environment says what is read before that.
     """
     data = stdin.encode() if isinstance(stdin, str) else stdin
-    argv = [str(forks.folder() / "bin" / name), *map(str, args)] if as_it_was() else command(name, *args)
+    argv = [str(forks.folder() / "bin" / name), *map(str, args)] if imports_alike() else command(name, *args)
     done = subprocess.run(argv, input=data, capture_output=True, env=environment(), **settings)
     done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
     return done
