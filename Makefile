@@ -13,7 +13,7 @@ export PATH := $(abspath $(VENV)/bin):$(PATH)
 SETUP := $(VENV)/.ready
 SETUP_VLLM := $(VENV_VLLM)/.ready
 
-.PHONY: help setup quick test smoke test-vllm lint dist bench bench-kill docs doc-examples clean
+.PHONY: help setup quick test smoke test-vllm lint dist bench bench-speed bench-kill bench-real docs doc-examples clean
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sort -u | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -57,11 +57,20 @@ lint: $(SETUP) ## ruff and mypy
 dist: $(SETUP) ## build sdist and wheel into dist/, and try the wheel in a bare environment
 	.ci/dist
 
-bench: $(SETUP) ## the benchmarks (an otherwise idle machine, please)
-	$(VENV)/bin/python -m pytest tests/bench -s -p no:xdist -o norecursedirs=
+# In parts that each end within the hour, on an otherwise idle machine.
+bench: bench-speed bench-kill bench-real ## the benchmarks
+IN_BENCH_KILL := tests/bench/test_series.py tests/bench/test_fuzz.py
+IN_BENCH_REAL := tests/bench/test_chat_model.py
+run-bench := $(VENV)/bin/python -m pytest -s -p no:xdist -o norecursedirs=
+
+bench-speed: $(SETUP) ## one way beside another, in turn: ratios
+	$(run-bench) tests/bench $(addprefix --ignore=,$(IN_BENCH_KILL) $(IN_BENCH_REAL))
 
 bench-kill: $(SETUP) ## twenty kills of each command, and a hundred thousand fuzzed lines: an hour of one core
-	$(VENV)/bin/python -m pytest tests/bench/test_series.py tests/bench/test_fuzz.py -s -p no:xdist -o norecursedirs=
+	$(run-bench) $(IN_BENCH_KILL)
+
+bench-real: $(SETUP) smollm2/config.json ## a chat model (MODEL=folder) beside transformers' own, on PAIRS=file
+	MODEL=$(or $(MODEL),smollm2) $(run-bench) $(IN_BENCH_REAL)
 
 docs: $(SETUP) ## write the generated pages, and the generated parts of others, anew
 	PYTHONPATH=lib:tools $(VENV)/bin/python docs/generate.py

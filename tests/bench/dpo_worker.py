@@ -1,14 +1,13 @@
 """DPO in a process of its own, for test_trl.py: `dpo_worker.py ours`, or `theirs` in TRL's environment.
 
 A line {model, data, output, dtype, batch, lr, checkpointing} on stdin starts a training; a line {seconds, losses} on
-stdout says what processor time it took and the loss of each step. The first one imports what it needs, too.
+stdout says what processor time it took and the loss of each step.
 """
 
 import json
-import os
-import resource
-import sys
 from pathlib import Path
+
+from helpers.beside import serve
 
 
 def ours(model: str, data: str, output: str, dtype: str, batch: int, lr: float, checkpointing: bool) -> list[float]:
@@ -51,16 +50,5 @@ def theirs(model: str, data: str, output: str, dtype: str, batch: int, lr: float
     return losses
 
 
-def seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
 if __name__ == "__main__":
-    train = {"ours": ours, "theirs": theirs}[sys.argv[1]]
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what trainers print is no answer
-    for line in sys.stdin:
-        start = seconds()
-        losses = train(**json.loads(line))
-        print(json.dumps({"seconds": seconds() - start, "losses": losses}), file=answers, flush=True)
+    serve("losses", ours, theirs)

@@ -2,16 +2,15 @@
 
 A line {model, data, output, reward, prompts, answers, tokens, steps, kl} on stdin starts a training; a line {seconds,
 log} on stdout says what processor time it took, and of every step its reward, the answers' mean length, the loss and
-the gradient's norm. The first one imports what it needs, too.
+the gradient's norm.
 """
 
 import importlib.util
 import json
-import os
-import resource
-import sys
 from pathlib import Path
 from typing import Any
+
+from helpers.beside import serve
 
 RATE = 1e-5
 
@@ -66,16 +65,5 @@ def theirs(model: str, data: str, output: str, reward: str, prompts: int, answer
             for entry in trainer.state.log_history if "reward" in entry]
 
 
-def seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
 if __name__ == "__main__":
-    train = {"ours": ours, "theirs": theirs}[sys.argv[1]]
-    lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what trainers print is no answer
-    for line in sys.stdin:
-        start = seconds()
-        log = train(**json.loads(line))
-        print(json.dumps({"seconds": seconds() - start, "log": log}), file=lines, flush=True)
+    serve("log", ours, theirs)

@@ -1,11 +1,11 @@
 """TRL in an environment of its own, for benches that set a trainer of ours beside one of theirs; what both are given.
 
-A worker is a script of tests/bench that trains in a process of its own, `ours` or `theirs`: a line of JSON in starts a
-training, a line of JSON out says what came of it.
+A worker is a script of tests/bench that trains in a process of its own, `ours` or `theirs` (helpers.beside).
 """
 
 import functools
 import json
+import os
 import subprocess
 import sys
 import venv
@@ -69,6 +69,7 @@ def write(path: Path, records: Iterable[dict]) -> None:
 def start(worker: str, side: str) -> subprocess.Popen:
     """The worker of that name on one thread: `ours` in this environment, `theirs` in TRL's."""
     env = {**environment(), "OMP_NUM_THREADS": "1"}
+    env["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'tests'}"
     script = str(ROOT / "tests" / "bench" / worker)
     return subprocess.Popen([sys.executable if side == "ours" else python(), script, side], env=env, text=True,
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
