@@ -203,6 +203,21 @@ def test_the_plan_counts_what_is_there():
     assert critic["optimizer"] == pytest.approx(bare["optimizer"] + 8 * count["reward"])
 
 
+@pytest.mark.parametrize(("command", "more"), [
+    ("al-train-ppo", ["--method", "grpo", "--reward", "length", *SMALL]),
+    ("al-train-alt", ["--kl-coef", 0.05])])
+def test_where_training_goes_on_in_an_adapter_its_copy_is_counted_as_the_reference(command, more):
+    """Over a whole model the reference is that one with the new adapter off: with none the plan is the same."""
+    model = adapted.adapter(folders().new("adapter"), folders().policy)
+    weights_of = {}
+    for name, path, kl in (("adapter", model, more), ("bare", model, [*more, "--kl-coef", 0]),
+                           ("new", folders().policy, more), ("new, bare", folders().policy, [*more, "--kl-coef", 0])):
+        done = run(command, path, "--lora", 4, "--plan", *kl)
+        assert done.returncode == 0, done.stderr
+        weights_of[name] = json.loads(done.stdout)["asked"]["weights"]
+    assert weights_of["adapter"] > 1.4 * weights_of["bare"] and weights_of["new"] == weights_of["new, bare"]
+
+
 def test_what_is_kept_in_memory_is_what_the_plan_says():
     """Policy and critic with their optimizers, a copy to compare with, a reward model: after two rollouts, within 2 %.
     """

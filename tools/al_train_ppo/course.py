@@ -132,7 +132,12 @@ class OnPolicy:
         rollout = self.judged_rollout(prompts, self.settings.number, seed_of(self.recipe.seed, step))
         with self.timed("learning"):
             batches = self.minibatches(step, len(prompts))
-            self.read(rollout, batches, engine)
+            each_once = batches[:max(1, len(batches) // self.settings.passes)]
+            if len(batches) > 1 or self.reference:  # with one update there is no policy but the old one
+                self.read(rollout, each_once, engine)
+            if self.critic:
+                rollout.tokens["values"] = self.reader(rollout, each_once)(
+                    self.critic, self.critic_engine, measure=partial(values_of, self.critic))
             figures = self.weigh(rollout)
             figures |= self.update(rollout, batches, step, engine)
         figures |= {f"seconds_{name}": round(seconds, 2) for name, seconds in self.seconds.items()}
@@ -170,25 +175,20 @@ class OnPolicy:
             batches += [order[i:i + size] for i in range(0, prompts, size)]
         return batches
 
-    def read(self, rollout: Rollout, batches: Sequence[Sequence[int]], engine: Engine) -> None:
-        """The log-probabilities and values of every token as they are before anything is learnt.
+    def reader(self, rollout: Rollout, batches: Sequence[Sequence[int]]) -> Callable[..., list[Tensor]]:
+        return partial(read_tokens, examples=rollout.examples, batches=batches, recipe=self.recipe)
 
-        With one update there is no policy but the old one: its numbers are left out where nothing else wants them.
-        """
-        each_once = batches[:max(1, len(batches) // self.settings.passes)]
-        read = partial(read_tokens, examples=rollout.examples, batches=each_once, recipe=self.recipe)
-        temperature = self.settings.temperature
-        if len(batches) > 1 or self.reference:
-            rollout.tokens["old"] = read(self.policy, engine, measure=partial(self.policy.token_logps,
-                                                                              temperature=temperature))
+    def read(self, rollout: Rollout, batches: Sequence[Sequence[int]], engine: Engine) -> None:
+        """The log-probabilities of every token as they are before anything is learnt."""
+        read, temperature = self.reader(rollout, batches), self.settings.temperature
+        rollout.tokens["old"] = read(self.policy, engine, measure=partial(self.policy.token_logps,
+                                                                          temperature=temperature))
         if self.reference:
             other = self.reference.model
             with self.reference.asked():
                 rollout.tokens["reference"] = read(other, engine if self.reference.adapter_off else
                                                    self.reference_engine,
                                                    measure=partial(other.token_logps, temperature=temperature))
-        if self.critic:
-            rollout.tokens["values"] = read(self.critic, self.critic_engine, measure=partial(values_of, self.critic))
 
     def weigh(self, rollout: Rollout) -> dict[str, Any]:
         """Give the answers their advantages: the rollout's figures."""

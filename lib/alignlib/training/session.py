@@ -118,8 +118,9 @@ class Session:
         self.summary = options.Summary()  # before anything is loaded
 
     @contextmanager
-    def begin(self, *, reward: bool = False, reference: bool = False, along: Callable[[], Sequence[Along]] = tuple,
-              samples: bool = False, adapt: Adapt | None = None, **fixed: object) -> Iterator[None]:
+    def begin(self, *, reward: bool = False, reference: Callable[[], bool] = bool,
+              along: Callable[[], Sequence[Along]] = tuple, samples: bool = False, adapt: Adapt | None = None,
+              **fixed: object) -> Iterator[None]:
         """Around all of the training: the processes meet, the folder is looked at, the summary ends it.
 
         fixed               what must be the same when the run is resumed, besides the recipe, the model and the input
@@ -139,7 +140,7 @@ class Session:
 
             if self.adapter:
                 adapt = partial(add_adapters, recipe=self.recipe, adapter=self.adapter)
-            memory_plan.show(memory_plan.plan(self.model, self.recipe, self.processes or 1, reference=reference,
+            memory_plan.show(memory_plan.plan(self.model, self.recipe, self.processes or 1, reference=reference(),
                                               along=along(), samples=samples, adapt=adapt))
             click.get_current_context().exit()
         if self.recipe.output is None:
