@@ -35,10 +35,13 @@ class Key:
         return STRUCK.join(text[end:start] for (_, end), (start, _) in pairwise(kept)) if spans else text
 
     def strike_all(self, value: Any) -> Any:
-        """`strike` for every string of a JSON object or array, in place; returns it. Names of fields stay."""
+        """`strike` for every string of a JSON object or array, names of fields too, in place; returns it."""
         nodes = [value] if self.forms else []
         while nodes:  # no recursion: a stranger says how deep it goes
             node = nodes.pop()
+            if isinstance(node, dict):
+                for name in [name for name in node if len(name) >= SECRET - 1 and self.strike(name) != name]:
+                    node[self.strike(name)] = node.pop(name)
             for place, child in node.items() if isinstance(node, dict) else enumerate(node):
                 if isinstance(child, str):
                     node[place] = self.strike(child)
