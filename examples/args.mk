@@ -1,7 +1,7 @@
 # The ARGS experiments: held-out answers by ways of decoding one SFT policy, with and without its reward model's guidance,
 # and those of a policy that PPO trained with that reward model.
 
-toy.weights := 0.5 1 2 4
+toy.weights := 0.25 0.5 1 2 4
 smoke.weights := 1
 data.weights := 0.5 1 2 4
 real.weights := 0.5 1 2

@@ -32,8 +32,9 @@ while read -r step folder; do
 done < "$work/policies" > "$work/answers.jsonl"
 
 into "$work/kl.jsonl" al-score "$RUN/sft" $COMMON --logps --temperature "$TEMPERATURE" --as-field ref_logps "$work/answers.jsonl"
-into "$work/learned.jsonl" al-score "$RUN/rm" $REWARD $COMMON "$work/answers.jsonl"
-[ -z "$ORACLE" ] || into "$work/oracle.jsonl" al-score $ORACLE "$work/kl.jsonl"  # what al-eval difference wants is in one file
+# With the rewards in one file, as al-eval difference reads them.
+into "$work/learned.jsonl" al-score "$RUN/rm" $REWARD $COMMON "$work/kl.jsonl"
+[ -z "$ORACLE" ] || into "$work/oracle.jsonl" al-score $ORACLE "$work/kl.jsonl"
 
 while read -r step _; do
   lines_of() { grep -F "{\"step\":$step," "$work/$1.jsonl"; }

@@ -7,7 +7,7 @@ reward=${reward:-learned_reward}
 judged=${ORACLE:+oracle}
 judged=${judged:-learned}
 mkdir -p "$RUN/report"
-finals=() answers=() logs=()
+finals=() answers=() differences=() logs=()
 
 # cost METHOD: its answers with a reward, and the seconds of processor time that sampling, scoring and training took.
 cost() {
@@ -28,11 +28,18 @@ for method in $METHODS; do
   finals+=("$method=$RUN/$method.work/last.rows")
   grep -F "{\"step\":$last," "$RUN/$method.work/$judged.jsonl" > "$RUN/$method.work/last.jsonl"
   answers+=("$method=$RUN/$method.work/last.jsonl")
+  # What exo-rw gets more than another method, where both reach the same KL.
+  case $method in sft | exo-rw) ;; *)
+    al-eval difference exo-rw="$RUN/exo-rw.work/$judged.jsonl" "$method=$RUN/$method.work/$judged.jsonl" --at-equal-kl \
+      --set "method=$method" > "$RUN/$method.work/difference.rows"
+    differences+=("$method=$RUN/$method.work/difference.rows") ;;
+  esac
   [ -z "$COSTS" ] || cost "$method" >> "$RUN/$method.work/last.rows"
   case $method in *-rw | *-pref) [ ! -e "$RUN/$method/log.jsonl" ] || logs+=("$method=$RUN/$method/log.jsonl") ;; esac
 done
 al-eval table "${finals[@]}" --columns "${columns}learned_reward,learned_reward_winrate,kl,words${COSTS:+,samples,seconds}" --markdown \
   > "$RUN/report/table.part"
+al-eval table "${differences[@]}" --columns difference --markdown > "$RUN/report/differences.md"
 python3 examples/answers.py "${answers[@]}" > "$RUN/report/answers.md"
 al-eval frontier --reward $reward $(for method in $METHODS; do echo "$RUN/$method.rows"; done) \
   --plot "$RUN/report/frontier.png" > "$RUN/report/frontier.json"

@@ -1,8 +1,11 @@
 """al-eval difference as a real process: what one method gets more than another, prompt by prompt."""
 
+import json
+
 import pytest
 
-from helpers.evaluation import evaluate, record, refused, save
+from helpers.evaluation import NONE, evaluate, record, refused, save
+from helpers.process import call
 
 NOISE = [0.7, -1.1, 0.2, 1.6, -0.4, 0.9, -2.0, 0.1]
 
@@ -62,6 +65,19 @@ def test_at_equal_kl_frontiers_are_compared_where_both_are(tmp_path):
     assert last == pytest.approx(1.5)
 
 
+def test_frontiers_that_do_not_overlap_have_no_difference(tmp_path):
+    near = checkpoints(tmp_path, "near", [(0, 0), (1, 1)])
+    far = checkpoints(tmp_path, "far", [(2, 2), (3, 3)])
+    done = call("al-eval", "difference", f"a={near}", f"b={far}", "--at-equal-kl")
+    figures = json.loads(done.stdout)
+    assert "warning: no KL is reached by both: 0 to 1, 2 to 3" in done.stderr and done.returncode == 0
+    assert figures["difference"] == NONE and figures["runs"] == [NONE] and figures["kls"] == [[]]
+    high = checkpoints(tmp_path, "high", [(0, 1), (1, 2)])
+    both = evaluate("difference", f"a={near}", f"b={far}", f"a={high}", f"b={near}", "--at-equal-kl")
+    assert both["runs"][0] == NONE and both["difference"]["mean"] == pytest.approx(1)
+    assert both["difference"]["n"] == len(NOISE)
+
+
 def test_what_cannot_be_compared_is_named(tmp_path):
     one = answers(tmp_path, "one", NOISE)
     assert "two methods" in refused(2, "difference", one)
@@ -70,10 +86,6 @@ def test_what_cannot_be_compared_is_named(tmp_path):
     short = answers(tmp_path, "short", NOISE[:-2])
     assert f"{short}: step 0 lacks 2 of the prompts" in refused(65, "difference", f"a={one}", f"b={short}")
     assert f"{one}:7: the files before do not have this prompt" in refused(65, "difference", f"a={short}", f"b={one}")
-    near = checkpoints(tmp_path, "near", [(0, 0), (1, 1)])
-    far = checkpoints(tmp_path, "far", [(2, 2), (3, 3)])
-    assert "no KL is reached by both: 0 to 1, 2 to 3" in refused(
-        65, "difference", f"a={near}", f"b={far}", "--at-equal-kl")
     assert "logps: missing" in refused(65, "difference", f"a={one}", f"b={one}", "--at-equal-kl")
     odd = save(tmp_path / "odd.jsonl", {**record(1.0, prompt="p0"), "step": "last"})
     assert "step: expected a number" in refused(65, "difference", f"a={odd}", f"b={one}")

@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,7 @@ from alignlib.cli import options
 from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key
+from alignlib.records.shown import say
 
 if TYPE_CHECKING:  # it takes a while to load
     import numpy as np
@@ -37,7 +38,8 @@ def difference(files: list[NamedFile], at_equal_kl: bool, resamples: int, seed: 
 
     Reads the rewarded records of two methods, FIRST=FILE SECOND=FILE; of several runs (seeds) a file each, in the
     same order. The interval is of the difference, prompt by prompt, and so narrower than the two methods' own: prompts
-    are drawn, and runs where there are several. Without --at-equal-kl the last `step` counts, where there are steps.
+    are drawn, and runs where there are several. Without --at-equal-kl the last `step` counts, where there are steps;
+    with it a run whose methods reach no KL in common has no difference, and is left out of the mean.
     """
     summary = options.Summary()
     names = list(dict.fromkeys(name for name, _ in files))
@@ -103,22 +105,32 @@ def _require_kl(record: Record) -> None:
 def compared(runs: "list[tuple[Points, ...]]", at_equal_kl: bool, bootstrap: Bootstrap) -> Record:
     """{difference, runs, kls}: the mean over runs with its interval, each run's, and the KLs of the frontiers.
 
-    runs: the two methods' Points of each, all of the same prompts. Raises DataError where no KL is reached by both.
+    runs: the two methods' Points of each, all of the same prompts.
     """
     import numpy as np
 
-    kls = [_common_kls(*run) if at_equal_kl else [] for run in runs]
+    from alignlib.stats.metrics import mean_interval
+
+    nothing = mean_interval([])
+    common = [_common_kls(*run) if at_equal_kl else [] for run in runs]
+    kls: Record = {"kls": common} if at_equal_kl else {}
+    of_all: list[Any] = [nothing for _ in runs]
+    places = [place for place, at in enumerate(common) if at or not at_equal_kl]
+    if not places:
+        return {"difference": nothing, "runs": of_all, **kls}
+    runs = [runs[place] for place in places]
+    ats = [common[place] for place in places]
     prompts = runs[0][0][0].shape[1]
     rng = np.random.default_rng(bootstrap["seed"])
     draws = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=bootstrap["resamples"]) / prompts  # (b, p)
     whole = np.full((1, prompts), 1 / prompts)
-    means = [float(_gaps(run, whole, at)[0]) for run, at in zip(runs, kls, strict=True)]
-    drawn = np.stack([_gaps(run, draws, at) for run, at in zip(runs, kls, strict=True)])  # (runs, b)
-    of_runs = [_mean(mean, gaps, prompts) for mean, gaps in zip(means, drawn, strict=True)]
+    means = [float(_gaps(run, whole, at)[0]) for run, at in zip(runs, ats, strict=True)]
+    drawn = np.stack([_gaps(run, draws, at) for run, at in zip(runs, ats, strict=True)])  # (runs, b)
+    for place, mean, gaps in zip(places, means, drawn, strict=True):
+        of_all[place] = _mean(mean, gaps, prompts)
     chosen = rng.integers(0, len(runs), size=(len(runs), bootstrap["resamples"]))
     together = np.take_along_axis(drawn, chosen, 0).mean(0)
-    figures: Record = {"difference": _mean(float(np.mean(means)), together, prompts * len(runs)), "runs": of_runs}
-    return {**figures, **({"kls": kls} if at_equal_kl else {})}
+    return {"difference": _mean(float(np.mean(means)), together, prompts * len(runs)), "runs": of_all, **kls}
 
 
 def _mean(mean: float, drawn: "np.ndarray", n: int) -> Record:
@@ -132,7 +144,8 @@ def _common_kls(first: Points, second: Points) -> list[float]:
     means = [kls.mean(1) for kls, _ in (first, second)]
     low, high = max(of.min() for of in means), min(of.max() for of in means)
     if low > high:
-        raise jsonl.DataError(f"no KL is reached by both: {', '.join(_range(of) for of in means)}")
+        say(f"warning: no KL is reached by both: {', '.join(_range(of) for of in means)}")
+        return []
     return [float(low + (high - low) * place / (PLACES - 1)) for place in range(PLACES)]
 
 
