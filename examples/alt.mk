@@ -27,7 +27,7 @@ real.round := 32
 real.samples := 8
 real.top-p := 1
 real.drop := 1
-real.learn := --lora 16 --lr 5e-4 --batch-size 16 --epochs 1
+real.learn := --lora 16 --lr 5e-4 --batch-size 16 --epochs 1 --save-every 10
 # Abadal et al. 2024; what differs by experiment is in its experiment.mk.
 paper.round := 2048
 paper.samples := 20

@@ -9,7 +9,7 @@ paper.a-rollout := 16
 toy.on-policy := --lr 3e-4 --batch-size 64 --kl-coef 0.2
 smoke.on-policy := --lr 1e-3 --batch-size 8
 data.on-policy := --lr 3e-4 --batch-size 64
-real.on-policy := --lora 16 --lr 5e-4 --warmup 3 --schedule constant --batch-size 32 --pack-tokens 2048 --kl-coef 0.05
+real.on-policy := --lora 16 --lr 5e-4 --warmup 3 --schedule constant --batch-size 32 --pack-tokens 2048 --kl-coef 0.05 --save-every 5
 # DeepSpeed-Chat's, as ARGS uses it.
 paper.on-policy := --lr 9.65e-6 --critic-lr 5e-6 --clip-reward 5 --batch-size 64
 

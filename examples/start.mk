@@ -11,7 +11,8 @@
 # A file is made once: interrupted, make goes on where it was. JOBS commands run at a time. What is made is in RUNS.
 
 SCALE ?= toy
-JOBS ?= $(shell nproc)
+# A real model keeps all cores busy by itself.
+JOBS ?= $(if $(filter real,$(SCALE)),1,$(shell nproc))
 SEED ?= 0
 real-experiments := hh-exo hh-args tldr-alt-rm
 RUNS ?= runs
@@ -80,9 +81,9 @@ data.draws := 1
 
 real.prompt := --max-prompt 288
 real.lengths := --max-length 384 --max-completion 96 --pack-tokens 2048
-real.sft := --lora 16 --lr 2e-4 --batch-size 16
-real.rm := --lora 16 --lr 3e-4 --batch-size 16
-real.prompts := 320
+real.sft := --lora 16 --lr 2e-4 --batch-size 16 --save-every 10
+real.rm := --lora 16 --lr 3e-4 --batch-size 16 --save-every 10
+real.prompts := 256
 real.new-tokens := 48
 real.temperature := 1.0
 real.beta := 0.1
