@@ -170,11 +170,11 @@ class Encoder:
 
     def completion(self, text: str, end: int | None = None, ids: list[int] | None = None,
                    around: tuple[str, str] = ("", "")) -> list[int]:
-        """Ids of a completion and of its end; stored `ids` are taken if they are this tokenizer's and say the same.
+        """Ids of a completion and of its end; stored `ids` are taken if they can be this model's and say the same.
 
         around: white space that a template has before and behind an answer; where the text lacks it, it is put there.
         """
-        if ids is None or not self.tokens.can_decode(ids) or self.tokens.decode(ids) != text:
+        if ids is None or not self.has(ids) or self.tokens.decode(ids) != text:
             before, behind = around
             text = text if text.startswith(before) else before + text
             if end is not None and self.ends_itself(text):
@@ -187,6 +187,11 @@ class Encoder:
         elif end is not None:
             ids = [*ids, end]
         return self.embedded(ids)
+
+    def has(self, ids: list[int]) -> bool:
+        """Whether they are the tokenizer's, or of rows that a model has beyond it: drawn, those leave no text."""
+        most = max(self.rows or 0, self.tokens.size)
+        return all(0 <= i < most for i in ids)
 
     def ends_itself(self, text: str) -> bool:
         """Whether a text whose control tokens are heeded has an end of its own; white space may follow it."""

@@ -104,9 +104,10 @@ class Tokens:
             ids += tokenizer.encode(text.replace(MARK, ""), add_special_tokens=False).ids
         return ids
 
-    def can_decode(self, ids: list[int]) -> bool:
-        size = self.inside.get_vocab_size()
-        return all(0 <= i < size for i in ids)
+    @property
+    def size(self) -> int:
+        """How many tokens there are, control tokens among them."""
+        return int(self.inside.get_vocab_size())
 
     def decode(self, ids: list[int], control: bool = False) -> str:
         """The text of ids that follow others; control tokens leave no text, or with `control` their names."""

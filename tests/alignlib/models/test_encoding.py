@@ -248,6 +248,15 @@ def test_what_fits_is_not_cut():
 # -- tokens without a row ---------------------------------------------------------------------------------------
 
 
+def test_an_id_of_a_row_without_a_token_may_have_been_drawn():
+    """Models' embeddings are often longer than their vocabularies: such an id leaves no text, and counts."""
+    words = tiny.tokenizer()
+    drawn = [*ids("Y"), len(words) + 3, *ids("es")]
+    assert encoder(rows=len(words) + 4).completion("Yes", ids=drawn) == drawn
+    for rows in (None, len(words) + 3):  # another model's
+        assert encoder(rows=rows).completion("Yes", ids=drawn) == ids("Yes")
+
+
 def test_a_token_that_the_model_has_no_row_for_is_named():
     """In prompts, completions and their ids; the model's own end included."""
     words = tiny.tokenizer()
