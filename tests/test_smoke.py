@@ -3,6 +3,7 @@
 `make test` runs three of them, `make smoke` all.
 """
 
+import json
 import subprocess
 import sys
 
@@ -96,7 +97,11 @@ def test_a_real_model_runs_to_its_report(name, tmp_path):
     (report,) = tmp_path.glob("runs/*/report")
     check((report / "table.md").read_text(), REAL[name])
     if name != "tldr-alt-rm":
-        assert (report / "gold.json").read_text()
+        assert json.loads((report / "gold.json").read_text())["records"] == 6
+    if name == "hh-exo":
+        before, *after = json.loads((report / "frontier.json").read_text())["points"]
+        assert before["method"] == "sft" and abs(before["kl"]["mean"]) < 0.01
+        assert {point["method"] for point in after} == set(REAL[name]) - {"sft"}
 
 
 def test_all_experiments_are_here():
