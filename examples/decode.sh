@@ -5,7 +5,7 @@
 set -euo pipefail
 work=$RUN/decoded
 mkdir -p "$work" "$RUN/report"
-methods=() answers=() judged=${ORACLE:+oracle}
+methods=() answers=() weight='' judged=${ORACLE:+oracle}
 judged=${judged:-learned}
 
 . examples/into.sh
@@ -13,9 +13,9 @@ after=("$RUN/test.jsonl" $(printf "$RUN/%s/run.json " sft rm $MODELS))
 has() { [[ " $MODELS " == *" $1 "* ]]; }
 
 # way NAME PASSES COMMAND...: the answers of one way of decoding, and its figures. PASSES: tokens that models look at for
-# each of an answer's tokens, of a model with half the layers half ones.
+# each of an answer's tokens, of a model with half the layers half ones. A way's weights are the points of its line.
 way() {
-  local name=$1 to=$work/$1 mark="--set method=$1 --set passes=$2"
+  local name=$1 to=$work/$1 mark="--set method=${1%-"$weight"} ${weight:+--set step=$weight} --set passes=$2"
   shift 2
   methods+=("$name=$to.rows") answers+=("$name=$to.$judged.jsonl")
   into "$to.answers.jsonl" "$@" "$RUN/test.jsonl" $COMMON ${STOP:+--stop "$STOP"} --time
@@ -40,6 +40,7 @@ way segment 16 $guided --method segment
 for weight in $WEIGHTS; do
   way "args-greedy-$weight" 11 $guided --weight "$weight"
 done
+weight=''
 way args-stochastic-1 11 $guided --method stochastic --weight 1
 if has ppo; then
   way ppo 1 al-sample "$RUN/ppo" --dtype "$DTYPE" --greedy

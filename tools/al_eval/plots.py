@@ -264,7 +264,7 @@ class _figure:
             form = Path(self.path).suffix.lower().removeprefix(".")
             metadata = {"Date": None} if form == "svg" else None
             picture = BytesIO()  # a library that seeks in it need not know where it goes
-            self.figure.savefig(picture, format=form, dpi=160, metadata=metadata)
+            self.figure.savefig(picture, format=form, dpi=160, metadata=metadata, bbox_inches="tight")
             with disk.whole(self.path) as handle:
                 handle.write(picture.getbuffer())
         self.style.__exit__(kind, error, trace)
