@@ -90,17 +90,18 @@ def test_a_cell_that_was_changed_is_seen():
 NUMBER = r"(?<![\w.,])-?\d*[.,]?\d+(?![\w]|[.,]\d)"
 
 
-def bullets(text: str) -> list[tuple[str, list[str]]]:
-    """The points of a page, each with the pages that it links to."""
-    points = re.findall(r"^- ((?:.+\n)(?:  .+\n)*)", text, re.MULTILINE)
+def with_links(points: list[str]) -> list[tuple[str, list[str]]]:
+    """Parts of a page, each with the pages that it links to."""
     return [(re.sub(r"\(?\[[^\]]+\]\([^)]+\)\)?", "", point), re.findall(r"\]\(([^)]+)\)", point)) for point in points]
 
 
-def test_what_did_not_work_says_what_its_sources_say():
-    """Every number of a point stands in a page that the point links to."""
-    page = ROOT / "docs" / "what-did-not-work.md"
-    points = bullets(page.read_text())
-    assert len(points) > 20
+@pytest.mark.parametrize(("name", "parts", "least"), [
+    ("what-did-not-work", r"^- ((?:.+\n)(?:  .+\n)*)", 20), ("against-the-studies", r"^## (?:(?!## ).*\n)+", 4)])
+def test_figures_from_other_pages_are_what_those_say(name, parts, least):
+    """Every number of a part stands in a page that the part links to."""
+    page = ROOT / "docs" / f"{name}.md"
+    points = with_links(re.findall(parts, page.read_text(), re.MULTILINE))
+    assert len(points) >= least
     for point, links in points:
         known = {number for link in links for number in re.findall(NUMBER, (page.parent / link).resolve().read_text())}
         assert links and set(re.findall(NUMBER, point)) - known == set(), point
