@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from helpers import forks
+
 
 @contextmanager
 def file_limit(size: int) -> Iterator[None]:
     """This process, and those that it starts, may write no file longer than `size` bytes: EFBIG, "file too large"."""
+    forks.folder()  # which writes, too, where it is not there yet
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -1,5 +1,5 @@
-"""The commands as scripts that start at once: each a process of its own, with the files, folder and environment of who
-calls it, but forked from one that has imported torch.
+"""The commands as scripts that start at once: each a process of its own, with the files, folder, environment, umask and
+limits of who calls it, but forked from one that has imported torch.
 
     subprocess.run([str(folder() / "bin" / "al-sft"), ...])
     subprocess.run(["make", "hh-exo", "SCALE=smoke", f"VENV={folder()}"])
@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # With "moments" in TESTS_TELL the command watches those of its run (helpers.moments), with "fault" it has that one
 # (helpers.planted).
 SERVER = """
-import json, os, select, signal, socket, sys
+import json, os, resource, select, signal, socket, sys
 import peft, torch, transformers, alignlib.decoding.sampler, alignlib.training.loop
 from alignlib.cli import start
 import helpers.moments, helpers.planted
@@ -51,8 +52,10 @@ while caller := listener.accept()[0]:
         os.close(file)
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
     sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)
-    name, arguments, folder, environ = json.loads(data)
-    os.chdir(folder)
+    name, arguments, folder, environ, umask, limits = json.loads(data)
+    os.chdir(folder), os.umask(umask)
+    for kind, limit in limits:
+        resource.setrlimit(kind, limit)
     told = json.loads(environ.pop("TESTS_TELL", "{}"))
     os.environ.clear(), os.environ.update(environ)
     sys.argv, code = [name, *arguments], 99  # a command always exits
@@ -70,7 +73,7 @@ while caller := listener.accept()[0]:
 
 # -I and -S: nothing of an environment is imported.
 SCRIPT = """#!{python} -IS
-import json, os, socket, sys
+import json, os, resource, socket, sys
 {ask}
 code = ask({path!r}, {name!r}, sys.argv[1:], os.getcwd(), dict(os.environ), [0, 1, 2])
 sys.exit(code if code >= 0 else 128 - code)
@@ -81,7 +84,10 @@ def ask(path, name, arguments, folder, environ, files):
     """The exit code of a command that the server at `path` forks: of one that a signal ended, less than zero."""
     caller = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     caller.connect(path)
-    socket.send_fds(caller, [json.dumps((name, arguments, folder, environ)).encode()], files)
+    os.umask(umask := os.umask(0))
+    limits = [(kind, resource.getrlimit(kind)) for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)]
+    request = name, arguments, folder, environ, umask, limits
+    socket.send_fds(caller, [json.dumps(request).encode()], files)
     return int(caller.recv(16) or 99)
 
 
