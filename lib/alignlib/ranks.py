@@ -181,13 +181,22 @@ def orphaned() -> bool:
     return OURS in os.environ and os.getppid() != int(os.environ[OURS])
 
 
+_failed_at = 0.0
+
+
+def failed() -> None:
+    """Note that this rank fails now, before the others fail because it has left: it is the one that tells why."""
+    global _failed_at
+    _failed_at = _failed_at or time.time()
+
+
 def report(line: str, code: int) -> None:
     """The one line on why we exit with `code`, to stderr or to the launcher, which prints the first."""
     if code == TERMINATED and OURS in os.environ:  # everybody was asked to end: the first says how far it came
         print(line, file=sys.stderr)
     elif OURS in os.environ and (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         with open(file, "w") as handle:
-            json.dump({"message": line, "timestamp": int(time.time()), "at": time.time()}, handle)
+            json.dump({"message": line, "timestamp": int(time.time()), "at": _failed_at or time.time()}, handle)
     else:
         with suppress(OSError):  # on a full disk, where standard error may be too, the exit code says it alone
             print(line if size() == 1 else f"rank {rank()}: {line}", file=sys.__stderr__ or sys.stderr)

@@ -378,6 +378,19 @@ def test_errors_are_said_once(data, tmp_path):
     assert said == f"al-sft: {tmp_path / 'full'}: exists and is not empty\n"
 
 
+def test_a_rank_says_when_it_failed_not_when_it_had_left(tmp_path, monkeypatch):
+    """In between others may fail because it has left them; the launcher tells what came first."""
+    monkeypatch.setattr(ranks, "_failed_at", 0.0)
+    monkeypatch.setenv(ranks.OURS, "1")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error"))
+    ranks.failed()
+    then = time.time()
+    ranks.failed()
+    ranks.report("al-sft: no", 65)
+    found = json.loads((tmp_path / "error").read_text())
+    assert found["message"] == "al-sft: no" and found["at"] <= then
+
+
 @pytest.mark.long
 def test_sigterm_saves_and_exits_with_143(data, tmp_path):
     args = sft(data, "-o", tmp_path / "model", "--launch", 2, "--epochs", 500)

@@ -179,6 +179,9 @@ def distributed(recipe: Recipe) -> Iterator[None]:
         else:
             yield
         ranks.wait()
+    except BaseException:
+        ranks.failed()
+        raise
     finally:
         torch.distributed.destroy_process_group()
 
