@@ -170,8 +170,8 @@ def _watch() -> None:
         time.sleep(PAUSE)
         with _lock:
             for thread, (start, memory) in list(_at_work.items()):
-                too_long, too_big = time.monotonic() - start > SECONDS, _memory() - memory > BYTES
-                if too_long or too_big:
+                too_big = _memory() - memory > BYTES
+                if too_big or time.monotonic() - start > SECONDS:
                     why = ctypes.py_object(CutOffMemory if too_big else CutOff)
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), why)
                     del _at_work[thread]

@@ -190,7 +190,7 @@ class Encoder:
 
     def has(self, ids: list[int]) -> bool:
         """Whether they are the tokenizer's, or of rows that a model has beyond it: drawn, those leave no text."""
-        most = max(self.rows or 0, self.tokens.size)
+        most = max(self.rows or 0, self.tokens.inside.get_vocab_size())
         return all(0 <= i < most for i in ids)
 
     def ends_itself(self, text: str) -> bool:

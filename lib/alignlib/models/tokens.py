@@ -104,11 +104,6 @@ class Tokens:
             ids += tokenizer.encode(text.replace(MARK, ""), add_special_tokens=False).ids
         return ids
 
-    @property
-    def size(self) -> int:
-        """How many tokens there are, control tokens among them."""
-        return int(self.inside.get_vocab_size())
-
     def decode(self, ids: list[int], control: bool = False) -> str:
         """The text of ids that follow others; control tokens leave no text, or with `control` their names."""
         return self.inside.decode(ids, skip_special_tokens=not control)
