@@ -10,6 +10,8 @@ import pytest
 from helpers import forks
 from helpers.process import ROOT, environment
 
+pytestmark = pytest.mark.slow
+
 
 def planned(*args: str) -> subprocess.CompletedProcess:
     return subprocess.run(["make", "-n", "-B", *args], cwd=ROOT, capture_output=True, text=True)

@@ -11,6 +11,8 @@ from helpers.guided import M, ending, guided, refused
 from helpers.kills import filter_job, survive
 from helpers.process import command, environment
 
+pytestmark = pytest.mark.slow
+
 # -- records ----------------------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
 from helpers.evaluation import NONE, evaluate, jsonl, record, refused, save
 from helpers.process import call
+
+pytestmark = pytest.mark.slow
 
 
 def mean(value, half=0.1, n=9):

@@ -16,6 +16,8 @@ from helpers.commands import folders, lines, one_line, rewarded, run
 from helpers.plain import plain_logps
 from helpers.process import command, environment
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = tiny.example(9, 4, 7)
 
 

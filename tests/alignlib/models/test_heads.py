@@ -14,6 +14,8 @@ from alignlib.models.policy import RewardModel
 from helpers import tiny
 from helpers.commands import lines, log, one_line, pairs, read, run
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = [tiny.example(9, 4, 0, 7), tiny.example(3, 2, 12, 5)]
 
 

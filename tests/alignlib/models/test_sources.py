@@ -13,6 +13,8 @@ from alignlib.models import load, sources
 from helpers import gguf_files, tiny
 from helpers.commands import lines, one_line, read, run
 
+pytestmark = pytest.mark.slow
+
 IDS = torch.arange(60)[None] * 4
 ROWS = tiny.VOCABULARY + 2
 

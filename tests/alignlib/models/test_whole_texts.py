@@ -9,6 +9,8 @@ from alignlib.models.scoring import PackScorer
 from alignlib.models.whole_texts import WholeTexts
 from helpers import tiny
 
+pytestmark = pytest.mark.slow
+
 SHAPE = {"vocab_size": tiny.VOCABULARY + 2, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": tiny.CONTEXT,
          "initializer_range": 0.3, "num_labels": 1, "eos_token_id": tiny.VOCABULARY - 2, "bos_token_id": None}

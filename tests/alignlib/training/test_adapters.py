@@ -21,6 +21,8 @@ from helpers.commands import weights
 from helpers.plain import gradients, plain_logps, same_gradients
 from helpers.training import examples, fit, same
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt"])
 def test_adapters_are_saved_merged(family, tmp_path):

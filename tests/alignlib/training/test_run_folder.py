@@ -22,6 +22,8 @@ from helpers.disks import file_limit, small_disk
 from helpers.process import command, environment
 from helpers.training import examples, fit, log, same, weights
 
+pytestmark = pytest.mark.slow
+
 # -- checkpoints ------------------------------------------------------------------------------------------------
 
 
