@@ -57,7 +57,7 @@ lint: $(SETUP) ## ruff and mypy
 dist: $(SETUP) ## build sdist and wheel into dist/, and try the wheel in a bare environment
 	.ci/dist
 
-# In parts that each end within the hour, on an otherwise idle machine.
+# On an otherwise idle machine.
 bench: bench-speed bench-kill bench-real ## the benchmarks
 IN_BENCH_KILL := tests/bench/test_series.py tests/bench/test_fuzz.py
 IN_BENCH_REAL := tests/bench/test_chat_model.py

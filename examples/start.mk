@@ -3,7 +3,7 @@
 #   make hh-exo                                      the toy world, minutes on two cores
 #   make hh-exo DATA=folder [MODEL=folder]           your own pairs.train.jsonl and pairs.test.jsonl (.gz too)
 #   make hh-exo SCALE=real MODEL=smollm2 [DATA=folder]
-#                                                    a real chat model and people's data, under 90 minutes on two cores
+#                                                    a real chat model and people's data, on two cores
 #   make hh-exo SCALE=paper MODEL=name [DATA=folder] the paper's settings; the data from the Hub unless DATA is given
 #   make hh-exo SEED=1                               again from SFT on, by other draws; held-out answers are drawn alike
 #   make hh-exo SCALE=smoke                          whether it runs: the toy world, tens of records, a few steps

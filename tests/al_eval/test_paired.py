@@ -10,11 +10,10 @@ from helpers.process import call
 NOISE = [0.7, -1.1, 0.2, 1.6, -0.4, 0.9, -2.0, 0.1]
 
 
-def answers(tmp_path, name, rewards, **more):
-    """A file of one answer to each prompt; `more` are lists of each record's other fields."""
-    return save(tmp_path / f"{name}.jsonl", *(
-        {"prompt": f"p{place}", "completions": ["x"], "rewards": [reward],
-         **{field: values[place] for field, values in more.items()}} for place, reward in enumerate(rewards)))
+def answers(tmp_path, name, rewards):
+    """A file of one answer to each prompt."""
+    records = [record(reward, prompt=f"p{place}") for place, reward in enumerate(rewards)]
+    return save(tmp_path / f"{name}.jsonl", *records)
 
 
 def checkpoints(tmp_path, name, points):

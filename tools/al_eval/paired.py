@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from al_eval import results
-from al_eval.results import KEY, Bootstrap, NamedFile, bootstrap_options, label_option, result_files
+from al_eval.results import Bootstrap, NamedFile, bootstrap_options, label_option, result_files
 from al_eval.reward import require_two_logps
 from alignlib.cli import options
 from alignlib.records import conversations, fields, jsonl
@@ -72,7 +72,7 @@ def _policies(path: str, prompts: dict[bytes, int], with_kl: bool, summary: opti
     sums: dict[float, dict[int, tuple[int, float, float]]] = {}  # step -> prompt -> answers, rewards, KLs
     for line in conversations.read_all((path,), _require_kl if with_kl else _require):
         record, step = line.record, line.record.get("step", 0)
-        key = prompt_key(record)[:KEY]
+        key = prompt_key(record)
         if known and key not in prompts:
             raise jsonl.DataError(f"{line.where}: the files before do not have this prompt")
         count, reward, kl = sums.setdefault(step, {}).get(place := prompts.setdefault(key, len(prompts)), (0, 0.0, 0.0))

@@ -80,12 +80,7 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
         return show(selection, session.files or ("-",), old)
     quark, kl_coef = settings["mode"] == "quark", settings["kl_coef"]
     adapt = train_only_top(train_layers, quark) if train_layers < 1 else None
-
-    def apart() -> bool:
-        """Whether the reference is a model beside the policy, which has no new adapters to switch off."""
-        return bool(ref or not session.recipe.lora or session.adapter)
-
-    with session.begin(reference=lambda: bool(kl_coef) and apart(), adapt=adapt, **settings, ref=ref,
+    with session.begin(reference=lambda: bool(kl_coef) and session.apart(ref), adapt=adapt, **settings, ref=ref,
                        ref_files=paths.fingerprint(ref or session.model), train_layers=train_layers):
         from al_train_alt.layers import Unadapted, add_tokens
         from alignlib.models import load
@@ -106,7 +101,7 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
         objective = Conditional(**coefficients, batch_size=recipe.batch_size, first_new=first_new)
         session.take(objective, encoder, [Drawn(*of_input, objective, encoder, session.run) for of_input in pools])
         if kl_coef:
-            if apart() or is_sharded(policy.model):
+            if session.apart(ref) or is_sharded(policy.model):
                 reference = load.load_policy(ref or session.model, recipe.device, recipe.dtype)
             else:
                 reference = Unadapted(policy)

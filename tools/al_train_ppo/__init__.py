@@ -88,7 +88,7 @@ def main(session: Session, rewards: tuple[str, ...], critic: str | None, critic_
              "reward_files": [paths.fingerprint(name) for name in reward_models(rewards)],
              "critic_files": paths.fingerprint(critic) if critic else None,
              "ref_files": None if ref == "self" else paths.fingerprint(ref)}
-    with session.begin(reference=lambda: bool(settings.kl_coef) and apart(ref, session),
+    with session.begin(reference=lambda: bool(settings.kl_coef) and session.apart(None if ref == "self" else ref),
                        along=lambda: models_along(session.model, settings, rewards, critic), samples=True, **fixed):
         from al_train_ppo import start
         from al_train_ppo.course import OnPolicy
@@ -151,11 +151,6 @@ def must_fit(settings: Settings, session: Session, rewards: tuple[str, ...]) -> 
         raise click.UsageError("--stop: an empty text would stop everything")
 
 
-def apart(ref: str, session: Session) -> bool:
-    """Whether what the KL is from is a model beside the policy, which has no new adapters to switch off."""
-    return bool(ref != "self" or not session.recipe.lora or session.adapter)
-
-
 def reference_for(policy: Policy, ref: str, settings: Settings, session: Session) -> Reference | None:
     """What the KL is from; None where nothing is taken for it."""
     from al_train_ppo.course import Reference
@@ -163,7 +158,7 @@ def reference_for(policy: Policy, ref: str, settings: Settings, session: Session
 
     if not settings.kl_coef:
         return None
-    if not apart(ref, session):
+    if not session.apart(None if ref == "self" else ref):
         return Reference(policy, adapter_off=True)
     recipe = session.recipe
     other = load.load_policy(session.model if ref == "self" else ref, recipe.device, recipe.dtype, train=True,

@@ -61,16 +61,14 @@ class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
 class Above(DummyTqdmFile):  # type: ignore[misc]  # tqdm has no types
     """A standard stream while a line is there: what is printed goes above it. `terminal` is the stream itself."""
 
-    _buf: list[str]
-
     def __init__(self, terminal: TextIO):
         super().__init__(terminal)
         self.wrapper_setattr("terminal", terminal)
 
     def end(self) -> None:
         """When the line has gone: what had no end of a line yet is printed, and what a library writes later here."""
-        left, self._buf = "".join(self._buf), []
-        self.terminal.write(left)
+        self.terminal.write("".join(self._buf))
+        self._buf.clear()
         self.wrapper_setattr("write", self.terminal.write)
 
     def __del__(self) -> None:

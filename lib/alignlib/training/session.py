@@ -118,9 +118,8 @@ class Session:
         self.summary = options.Summary()  # before anything is loaded
 
     @contextmanager
-    def begin(self, *, reward: bool = False, reference: Callable[[], bool] = bool,
-              along: Callable[[], Sequence[Along]] = tuple, samples: bool = False, adapt: Adapt | None = None,
-              **fixed: object) -> Iterator[None]:
+    def begin(self, *, reward: bool = False, along: Callable[[], Sequence[Along]] = tuple, samples: bool = False,
+              reference: Callable[[], bool] = bool, adapt: Adapt | None = None, **fixed: object) -> Iterator[None]:
         """Around all of the training: the processes meet, the folder is looked at, the summary ends it.
 
         fixed               what must be the same when the run is resumed, besides the recipe, the model and the input
@@ -169,6 +168,10 @@ class Session:
             self.summary.count(records=self.records, **self.counts)
             self.summary.count(skipped=self.run.skipped, **self.encoder.cut, tokens=self.run.tokens)
             self.summary.close(began=self.run.began)
+
+    def apart(self, ref: str | None) -> bool:
+        """Whether a reference is a model beside the policy: `ref`, or MODEL without new adapters to switch off."""
+        return bool(ref or not self.recipe.lora or self.adapter)
 
     @property
     def origin(self) -> str:
