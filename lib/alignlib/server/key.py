@@ -9,6 +9,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
@@ -21,12 +22,11 @@ Span = tuple[int, int]  # of a text: [start, end)
 
 
 class Key:
-    """A key, maybe none (""), in all the forms in which it may come back: as it is, quoted, as base64 or hex, in
-    capitals, backwards.
-    """
+    """A key, maybe none (""), as it is and as it may come back: quoted, as base64 or hex, in capitals, backwards."""
 
     def __init__(self, key: str):
         self.forms = {form for form in forms(key) if len(form) >= SECRET}
+        self.strike_name = lru_cache(1024)(self.strike)  # a server's replies have the same names again and again
 
     def strike(self, text: str) -> str:
         """The text with *** for the key, and for what a cut has left of it: PIECE characters, or all but one."""
@@ -40,8 +40,8 @@ class Key:
         while nodes:  # no recursion: a stranger says how deep it goes
             node = nodes.pop()
             if isinstance(node, dict):
-                for name in [name for name in node if len(name) >= SECRET - 1 and self.strike(name) != name]:
-                    node[self.strike(name)] = node.pop(name)
+                for name in [name for name in node if self.strike_name(name) != name]:
+                    node[self.strike_name(name)] = node.pop(name)
             for place, child in node.items() if isinstance(node, dict) else enumerate(node):
                 if isinstance(child, str):
                     node[place] = self.strike(child)
