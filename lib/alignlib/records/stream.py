@@ -100,11 +100,11 @@ class Stream:
         self._put_aside = zlib.crc32(os.fsencode(os.path.basename(rejects))) if rejects else None
         try:
             self._open(output, rejects, resume)
-        except BaseException:
+        except BaseException as error:
             for sink in self._sinks:
                 sink.close(begun=False)
-            if self._state is not None:
-                self._state.close(done=self._state.new)
+            if self._state is not None:  # an interrupt may leave an output that nothing knows of yet: no finished one
+                self._state.close(done=self._state.new and isinstance(error, Exception))
             raise
 
     def _open(self, output: str | None, rejects: str | None, resume: bool) -> None:
