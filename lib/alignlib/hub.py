@@ -10,8 +10,7 @@ _silent: set[str] = set()  # hosts that did not answer: to ask each again would 
 
 
 def answers() -> bool:
-    """Ask its host; one that did not answer is asked once. Behind a proxy it need not be known here: nothing is asked.
-    """
+    """Ask its host, again only where it has answered; behind a proxy, where it need not be known here, ask nothing."""
     if os.environ.get("HF_HUB_OFFLINE"):
         return False
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):

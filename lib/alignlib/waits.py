@@ -21,11 +21,9 @@ class Nobody:
     def doing(self, text: str) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def aside(self, owner: object) -> None:
-        pass
+    def aside(self, owner: object) -> None: ...
 
-    def back(self, owner: object) -> None:
-        pass
+    def back(self, owner: object) -> None: ...
 
 
 shown: Shown = Nobody()

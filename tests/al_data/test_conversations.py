@@ -278,6 +278,25 @@ def test_every_kind_of_file(tmp_path):
     assert done.returncode == 2 and "several kinds of files here (prefs, sft)" in done.stderr
 
 
+def test_rows_of_no_set_may_be_left_out_and_are_named(tmp_path):
+    jsonl = lines(SFT) + b'{"broken"\n' + lines({"items": [1]}, {"question": "2+2", "answer": 4}, [], SFT)
+    (tmp_path / "rows.json").write_text(json.dumps([SFT, 7, {"items": [1]}, SFT]))
+    (tmp_path / "rows.csv").write_text("question,answer\nWhy?,So.\nWhy?\nWhy?,So.\n")
+    for file, stdin, bad in (
+        ("-", jsonl, ["<stdin>:2: broken JSON", "<stdin>:3: no known shape", "<stdin>:4: answer:",
+                      "<stdin>:5: expected"]),
+        ("rows.json", b"", ["rows.json: item 2: expected an object", "rows.json: item 3: no known shape"]),
+        ("rows.csv", b"", ["rows.csv:3: not as many fields"]),
+    ):
+        source = file if stdin else tmp_path / file
+        assert call("al-data", "chat", source, stdin=stdin).returncode == 65
+        done = call("al-data", "chat", source, "--on-error", "skip", stdin=stdin)
+        assert len(succeeded(done)) == 2
+        *named, summary = done.stderr.splitlines()
+        assert len(named) == len(bad) and f"2 records, {len(bad)} dropped (no row of the set)" in summary
+        assert all(line.startswith("skipped ") and words in line for line, words in zip(named, bad, strict=True))
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["chats.jsonl"], "chats.jsonl: no such file"), (["./chats"], "./chats: no such file"),
     (["-", "--config", "main"], "--config is of a set on the Hub (see al-data chat --help)"),

@@ -341,7 +341,7 @@ def test_bad_records_are_named():
     nothing = [{**record, "feedbacks": [None] * 4} for record in judged(2)]
     assert "no completions with feedback" in refused(nothing, "--mode", "lmc", code=65)
     long = [{**good[0], "prompt": "word " * 400}]
-    assert "prompt 'word word" in refused([good[1], *long], "--on-long", "fail", code=65)
+    assert "<stdin>:2: too long: " in refused([good[1], *long], "--on-long", "fail", code=65)
 
 
 def test_null_feedbacks_and_long_prompts_are_counted():

@@ -28,7 +28,7 @@ def gathered(records, old=(), **how):
     draw = pool.Selection(**how)
     for record in (*records, *old):
         draw.check(record)
-    return pool.gather(records, old, draw)
+    return pool.gather(*([("x.jsonl:1", record) for record in given] for given in (records, old)), draw)
 
 
 def sorted_as(found):
@@ -42,7 +42,7 @@ def sorted_as(found):
 def drawn(found):
     """Prompt -> {condition: texts}."""
     made = {}
-    for record in found.training():
+    for _, record in found.training():
         made.setdefault(record["prompt"], {})[record["condition"]] = record["completions"]
     return made
 
@@ -185,7 +185,7 @@ def test_a_pool_becomes_conditioned_records():
     record = {"prompt": "P", "completions": [" a", " b", " c"], "rewards": [0.5, 2, -1], "id": "7",
               "logps": [-1, -2, -3], "finish_reasons": ["stop", "length", "stop"], "completion_ids": [[1], [2], [3]]}
     found = gathered([record], mode="rm", quantiles=2, tags=("Yes.", "No."))
-    assert found.training() == [
+    assert [record for _, record in found.training()] == [
         {"prompt": "P", "condition": "Yes. input: ", "completions": [" b"], "finish_reasons": ["length"],
          "completion_ids": [[2]], "rewards": [2]},
         {"prompt": "P", "condition": "No. input: ", "completions": [" a", " c"],  # the last takes the rest

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.skipif(not (MODEL and PAIRS), reason="needs MODEL=folde
 
 @pytest.fixture(scope="module")
 def records():
-    return [line.record for line in itertools.islice(read_all([PAIRS]), COUNT)]
+    records = [line.record for line in itertools.islice(read_all([PAIRS]), COUNT)]
+    assert all("messages" in record for record in records), f"{PAIRS}: no conversations; al-data hh --chat makes them"
+    return records
 
 
 @pytest.fixture(scope="module")

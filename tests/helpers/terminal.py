@@ -18,9 +18,9 @@ ROWS, COLUMNS = 24, 160
 class Terminal:
     """A terminal: `theirs` is the descriptor to give to a command."""
 
-    def __init__(self):
+    def __init__(self, rows: int = ROWS, columns: int = COLUMNS):
         self._mine, self.theirs = pty.openpty()
-        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self._open = True
         self._parts: list[bytes] = []
         self._reader = threading.Thread(target=self._read)

@@ -177,8 +177,8 @@ def stored(examples: Iterable[Example]) -> Examples:
 def recipe(folder: Path | str, **changes) -> Recipe:
     """A recipe of a few quick steps, all it says changeable."""
     plain = dict(
-        output=str(folder), resume=False, batch_size=4, pack_tokens=4096, epochs=1.0, steps=None, lr=1e-2,
-        optimizer="adamw", betas=(0.9, 0.95), weight_decay=0.0, schedule="constant", warmup=0.0, clip=1.0,
+        output=str(folder), resume=False, on_error="fail", batch_size=4, pack_tokens=4096, epochs=1.0, steps=None,
+        lr=1e-2, optimizer="adamw", betas=(0.9, 0.95), weight_decay=0.0, schedule="constant", warmup=0.0, clip=1.0,
         max_length=None, max_prompt=None, max_completion=None, keep_prompt="end", on_long="truncate", template=None,
         template_args=(), control_tokens=False, dtype="fp32",
         device="cpu", gradient_checkpointing=False, zero=None, offload="none", deepspeed=None,

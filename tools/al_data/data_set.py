@@ -12,14 +12,18 @@ from typing import Any
 import click
 
 from al_data.dialogues import as_chats, question
-from al_data.row import Row, RowFunction, convert, share
+from al_data.row import Bad, Row, RowFunction, convert, fail, share
 from al_data.sources import NoPart, Unreachable, files_of, from_file, from_hub, from_hub_file
 from al_data.write import write, write_options
 from alignlib.cli import options, paths
 from alignlib.cli.sections import FIRST, section, stack
 from alignlib.records.dialogue import instruction
-from alignlib.records.jsonl import Record
+from alignlib.records.jsonl import DataError, Record
+from alignlib.records.shown import say
+from alignlib.records.stream import WARNINGS
 from alignlib.toy import world
+
+BAD = "no row of the set"  # why one is left out
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Hub:
 
     name: str
     file: str = ""  # the one file that is the set
-    read: Callable[[str], Iterator[Row]] = from_file  # how its files are read, local ones too
+    read: Callable[[str, Bad], Iterator[Row]] = from_file  # how its files are read, local ones too
     kind_of: str = ""  # what the names of its splits end in: "prefs" of train_prefs
     one_part: bool = False  # it has no test part: split by a hash
     where: Mapping[str, str] = field(default_factory=dict)  # for datasets.load_dataset
@@ -83,13 +87,15 @@ def source_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--max-chars", type=click.IntRange(1), help="Leave out questions of so many characters or more "
                      "(the AI-feedback study: 8000, and 2000 words)."),
         click.option("--max-words", type=click.IntRange(1), help="Leave out questions of so many words or more."),
+        click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail",
+                     help="What a row does that is none of the set; skip: it is named and left out."),
         click.option("--domain", help="Name the records' domain so.  [default: as MORE calls it]"),
     )(function)
 
 
 def write_set(function: Callable[..., DataSet], *, source: str | None, split: str | None, fraction: float,
-              skip_fraction: float, max_chars: int | None, max_words: int | None, domain: str | None, seed: int,
-              limit: int | None, shuffle: bool, only: str | None, output: str | None, chat: bool = False,
+              skip_fraction: float, max_chars: int | None, max_words: int | None, on_error: str, domain: str | None,
+              seed: int, limit: int | None, shuffle: bool, only: str | None, output: str | None, chat: bool = False,
               **own_options: Any) -> None:
     """Write the records of the set that `function` makes of its own options."""
     if source and Path(source).is_dir():  # a file is, by its name
@@ -98,8 +104,9 @@ def write_set(function: Callable[..., DataSet], *, source: str | None, split: st
     if skip_fraction > fraction:
         raise click.UsageError(f"--skip-fraction {skip_fraction:g} leaves nothing of --fraction {fraction:g}")
     dropped: Counter[str] = Counter()
-    rows, hashed = rows_of(chosen.hub, source, split)
-    records = convert(share(chosen.gather(rows), skip_fraction, fraction), chosen.records, dropped)
+    bad = partial(leave_out, dropped=dropped) if on_error == "skip" else fail
+    rows, hashed = rows_of(chosen.hub, source, split, bad)
+    records = convert(share(chosen.gather(rows), skip_fraction, fraction), chosen.records, dropped, bad)
     if hashed:
         records = (record for record in records if world.split_of(question(record) or record.get("text", "")) == split)
     if max_chars or max_words:
@@ -118,21 +125,28 @@ def write_set(function: Callable[..., DataSet], *, source: str | None, split: st
                                    f"download it elsewhere and give its files {where}") from error
 
 
-def rows_of(hub: Hub, source: str | None, split: str | None) -> tuple[Iterator[Row], bool]:
+def leave_out(error: DataError, dropped: Counter[str]) -> None:
+    """Count a bad row, and name it if it is among the first."""
+    dropped[BAD] += 1
+    if dropped[BAD] <= WARNINGS:
+        say(f"skipped {error}")
+
+
+def rows_of(hub: Hub, source: str | None, split: str | None, bad: Bad) -> tuple[Iterator[Row], bool]:
     """The rows to read, and whether they are still to be split by a hash; the source may be the Hub's name itself."""
     source = None if source == hub.name else source
     if source is None and hub.file:
-        return from_hub_file(hub.name, hub.file, hub.read), split is not None
+        return from_hub_file(hub.name, hub.file, hub.read, bad), split is not None
     if source is None:
         part = "train" if hub.one_part else split or "train"
         return from_hub(hub.name, part, hub.kind_of, **hub.where), hub.one_part and split is not None
     if not Path(source).is_dir():
-        return hub.read(source), split is not None
+        return hub.read(source, bad), split is not None
     try:
         files, named = files_of(source, split or "train", hub.kind_of)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    return (row for file in files for row in hub.read(file)), not named and split is not None
+    return (row for file in files for row in hub.read(file, bad)), not named and split is not None
 
 
 def short(records: Iterable[Record], chars: int | None, words: int | None, dropped: Counter[str]) -> Iterator[Record]:

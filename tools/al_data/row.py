@@ -15,6 +15,7 @@ from typing import Any
 from alignlib.records.fields import require
 from alignlib.records.jsonl import DataError, Record, Skip, kind
 
+Bad = Callable[[DataError], None]  # what is done with what is no row of the set; it raises that, or returns
 Row = tuple[str, Record]  # where it stands ("test.jsonl.gz:17"), and what it holds
 RowFunction = Callable[[Record], Record | list[Record]]  # what a row holds -> the records made of it
 # A tokenizer may read these as its own marks: the AI-feedback study leaves such conversations out.
@@ -24,8 +25,13 @@ MARKS = ("<s>", "</s>", "<|endoftext|>")
 # ------------------------------------------------------------------------------------------ rows
 
 
-def convert(rows: Iterable[Row], function: RowFunction, dropped: Counter[str]) -> Iterator[Record]:
-    """The records of the rows; counts those left out in `dropped`, by reason. Raises DataError naming the row."""
+def fail(error: DataError) -> None:
+    """Raises it."""
+    raise error
+
+
+def convert(rows: Iterable[Row], function: RowFunction, dropped: Counter[str], bad: Bad = fail) -> Iterator[Record]:
+    """The records of the rows; counts those left out in `dropped`, by reason. A DataError names a row for `bad`."""
     for where, row in rows:
         try:
             records = function(row)
@@ -33,7 +39,7 @@ def convert(rows: Iterable[Row], function: RowFunction, dropped: Counter[str]) -
         except Skip as reason:
             dropped[str(reason)] += 1
         except ValueError as error:
-            raise DataError(f"{where}: {error}") from error
+            bad(DataError(f"{where}: {error}"))
 
 
 def share(rows: Iterable[Row], first: float, last: float) -> Iterable[Row]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import orjson
 
-from al_data.row import Row
+from al_data.row import Bad, Row, fail
 from alignlib import hub
-from alignlib.records.jsonl import DataError, kind, open_input, read_all, what_else
+from alignlib.records.jsonl import DataError, kind, open_input, read, what_else
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 # What the files of a split are called, in the order of preference: some sets have no test part.
@@ -30,12 +30,15 @@ class NoPart(Exception):
     """The Hub has no such set, or the set no such part."""
 
 
-def from_file(name: str) -> Iterator[Row]:
-    """The rows of one file, by its suffix; "-" is JSON Lines on standard input. Raises DataError with file:line."""
+def from_file(name: str, bad: Bad = fail) -> Iterator[Row]:
+    """The rows of one file, by its suffix; "-" is JSON Lines on standard input. A DataError has file:line.
+
+    bad: is given it where the rows behind it can still be read.
+    """
     if name.endswith(".parquet"):
         yield from _parquet(name)
     elif name.endswith(".csv"):
-        yield from _csv(name)
+        yield from _csv(name, bad)
     elif name.endswith(".txt"):
         yield name, {"text": _decoded(name, Path(name).read_bytes()), "label": Path(name).parent.name}
     elif name.endswith(".wp_source"):  # a prompt a line
@@ -43,12 +46,16 @@ def from_file(name: str) -> Iterator[Row]:
             yield from ((where := f"{name}:{number}", {"prompt": _decoded(where, line)})
                         for number, line in enumerate(lines, 1))
     elif name.endswith(".json") and _is_array(name):
-        yield from _array(name)
+        yield from _array(name, bad)
     else:
-        yield from ((line.where, line.record) for line in read_all([name]))
+        for line in read([name]):
+            if line.error:
+                bad(line.failure())
+            else:
+                yield line.where, line.record
 
 
-def from_object(name: str) -> Iterator[Row]:
+def from_object(name: str, _bad: Bad = fail) -> Iterator[Row]:
     """The items of a file that is one object, as rows {key, value}; read whole. Raises DataError."""
     content, shown = _loaded(name), "<stdin>" if name == "-" else name
     if not isinstance(content, dict):
@@ -108,7 +115,7 @@ def from_hub(name: str, split: str, kind_of: str = "", /, **where: str) -> Itera
         yield f"{name} {part}:{number}", row
 
 
-def from_hub_file(name: str, file: str, read: Callable[[str], Iterator[Row]]) -> Iterator[Row]:
+def from_hub_file(name: str, file: str, read: Callable[[str, Bad], Iterator[Row]], bad: Bad) -> Iterator[Row]:
     """What `read` makes of one file of a set on the Hub.
 
     Raises Unreachable within seconds where there is no network and nothing cached.
@@ -121,7 +128,7 @@ def from_hub_file(name: str, file: str, read: Callable[[str], Iterator[Row]]) ->
         path = hf_hub_download(name, file, repo_type="dataset")
     except LocalEntryNotFoundError as error:
         raise Unreachable(name) from error
-    yield from read(path)
+    yield from read(path, bad)
 
 
 def go_offline_without_hub() -> None:
@@ -146,14 +153,15 @@ def _is_array(name: str) -> bool:
         return handle.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
-def _array(name: str) -> Iterator[Row]:
+def _array(name: str, bad: Bad) -> Iterator[Row]:
     """A .json file that is one array of objects; read whole."""
     items = _loaded(name)
     assert isinstance(items, list)  # _is_array has looked
     for number, row in enumerate(items, 1):
-        if not isinstance(row, dict):
-            raise DataError(f"{name}: item {number}: expected an object, got {kind(row)}")
-        yield f"{name}: item {number}", row
+        if isinstance(row, dict):
+            yield f"{name}: item {number}", row
+        else:
+            bad(DataError(f"{name}: item {number}: expected an object, got {kind(row)}"))
 
 
 def _loaded(name: str) -> object:
@@ -169,7 +177,7 @@ def _loaded(name: str) -> object:
         raise DataError(f"{shown}:{error.lineno}: broken JSON: {error}") from error
 
 
-def _csv(name: str) -> Iterator[Row]:
+def _csv(name: str, bad: Bad) -> Iterator[Row]:
     """A CSV file with a header. Texts may be long: the module's own limit of 128 KiB a field is lifted."""
     csv.field_size_limit(1 << 30)
     with open(name, encoding="utf-8-sig", newline="") as handle:
@@ -178,8 +186,9 @@ def _csv(name: str) -> Iterator[Row]:
             for row in reader:
                 where = f"{name}:{reader.line_num}"
                 if None in row or None in row.values():
-                    raise DataError(f"{where}: not as many fields as the header names")
-                yield where, row
+                    bad(DataError(f"{where}: not as many fields as the header names"))
+                else:
+                    yield where, row
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{name}:{reader.line_num + 1}: {error}") from error
 

@@ -8,7 +8,7 @@ pipe  al-sample sft -n 20 prompts.jsonl | al-score rm | al-train-alt sft -o alt 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -77,6 +77,8 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
     settings |= {name: of_mode[settings["mode"]] for name, of_mode in by_mode.items() if settings[name] is None}
     selection = selection_of(settings, session)
     if emit:
+        if session.recipe.on_error == "skip":
+            raise click.UsageError("--on-error skip does nothing with --emit")
         return show(selection, session.files or ("-",), old)
     quark, kl_coef = settings["mode"] == "quark", settings["kl_coef"]
     adapt = train_only_top(train_layers, quark) if train_layers < 1 else None
@@ -161,12 +163,15 @@ def gathered(session: Session, old: tuple[str, ...], selection: pool.Selection) 
         selection.check(record)
         return record
 
+    def placed(source: Input[Record]) -> Iterator[pool.Placed]:
+        return ((source.where, record) for record in source)
+
     run, held_out = session.run, session.recipe.eval
     new, before, tests = (Input(run, names, checked) for names in (session.files, old, (held_out or "",)))
-    pools = [(pool.gather(new, before if old else (), selection), new.crc)]
+    pools = [(pool.gather(placed(new), placed(before) if old else (), selection), new.crc)]
     run.fixed["pool_crc"] = before.crc
     if held_out:
-        records = list(tests)
+        records = list(placed(tests))
         try:
             pools.append((pool.gather(records, (), selection), tests.crc))
         except DataError as error:
@@ -185,12 +190,13 @@ def keep_pool(session: Session, trained: pool.Pool, ref_sees: str | None) -> Non
 def show(selection: pool.Selection, files: tuple[str, ...], old: tuple[str, ...]) -> None:
     """--emit: the records that would be learnt from, on stdout."""
 
-    def checked(names: tuple[str, ...]) -> Iterable[Record]:
-        return (line.record for line in conversations.read_all(names, selection.check)) if names else ()
+    def checked(names: tuple[str, ...]) -> Iterable[pool.Placed]:
+        lines = conversations.read_all(names, selection.check) if names else ()
+        return ((line.where, line.record) for line in lines)
 
     summary = options.Summary()
     gathered = pool.gather(checked(files), checked(old), selection)
-    records = gathered.training()
+    records = [record for _, record in gathered.training()]
     waits.hush()
     for record in records:
         sys.stdout.buffer.write(dumps(record))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alignlib.records.jsonl import DataError, Record, Skip
-from alignlib.records.prompts import prompt_text
 from alignlib.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -123,14 +122,14 @@ class Drawn:
     run: Run
 
     def __iter__(self) -> Iterator[Example]:
-        """Those that are too long are counted in the run. Raises DataError."""
-        for record in self.pool.training():
+        """Those that are too long are counted in the run. Raises DataError, for bad ones as --on-error says."""
+        for where, record in self.pool.training():
             try:
                 yield self.objective.example(self.encoder, record)
             except Skip:
                 self.run.skipped += 1
             except ValueError as error:
-                raise DataError(f"prompt {prompt_text(record)[:40]!r}: {error}") from error
+                self.run.leave_out(DataError(f"{where}: {error}"))
 
     def skim(self) -> None:
         """All of the input has been read."""

@@ -37,6 +37,7 @@ ASKED = ("prompt", "messages", "tools")  # a prompt's fields
 EXEMPLARS = 1000  # kept of the best feedbacks, the most frequent first
 
 Key = TypeVar("Key")
+Placed = tuple[str, Record]  # where a record stands ("scored.jsonl:17"), and the record
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ class Entry:
     feedback: str | None
     score: float | None
     again: int  # how many entries of this prompt had this text before
+    where: str  # its record stands
     kind: int | None = None
 
     def class_number(self) -> int:
@@ -155,14 +157,17 @@ class Pool:
     entries: list[Entry]
     counts: dict[str, int]
 
-    def training(self) -> list[Record]:
-        """Conditioned records: one for each prompt and condition, with the completions drawn under it."""
+    def training(self) -> list[Placed]:
+        """Conditioned records: one for each prompt and condition, with the completions drawn under it.
+
+        Where it stands is said of the first completion's record.
+        """
         groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         for prompt, entries in _grouped(self.entries, lambda entry: entry.prompt).items():
             drawn = _draw([entry for entry in entries if entry.kind is not None], self.selection)
             for entry in sorted(drawn, key=Entry.class_number):
                 groups[prompt, self.condition(entry)].append(entry)
-        return [{**entries[0].asked, "condition": condition, **_columns(entries)}
+        return [(entries[0].where, {**entries[0].asked, "condition": condition, **_columns(entries)})
                 for (_, condition), entries in groups.items()]
 
     def condition(self, entry: Entry) -> str:
@@ -188,7 +193,7 @@ class Pool:
         return sorted(seen, key=lambda text: (-seen[text], text))[:EXEMPLARS]
 
 
-def gather(new: Iterable[Record], old: Iterable[Record], selection: Selection) -> Pool:
+def gather(new: Iterable[Placed], old: Iterable[Placed], selection: Selection) -> Pool:
     """The old pool, less what is dropped, and the new records, all of them checked (`Selection.check`).
 
     Raises DataError where nothing is left that could be sorted into classes.
@@ -213,11 +218,11 @@ def gather(new: Iterable[Record], old: Iterable[Record], selection: Selection) -
     return Pool(selection, entries, dict(counts))
 
 
-def _entries(records: Iterable[Record], selection: Selection, counts: Counter[str],
+def _entries(records: Iterable[Placed], selection: Selection, counts: Counter[str],
              seen: Counter[tuple[str, str]]) -> list[Entry]:
     """The completions of records that have feedback; the others are counted."""
     entries = []
-    for record in records:
+    for where, record in records:
         rows = {name: record.get(name) or [None] * len(record["completions"])
                 for name in ("finish_reasons", "completion_ids", "rewards", "feedbacks", "scores")}
         asked = {name: record[name] for name in ASKED if name in record}
@@ -233,7 +238,7 @@ def _entries(records: Iterable[Record], selection: Selection, counts: Counter[st
                 counts["finish reasons guessed"] += 1
                 reason = "length" if was_cut(text, selection) else "stop"
             entries.append(Entry(key, text, asked, reason, ids and orjson.dumps(ids), (ends[i],) if ends else None,
-                                 reward, feedback, score, seen[key, text]))
+                                 reward, feedback, score, seen[key, text], where))
             seen[key, text] += 1
     return entries
 

@@ -19,6 +19,8 @@ class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
     """
 
     monitor_interval = 0  # tqdm's thread; ours does what it does
+    ncols: int | None
+    nrows: int | None
 
     def __init__(self, terminal: TextIO, unit: str, **settings: Any):
         self.lock_file = open_again(terminal)
@@ -29,6 +31,7 @@ class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
         """Draw it, and whether it was; an empty `msg` wipes it off. At its end what stays is drawn in any case."""
         if msg is None and not self.disable and not self.take_terminal():
             return False
+        self.nrows = max(self.nrows or 0, 0)
         drawn: bool = super().display(msg, pos)
         if self.lock_file is not None and self.total is None and self.n == self.initial:
             fcntl.flock(self.lock_file, fcntl.LOCK_UN)
@@ -46,8 +49,10 @@ class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What tqdm makes the line of: a slow rate is seconds a step, not steps."""
+        """What tqdm makes the line of: a slow rate is seconds a step, not steps; a terminal that has no size has 80."""
         figures: dict[str, Any] = super().format_dict
+        if (self.ncols or 0) < 0:  # tqdm leaves a column free
+            self.ncols, self.nrows = figures["ncols"], figures["nrows"] = 79, None
         slow = figures["elapsed"] > figures["n"] - figures["initial"] > 0
         return {**figures, "unit": self.unit.strip().removesuffix("s")} if slow and self.total else figures
 

@@ -169,8 +169,7 @@ filter_options = section(
     click.option("--resume", cls=Beside, is_flag=True, help="Go on with a killed run that wrote to the same -o FILE."),
     click.option("--on-error", cls=Aside, aside="skip", type=click.Choice(["fail", "skip"]), default="fail",
                  help="What a bad line does."),
-    click.option("--rejects", cls=Beside, type=OutputFile(),
-                 help="Where --on-error skip puts bad lines."),
+    click.option("--rejects", cls=Beside, type=OutputFile(), help="Where --on-error skip puts bad lines."),
     click.option("--shard", type=Shard(),
                  help="Take the I-th of N blocks of the FILES; the outputs, one after the other, are the whole."),
 )
@@ -179,8 +178,7 @@ filter_options = section(
 def open_stream(
     files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
     shard: tuple[int, int] | None, *, prepare: Callable[[Record], Any] | None = None,
-    model: str | tuple[str, ...] | None = None, each: int = 1, show: bool = True,
-    hold: bool = False,
+    model: str | tuple[str, ...] | None = None, each: int = 1, show: bool = True, hold: bool = False,
 ) -> Stream:
     """The Stream of the filter options; its key is every option given to the command, and the models' files.
 

@@ -79,6 +79,4 @@ class Texts(ABC):
 def common_length(one: list[int], other: list[int]) -> int:
     """How many tokens two texts begin with alike."""
     shorter = min(len(one), len(other))
-    if one[:shorter] == other[:shorter]:
-        return shorter
-    return len(os.path.commonprefix([one, other]))
+    return shorter if one[:shorter] == other[:shorter] else len(os.path.commonprefix([one, other]))

@@ -25,9 +25,6 @@ from alignlib.records.jsonl import Record, Skip
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-KEEP = ("end", "start")
-ON_LONG = ("truncate", "skip", "fail")
-
 
 @dataclass(slots=True)
 class Example:
@@ -225,6 +222,7 @@ class Encoder:
     def encode_turns(self, record: Record, answer: str) -> Example:
         """The Example of a conversation whose every assistant's turn is learnt: all before the first is the prompt.
 
+        A turn with the `weight` 0, as OpenAI's fine-tuning files have them, is read and not learnt.
         Each answer is encoded as `encode` would do it after what comes before; raises ValueError where the template
         writes earlier turns in another way than last ones, so that they are not what would be sampled.
         """
@@ -238,11 +236,10 @@ class Encoder:
         written = last = ""
         for i in places:
             before, text = template.write(messages[:i], record=record), messages[i].get("content") or ""
-            if row:
-                between = template.between(written, last, before)
-                given |= set(range(len(row), len(row) + len(between)))
-                row += between
-            row += self.completion(text, self.turn_end, around=template.around)
+            read = template.between(written, last, before) if row else []
+            ids = self.completion(text, self.turn_end, around=template.around)
+            given |= set(range(len(row), len(row) + len(read) + len(ids) * (messages[i].get("weight") == 0)))
+            row += read + ids
             written, last = before, text
         return self.fit(replace(first, completions=[row], given=frozenset(given)))
 
@@ -290,9 +287,7 @@ class Encoder:
 
     def shorten_completion(self, row: list[int], limit: int) -> list[int]:
         """The first ids of a completion; what closes an encoder's text stays at its end."""
-        if len(row) <= limit:
-            return row
-        return [*row[:limit - len(self.closing)], *self.closing]
+        return row if len(row) <= limit else [*row[:limit - len(self.closing)], *self.closing]
 
     def note(self, words: str) -> None:
         """Say once, of a model with a chat template, what becomes of plain prompts."""

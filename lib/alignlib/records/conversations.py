@@ -85,7 +85,10 @@ def _is_plain(record: Record) -> bool:
 
 
 def _asked(record: Record) -> tuple[list[Message] | None, str | None]:
-    """The conversation up to the answer, None where there is none, and the answer that it ends with."""
+    """The conversation up to the answer, None where there is none, and the answer that it ends with.
+
+    One of `weight` 0, which nobody is to learn, is none.
+    """
     given = [name for name in ("messages", "prompt") if isinstance(record.get(name), list)]
     if not given:
         return None, None
@@ -93,7 +96,7 @@ def _asked(record: Record) -> tuple[list[Message] | None, str | None]:
     for other, _ in others:
         if other != messages:
             raise ValueError("prompt: not the conversation in messages")
-    return messages, answer
+    return messages, None if record[given[0]][-1].get("weight") == 0 else answer
 
 
 def _split(turns: list[Message], path: str) -> tuple[list[Message], str | None]:

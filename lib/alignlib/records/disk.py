@@ -16,9 +16,9 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from alignlib import waits
 from alignlib.records.links import descriptor, place, regular
@@ -252,27 +252,17 @@ def whole(path: str | Path) -> Iterator[BinaryIO]:
         return
     target = place(path)
     must_be_finished(path)
-    partial = Held(f"{target}.partial", shown=path)
-    before = None
-    try:
+    with being_made(f"{target}.partial", shown=path) as partial, ExitStack() as stack, writing(path):
         with suppress(FileNotFoundError):
             before = Held(target, there=True, shown=path)
-        with writing(path):
-            if before:
-                with suppress(PermissionError):  # of file systems that have no modes
-                    os.fchmod(partial.fd, stat.S_IMODE(os.fstat(before.fd).st_mode))
-            os.ftruncate(partial.fd, 0)
-            with open(partial.fd, "wb", closefd=False) as handle:
-                yield handle
-            os.fsync(partial.fd)
-            os.replace(partial.path, target)
-    except BaseException:
-        partial.remove()
-        raise
-    finally:
-        partial.close()
-        if before:
-            before.close()
+            stack.callback(before.close)
+            with suppress(PermissionError):  # of file systems that have no modes
+                os.fchmod(partial.fd, stat.S_IMODE(os.fstat(before.fd).st_mode))
+        os.ftruncate(partial.fd, 0)
+        with open(partial.fd, "wb", closefd=False) as handle:
+            yield handle
+        os.fsync(partial.fd)
+        os.replace(partial.path, target)
 
 
 @contextmanager
@@ -281,18 +271,24 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
     target = place(folder)
     if os.path.ismount(target) or target == os.getcwd():
         raise StateError(f"{folder}: cannot be replaced where it is in use: name a folder in it")
-    partial = Held(f"{target}.partial", folder=True, shown=folder)
+    with being_made(f"{target}.partial", folder=True, shown=folder) as partial, writing(folder):
+        for left in Path(partial.path).iterdir():  # by a run that was killed
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        yield Path(partial.path)
+        os.replace(partial.path, target)
+
+
+@contextmanager
+def being_made(path: str, **how: Any) -> Iterator[Held]:
+    """What is Held goes, unless the body ends well."""
+    held = Held(path, **how)
     try:
-        with writing(folder):
-            for left in Path(partial.path).iterdir():  # by a run that was killed
-                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-            yield Path(partial.path)
-            os.replace(partial.path, target)
+        yield held
     except BaseException:
-        partial.remove()
+        held.remove()
         raise
     finally:
-        partial.close()
+        held.close()
 
 
 def even_modes(folder: Path, like: str) -> None:

@@ -77,7 +77,7 @@ FIELDS: dict[str, Field] = {
     ),
     "ref_logps": Field(NUMBERS, "al-score --as-field ref_logps", "the same under the reference"),
     "logps_temperature": Field(
-        NUMBER, "al-score --temperature", "what the logits of `logps` were divided by, where not 1"
+        NUMBER, "al-sample, al-score --logps", "what the logits of `logps` were divided by, where not 1"
     ),
     "ref_logps_temperature": Field(NUMBER, "al-score --temperature", "the same for `ref_logps`"),
     "perplexities": Field(NUMBERS, "al-score --perplexity", "exp of the mean negative log-probability a token"),

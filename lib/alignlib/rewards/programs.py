@@ -16,6 +16,7 @@ import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import util
 from itertools import islice
 from math import isfinite
@@ -84,16 +85,14 @@ def files_of(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def must_have_a_prompt(record: Record) -> None:
-    if "prompt" not in record:
-        raise ValueError("prompt: missing (an oracle reads no messages)")
-    fields.FIELDS["prompt"].check(record["prompt"], "prompt")
+def must_have(name: str, why: str, record: Record) -> None:
+    if name not in record:
+        raise ValueError(f"{name}: missing{why}")
+    fields.FIELDS[name].check(record[name], name)
 
 
-def must_have_an_answer(record: Record) -> None:
-    if "answer" not in record:
-        raise ValueError("answer: missing: what math compares with (al-data gsm8k writes it)")
-    fields.FIELDS["answer"].check(record["answer"], "answer")
+must_have_a_prompt = partial(must_have, "prompt", " (an oracle reads no messages)")
+must_have_an_answer = partial(must_have, "answer", ": what math compares with (al-data gsm8k writes it)")
 
 
 class Program(ABC):

@@ -112,8 +112,7 @@ def split_of(prompt: str) -> str:
     return "test" if zlib.crc32(prompt.encode()) % 10 == 0 else "train"
 
 
-def _numbered(language: Language, split: str, rng: Random,
-              limit: int | None) -> Iterator[tuple[int, dict[str, str]]]:
+def _numbered(language: Language, split: str, rng: Random, limit: int | None) -> Iterator[tuple[int, dict[str, str]]]:
     """Numbered facts of prompts that belong to the split and were not seen yet."""
     seen: set[str] = set()
     for number in count() if limit is None else range(limit):

@@ -213,8 +213,7 @@ def save(model: Model, folder: Path, recipe: Recipe, weights: dict[str, Tensor] 
     model.tokenizer.save_pretrained(folder)
     if isinstance(model, RewardModel | TokenReward):
         names = adapters.OF_A_REWARD if isinstance(model, RewardModel) else ("reward_kind",)
-        said = {name: value for name in names
-                if (value := getattr(model.core.config, name, None)) is not None}
+        said = {name: value for name in names if (value := getattr(model.core.config, name, None)) is not None}
         (folder / adapters.REWARD).write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
     even_modes(folder, adapters.CONFIG)
     return None

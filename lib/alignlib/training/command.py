@@ -83,6 +83,8 @@ def training_options(*, lr: float, batch_size: int, epochs: float = 1, optimizer
             click.option("-o", "--output", type=click.Path(file_okay=False),
                          help="The new model's folder.  [required]"),
             click.option("--resume", is_flag=True, help="Go on with a killed run in the same -o DIR."),
+            click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail",
+                         help="What a bad line does; skip: it is named and left out."),
             click.option("--eval", type=click.Path(exists=True, dir_okay=False), help="Held-out records."),
             click.option("--eval-every", type=click.IntRange(min=1), help="Steps.  [default: each epoch]"),
             click.option("--save-every", type=Finite(min=0, min_open=True),
@@ -122,8 +124,7 @@ def step_options(lr: float, batch_size: int, epochs: float, optimizer: str) -> D
     return section(
         "Steps",
         click.option("--batch-size", type=click.IntRange(min=1), default=batch_size, help="Records a step."),
-        click.option("--epochs", type=Finite(min=0, min_open=True), default=epochs,
-                     help="Times through the data."),
+        click.option("--epochs", type=Finite(min=0, min_open=True), default=epochs, help="Times through the data."),
         click.option("--steps", type=click.IntRange(min=1), help="Stop after so many, whatever --epochs says."),
         click.option("--lr", type=Finite(min=0), default=lr, help="Peak learning rate."),
         click.option("--optimizer", type=click.Choice(["adamw", "rmsprop"]), default=optimizer,

@@ -10,6 +10,7 @@ class Recipe:
 
     output: str
     resume: bool
+    on_error: str
     batch_size: int
     pack_tokens: int
     epochs: float

@@ -21,14 +21,15 @@ from alignlib.cli import exits, options, paths
 from alignlib.models import checkpoint, faults, load
 from alignlib.models.policy import Model
 from alignlib.records.disk import Held, StateError, make_folders, remove_empty, whole, writing
+from alignlib.records.jsonl import DataError
 from alignlib.records.shown import say
+from alignlib.records.stream import WARNINGS
 from alignlib.training import adapters
 from alignlib.training.engine import Engine, cure
 from alignlib.training.recipe import Recipe
 
 # What may differ when a run is resumed; a model is told by its files.
-FREE = ("resume", "output", "save_every", "keep", "device", "offload", "model")
-
+FREE = ("resume", "on_error", "output", "save_every", "keep", "device", "offload", "model")
 
 EXAMPLES = ".examples"  # where they lie until the end (training/store.py)
 # What a run that was killed at once may leave, besides its examples.
@@ -50,7 +51,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, fixed: dict[str, Any]):
         self.recipe, self.folder, self.tokens = recipe, Path(recipe.output), 0
-        self.skipped = 0  # records left out as the user asked
+        self.skipped = self._bad = 0  # records left out as the user asked; of them, those that --on-error left out
         self.notes: dict[str, Any] = {}  # what run.json has beside the options, the versions and the final figures
         self.fixed = orjson.loads(orjson.dumps(paths.in_utf8({**fixed, **asdict(recipe)})))
         self.dtype: torch.dtype | None = None  # of the final weights, from `begin` on
@@ -95,6 +96,14 @@ class Run:
         self.fixed |= {"input_crc": input_crc, "eval_crc": eval_crc}
         if ranks.first() and (self.folder / "started.json").exists():
             self._same(self.folder / "started.json")
+
+    def leave_out(self, bad: DataError) -> None:
+        """Count a bad record, and name it if it is among the first; or raise, as --on-error says."""
+        if self.recipe.on_error == "fail":
+            raise bad
+        self.skipped, self._bad = self.skipped + 1, self._bad + 1
+        if self._bad <= WARNINGS:
+            say(f"skipped {bad}")
 
     def begin(self) -> None:
         """From here on the folder is this run's: nothing before it failed. Raises StateError, DiskFull."""

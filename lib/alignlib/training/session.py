@@ -69,7 +69,7 @@ class Input(Generic[Item]):
             if isinstance(line.error, jsonl.Skip):
                 self.run.skipped += 1
             elif line.error:
-                raise line.failure()
+                self.run.leave_out(line.failure())
             else:
                 given += 1
                 yield line.data

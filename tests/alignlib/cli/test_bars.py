@@ -56,6 +56,15 @@ def test_how_far_it_is_and_what_is_left_of_it(terminal):
     assert terminal.screen == [""]
 
 
+def test_a_terminal_of_no_size_has_80_columns():
+    terminal = Terminal(0, 0)  # a new one, until somebody says
+    with at(terminal), bar(4) as shown:
+        shown.reach(3)
+        shown.say("half way")
+    assert re.fullmatch(r"al-test:  75%\|.+\| 3/4 \[.*, half way\]", terminal.drawn[-1])
+    assert len(terminal.drawn[-1]) == 79
+
+
 def test_the_count_so_far_where_nobody_knows_how_many_there_are(terminal):
     with at(terminal), bar(None, stays=True) as shown:
         shown.reach(7, "loss=1.5")

@@ -40,6 +40,9 @@ def test_what_is_learnt_is_what_the_template_writes(template, style):
     assert every.prompt + every.completions[0] == several[:len(several) - several[::-1].index(eos)]
     learnt = [i for place, i in enumerate(every.completions[0]) if place not in every.given]
     assert learnt == example.completions[0] * 2
+    first = coder.encode_turns({"messages": [TURNS[0], {**TURNS[1], "weight": 0}, TURNS[0]]}, "Yes, No")
+    assert (first.prompt, first.completions) == (every.prompt, every.completions)
+    assert [i for place, i in enumerate(first.completions[0]) if place not in first.given] == example.completions[0]
 
 
 def test_answers_without_an_end_are_not_all_learnt():

@@ -45,6 +45,13 @@ def test_a_conversation_ends_before_the_answer(record, seen):
     fields.check(canonical(record), *(name for name in seen if name in fields.FIELDS))
 
 
+def test_an_answer_of_weight_0_is_none():
+    lesson = {"messages": [USER, {**BLUE, "weight": 0}]}
+    assert canonical(lesson) == {"messages": [USER]}
+    assert canonical({**lesson, "chosen": "Red."}) == {"messages": [USER], "chosen": "Red."}
+    assert canonical({"messages": [USER, {**BLUE, "weight": 1}]}) == {"messages": [USER], "chosen": "Blue."}
+
+
 @pytest.mark.parametrize(("record", "words"), [
     ({"prompt": "A shape?", "messages": [USER]},
      "prompt: neither the user's first or last turn of messages, nor all of them"),

@@ -101,6 +101,21 @@ def test_bad_input_is_65_and_leaves_no_folder(name, tmp_path):
         assert not out.exists()
 
 
+@every
+def test_bad_input_may_be_left_out_and_is_named(name):
+    good = data(name, 3)
+    bad = [b"[]\n", lines({**good[2], "prompt": None}), b"{\n", *[b"7\n"] * 4]
+    out, done = folders().new(name), None
+    for more in ((), ("--on-error", "skip")):
+        done = run(name, getattr(folders(), TRAINERS[name][0]), "-o", out, "--steps", 1, *more,
+                   stdin=lines(*good[:2]) + b"".join(bad) + lines(good[2]))
+        assert done.returncode == (0 if more else 65)
+    said = done.stderr.splitlines()
+    assert [line.split(": ")[0] for line in said[:-1]] == [f"skipped <stdin>:{number}" for number in range(3, 8)]
+    assert "3 records, 7 skipped" in said[-1]
+    assert json.loads((out / "run.json").read_text())["options"]["on_error"] == "skip"
+
+
 @pytest.mark.slow
 @every
 def test_wrong_folders_and_files_are_2_in_one_line(name, tmp_path):
