@@ -167,9 +167,9 @@ def verdict(failures: Mapping[int, Any]) -> int:
 
 def leave(code: int) -> NoReturn:
     """Exit. A rank leaves without Python's finalization, in which threads of torch's collectives now and then abort; so
-    does a command that fails with vLLM, whose libraries then complain of what is left.
+    does a command that has had vLLM, whose libraries then complain of what is left.
     """
-    if "WORLD_SIZE" not in os.environ and not (code and "vllm" in sys.modules):  # no rank, not even one alone
+    if "WORLD_SIZE" not in os.environ and "vllm" not in sys.modules:  # no rank, not even one alone
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()

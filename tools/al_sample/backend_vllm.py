@@ -40,6 +40,7 @@ from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -71,8 +72,6 @@ class Sampler:
         if parts(base).folder != base:
             raise click.UsageError(f"{model}: --backend vllm takes folders; `al-data model {base} DIR` makes one")
         config = load.load_config(model)
-        own = adapter and (adapter.folder / "tokenizer_config.json").is_file()
-        words = str(adapter.folder) if adapter and own else base  # an adapter may come without
         if load.is_classifier(model):
             raise click.UsageError(f"{model}: a reward model (sequence classifier); a policy is needed here")
         if load.token_reward(model) not in (None, NextTokenReward):
@@ -80,8 +79,8 @@ class Sampler:
         rank = lora_rank(adapter) if adapter else None
         context = min(context_length(config), max_model_len or sys.maxsize)
         ends = load.generation_ends(sources.generation_config(base))
-        self.encoder = load.build_encoder(config, tokenizer_files.load_tokenizer(model), ends=ends,
-                                          **encoder_limits(context, how, **prompts))
+        tokenizer = tokenizer_files.load_tokenizer(model)
+        self.encoder = load.build_encoder(config, tokenizer, ends=ends, **encoder_limits(context, how, **prompts))
         self.how, self.condition, self.with_logps, self.window = how, condition, logps, window
         self.tokens = 0
         if importlib.util.find_spec("vllm") is None:
@@ -89,7 +88,8 @@ class Sampler:
         given = {"max_model_len": max_model_len, "gpu_memory_utilization": gpu_memory}
         self.engine = start(
             asks_little(files, how) if eager is None else eager, rank,
-            model=base, tokenizer=words, dtype=str(load.dtype_for(dtype, load.device_for("auto"), config))[6:],
+            model=base, tokenizer=tokenizer_folder(adapter, tokenizer) if adapter else base,
+            dtype=str(load.dtype_for(dtype, load.device_for("auto"), config))[6:],
             tensor_parallel_size=tensor_parallel, data_parallel_size=data_parallel,
             logprobs_mode="raw_logprobs" if how.logps_temperature == 1 else "processed_logprobs",
             **{name: value for name, value in given.items() if value})
@@ -146,6 +146,15 @@ class Sampler:
 
     def counts(self) -> dict[str, int]:
         return {"tokens": self.tokens, **self.encoder.cut}
+
+
+def tokenizer_folder(adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Whose words the engine reads: the base's where they are the adapter's too, whose folder has no configuration, so
+    that the engine looks for one again and again, and says so.
+    """
+    own = (adapter.folder / "tokenizer_config.json").is_file()  # it may come without
+    same = not own or tokenizer_files.load_tokenizer(adapter.base).get_vocab() == tokenizer.get_vocab()
+    return adapter.base if same else str(adapter.folder)
 
 
 def must_do(how: Sampling, condition: Condition | None, logps: bool) -> None:
