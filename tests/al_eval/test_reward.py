@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from al_eval.reward import read_by_prompt
+from alignlib.records.jsonl import DataError
+from alignlib.records.prompts import prompt_key
 from helpers.evaluation import evaluate, jsonl, record, refused, save
 from helpers.process import call
 
@@ -79,3 +82,20 @@ def test_kl_of_records_without_ids_has_no_figure_a_token():
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["kl"]["mean"] == 0.5 and result["kl_per_token"] is None
+
+
+def test_a_file_is_read_by_prompt(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "b", "id": "1"}\n{"prompt": "a", "id": "2"}\n\n{"prompt": "b", "id": "3"}\n')
+    ids = read_by_prompt(str(file), lambda record: record["id"])
+    assert ids == {prompt_key({"prompt": "b"}): ["1", "3"], prompt_key({"prompt": "a"}): ["2"]}
+
+
+def test_a_bad_record_is_named(tmp_path):
+    def refuse(record):
+        raise ValueError("id: missing")
+
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "b"}\n')
+    with pytest.raises(DataError, match="a.jsonl:1: id: missing"):
+        read_by_prompt(str(file), refuse)

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from al_train_rm import more
-from al_train_rm.more import More
+from al_train_rm.more import Balanced, More
 from alignlib.models import load
 from alignlib.models.packs import pack
 from alignlib.training import losses
-from alignlib.training.batches import Balanced, Batches
+from alignlib.training.batches import Batches
 from helpers import tiny
 from helpers.commands import folders, lines, log, one_line, pairs, read, rewarded, run, stopped, weights
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 import transformers
 
-from al_train_rm.more import More
+from al_train_rm.more import Balanced, More
 from al_train_rm.ranking import Ranking
 from alignlib.models import load
 from alignlib.training import engine, passes
-from alignlib.training.batches import Balanced, Batches
+from alignlib.training.batches import Batches
 from helpers import tiny
 
 DOMAINS, BATCH, PROMPT, COMPLETION = 5, 20, 128, 64

@@ -11,8 +11,8 @@
 """
 
 from array import array
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import click
 
@@ -21,7 +21,9 @@ from al_eval.results import READABLE, Bootstrap, Sample, bootstrap_options, labe
 from alignlib.cli import options
 from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Line, Record
-from alignlib.records.prompts import prompt_key, read_by_prompt
+from alignlib.records.prompts import prompt_key
+
+T = TypeVar("T")
 
 
 @results.command("prompt", "completions", "rewards")
@@ -147,3 +149,14 @@ def token_counts(record: Record) -> Iterator[int]:
         return
     for row, reason in zip(ids, record.get("finish_reasons", ["stop"] * len(ids)), strict=True):
         yield len(row) + (reason == "stop")
+
+
+def read_by_prompt(path: str, prepare: Callable[[Record], T]) -> dict[bytes, list[T]]:
+    """What `prepare` makes of a file's records, in lists by `prompt_key`: to join another file's records with.
+
+    Raises DataError for a bad line.
+    """
+    by_prompt: dict[bytes, list[T]] = {}
+    for line in jsonl.read_all([path], conversations.reader(prepare)):
+        by_prompt.setdefault(prompt_key(line.record), []).append(line.data)
+    return by_prompt

@@ -28,10 +28,11 @@ from al_eval.results import (
     plot_option,
     result_files,
 )
+from al_eval.reward import read_by_prompt
 from alignlib.cli import options, paths
 from alignlib.records import conversations, fields, jsonl
 from alignlib.records.jsonl import Record
-from alignlib.records.prompts import prompt_key, read_by_prompt
+from alignlib.records.prompts import prompt_key
 
 if TYPE_CHECKING:  # they load numpy
     from al_eval.length_controlled import Gamed

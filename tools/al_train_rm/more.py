@@ -10,6 +10,7 @@ Source: Zeng et al. 2023 (arXiv 2312.07401). Momentum starts at zero; the author
 weights, which are no gradient. Their solver takes Frank-Wolfe steps, cut off at the vertices; here it is exact.
 """
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from alignlib.models.packs import Pack
 from alignlib.models.policy import RewardModel
 from alignlib.records import fields
 from alignlib.records.jsonl import DataError, Record
-from alignlib.training.batches import Balanced, Order
+from alignlib.training.batches import Order
 from alignlib.training.examples import Examples
 
 NORMALIZERS = ("none", "l2", "loss", "loss+")
@@ -43,6 +44,25 @@ class PackSums(NamedTuple):
     added: Tensor  # (), with its graph: what --lm-coef adds
     gradients: Tensor  # [T, H] of the loss by the head
     counted: tuple[Tensor, ...]  # four of [T]: the loss, pairs, accuracy, examples
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """`size` examples of each group, in turn; a smaller group goes round as often as it takes."""
+
+    groups: tuple[Sequence[int] | Tensor, ...]
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.groups) * self.size
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        drawn = []
+        for group in self.groups:
+            rounds = [torch.randperm(len(group), generator=generator)
+                      for _ in range(math.ceil(self.size / len(group)))]
+            drawn.append(torch.as_tensor(group)[torch.cat(rounds)[:self.size]])
+        return torch.stack(drawn, 1).flatten()
 
 
 @dataclass

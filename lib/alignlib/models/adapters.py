@@ -24,6 +24,7 @@ from alignlib.model_names import parts
 from alignlib.models import checkpoint, faults, heads
 from alignlib.models.checkpoint import first_line
 from alignlib.models.policy import is_sharded
+from alignlib.models.text_part import in_text, is_of_text
 
 CONFIG, WEIGHTS, REWARD = "adapter_config.json", "adapter_model.safetensors", "reward_model.json"
 FILES = (CONFIG, WEIGHTS, "adapter_model.bin")
@@ -201,10 +202,14 @@ def attach(model: PreTrainedModel, adapter: Adapter, *, train: bool = False) -> 
                                "its base has for a head too, which peft does not merge rightly; train one without")
     if hasattr(adapter.config, "lora_dropout"):
         adapter.config.lora_dropout = 0.0
-    folder = str(adapter.folder)
+    folder, names = str(adapter.folder), getattr(model, "names_in_whole", {})
+    changed = [in_text(names, name).partition(".lora_") for name in (adapter.weights if names else ())]
+    if own := {name for name, lora, _ in changed if lora and is_of_text(model, name)}:
+        adapter.config.target_modules = own
+    how = {"is_trainable": train, "key_mapping": names or None}
     try:
-        adapted = peft.PeftModel.from_pretrained(model, folder, config=adapter.config, is_trainable=train)
-        fit = adapted.load_adapter(folder, "default", is_trainable=train)  # again, to be told of what does not fit
+        adapted = peft.PeftModel.from_pretrained(model, folder, config=adapter.config, **how)
+        fit = adapted.load_adapter(folder, "default", **how)  # again, to be told of what does not fit
     except (OSError, RuntimeError, ValueError, KeyError) as error:  # the sizes are in a RuntimeError's second line
         lines = str(error).splitlines() or [type(error).__name__]
         raise click.UsageError(f"{adapter.path}: the adapter does not fit: {lines[:2][-1].strip()}") from error
@@ -217,6 +222,7 @@ def attach(model: PreTrainedModel, adapter: Adapter, *, train: bool = False) -> 
     # A resized embedding that trained whole is there twice, once as peft had it in memory.
     strangers = [name for name in fit.unexpected_keys if ".modules_to_save." not in name
                  or name.removeprefix(INSIDE).replace(".modules_to_save.", ".") not in adapter.weights]
+    strangers = [name for name in strangers if not names or is_of_text(model, name.removeprefix(INSIDE))]
     if wrong := [*strangers, *fit.missing_keys]:
         what = "has" if strangers else "lacks"
         raise click.UsageError(f"{adapter.path}: the adapter {what} {wrong[0]}, unlike a {type(model).__name__}")

@@ -1,5 +1,7 @@
 """The language model in a folder whose model reads pictures or sounds too (...ForConditionalGeneration)."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,7 +36,23 @@ class TextPart:
         model.set_output_embeddings(head)
         model.generation_config = whole.generation_config
         model.name_or_path = config.name_or_path = path
+        place = next(name for name, module in whole.named_modules() if module is decoder)
+        before = rf"^{place.rpartition('.')[2]}\.(model|lm_head)\."  # as transformers named it until 4.51
+        model.names_in_whole = {rf"^{re.escape(place)}\.": f"{model.base_model_prefix}.", before: r"\1."}
         return model, info
+
+
+def is_of_text(model: PreTrainedModel, name: str) -> bool:
+    """Whether a weight's name, as an adapter has it, may be one of the text part's, not of what sees or hears."""
+    inner = name.removeprefix(f"{model.base_model_prefix}.").partition(".")[0]
+    return inner in dict(model.base_model.named_children()) or inner == "lm_head"
+
+
+def in_text(names: Mapping[str, str], name: str) -> str:
+    """What the text part calls a weight that an adapter over the whole names."""
+    for pattern, its in names.items():
+        name = re.sub(pattern, its, name)
+    return name
 
 
 def find_text_part(config: PreTrainedConfig) -> TextPart | None:

@@ -42,7 +42,10 @@ def canonical(record: Record) -> Record:
     """
     if _is_plain(record):
         return record
-    for name in ("prompt", "messages", *ANSWERS):
+    asked = ("prompt", "messages")
+    if any(record.get(name) is not None for name in asked):  # a table has null for the other
+        record = {name: value for name, value in record.items() if value is not None or name not in asked}
+    for name in (*asked, *ANSWERS):
         if name in record:
             FIELDS[name].check(record[name], name)
     messages, answer = _asked(record)

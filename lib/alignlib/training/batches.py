@@ -40,25 +40,6 @@ class Shuffled:
         return torch.randperm(self.count, generator=generator)
 
 
-@dataclass(frozen=True)
-class Balanced:
-    """`size` examples of each group, in turn; a smaller group goes round as often as it takes."""
-
-    groups: tuple[Sequence[int] | Tensor, ...]
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.groups) * self.size
-
-    def draw(self, generator: torch.Generator) -> Tensor:
-        drawn = []
-        for group in self.groups:
-            rounds = [torch.randperm(len(group), generator=generator)
-                      for _ in range(math.ceil(self.size / len(group)))]
-            drawn.append(torch.as_tensor(group)[torch.cat(rounds)[:self.size]])
-        return torch.stack(drawn, 1).flatten()
-
-
 def mixed(seed: int, number: int) -> int:
     """A seed for torch of a run's seed and a number within it, other for each; torch's on CPUs are 32 bits wide."""
     wide = ((seed << 20) + number) % 2**63

@@ -54,6 +54,35 @@ def test_its_language_model_is_a_policy(kind, family, tmp_path, capsys):
     assert load.load_config(str(tmp_path / "text")).architectures == [f"{family}ForCausalLM"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("targets", ["all-linear", r".*language_model.*\.(q_proj|up_proj)"])
+@pytest.mark.parametrize("kind", ["gemma3", "llava", "mistral3"])
+def test_adapters_over_the_whole_model(kind, targets, tmp_path, capsys):
+    """As others train them: over all that it reads, or the language model alone, under names of now and of before."""
+    import peft
+
+    folder = tiny.save(whole(kind), tmp_path / "whole")
+    adapted = peft.get_peft_model(whole(kind), peft.LoraConfig(r=2, lora_alpha=16, target_modules=targets,
+                                                               task_type="CAUSAL_LM"))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    adapted.peft_config["default"].base_model_name_or_path = folder
+    adapted.save_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        wanted = plain_logps(adapted.merge_and_unload().eval(), EXAMPLE)
+        assert (wanted - plain_logps(whole(kind), EXAMPLE)).abs().max() > 0.1
+        file = tmp_path / "adapter" / "adapter_model.safetensors"
+        for now, before in (("", ""), ("_model.model.model.language_model.", "_model.model.language_model.model.")):
+            save_file({name.replace(now, before): weight for name, weight in load_file(file).items()}, file)
+            policy = load.load_policy(str(tmp_path / "adapter"), "cpu", "fp32")
+            torch.testing.assert_close(policy.logps(policy.pack([EXAMPLE]))[0], wanted, rtol=1e-5, atol=0)
+    on = load.load_policy(str(tmp_path / "adapter"), "cpu", "fp32", train=True, go_on=True)
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name, weight in on.core.named_parameters()
+            if weight.requires_grad} >= {"q_proj", "up_proj"}
+    assert not any("vision" in name for name, _ in on.core.named_parameters()) and capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("change, message", [
     (lambda weights: weights.pop(min(weights)), "the checkpoint lacks "),
     (lambda weights: weights.update(more=torch.zeros(3)), "the checkpoint has 1 weights that a "),

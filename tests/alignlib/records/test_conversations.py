@@ -45,6 +45,14 @@ def test_a_conversation_ends_before_the_answer(record, seen):
     fields.check(canonical(record), *(name for name in seen if name in fields.FIELDS))
 
 
+def test_a_null_beside_the_prompt_is_no_prompt():
+    assert canonical({"prompt": None, "messages": [USER, BLUE]}) == {"messages": [USER], "chosen": "Blue."}
+    assert canonical({"messages": None, "prompt": "Hi", "chosen": "a"}) == {"prompt": "Hi", "chosen": "a"}
+    for nothing in ({"prompt": None}, {"prompt": None, "messages": None}):
+        with pytest.raises(ValueError, match="prompt: expected a string, got null"):
+            fields.check(canonical(nothing), "prompt")
+
+
 def test_an_answer_of_weight_0_is_none():
     lesson = {"messages": [USER, {**BLUE, "weight": 0}]}
     assert canonical(lesson) == {"messages": [USER]}

@@ -1,9 +1,6 @@
-"""The prompt of a record: its key, its text, two files joined by it."""
+"""The prompt of a record: its key, its text."""
 
-import pytest
-
-from alignlib.records.jsonl import DataError
-from alignlib.records.prompts import prompt_key, prompt_of, prompt_text, read_by_prompt
+from alignlib.records.prompts import prompt_key, prompt_of, prompt_text
 
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "?"}]
 
@@ -24,20 +21,3 @@ def test_a_key_stands_for_the_prompt_and_nothing_else():
 def test_messages_read_as_a_dialogue():
     assert prompt_text({"prompt": "\n\nHuman: Hi\n\nAssistant:"}) == "\n\nHuman: Hi\n\nAssistant:"
     assert prompt_text({"messages": CHAT}) == "[user]\nHi\n\n[assistant]\nHello.\n\n[user]\n?"
-
-
-def test_a_file_is_read_by_prompt(tmp_path):
-    file = tmp_path / "a.jsonl"
-    file.write_text('{"prompt": "b", "id": "1"}\n{"prompt": "a", "id": "2"}\n\n{"prompt": "b", "id": "3"}\n')
-    ids = read_by_prompt(str(file), lambda record: record["id"])
-    assert ids == {prompt_key({"prompt": "b"}): ["1", "3"], prompt_key({"prompt": "a"}): ["2"]}
-
-
-def test_a_bad_record_is_named(tmp_path):
-    def refuse(record):
-        raise ValueError("id: missing")
-
-    file = tmp_path / "a.jsonl"
-    file.write_text('{"prompt": "b"}\n')
-    with pytest.raises(DataError, match="a.jsonl:1: id: missing"):
-        read_by_prompt(str(file), refuse)
