@@ -27,6 +27,7 @@ def test_al_score_reading_a_pipe(tmp_path):
     survive(score_job(tmp_path, stdin=True), KILLS, seed=2)
 
 
+@pytest.mark.long
 def test_al_sft(tmp_path):
     survive(training_job(tmp_path, "al-sft"), KILLS, seed=3)
 

@@ -56,7 +56,7 @@ def test_its_language_model_is_a_policy(kind, family, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("targets", ["all-linear", r".*language_model.*\.(q_proj|up_proj)"])
-@pytest.mark.parametrize("kind", ["gemma3", "llava", "mistral3"])
+@pytest.mark.parametrize("kind", ["gemma3", "llava"])
 def test_adapters_over_the_whole_model(kind, targets, tmp_path, capsys):
     """As others train them: over all that it reads, or the language model alone, under names of now and of before."""
     import peft

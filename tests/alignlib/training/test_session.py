@@ -102,6 +102,7 @@ def test_bad_input_is_65_and_leaves_no_folder(name, tmp_path):
 
 
 @every
+@pytest.mark.slow
 def test_bad_input_may_be_left_out_and_is_named(name):
     good = data(name, 3)
     bad = [b"[]\n", lines({**good[2], "prompt": None}), b"{\n", *[b"7\n"] * 4]
