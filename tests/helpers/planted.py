@@ -9,9 +9,9 @@ SECONDS = 20  # of the processor, for a command that is fuzzed: some options ask
 
 def plant(fault: str) -> None:
     """Plant it, by name, "" for none; and let the command name every bad line that it puts aside, not the first few."""
-    from alignlib.records import stream
+    from alignlib.records import shown
 
-    stream.WARNINGS = sys.maxsize
+    shown.WARNINGS = sys.maxsize
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     if fault:
         FAULTS[fault]()

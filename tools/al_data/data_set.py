@@ -19,8 +19,7 @@ from alignlib.cli import options, paths
 from alignlib.cli.sections import FIRST, section, stack
 from alignlib.records.dialogue import instruction
 from alignlib.records.jsonl import DataError, Record
-from alignlib.records.shown import say
-from alignlib.records.stream import WARNINGS
+from alignlib.records.shown import say_skipped
 from alignlib.toy import world
 
 BAD = "no row of the set"  # why one is left out
@@ -128,8 +127,7 @@ def write_set(function: Callable[..., DataSet], *, source: str | None, split: st
 def leave_out(error: DataError, dropped: Counter[str]) -> None:
     """Count a bad row, and name it if it is among the first."""
     dropped[BAD] += 1
-    if dropped[BAD] <= WARNINGS:
-        say(f"skipped {error}")
+    say_skipped(error, dropped[BAD])
 
 
 def rows_of(hub: Hub, source: str | None, split: str | None, bad: Bad) -> tuple[Iterator[Row], bool]:

@@ -52,7 +52,7 @@ class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
         """What tqdm makes the line of: a slow rate is seconds a step, not steps; a terminal that has no size has 80."""
         figures: dict[str, Any] = super().format_dict
         if (self.ncols or 0) < 0:  # tqdm leaves a column free
-            self.ncols, self.nrows = figures["ncols"], figures["nrows"] = 79, None
+            figures["ncols"], self.nrows = 79, None
         slow = figures["elapsed"] > figures["n"] - figures["initial"] > 0
         return {**figures, "unit": self.unit.strip().removesuffix("s")} if slow and self.total else figures
 

@@ -5,6 +5,7 @@ import sys
 
 from alignlib.records.jsonl import Record, dumps
 
+WARNINGS = 5  # bad lines that are named
 # What JSON lets stand and a terminal may obey: DEL, C1, marks of direction, ends of lines that are none elsewhere.
 CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -33,3 +34,9 @@ def dumps_to_stdout(record: Record) -> bytes:
 def say(words: str) -> None:
     """A line on stderr, whatever the names in it."""
     print(one_line(words), file=sys.stderr)
+
+
+def say_skipped(error: Exception, number: int) -> None:
+    """Name the bad line that is left out, the `number`-th so; of more than a few the summary gives the count alone."""
+    if number <= WARNINGS:
+        say(f"skipped {error}")

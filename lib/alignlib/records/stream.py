@@ -28,10 +28,8 @@ from alignlib.records.finished import mark
 from alignlib.records.jsonl import DataError, Line, Record, Skip, at_hand, count, count_ahead, dumps, lines
 from alignlib.records.links import regular
 from alignlib.records.output import Output
-from alignlib.records.shown import dumps_to_stdout, one_line
+from alignlib.records.shown import dumps_to_stdout, say_skipped
 from alignlib.records.state import NOTHING, State, state_path
-
-WARNINGS = 5  # bad lines named on stderr before the summary only counts them
 
 
 class Bar(Protocol):
@@ -263,8 +261,7 @@ class Stream:
                 self._rejects.write(bad.raw if bad.raw.endswith(b"\n") else bad.raw + b"\n")
             self.rejected += 1
             self._left(bad)
-            if self.rejected <= WARNINGS:
-                print(f"skipped {one_line(str(bad.failure()))}", file=sys.stderr)
+            say_skipped(bad.failure(), self.rejected)
 
     def _left(self, line: Line) -> None:
         self.next, self.crc = line.index + 1, line.crc

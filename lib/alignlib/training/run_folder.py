@@ -22,8 +22,7 @@ from alignlib.models import checkpoint, faults, load
 from alignlib.models.policy import Model
 from alignlib.records.disk import Held, StateError, make_folders, remove_empty, whole, writing
 from alignlib.records.jsonl import DataError
-from alignlib.records.shown import say
-from alignlib.records.stream import WARNINGS
+from alignlib.records.shown import say, say_skipped
 from alignlib.training import adapters
 from alignlib.training.engine import Engine, cure
 from alignlib.training.recipe import Recipe
@@ -102,8 +101,7 @@ class Run:
         if self.recipe.on_error == "fail":
             raise bad
         self.skipped, self._bad = self.skipped + 1, self._bad + 1
-        if self._bad <= WARNINGS:
-            say(f"skipped {bad}")
+        say_skipped(bad, self._bad)
 
     def begin(self) -> None:
         """From here on the folder is this run's: nothing before it failed. Raises StateError, DiskFull."""
