@@ -1,10 +1,13 @@
 """What tests/bench/test_gpu.py measures on a GPU, with a tiny model: so that it runs the first time there is one."""
 
+import time
+
 import pytest
 import torch
 
+from alignlib.decoding import sampler
 from alignlib.models import attention
-from helpers import steps
+from helpers import drawing, steps
 from helpers.plain import dense
 
 TINY = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "num_attention_heads": 4,
@@ -51,3 +54,13 @@ def test_trl_takes_steps(model, tmp_path):
     model.core.set_attn_implementation("sdpa")
     meter = steps.theirs(model.core, steps.Work.holding(9, 4, 2, 80), tmp_path, steps.WARM + 2)
     assert len(meter.seconds) == 5 and all(second > 0 for second in meter.seconds)
+
+
+def test_both_draw_as_much(monkeypatch):
+    """Two answers to each of three prompts; a round that draws less would fail."""
+    monkeypatch.setattr(sampler, "stopping_ids", lambda encoder, stop: set())
+    model = steps.policy(TINY, "cpu")
+    rows = [(record, number, row) for record, row in enumerate(drawing.prompts(3, 9, 50)) for number in range(2)]
+    ways = [drawing.sampler_draws(model, rows, 7), drawing.generate_draws(model, [row for *_, row in rows], 7)]
+    assert [way() for way in ways] == [6 * 7, 6 * 7]
+    assert all(second > 0 for second in drawing.fastest(ways, 1, time.perf_counter))

@@ -71,7 +71,16 @@ def policy(shape: dict, device: str) -> Policy:
     """Untrained, to be trained as on a GPU: float32 weights, computing in bf16."""
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape)).to(device).eval()
-    return Policy(model, None, autocast=torch.bfloat16, train=True)
+    return Policy(model, words(shape["vocab_size"]), autocast=torch.bfloat16, train=True)
+
+
+def words(vocabulary: int) -> transformers.PreTrainedTokenizerFast:
+    """A tokenizer of as many words, each a token: the first ends a text, the second pads."""
+    names = ["<eos>", "<pad>", *(f"w{i}" for i in range(2, vocabulary))]
+    whole_words = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<pad>"))
+    whole_words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    whole_words.add_special_tokens(names[:2])
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=whole_words, eos_token="<eos>", pad_token="<pad>")
 
 
 class Meter:
@@ -132,18 +141,13 @@ def theirs(model: torch.nn.Module, work: Work, folder, rounds: int) -> Meter:
         def on_step_end(self, *args, **kwargs):
             meter.stop()
 
-    vocabulary, meter = model.config.vocab_size, Meter(model.device.type)
-    words = ["<eos>", "<pad>", *(f"w{i}" for i in range(2, vocabulary))]
-    words_model = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
-    words_model.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words_model.add_special_tokens(words[:2])
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words_model, eos_token="<eos>", pad_token="<pad>")
+    tokenizer, meter = words(model.config.vocab_size), Meter(model.device.type)
 
     def text(tokens: list[int]) -> str:
-        return " ".join(words[token] for token in tokens)
+        return " ".join(tokenizer.convert_ids_to_tokens(tokens))
 
     rows = [{"prompt": text(one.prompt), "chosen": f" {text(one.completions[0][1:])}",  # TRL puts <eos> after them
-             "rejected": f" {text(one.completions[1][1:])}"} for one in work.examples(vocabulary)]
+             "rejected": f" {text(one.completions[1][1:])}"} for one in work.examples(model.config.vocab_size)]
     one_pass = min(work.groups, max(1, PASS // (2 * (work.prompt + work.completion))))
     config = DPOConfig(
         output_dir=str(folder), use_cpu=not meter.cuda, bf16=True, gradient_checkpointing=False,
