@@ -97,6 +97,12 @@ def environment_then() -> frozenset[tuple[str, str]]:
     return frozenset(os.environ.items())
 
 
+def python_path(*rooms: str) -> str:
+    """Where a process's Python is to look: in these folders of the checkout, then where this one's was told to."""
+    own = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return os.pathsep.join([*(str(ROOT / room) for room in rooms), *own])
+
+
 @functools.cache
 def folder(**more: str) -> Path:
     """What a virtual environment is to a Makefile: a folder with `bin`, until this process ends.
@@ -106,8 +112,8 @@ def folder(**more: str) -> Path:
     made = Path(tempfile.mkdtemp(prefix="forks-"))
     atexit.register(shutil.rmtree, made)
     path = str(made / "socket")
-    imports = f"{ROOT / 'lib'}{os.pathsep}{ROOT / 'tools'}{os.pathsep}{ROOT / 'tests'}"
-    environ = {**dict(environment_then()), **more, "DS_ACCELERATOR": "cpu", "PYTHONPATH": imports}
+    environ = {**dict(environment_then()), **more, "DS_ACCELERATOR": "cpu",
+               "PYTHONPATH": python_path("lib", "tools", "tests")}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(path)
         listener.listen(64)

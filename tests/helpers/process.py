@@ -25,7 +25,7 @@ def command(name: str, *args: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT / 'lib'}{os.pathsep}{ROOT / 'tools'}"}
+    return {**os.environ, "PYTHONPATH": forks.python_path("lib", "tools")}
 
 
 def imports_alike() -> bool:

@@ -23,7 +23,7 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask
 
 from alignlib.models.encoding import Example
 from alignlib.models.windows import FULL, Window, Windows
@@ -124,19 +124,26 @@ def pack(examples: Sequence[Example], indices: Sequence[int] | None = None, *, s
     masks = None if plain else _masks(_block_mask if flat else _mask, grid, windows or {FULL: None}, device)
     names = examples[0].values
     return Pack(
-        ids=ids.view(shape).to(device),
-        positions=None if plain else grid[2].to(device),
+        ids=send(ids.view(shape), device),
+        positions=None if plain else send(grid[2], device),
         mask=masks,
-        sources=torch.tensor(sources, dtype=torch.long, device=device),
-        targets=torch.tensor(targets, dtype=torch.long, device=device),
-        owner=torch.tensor(owner, dtype=torch.long, device=device),
-        last=torch.tensor(last, device=device),
+        sources=send(torch.tensor(sources, dtype=torch.long), device),
+        targets=send(torch.tensor(targets, dtype=torch.long), device),
+        owner=send(torch.tensor(owner, dtype=torch.long), device),
+        last=send(torch.tensor(last), device),
         spans=spans,
         shape=(len(examples), width),
-        values={name: _column(name, [example.values[name] for example in examples]).to(device) for name in names},
+        values={name: send(_column(name, [example.values[name] for example in examples]), device) for name in names},
         indices=list(indices if indices is not None else range(len(examples))),
         tokens=sum(row.length for row in rows),
     )
+
+
+def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on the device; a GPU gets it when it comes to it, and nobody waits until then."""
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _column(name: str, rows: list[list[float]]) -> Tensor:
@@ -177,21 +184,20 @@ def _places(lengths: list[int], flat: bool) -> tuple[list[int], tuple[int, int]]
 Grid = tuple[Tensor, ...]  # each token's segment, its prompt's, and its position: [B, L] each
 
 
-def _masks(build: Callable[[Grid, Window | None], Mask], grid: Grid, windows: Windows,
+def _masks(build: Callable[[Grid, Window | None, torch.device | str], Mask], grid: Grid, windows: Windows,
            device: torch.device | str) -> Mask | dict[str, Mask]:
     """A mask for every kind of layers, or one for all: windows that are longer than the texts hide nothing."""
     longest = int(grid[2].max()) + 1
     binding = {kind: window if window and window.size < longest else None for kind, window in windows.items()}
-    there = tuple(numbers.to(device) for numbers in grid)
-    masks = {window: build(there, window) for window in set(binding.values())}
+    masks = {window: build(grid, window, device) for window in set(binding.values())}
     return {kind: masks[window] for kind, window in binding.items()} if len(masks) > 1 else masks.popitem()[1]
 
 
-def _mask(grid: Grid, window: Window | None) -> Tensor:
+def _mask(grid: Grid, window: Window | None, device: torch.device | str) -> Tensor:
     """Who may look at whom, [B, 1, L, L]; -1 is padding's segment."""
-    segment, home, positions = grid
+    segment, home, positions = (send(numbers, device) for numbers in grid)
     long = segment.shape[1]
-    causal = torch.ones(long, long, dtype=torch.bool, device=segment.device).tril()
+    causal = torch.ones(long, long, dtype=torch.bool, device=device).tril()
     key = segment[:, None, :]
     seen = causal & ((key == home[:, :, None]) | (key == segment[:, :, None]))
     if window:
@@ -199,20 +205,45 @@ def _mask(grid: Grid, window: Window | None) -> Tensor:
     return seen[:, None]
 
 
-def _block_mask(grid: Grid, window: Window | None) -> BlockMask:
+def _block_mask(grid: Grid, window: Window | None, device: torch.device | str) -> BlockMask:
     """Who may look at whom in one flat row, [1, L], as flex_attention reads it.
 
-    That is which blocks to compute, and a function inside them. To find the blocks the whole mask is made once,
-    L * L bytes a few times over.
+    That is which blocks to compute, in which of them everybody sees all, and a function for the others.
     """
-    segment, home, positions = (numbers[0].int() for numbers in grid)
+    segment, home, positions = (send(numbers[0].int(), device) for numbers in grid)
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         seen = (query >= key) & ((segment[key] == home[query]) | (segment[key] == segment[query]))
         return seen & window.sees(positions[query], positions[key]) if window else seen
 
-    long = len(segment)
-    return create_block_mask(sees, None, None, long, long, device=segment.device, BLOCK_SIZE=BLOCK)
+    def listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+        """How many keys' blocks there are for each of the queries', and which, those first."""
+        blocks = blocks.int()
+        order = blocks.argsort(dim=-1, descending=True, stable=True).int()
+        return send(blocks.sum(-1, dtype=torch.int32)[None, None], device), send(order[None, None], device)
+
+    some, all_of = _blocks(*(numbers[0] for numbers in grid), window)
+    return BlockMask.from_kv_blocks(*listed(some & ~all_of), *listed(all_of), BLOCK_SIZE=BLOCK, mask_mod=sees,
+                                    seq_lengths=(len(segment), len(segment)))
+
+
+def _blocks(segment: Tensor, home: Tensor, positions: Tensor, window: Window | None) -> tuple[Tensor, Tensor]:
+    """Of a flat row, [L]: in which blocks a query sees a key, and in which all queries see all keys, [blocks, blocks].
+
+    By the segments that lie in them: a mask of L * L tokens is never made. Under a window nobody may look into some.
+    """
+    count = len(segment) // BLOCK
+    place = torch.arange(len(segment)) // BLOCK
+    keys, queries = torch.zeros(2, count, int(segment.max()) + 2)  # that are of a segment, or see it; padding's first
+    one = torch.ones(1)
+    keys.index_put_((place, segment + 1), one, accumulate=True)
+    queries.index_put_((place, segment + 1), one, accumulate=True)
+    queries.index_put_((place, home + 1), (home != segment).float(), accumulate=True)
+    pairs = (queries @ keys.T).tril()  # on the diagonal more than see each other, of which each sees itself
+    if not window:
+        return pairs > 0, (pairs == BLOCK ** 2).tril(-1)
+    first, last = positions.view(count, BLOCK).aminmax(dim=1)
+    return (pairs > 0) & window.may_see(first[:, None], last), torch.zeros_like(pairs, dtype=torch.bool)
 
 
 def plan(examples: Sequence[Example], indices: Sequence[int], tokens: int, *, shared: bool = True,

@@ -27,6 +27,10 @@ class Window:
         """Whether positions `query` may look as far back as positions `key`: bool, of their broadcast shape."""
         return query // self.size == key // self.size if self.chunked else query - key < self.size
 
+    def may_see(self, first: Tensor, last: Tensor) -> Tensor:
+        """Whether a query from position `first` on can look as far back as some key up to `last`."""
+        return first // self.size <= last // self.size if self.chunked else first - last < self.size
+
 
 Windows = dict[str, Window | None]  # by kind of layer; None: a layer looks at all that came before
 

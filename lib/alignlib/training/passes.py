@@ -19,6 +19,7 @@ from alignlib.training.objective import Objective
 from alignlib.training.recipe import Recipe
 
 M = TypeVar("M", bound=Model)
+Shares = dict[str, tuple[Tensor, float]]  # a pack's sums, each with what it is divided by
 
 
 def train_step(indices: Sequence[int], model: M, examples: Sequence[Example], objective: Objective[M], recipe: Recipe,
@@ -37,18 +38,17 @@ def pass_back(indices: Sequence[int], model: M, examples: Sequence[Example], obj
     the `last` part or not.
     """
     size = sum(objective.size(examples[i]) for i in indices) or 1  # cut, empty completions leave nothing to learn
-    sums = {"loss": 0.0, "tokens": 0.0}
-    counted = []
+    told: list[tuple[bool, Shares]] = []
+    tokens = 0
     for batch, counts, final in packs_of(indices, model, examples, recipe):
         part, figures = engine.ask(partial(objective, model, batch))
         if not objective.whole_step:
             engine.backward(part / size * (weight * counts), last and final)
-        counted.append(counts)
-        add(sums, counts, {"loss": part.item() / size, "tokens": batch.tokens,
-                           **means(objective, figures, len(indices), size)})
+        told.append((counts, shares(objective, part, figures, len(indices), size)))
+        tokens += batch.tokens * counts
     if objective.whole_step:
-        engine.backward(objective.step_loss(counted) / size * weight, last)
-    return ranks.total(sums)
+        engine.backward(objective.step_loss([counts for counts, _ in told]) / size * weight, last)
+    return ranks.total({**total(told), "tokens": float(tokens)})
 
 
 @torch.no_grad()
@@ -59,15 +59,15 @@ def evaluate(model: M, examples: Sequence[Example], objective: Objective[M], rec
     model.model.eval()
     objective.before(None, range(len(examples)), examples, partial(measure, model, engine, recipe))
     size = sum(map(objective.size, examples))
-    sums, done = {"loss": 0.0}, 0
+    told, done = [], 0
     for batch, counts, _ in packs_of(range(len(examples)), model, examples, recipe):
         if bar:
             bar.say(f"evaluating {done} of {len(examples)}")
             done = min(len(examples), done + len(batch.indices) * ranks.size())  # about: the other ranks have as many
         loss, figures = engine.ask(partial(objective, model, batch))
-        add(sums, counts, {"loss": loss.item() / size, **means(objective, figures, len(examples), size)})
+        told.append((counts, shares(objective, loss, figures, len(examples), size)))
     model.model.train(training)
-    return ranks.total(sums)
+    return ranks.total(total(told))
 
 
 @torch.no_grad()
@@ -83,12 +83,16 @@ def measure(model: M, engine: Engine | AskingEngine, recipe: Recipe, examples: S
     return [every[index] for index in range(len(examples))]
 
 
-def means(objective: Objective[M], figures: dict[str, Tensor], examples: int, size: float) -> dict[str, float]:
-    """A pack's figures as parts of means over the examples, or over what `size` counts."""
-    return {name: value.item() / (size if name in objective.sized else examples) for name, value in figures.items()}
+def shares(objective: Objective[M], loss: Tensor, figures: dict[str, Tensor], examples: int, size: float) -> Shares:
+    """A pack's loss and figures as parts of means over the examples, or over what `size` counts, as the loss is."""
+    by = {name: size if name in objective.sized else examples for name in figures}
+    return {"loss": (loss.detach(), size), **{name: (value, by[name]) for name, value in figures.items()}}
 
 
-def add(sums: dict[str, float], counts: bool, amounts: dict[str, float]) -> None:
-    """Add a pack's amounts: 0 each where it does not count."""
-    for name, value in amounts.items():
-        sums[name] = sums.get(name, 0) + value * counts
+def total(told: Sequence[tuple[bool, Shares]]) -> dict[str, float]:
+    """The sums over packs, of which each counts or not. Only here is the device asked for numbers, and waited for."""
+    sums = {"loss": 0.0}
+    for counts, parts in told:
+        for name, (value, by) in parts.items():
+            sums[name] = sums.get(name, 0) + value.item() / by * counts
+    return sums

@@ -7,13 +7,14 @@ import random
 
 import pytest
 import torch
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from al_train_exo.reference import add_ref_logps
 from alignlib.models import attention, load, logps, packs
 from alignlib.models.encoding import Example
 from alignlib.models.packs import BLOCK, pack, plan
 from alignlib.models.policy import Policy, RewardModel, packs_flat
+from alignlib.models.windows import FULL, Window
 from alignlib.training import loop
 from alignlib.training.run_folder import Run
 from helpers import tiny
@@ -73,6 +74,31 @@ def test_blocks_that_nobody_sees_are_left_out():
                       [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]]
     blocks = pack([tiny.example(128, 256, 256)], flat=True).mask.to_dense()[0, 0].int().tolist()
     assert blocks == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 0, 0, 1, 0], [1, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("window", [None, Window(100), Window(150, chunked=True), Window(400)])
+@pytest.mark.parametrize("seed", range(12))
+def test_blocks_are_those_of_the_whole_mask(seed, window):
+    """Which of them are computed, and in which everybody sees all; a window's may be some more, but never fewer."""
+    numbers = random.Random(seed)
+    lengths, k = (0, 3, 128, 260, 400), numbers.choice([1, 2, 4])
+    groups = [tiny.example(numbers.choice(lengths), *(numbers.choice(lengths) for _ in range(k)))
+              for _ in range(numbers.randint(1, 5))]
+    mask = pack(groups, flat=True, windows={FULL: window}).mask
+    long, longest = mask.seq_lengths[0], max(len(g.prompt) + len(part) for g in groups for part in g.completions)
+    wanted = create_block_mask(mask.mask_mod, None, None, long, long, device="cpu", BLOCK_SIZE=BLOCK)
+    for side in ("kv", "q"):
+        some, every = blocks(mask, side), blocks(mask, f"full_{side}")
+        if window is None or window.size >= longest:
+            assert (some, every) == (blocks(wanted, side), blocks(wanted, f"full_{side}"))
+        else:
+            assert some >= blocks(wanted, side) | blocks(wanted, f"full_{side}") and not every
+
+
+def blocks(mask: BlockMask, name: str) -> set[tuple[int, int]]:
+    """The pairs of blocks that it lists under that name: its "kv" or "q", or those without a question, "full_kv"."""
+    counts, indices = (getattr(mask, f"{name}_{part}")[0, 0].tolist() for part in ("num_blocks", "indices"))
+    return {(row, column) for row, count in enumerate(counts) for column in indices[row][:count]}
 
 
 def test_without_a_prompt_nothing_predicts_the_first_token():

@@ -17,9 +17,9 @@ from alignlib.models.policy import Policy
 from alignlib.training import memory_plan
 from alignlib.training.engine import PlainEngine
 from alignlib.training.memory_states import Setting, Weights, states
-from helpers import adapted, memory_ranks, tiny
+from helpers import adapted, forks, memory_ranks, tiny
 from helpers.memory_ranks import allocated, living
-from helpers.process import ROOT, call, command, environment
+from helpers.process import call, command, environment
 
 pytestmark = pytest.mark.slow
 
@@ -201,7 +201,7 @@ def test_long_logits_come_in_chunks():
 def test_what_deepspeed_keeps_on_each_of_two_ranks(zero, offload, dtype, tmp_path):
     """On CPUs, so device and host together: after a pass, and at most in the step, within 3 %."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    paths = {**environment(), "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("lib", "tools", "tests"))}
+    paths = {**environment(), "PYTHONPATH": forks.python_path("lib", "tools", "tests")}
     done = subprocess.run([*launcher, memory_ranks.__file__, str(zero), offload, dtype, str(tmp_path)],
                           capture_output=True, text=True, env=paths)
     assert done.returncode == 0, done.stderr[-2000:]
