@@ -6,9 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from al_eval import calibration
+from al_eval import calibration, metrics
 from al_eval.calibration import Binning
-from alignlib.stats import metrics
 from helpers.evaluation import reward_gaps
 
 

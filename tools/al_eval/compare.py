@@ -62,7 +62,7 @@ def frontier(files: list[NamedFile], name: str, cost: str, title: str, plot: str
 
 def at_equal_kl(methods: dict[str, list[Record]], places: int = 5) -> list[dict[str, float]]:
     """The methods' frontiers at KLs that all of them reach: [{"kl": 1.0, "exo-rw": 0.9, "dpo-rw": 0.8}, ...]."""
-    from alignlib.stats.metrics import frontier_at
+    from al_eval.metrics import frontier_at
 
     lines = {method: (means(points, "kl"), means(points, "reward"))
              for method, points in methods.items() if len(points) > 1}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alignlib.stats.metrics import Integers, Mean, Numbers
+from alignlib.stats.means import Integers, Mean, Numbers
 
 FOLDS = 5
 STRENGTHS = np.logspace(-4, 4, 10)  # the weight of the data against the penalty: scikit-learn's C

@@ -109,7 +109,7 @@ def compared(runs: "list[tuple[Points, ...]]", at_equal_kl: bool, bootstrap: Boo
     """
     import numpy as np
 
-    from alignlib.stats.metrics import mean_interval
+    from alignlib.stats.means import mean_interval
 
     nothing = mean_interval([])
     common = [_common_kls(*run) if at_equal_kl else [] for run in runs]
@@ -157,7 +157,7 @@ def _gaps(run: tuple[Points, ...], weights: "np.ndarray", at: list[float]) -> "n
     """The difference of rewards under each weighting of the prompts: (b, p) -> (b,)."""
     import numpy as np
 
-    from alignlib.stats.metrics import frontier_at
+    from al_eval.metrics import frontier_at
 
     first, second = ([weights @ figures.T for figures in points] for points in run)  # KLs and rewards: (b, s) each
     if not at:

@@ -42,7 +42,7 @@ def reward(files: tuple[str, ...], name: str, against: str | None, buckets: int,
     with the same prompt (of each, if there are several); a tie counts half. --as NAME calls both figures after it:
     NAME, NAME_winrate.
     """
-    from alignlib.stats import metrics
+    from al_eval import metrics
 
     if name in ("what", "records", "words", "by_length"):
         raise click.UsageError(f"--as {name}: the result has another {name}")
@@ -82,7 +82,7 @@ def win_shares(line: Line, rivals: dict[bytes, list[float]], against: str) -> li
 
     Raises DataError where the file `against`, which the rivals are from, has none of this prompt.
     """
-    from alignlib.stats.metrics import wins
+    from al_eval.metrics import wins
 
     others = rivals.get(prompt_key(line.record))
     if others is None:
@@ -94,14 +94,15 @@ def by_length(words: Sample, rewards: Sample, name: str, buckets: int, bootstrap
     """The mean reward, called `name`, of about equally many completions each, the shortest first."""
     import numpy as np
 
-    from alignlib.stats import metrics
+    from al_eval.metrics import quantile_buckets
+    from alignlib.stats.means import mean_interval
 
     rows = []
-    for members in metrics.quantile_buckets(words.values, buckets):
+    for members in quantile_buckets(words.values, buckets):
         lengths, values, groups = (np.asarray(column)[members]
                                    for column in (words.values, rewards.values, rewards.groups))
         rows.append({"words": [int(lengths.min()), int(lengths.max())],
-                     name: metrics.mean_interval(values, groups, **bootstrap)})
+                     name: mean_interval(values, groups, **bootstrap)})
     return rows
 
 
@@ -117,7 +118,7 @@ def kl(files: tuple[str, ...], resamples: int, seed: int, labels: Record, output
     one token more for the end-of-sequence of a completion that was not cut). Samples are the policy's own if they
     were drawn at the temperature of the log-probabilities, without top-p or top-k.
     """
-    from alignlib.stats.metrics import mean_interval
+    from alignlib.stats.means import mean_interval
 
     summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)

@@ -22,7 +22,7 @@ from alignlib.records.prompts import prompt_key
 if TYPE_CHECKING:  # it takes a while to load
     import numpy as np
 
-    from alignlib.stats.metrics import Mean
+    from alignlib.stats.means import Mean
 
 BINS = (5, 10, 20)  # MORE's
 STRATEGIES = ("uniform", "quantile")
@@ -160,17 +160,19 @@ def ordered_rewards(record: Record, field: str) -> list[tuple[float, float]]:
 def figures(pairs: Pairs, strategy: str, bins: int, bootstrap: Bootstrap) -> Record:
     """The figures of some pairs, with intervals over their prompts."""
     from al_eval import calibration
-    from alignlib.stats import metrics, temperature
+    from al_eval.metrics import wins
+    from alignlib.stats import temperature
+    from alignlib.stats.means import mean_interval
 
     gaps, prompts = pairs.gaps, pairs.prompts
     binnings = [calibration.Binning(kind, number) for kind in STRATEGIES for number in BINS]
     chosen, *errors = calibration.errors(gaps, prompts, [calibration.Binning(strategy, bins), *binnings], **bootstrap)
     return {
         "records": pairs.records,
-        "accuracy": metrics.mean_interval(metrics.wins(gaps), prompts, **bootstrap),
-        "margin": metrics.mean_interval(gaps, prompts, **bootstrap),
-        "chosen": metrics.mean_interval(pairs.chosen, prompts, **bootstrap),
-        "rejected": metrics.mean_interval(pairs.rejected, prompts, **bootstrap),
+        "accuracy": mean_interval(wins(gaps), prompts, **bootstrap),
+        "margin": mean_interval(gaps, prompts, **bootstrap),
+        "chosen": mean_interval(pairs.chosen, prompts, **bootstrap),
+        "rejected": mean_interval(pairs.rejected, prompts, **bootstrap),
         "log_loss": temperature.log_loss(gaps, prompts, **bootstrap),
         **{name: chosen[name] for name in calibration.ERRORS},
         "strategy": strategy,

@@ -64,7 +64,7 @@ class TextFigures:
     """What is kept of the records: numbers, each under the name of its figure, and hashes of n-grams."""
 
     def __init__(self) -> None:
-        from alignlib.stats.metrics import Distinct
+        from al_eval.metrics import Distinct
 
         repetition, per_record, words = Sample(), Sample(), Sample("I")
         self.samples = {name: Sample(beside=repetition) for name in REPETITION}
@@ -76,7 +76,7 @@ class TextFigures:
 
     def add(self, line: Line) -> None:
         """Measure the completions of one record."""
-        from alignlib.stats import metrics
+        from al_eval import metrics
 
         record, samples, completions = line.record, self.samples, line.record["completions"]
         for completion in completions:
@@ -142,7 +142,7 @@ class Cosines:
 
     def _measure(self, rows: list[tuple[int, str, str]]) -> None:
         """One cosine a row; an empty text has no direction and is left out."""
-        from alignlib.stats.metrics import cosine
+        from al_eval.metrics import cosine
 
         rows = [row for row in rows if row[1].strip() and row[2].strip()]
         if not rows:

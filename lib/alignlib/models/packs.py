@@ -222,16 +222,17 @@ def _block_mask(grid: Grid, window: Window | None, device: torch.device | str) -
         order = blocks.argsort(dim=-1, descending=True, stable=True).int()
         return send(blocks.sum(-1, dtype=torch.int32)[None, None], device), send(order[None, None], device)
 
-    some, all_of = _blocks(*(numbers[0] for numbers in grid), window)
+    some, all_of = _blocks(grid, window)
     return BlockMask.from_kv_blocks(*listed(some & ~all_of), *listed(all_of), BLOCK_SIZE=BLOCK, mask_mod=sees,
                                     seq_lengths=(len(segment), len(segment)))
 
 
-def _blocks(segment: Tensor, home: Tensor, positions: Tensor, window: Window | None) -> tuple[Tensor, Tensor]:
-    """Of a flat row, [L]: in which blocks a query sees a key, and in which all queries see all keys, [blocks, blocks].
+def _blocks(grid: Grid, window: Window | None) -> tuple[Tensor, Tensor]:
+    """Of a flat row, [1, L]: in which blocks a query sees a key, and in which all see all, [queries', keys'] each.
 
     By the segments that lie in them: a mask of L * L tokens is never made. Under a window nobody may look into some.
     """
+    segment, home, positions = (numbers[0] for numbers in grid)
     count = len(segment) // BLOCK
     place = torch.arange(len(segment)) // BLOCK
     keys, queries = torch.zeros(2, count, int(segment.max()) + 2)  # that are of a segment, or see it; padding's first

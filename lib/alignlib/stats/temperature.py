@@ -12,7 +12,7 @@ import orjson
 
 from alignlib.cli.paths import fingerprint
 from alignlib.records.disk import whole
-from alignlib.stats.metrics import Integers, Mean, Numbers, group_numbers, mean_interval
+from alignlib.stats.means import Integers, Mean, Numbers, group_numbers, mean_interval
 
 NAME = "temperature.json"
 WEIGHTS = (".safetensors", ".bin")
