@@ -3,6 +3,7 @@
 import json
 import math
 import tracemalloc
+from array import array
 
 import numpy as np
 import pytest

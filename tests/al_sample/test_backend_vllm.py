@@ -11,7 +11,9 @@ import sys
 import time
 from types import SimpleNamespace
 
+import click
 import pytest
+import torch
 
 from al_sample import backend_vllm
 from alignlib.decoding.draws import Sampling
@@ -91,6 +93,15 @@ def test_adapters_that_the_engine_would_read_otherwise_are_refused(tmp_path, say
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | says))
     with pytest.raises(backend_vllm.click.UsageError, match=words):
         backend_vllm.lora_rank(adapters.find(str(tmp_path)))
+
+
+def test_adapters_in_float32_are_refused_on_a_gpu():
+    """Seen with vLLM 0.24 on an H200: an AssertionError of its kernel, a page of it."""
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    with pytest.raises(click.UsageError, match="--dtype fp32: on a GPU vLLM computes adapters in bf16 or fp16 alone"):
+        backend_vllm.must_adapt(4, torch.float32, cuda)
+    for fine in ((None, torch.float32, cuda), (4, torch.bfloat16, cuda), (4, torch.float32, cpu)):
+        backend_vllm.must_adapt(*fine)
 
 
 @pytest.mark.parametrize(("says", "rank"), [({"init_lora_weights": True}, 4), ({"bias": "none", "r": 64}, 64)])

@@ -250,6 +250,7 @@ def test_what_is_kept_in_memory_is_what_the_plan_says():
     (("--method", "rloo", "--loss-mean", "token"), "--loss-mean does nothing for --method rloo"),
     (("--method", "ppo", "--no-scaled"), "--scaled does nothing for --method ppo"),
     (("--batch-size", 6), "--batch-size 6: answers, 4 a prompt"),
+    (("--compile",), "--compile: drawing token by token would not gain by it"),
     (("--lora", 2, "--lora-dropout", 0.1), "--lora-dropout: pi / pi_old would not begin at 1"),
     (("--ptx-coef", 2), "--ptx-coef goes with --ptx"),
     (("--kl-target", 1, "--kl-coef", 0), "--kl-target adapts --kl-coef, which is 0"),

@@ -181,7 +181,7 @@ def recipe(folder: Path | str, **changes) -> Recipe:
         lr=1e-2, optimizer="adamw", betas=(0.9, 0.95), weight_decay=0.0, schedule="constant", warmup=0.0, clip=1.0,
         max_length=None, max_prompt=None, max_completion=None, keep_prompt="end", on_long="truncate", template=None,
         template_args=(), control_tokens=False, dtype="fp32",
-        device="cpu", gradient_checkpointing=False, zero=None, offload="none", deepspeed=None,
+        device="cpu", gradient_checkpointing=False, compile=False, zero=None, offload="none", deepspeed=None,
         lora=None, lora_alpha=None, lora_dropout=0.0, lora_targets=None, lora_lr=None, load_4bit=False,
         save_adapter=False, save_dtype="auto", eval=None, eval_every=None, save_every=None, keep=1, seed=0)
     return Recipe(**{**plain, **changes})

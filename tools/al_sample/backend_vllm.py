@@ -25,6 +25,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
+import torch
 
 from al_sample import engine_guard
 from alignlib import waits
@@ -85,11 +86,14 @@ class Sampler:
         self.tokens = 0
         if importlib.util.find_spec("vllm") is None:
             raise click.UsageError("--backend vllm needs vLLM: pip install 'align-tools[vllm]'")
+        device = load.device_for("auto")
+        computed = load.dtype_for(dtype, device, config)
+        must_adapt(rank, computed, device)
         given = {"max_model_len": max_model_len, "gpu_memory_utilization": gpu_memory}
         self.engine = start(
             asks_little(files, how) if eager is None else eager, rank,
             model=base, tokenizer=tokenizer_folder(adapter, tokenizer) if adapter else base,
-            dtype=str(load.dtype_for(dtype, load.device_for("auto"), config))[6:],
+            dtype=str(computed)[6:],
             tensor_parallel_size=tensor_parallel, data_parallel_size=data_parallel,
             logprobs_mode="raw_logprobs" if how.logps_temperature == 1 else "processed_logprobs",
             **{name: value for name, value in given.items() if value})
@@ -186,6 +190,12 @@ def lora_rank(adapter: Adapter) -> int:
         what = f"LoRA with {more[0]}" if kind == "LORA" else kind.value
         raise click.UsageError(f"{adapter.path}: an adapter by {what}, which vLLM does not take; --backend hf does")
     return int(config.r)
+
+
+def must_adapt(rank: int | None, dtype: torch.dtype, device: torch.device) -> None:
+    """Raises UsageError for an adapter in float32 on a GPU: vLLM's kernels there end in an AssertionError."""
+    if rank and device.type != "cpu" and dtype == torch.float32:
+        raise click.UsageError("--dtype fp32: on a GPU vLLM computes adapters in bf16 or fp16 alone")
 
 
 def adapter_request(adapter: Adapter) -> "LoRARequest":

@@ -139,6 +139,8 @@ def must_fit(settings: Settings, session: Session, rewards: tuple[str, ...]) -> 
                                "which stay together: a multiple of them")
     if session.recipe.lora_dropout:
         raise click.UsageError("--lora-dropout: pi / pi_old would not begin at 1")
+    if session.recipe.compile:
+        raise click.UsageError("--compile: drawing token by token would not gain by it")
     if "ref" in chosen and not settings.kl_coef:
         raise click.UsageError("--ref does nothing with --kl-coef 0")
     if session.recipe.max_completion and "ptx" not in chosen:

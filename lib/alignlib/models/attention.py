@@ -127,9 +127,10 @@ def block_masks(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, ma
     how = {"block_mask": mask, "scale": settings.get("scaling"), "enable_gqa": query.shape[1] != key.shape[1]}
     if settings.get("softcap"):
         how["score_mod"] = cap_scores(settings["softcap"])
+    attend: Any = flex_attention if torch.compiler.is_compiling() else kernel(device)
     if (sinks := settings.get("s_aux")) is None:
-        return kernel(device)(query, key, value, **how).transpose(1, 2).contiguous(), None
-    out, more = kernel(device)(query, key, value, **how, return_aux=AuxRequest(lse=True))
+        return attend(query, key, value, **how).transpose(1, 2).contiguous(), None
+    out, more = attend(query, key, value, **how, return_aux=AuxRequest(lse=True))
     out = out * (more.lse - sinks[:, None]).sigmoid().to(out.dtype)[..., None]  # the share that is not the sink's
     return out.transpose(1, 2).contiguous(), None
 
@@ -145,14 +146,20 @@ def kernel(device: str) -> Callable[..., Tensor]:
     """flex_attention compiled, for a GPU: uncompiled it computes and keeps all L * L scores.
 
     dynamic is left alone: the second length that comes makes a kernel for all lengths, where False would compile for
-    each and True takes no fewer. fullgraph, since a compiler that gives up would go on uncompiled without a word; it
-    gives up at 8 kernels of a function unless told otherwise, and with and without gradients, of two models, for one
-    length and for all, is eight already.
+    each and True takes no fewer. fullgraph, since a compiler that gives up would go on uncompiled without a word.
     """
     if device == "cpu":
         return flex_attention
-    torch.compiler.config.recompile_limit = 64
+    allow_kernels()
     return torch.compile(flex_attention, fullgraph=True)
+
+
+def allow_kernels() -> None:
+    """Let the compiler make more kernels of a function than 8, where it gives up unless told otherwise.
+
+    With and without gradients, of two models, for one length and for all, is eight already.
+    """
+    torch.compiler.config.recompile_limit = 64
 
 
 def use_flex(model: PreTrainedModel) -> bool:

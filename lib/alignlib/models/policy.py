@@ -10,10 +10,11 @@ import click
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignlib import ranks
 from alignlib.models import heads, logps
-from alignlib.models.attention import use_flex, use_strips
+from alignlib.models.attention import allow_kernels, use_flex, use_strips
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Mask, Pack, pack, plan
 from alignlib.models.windows import ignores_masks, model_windows, small_windows
@@ -63,6 +64,18 @@ class Model:
         new = hasattr(self.core, "activation_checkpointing_enable")  # transformers 5.17 has the old name only
         enable = self.core.activation_checkpointing_enable if new else self.core.gradient_checkpointing_enable
         enable({"use_reentrant": False})
+
+    def compile_layers(self) -> None:
+        """Have each of the transformer's layers compiled when it is first passed, alike ones together.
+
+        Raises UsageError for a model whose layers transformers does not tell.
+        """
+        layers = [module for module in self.body.modules() if isinstance(module, GradientCheckpointingLayer)]
+        if not layers:
+            raise click.UsageError(f"--compile: of a {type(self.core).__name__} the layers are not known here")
+        allow_kernels()
+        for layer in layers:
+            layer.compile()
 
     def plan(self, examples: Sequence[Example], indices: Sequence[int], tokens: int) -> list[list[int]]:
         """Which of the examples go into one pack, of at most `tokens` tokens: lists of indices."""

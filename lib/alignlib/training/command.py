@@ -100,6 +100,8 @@ def training_options(*, lr: float, batch_size: int, epochs: float = 1, optimizer
             click.option("--pack-tokens", type=click.IntRange(min=1), default=8192,
                          help="Tokens on the device at once; a step takes as many passes as it needs."),
             click.option("--gradient-checkpointing", is_flag=True, help="Less memory for a third more time."),
+            click.option("--compile", is_flag=True,
+                         help="Compile the model's layers: half a minute, and on a GPU a third less time a step."),
             click.option("--plan", is_flag=True, help="Print the memory this takes on so many devices; train nothing."),
         ),
         launch_options,

@@ -137,6 +137,8 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
     stop_requested = on_sigterm()
     if recipe.gradient_checkpointing:
         model.checkpoint_activations()
+    if recipe.compile:
+        model.compile_layers()
     model.model.train()
     course.begin(run)
     saved = {state["step"]}

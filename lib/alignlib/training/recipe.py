@@ -33,6 +33,7 @@ class Recipe:
     dtype: str
     device: str
     gradient_checkpointing: bool
+    compile: bool
     zero: int | None
     offload: str
     deepspeed: str | None

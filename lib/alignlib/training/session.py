@@ -144,10 +144,13 @@ class Session:
             click.get_current_context().exit()
         if self.recipe.output is None:
             raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
+        from alignlib.training.zero import distributed, wants_deepspeed
+
+        if self.recipe.compile and (self.processes or wants_deepspeed(self.recipe)):
+            raise click.UsageError("--compile is for one device without DeepSpeed")
         ranks.join(self.files, self.processes)
         from alignlib.training.run_folder import Run
         from alignlib.training.store import Store
-        from alignlib.training.zero import distributed
 
         with distributed(self.recipe):
             self.run = Run(self.recipe, {"command": self.summary.name, "model": self.model,

@@ -58,9 +58,9 @@ def test_every_field_of_the_recipe_can_be_given(capfd, tmp_path):
         optimizer="rmsprop", betas=(0.5, 0.75), weight_decay=0.125, schedule="linear", warmup=3.0, clip=2.0,
         max_length=50, max_prompt=20, max_completion=30, keep_prompt="start", on_long="skip",
         template="{{ a }}", template_args=(("x", 1),), control_tokens=True, dtype="bf16", device="cuda:1",
-        gradient_checkpointing=True, zero=3, offload="all", deepspeed=str(tmp_path / "ds.json"), lora=4, lora_alpha=3,
-        lora_dropout=0.5, lora_targets="q_proj", lora_lr=0.1, load_4bit=True, save_adapter=True, save_dtype="fp16",
-        eval=str(tmp_path / "eval"), eval_every=6, save_every=0.5, keep=0, seed=11)
+        gradient_checkpointing=True, compile=True, zero=3, offload="all", deepspeed=str(tmp_path / "ds.json"), lora=4,
+        lora_alpha=3, lora_dropout=0.5, lora_targets="q_proj", lora_lr=0.1, load_4bit=True, save_adapter=True,
+        save_dtype="fp16", eval=str(tmp_path / "eval"), eval_every=6, save_every=0.5, keep=0, seed=11)
     args = ["policy"]
     (tmp_path / "chat.jinja").write_text(wanted.template)
     given = {**vars(wanted), "template": tmp_path / "chat.jinja"}

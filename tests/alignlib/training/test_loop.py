@@ -69,6 +69,19 @@ def test_gradient_checkpointing_changes_no_weight(tmp_path):
         same(less.core.state_dict(), plain.core.state_dict(), 1e-6)
 
 
+@pytest.mark.long  # a compiler runs
+@pytest.mark.parametrize("adapters", [None, 4])
+def test_compiled_layers_change_no_weight(tmp_path, adapters):
+    data = examples(6, 5, 3, rewards=[1.0, 0.0])
+    plain, _ = fit(tmp_path / "plain", family="llama", data=data, objective=Pairs(), lora=adapters)
+    quick, _ = fit(tmp_path / "quick", family="llama", data=data, objective=Pairs(), lora=adapters, compile=True)
+    assert [layer._compiled_call_impl is not None for layer in quick.core.model.layers] == [True, True]
+    same(quick.core.state_dict(), plain.core.state_dict(), 1e-4)  # steps are of 1e-2
+    same(weights(tmp_path / "quick"), weights(tmp_path / "plain"), 1e-4)
+    losses = [[entry["loss"] for entry in log(tmp_path / name)] for name in ("quick", "plain")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 class Pairs(Objective):
     """Pull the first completion up and the second down: a loss on packs with a mask."""
 

@@ -247,3 +247,12 @@ def test_a_reward_model_is_no_policy():
     for name in ("al-sft", "al-train-exo"):
         done = run(name, folders().reward, "-o", folders().new(), stdin=lines(*data(name, 1)))
         assert done.returncode == 2 and "a policy is needed here" in one_line(done.stderr)
+
+
+@every
+@pytest.mark.parametrize("more", [("--zero", 1), ("--launch", 2)])
+def test_compiled_layers_are_for_one_device(name, more):
+    out = folders().new("compiled")
+    done = run(name, getattr(folders(), TRAINERS[name][0]), "-o", out, "--compile", *more, stdin=lines(*data(name, 2)))
+    assert done.returncode == 2 and not out.exists()
+    assert "--compile is for one device without DeepSpeed" in one_line(done.stderr)
