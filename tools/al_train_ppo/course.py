@@ -26,6 +26,7 @@ from alignlib.records.shown import say
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, Shuffled, mixed
 from alignlib.training.engine import Engine
+from alignlib.training.loop import prepare
 from alignlib.training.objective import Objective
 from alignlib.training.passes import pass_back
 from alignlib.training.recipe import Recipe
@@ -116,9 +117,7 @@ class OnPolicy:
         if self.critic and self.critic_recipe:
             place = run.checkpoint / "critic" if run.checkpoint else None
             add_adapters(self.critic, self.critic_recipe)
-            if self.critic_recipe.gradient_checkpointing:
-                self.critic.checkpoint_activations()
-            self.critic.model.train()
+            prepare(self.critic, self.critic_recipe)
             self.critic_engine = engine_for(self.critic, self.critic_recipe, self.updates, place)
             if place:
                 self.critic_engine.load(place)

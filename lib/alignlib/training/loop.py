@@ -135,11 +135,7 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
     course.objective.state |= state.pop("objective", {})
     entry = run.last_entry(state["step"])
     stop_requested = on_sigterm()
-    if recipe.gradient_checkpointing:
-        model.checkpoint_activations()
-    if recipe.compile:
-        model.compile_layers()
-    model.model.train()
+    prepare(model, recipe)
     course.begin(run)
     saved = {state["step"]}
 
@@ -181,6 +177,15 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
         with bar.during("saving the model"):
             run.finish(model, entry, weights)
         return entry
+
+
+def prepare(model: Model, recipe: Recipe) -> None:
+    """Have the model pass as the recipe says, from now on in training."""
+    if recipe.gradient_checkpointing:
+        model.checkpoint_activations()
+    if recipe.compile:
+        model.compile_layers()
+    model.model.train()
 
 
 def learn_or_save(course: Course, step: int, engine: Engine, save: Callable[[int], None]) -> dict[str, Any]:
