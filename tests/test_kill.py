@@ -37,6 +37,7 @@ def test_al_train_exo_reading_a_pipe(tmp_path):
     survive(training_job(tmp_path, "al-train-exo", stdin=True), KILLS, seed=4)
 
 
+@pytest.mark.long
 def test_sigterm(tmp_path):
     """A filter needs no time to save anything: the signal itself ends it, which a shell calls 143 (trainers save first:
     test_al_sft.py)."""

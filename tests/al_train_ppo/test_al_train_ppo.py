@@ -83,8 +83,10 @@ def test_the_log_says_what_was_drawn():
     assert json.loads((out / "run.json").read_text())["options"]["rewards"] == ["toy:helpful", "0.5:toy:harmless"]
 
 
-@pytest.mark.parametrize("more", [("--method", "ppo"), ("--method", "ppo", "--lora", 2, "--kl-target", 1),
-                                  ("--method", "grpo", "--passes", 2), ("--method", "rloo", "--lora", 2)])
+@pytest.mark.parametrize("more", [
+    ("--method", "ppo", "--lora", 2, "--kl-target", 1),
+    *(pytest.param(more, marks=pytest.mark.long) for more in (
+        ("--method", "ppo"), ("--method", "grpo", "--passes", 2), ("--method", "rloo", "--lora", 2)))])
 def test_a_stopped_run_goes_on_as_if_it_had_not(more, tmp_path):
     """SIGTERM saves after the rollout under way: weights, critic and log are those of an unbroken run."""
     how = (*more, "--reward", "toy:helpful", "--steps", 60, "--lr", "1e-2", "--log-samples", tmp_path / "samples")
@@ -204,7 +206,7 @@ def test_the_plan_counts_what_is_there():
 
 
 @pytest.mark.parametrize(("command", "more"), [
-    ("al-train-ppo", ["--method", "grpo", "--reward", "length", *SMALL]),
+    pytest.param("al-train-ppo", ["--method", "grpo", "--reward", "length", *SMALL], marks=pytest.mark.long),
     ("al-train-alt", ["--kl-coef", 0.05])])
 def test_where_training_goes_on_in_an_adapter_its_copy_is_counted_as_the_reference(command, more):
     """Over a whole model the reference is that one with the new adapter off: with none the plan is the same."""

@@ -321,7 +321,7 @@ def test_srun(data, tuned, tmp_path):
 
 @pytest.mark.parametrize("change, own", [
     ("from alignlib.models.encoding import Encoder; Encoder.encode = None", False),  # it could not read anything
-    ("import socket; socket.gethostname = lambda: 'another'", True),
+    pytest.param("import socket; socket.gethostname = lambda: 'another'", True, marks=pytest.mark.long),
 ])
 def test_the_first_process_of_a_machine_reads_for_those_there(change, own, data, tuned, tmp_path):
     """The second of two ranks maps what the first has read; on a machine of its own it reads for itself."""

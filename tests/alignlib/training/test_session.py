@@ -28,6 +28,8 @@ TRAINERS = {
     "al-train-exo": ("policy", lambda count: rewarded(count)),
 }
 every = pytest.mark.parametrize("name", TRAINERS)
+one_of_them = pytest.mark.parametrize("name", ["al-train-exo", *(pytest.param(name, marks=pytest.mark.long)
+                                                                 for name in ("al-sft", "al-train-rm"))])
 
 
 def train(name, records, *args, model=None, out=None):
@@ -169,7 +171,7 @@ def test_sigterm_saves_and_an_unfinished_run_goes_on_only_as_it_began(name):
 
 
 @pytest.mark.slow
-@every
+@one_of_them
 def test_training_needs_no_standard_output(name):
     """Its log is in the folder too."""
     out, given = folders().new(), folders().new()
@@ -181,7 +183,7 @@ def test_training_needs_no_standard_output(name):
 
 
 @pytest.mark.slow
-@every
+@one_of_them
 def test_training_goes_on_when_nobody_reads_the_log(name):
     out, records = folders().new(), data(name, 6)
     process = subprocess.Popen(command(name, getattr(folders(), TRAINERS[name][0]), "-o", out, "--epochs", 60),

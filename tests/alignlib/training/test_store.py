@@ -132,7 +132,8 @@ TRAINERS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", ["al-train-rm", *(pytest.param(name, marks=pytest.mark.long)
+                                                    for name in ("al-sft", "al-train-exo"))])
 def test_a_resumed_run_reads_no_text_again(name, tmp_path):
     """Killed while it trains; then its tokenizer is asked for nothing, and the weights are an unbroken run's."""
     model, args, more = TRAINERS[name]
