@@ -138,14 +138,21 @@ def windowed(family: str, size: int):
 def causal(family: str, seed: int = 0, **changes) -> torch.nn.Module:
     """An untrained language model in float32, on the CPU, in eval mode."""
     torch.manual_seed(seed)
-    return transformers.AutoModelForCausalLM.from_config(config(family, **changes)).eval()
+    return under_caps(transformers.AutoModelForCausalLM.from_config(config(family, **changes)))
 
 
 def classifier(family: str, labels: int = 1, seed: int = 0, **changes) -> torch.nn.Module:
     """An untrained sequence classifier; one label: a reward model."""
     torch.manual_seed(seed)
     shape = config(family, num_labels=labels, **changes)
-    return transformers.AutoModelForSequenceClassification.from_config(shape).eval()
+    return under_caps(transformers.AutoModelForSequenceClassification.from_config(shape))
+
+
+def under_caps(model: torch.nn.Module) -> torch.nn.Module:
+    """With its own attention where that caps scores (Gemma 2): transformers 5.17 takes another, which does not."""
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")
+    return model.eval()
 
 
 def save(model: torch.nn.Module, folder: Path, words: PreTrainedTokenizerFast | None = None) -> str:

@@ -97,8 +97,19 @@ def takes_interface(model: PreTrainedModel) -> bool:
     """
     kind = getattr(model.config, "_attn_implementation", None)
     if kind == "eager":
-        return not model._supports_sdpa and model._supports_flex_attn and model._can_set_attn_implementation()
+        odd = has_caps(model) or not model._supports_sdpa
+        return odd and model._supports_flex_attn and model._can_set_attn_implementation()
     return kind in ("sdpa", NAME)
+
+
+def keep_caps(model: PreTrainedModel) -> None:
+    """Have a model with a cap on its scores computed under it: transformers 5.17 takes sdpa, which passes over it."""
+    if has_caps(model) and getattr(model.config, "_attn_implementation", None) == "sdpa":
+        model.set_attn_implementation("eager")
+
+
+def has_caps(model: PreTrainedModel) -> bool:
+    return bool(getattr(model.config.get_text_config(), "attn_logit_softcapping", None))
 
 
 def use_strips(model: PreTrainedModel) -> None:

@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignlib import ranks
 from alignlib.models import heads, logps
-from alignlib.models.attention import allow_kernels, use_flex, use_strips
+from alignlib.models.attention import allow_kernels, keep_caps, use_flex, use_strips
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Mask, Pack, pack, plan
 from alignlib.models.windows import ignores_masks, model_windows, small_windows
@@ -41,6 +41,7 @@ class Model:
 
     def choose_packing(self) -> None:
         """Try out which packs the model can read; for one that ZeRO 3 has in parts, once its engine is there."""
+        keep_caps(self.core)
         self.shared = all(ranks.gather(shares_prompts(self)))  # ranks deal out packs of one kind
         self.flat = self.shared and self.device.type == "cuda" and all(ranks.gather(packs_flat(self)))
 
