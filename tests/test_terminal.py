@@ -68,11 +68,13 @@ def test_al_data_shows_how_far_it_is():
 
 
 def test_records_on_the_terminal_itself_stay_whole(tmp_path):
-    (tmp_path / "in").write_bytes(lines(*({"prompt": "p", "chosen": f"{i}", "rejected": "r"} for i in range(5))))
+    """And ring no bell: a control stands there as its name."""
+    (tmp_path / "in").write_bytes(lines(*({"prompt": "p", "chosen": f"{i}\a", "rejected": "r"} for i in range(5))))
     done = at_terminal("al-pref2rw", tmp_path / "in", streams=("stdout", "stderr"))
     assert done.returncode == 0 and "| 0/5 [" in done.written
     *records, summary, prompt = done.screen
-    assert [json.loads(record)["completions"][0] for record in records] == ["0", "1", "2", "3", "4"]
+    assert [json.loads(record)["completions"][0] for record in records] == ["0\a", "1\a", "2\a", "3\a", "4\a"]
+    assert "\a" not in done.written and r"0\u0007" in done.written
     assert is_summary(summary, "al-pref2rw") and prompt == ""
     toy = at_terminal("al-data", "toy", "--limit", 3, "--only", "prompts", streams=("stdout", "stderr"))
     assert [json.loads(record)["prompt"] for record in toy.screen[:3]] == [record["prompt"] for record in pairs(3)]

@@ -76,12 +76,11 @@ def canonical(record: Record) -> Record:
 
 def _is_plain(record: Record) -> bool:
     """Whether there is no conversation in it."""
-    if "messages" in record:
+    get = record.get
+    if "messages" in record or not (isinstance(get("prompt"), TEXT) and isinstance(get("chosen"), TEXT)
+                                    and isinstance(get("rejected"), TEXT)):
         return False
-    for name in ("prompt", "chosen", "rejected"):
-        if not isinstance(record.get(name), TEXT):
-            return False
-    completions = record.get("completions")
+    completions = get("completions")
     if isinstance(completions, list) and completions:
         return set(map(type, completions)).issubset(TEXT)
     return isinstance(completions, TEXT)

@@ -23,12 +23,9 @@ def escape(char: str) -> str:
     return char.encode("unicode_escape").decode()
 
 
-def dumps_to_stdout(record: Record) -> bytes:
-    """`dumps`; on a terminal with controls as JSON's escapes, which are read as the same."""
-    line = dumps(record)
-    if not sys.stdout.isatty():
-        return line
-    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", line.decode()).encode()
+def dumps_to_terminal(record: Record) -> bytes:
+    """`dumps`, with controls as JSON's escapes, which are read as the same."""
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", dumps(record).decode()).encode()
 
 
 def say(words: str) -> None:

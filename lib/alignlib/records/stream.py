@@ -28,7 +28,7 @@ from alignlib.records.finished import mark
 from alignlib.records.jsonl import DataError, Line, Record, Skip, at_hand, count, count_ahead, dumps, lines
 from alignlib.records.links import regular
 from alignlib.records.output import Output
-from alignlib.records.shown import dumps_to_stdout, say_skipped
+from alignlib.records.shown import dumps_to_terminal, say_skipped
 from alignlib.records.state import NOTHING, State, state_path
 
 
@@ -79,6 +79,7 @@ class Stream:
     ):
         self.files, self.path, self.key, self.skip, self.prepare = tuple(files), output, key, skip, prepare
         self.shard, self.each, self.make_bar, self._hold = shard, each, bar, hold and at_hand(self.files)
+        self._dumps = dumps if output or not sys.stdout.isatty() else dumps_to_terminal
         self.next = 0  # index of the first line that has not left
         self.crc = 0  # of the input that has left
         self.written = self.rejected = 0
@@ -227,8 +228,7 @@ class Stream:
                 return
             if self._bad:
                 self._reject_before(line.index)
-            write_line = dumps if self.path else dumps_to_stdout
-            data = write_line(records[0]) if len(records) == 1 else b"".join(map(write_line, records))
+            data = self._dumps(records[0]) if len(records) == 1 else b"".join(map(self._dumps, records))
             if self._state is not None and not self._out.held:  # of several held records the first is next
                 self._out.cut()
                 self._save(line.index, line.crc)
