@@ -128,10 +128,10 @@ def test_what_is_a_command_s_own_nobody_else_imports(importer, imported):
 
 def test_what_one_command_reaches_is_its_own():
     """Through another file too."""
-    far = [("al_eval.plots", "alignlib.stats.curves"), ("alignlib.stats.curves", "alignlib.stats.points")]
+    far = [("al_eval.plots", "alignlib.rewards.curves"), ("alignlib.rewards.curves", "alignlib.rewards.points")]
     assert breaches(unshared, *far) == [
-        f"alignlib.stats.{name} serves al_eval only; move it to tools/al_eval/" for name in ("curves", "points")]
-    assert breaches(unshared, *far, ("al_sft", "alignlib.stats.curves")) == []
+        f"alignlib.rewards.{name} serves al_eval only; move it to tools/al_eval/" for name in ("curves", "points")]
+    assert breaches(unshared, *far, ("al_sft", "alignlib.rewards.curves")) == []
 
 
 def test_what_no_command_reaches_is_dead():

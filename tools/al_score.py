@@ -74,7 +74,7 @@ def main(model: str, files: tuple[str, ...], output: str | None, resume: bool, o
     if "timeout" in options.given_options() and not model.startswith("cmd:"):
         raise click.UsageError("--timeout goes with cmd:PROGRAM")
     if calibrated:
-        from alignlib.stats.temperature import load
+        from alignlib.rewards.temperature import load
 
         temperature = load(model)
     program = programs.program_for(model, timeout) if programs.is_program(model) else None

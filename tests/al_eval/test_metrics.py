@@ -8,8 +8,7 @@ from array import array
 import numpy as np
 import pytest
 
-from al_eval import metrics
-from alignlib.stats import means
+from al_eval import means, metrics
 
 
 def lines(path):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from alignlib.stats.means import BOOTSTRAP_UP_TO, Integers, Mean, Numbers, group_numbers
+from al_eval.means import BOOTSTRAP_UP_TO, Integers, Mean, Numbers, group_numbers
 
 ERRORS = ("ECE", "ACE", "MCE")
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alignlib.stats.means import Integers, Mean, Numbers
+from al_eval.means import Integers, Mean, Numbers
 
 FOLDS = 5
 STRENGTHS = np.logspace(-4, 4, 10)  # the weight of the data against the penalty: scikit-learn's C

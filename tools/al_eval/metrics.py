@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from alignlib.stats.means import Integers, Numbers, group_numbers
+from al_eval.means import Integers, Numbers, group_numbers
 
 # Words with their inner apostrophes and hyphens, and every other printed mark by itself.
 WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")

@@ -109,7 +109,7 @@ def compared(runs: "list[tuple[Points, ...]]", at_equal_kl: bool, bootstrap: Boo
     """
     import numpy as np
 
-    from alignlib.stats.means import mean_interval
+    from al_eval.means import mean_interval
 
     nothing = mean_interval([])
     common = [_common_kls(*run) if at_equal_kl else [] for run in runs]

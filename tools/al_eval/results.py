@@ -16,7 +16,7 @@ from alignlib.records.jsonl import Record
 if TYPE_CHECKING:  # it takes a while to load
     import numpy as np
 
-    from alignlib.stats.means import Mean
+    from al_eval.means import Mean
 
 Body = TypeVar("Body", bound=Callable[..., Any])
 NamedFile = tuple[str | None, str]  # of [NAME=]FILE the name, if there is one, and the path
@@ -206,7 +206,7 @@ class Sample:
 
     def mean(self, bootstrap: Bootstrap) -> "Mean":
         """Their mean with its interval, drawn by records."""
-        from alignlib.stats.means import mean_interval
+        from al_eval.means import mean_interval
 
         return mean_interval(self.values, self.groups, **bootstrap)
 

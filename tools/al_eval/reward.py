@@ -94,8 +94,8 @@ def by_length(words: Sample, rewards: Sample, name: str, buckets: int, bootstrap
     """The mean reward, called `name`, of about equally many completions each, the shortest first."""
     import numpy as np
 
+    from al_eval.means import mean_interval
     from al_eval.metrics import quantile_buckets
-    from alignlib.stats.means import mean_interval
 
     rows = []
     for members in quantile_buckets(words.values, buckets):
@@ -118,7 +118,7 @@ def kl(files: tuple[str, ...], resamples: int, seed: int, labels: Record, output
     one token more for the end-of-sequence of a completion that was not cut). Samples are the policy's own if they
     were drawn at the temperature of the log-probabilities, without top-p or top-k.
     """
-    from alignlib.stats.means import mean_interval
+    from al_eval.means import mean_interval
 
     summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)

@@ -22,7 +22,7 @@ from alignlib.records.prompts import prompt_key
 if TYPE_CHECKING:  # it takes a while to load
     import numpy as np
 
-    from alignlib.stats.means import Mean
+    from al_eval.means import Mean
 
 BINS = (5, 10, 20)  # MORE's
 STRATEGIES = ("uniform", "quantile")
@@ -159,10 +159,9 @@ def ordered_rewards(record: Record, field: str) -> list[tuple[float, float]]:
 
 def figures(pairs: Pairs, strategy: str, bins: int, bootstrap: Bootstrap) -> Record:
     """The figures of some pairs, with intervals over their prompts."""
-    from al_eval import calibration
+    from al_eval import calibration, temperature
+    from al_eval.means import mean_interval
     from al_eval.metrics import wins
-    from alignlib.stats import temperature
-    from alignlib.stats.means import mean_interval
 
     gaps, prompts = pairs.gaps, pairs.prompts
     binnings = [calibration.Binning(kind, number) for kind in STRATEGIES for number in BINS]
@@ -192,13 +191,14 @@ def must_be_reward_model(folder: str) -> None:
 
 def fit_temperature(pairs: Pairs, folder: str) -> "Mean":
     """The temperature of these pairs, written to the model's folder. Raises DataError where there is none."""
-    from alignlib.stats import temperature
+    from al_eval import temperature
+    from alignlib.rewards.temperature import save
 
     try:
         fitted = temperature.fit(pairs.gaps, pairs.prompts)
     except ValueError as error:
         raise jsonl.DataError(f"no temperature fits these {len(pairs.gaps)} pairs: {error}") from error
-    temperature.save(folder, fitted)
+    save(folder, fitted)
     return fitted
 
 

@@ -31,7 +31,7 @@ from alignlib.records.jsonl import Record
 from alignlib.records.prompts import prompt_key
 
 if TYPE_CHECKING:  # it loads numpy
-    from alignlib.stats.means import Mean
+    from al_eval.means import Mean
 
 
 class Steered:
@@ -42,7 +42,7 @@ class Steered:
 
     def mean(self, bootstrap: Bootstrap) -> "Mean":
         """The mean reward with its interval, drawn by prompts."""
-        from alignlib.stats.means import mean_interval
+        from al_eval.means import mean_interval
 
         return mean_interval(self.rewards, self.prompts.numbers()[self.places], **bootstrap)
 
@@ -141,8 +141,8 @@ def toxicity(files: tuple[str, ...], field: str, resamples: int, seed: int, labe
     1/2 (RealToxicityPrompts takes 25 completions of each), `toxicity` the mean of all. The numbers are a classifier's:
     al-score CLASSIFIER --label toxic --as prob --as-field toxicities.
     """
+    from al_eval.means import mean_interval
     from al_eval.metrics import worst as worst_of
-    from alignlib.stats.means import mean_interval
 
     summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)

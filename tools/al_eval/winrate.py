@@ -36,7 +36,7 @@ from alignlib.records.prompts import prompt_key
 
 if TYPE_CHECKING:  # they load numpy
     from al_eval.length_controlled import Gamed
-    from alignlib.stats.means import Integers, Mean, Numbers
+    from al_eval.means import Integers, Mean, Numbers
 
 TIE = 2  # the class of a tie, beside the winners 0 and 1
 UNASKED = -1  # whether the orders agree, where one was asked
@@ -233,7 +233,7 @@ def figures(verdicts: Verdicts, gamed: "Gamed | None", bootstrap: Bootstrap) -> 
     import numpy as np
 
     from al_eval.length_controlled import kappa, length_controlled
-    from alignlib.stats.means import mean_interval
+    from al_eval.means import mean_interval
 
     groups, winners, agree = verdicts.prompts.numbers(), np.asarray(verdicts.winners), np.asarray(verdicts.agree)
 
@@ -263,7 +263,7 @@ def figures(verdicts: Verdicts, gamed: "Gamed | None", bootstrap: Bootstrap) -> 
 
 def above(verdicts: Verdicts, first: Verdicts, bootstrap: Bootstrap) -> "Mean":
     """The win rate less the first model's, over the prompts both have: {mean, low, high, n}, n prompts."""
-    from alignlib.stats.means import mean_interval
+    from al_eval.means import mean_interval
 
     mine, other = mean_by_prompt(verdicts), mean_by_prompt(first)
     return mean_interval([mine[prompt] - other[prompt] for prompt in mine if prompt in other], **bootstrap)

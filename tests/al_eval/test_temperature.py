@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from alignlib.stats import temperature
+from al_eval import temperature
 from helpers.evaluation import reward_gaps
 
 

@@ -1,21 +1,11 @@
-"""One temperature for a reward model: the number that its rewards are divided by so that their gaps are log-odds.
-
-It stands in the model's folder, temperature.json, with a hash of the weights it was fitted for.
-"""
+"""One temperature for a reward model, fitted to pairs: its rewards over it have log-odds as gaps."""
 
 import math
-from pathlib import Path
 
-import click
 import numpy as np
-import orjson
 
-from alignlib.cli.paths import fingerprint
-from alignlib.records.disk import whole
-from alignlib.stats.means import Integers, Mean, Numbers, group_numbers, mean_interval
+from al_eval.means import Integers, Mean, Numbers, group_numbers, mean_interval
 
-NAME = "temperature.json"
-WEIGHTS = (".safetensors", ".bin")
 FINEST = 4 * np.finfo(np.float64).eps  # the least relative error that the root finder promises
 
 
@@ -60,32 +50,3 @@ def fit(gaps: Numbers, groups: Integers, z: float = 1.959964) -> Mean:
 def _slopes(d: np.ndarray, s: float) -> np.ndarray:
     """The derivatives of log(1 + exp(-s d)) by s: (n,) -> (n,)."""
     return -d * np.exp(-np.logaddexp(0.0, s * d))
-
-
-# --- in the model's folder -------------------------------------------------------------------------------------
-
-
-def save(folder: str, temperature: Mean) -> None:
-    """Write what `fit` returns, and which weights it is for."""
-    contents = {"temperature": temperature["mean"], "low": temperature["low"], "high": temperature["high"],
-                "pairs": temperature["n"], "weights": fingerprint(folder, WEIGHTS)}
-    with whole(Path(folder) / NAME) as handle:
-        handle.write(orjson.dumps(contents, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-
-
-def load(folder: str) -> float:
-    """The temperature of the model in the folder. Raises UsageError where it has none, or that of other weights."""
-    file = Path(folder) / NAME
-    if not file.is_file():
-        raise click.UsageError(f"{folder}: no {NAME}; al-eval rm --fit-temperature {folder} writes it")
-    try:
-        contents = orjson.loads(file.read_bytes())
-        value, weights = contents["temperature"], contents["weights"]
-        good = type(value) in (int, float) and value > 0
-    except (ValueError, KeyError, TypeError) as error:
-        raise click.UsageError(f"{file}: not what al-eval rm --fit-temperature writes") from error
-    if not good:
-        raise click.UsageError(f"{file}: temperature: expected a number above 0")
-    if weights != fingerprint(folder, WEIGHTS):
-        raise click.UsageError(f"{file}: fitted for other weights than this folder's; fit it again")
-    return value

@@ -1,4 +1,4 @@
-"""means.py against hand-worked numbers and the textbook's."""
+"""Means against hand-worked numbers and the textbook's."""
 
 import math
 from array import array
@@ -6,7 +6,7 @@ from array import array
 import numpy as np
 import pytest
 
-from alignlib.stats import means
+from al_eval import means
 
 # --- intervals ---------------------------------------------------------------------------------------------------
 
