@@ -240,3 +240,16 @@ def test_a_cache_is_shared_by_those_who_use_it_and_not_by_those_who_write_over_i
         user.close()
         assert label(server, pairs(1), *args).returncode == 0
     assert paid(server) == [1, 1]
+
+
+@pytest.mark.parametrize(("name", "what"), [
+    ("./nosuch", "no such folder or file"), ("/no/such", "no such folder or file"),
+    ("FILE", "a file that is no model")])
+def test_a_path_is_no_name_of_a_servers_model(name, what, tmp_path):
+    """A mistyped folder would have sent the records to OpenAI."""
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"")
+    name = str(file) if name == "FILE" else name
+    done = call("al-label-ai", "--judge", name)
+    assert done.returncode == 2 and done.stdout == ""
+    assert f"--judge {name}: {what}: a folder, a .gguf file or WEIGHTS@BASE is one" in one_line(done.stderr)

@@ -158,6 +158,34 @@ def test_an_adapter_is_its_own_reference_switched_off():
     assert entries[0]["kl"] == pytest.approx(0, abs=1e-4) and abs(entries[1]["kl"]) > 1e-4
 
 
+def test_a_critic_without_lora_is_saved_whole_beside_an_adapter():
+    """Where training goes on in an adapter; into checkpoints too."""
+    model = adapted.adapter(folders().new("adapter"), folders().policy)
+    how = ("--method", "ppo", "--reward", folders().reward, "--lr", "1e-2", "--save-adapter", "--save-every", 1)
+    whole, _ = train(*how, "--steps", 2, "--keep", 0, model=model)
+    for folder in (whole, whole / "checkpoint-1"):
+        assert (folder / "adapter_model.safetensors").exists() and not (folder / "model.safetensors").exists()
+        assert (folder / "critic" / "model.safetensors").exists()
+        assert not (folder / "critic" / "adapter_config.json").exists()
+    answers = ({**record, "completions": ["a"]} for record in prompts(2))
+    scored = run("al-score", whole / "critic", stdin=lines(*answers))
+    assert len(read(scored.stdout)) == 2
+
+
+@pytest.mark.long
+def test_such_a_run_goes_on_after_a_stop():
+    model = adapted.adapter(folders().new("adapter"), folders().policy)
+    how = ("--method", "ppo", "--reward", folders().reward, "--lr", "1e-2", "--save-adapter", "--steps", 60,
+           "--prompts", 1, "--batch-size", 4, "-m", 3)
+    whole, entries = train(*how, model=model)
+    out = folders().new("ppo")
+    code, _, _ = stopped("al-train-ppo", model, "-o", out, *SMALL, *how, stdin=lines(*prompts(8)))
+    assert code == 143 and 0 < len(log(out)) < 60
+    _, resumed = train(*how, "--resume", model=model, out=out)
+    assert resumed == entries and weights(out / "critic") == weights(whole / "critic")
+    assert (out / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("method", ["ppo", "rloo", "grpo"])
 @pytest.mark.parametrize("stop", ["e", string.printable + "\ufffd"])
 def test_answers_may_be_empty(method, stop):

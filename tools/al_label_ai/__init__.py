@@ -118,6 +118,8 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
     Streams, each record as soon as it is done; --against is read first.
     """
     is_folder = is_here(judge or "") and "base_url" not in options.given_options()
+    if judge and not is_folder and "base_url" not in options.given_options():
+        must_be_no_file(judge)
     folder = judge_rm or (judge if is_folder else None)
     must_fit(mode, together, judge, judge_rm, folder)
     summary = options.Summary()
@@ -177,6 +179,14 @@ def forecast(stream: Stream, judge: "ServerJudge", mode: str) -> None:
 
 
 # -- options -----------------------------------------------------------------------------------------------
+
+
+def must_be_no_file(judge: str) -> None:
+    """Raises UsageError for what is on this machine, or can be nowhere else: no server's model is called so."""
+    if Path(judge).exists() or judge.startswith(("/", "./", "../", "~")):
+        what = "a file that is no model" if Path(judge).exists() else "no such folder or file"
+        raise click.UsageError(f"--judge {judge}: {what}: a folder, a .gguf file or WEIGHTS@BASE is one, or a server's "
+                               "model by its name; --base-url says which server")
 
 
 def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None, folder: str | None) -> None:

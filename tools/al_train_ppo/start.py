@@ -88,8 +88,9 @@ def read_texts(session: Session, policy: Policy, path: str) -> list[Example]:
 
 
 def critic_recipe(recipe: Recipe, rate: float | None) -> Recipe:
-    """How the critic is trained: as the policy, at its own rate."""
-    return dataclasses.replace(recipe, lr=recipe.lr if rate is None else rate)
+    """How the critic is trained: as the policy, at its own rate; without --lora whole, also beside an adapter."""
+    return dataclasses.replace(recipe, lr=recipe.lr if rate is None else rate,
+                               save_adapter=recipe.save_adapter and recipe.lora is not None)
 
 
 def first_like(policy: Policy, rewards: Sequence[str]) -> str | None:

@@ -212,7 +212,9 @@ def attach(model: PreTrainedModel, adapter: Adapter, *, train: bool = False) -> 
         fit = adapted.load_adapter(folder, "default", **how)  # again, to be told of what does not fit
     except (OSError, RuntimeError, ValueError, KeyError) as error:  # the sizes are in a RuntimeError's second line
         lines = str(error).splitlines() or [type(error).__name__]
-        raise click.UsageError(f"{adapter.path}: the adapter does not fit: {lines[:2][-1].strip()}") from error
+        kind = getattr(adapter.config.peft_type, "value", adapter.config.peft_type)
+        which = "the adapter" if kind == "LORA" else f"an adapter of the kind {kind}, which"
+        raise click.UsageError(f"{adapter.path}: {which} does not fit: {lines[:2][-1].strip()}") from error
     except Exception as error:  # a number in quotes, and the like
         faults.refuse(folder, (CONFIG,), partial(attach_shapes, model), error, f"peft {peft.__version__}")
         if not isinstance(error, TypeError | AttributeError):

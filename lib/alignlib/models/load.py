@@ -89,7 +89,8 @@ def load_config(path: str) -> PreTrainedConfig:
             config = config_in(found.folder)
     except OSError as error:
         sources.must_be_on_the_hub(found.folder)
-        raise click.UsageError(f"{path}: no model folder, nor to be had from the Hub ({first_line(error)})") from error
+        which = path if found.folder == path else f"{path}: {found.folder}"
+        raise click.UsageError(f"{which}: no model folder, nor to be had from the Hub ({first_line(error)})") from error
     except click.UsageError:
         raise
     except Exception as error:  # whatever the file makes transformers raise
@@ -176,7 +177,8 @@ def load_causal(kind: type[P], path: str, device: str, dtype: str, *, train: boo
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         auto = find_text_part(config)
         if auto is None:
-            raise click.UsageError(f"{path}: not a causal language model but a {names[0]}")
+            why = ", whose text part transformers has no model for" if "Conditional" in names[0] else ""
+            raise click.UsageError(f"{path}: not a causal language model but a {names[0]}{why}")
     wanted = dtype_for(dtype, device_for(device), config)
     narrow = adapters.four_bits(device_for(device), wanted) if four_bits else {}
     model, _ = load(auto, base, device, torch.float32 if train else wanted, **narrow)

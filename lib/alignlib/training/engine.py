@@ -21,6 +21,7 @@ class Engine(Protocol):
     """What a trainer asks for, on every rank alike."""
 
     model: Model
+    recipe: Recipe
 
     def ask(self, work: Callable[[], Any]) -> Any:
         """Make a forward pass: what `work` returns."""

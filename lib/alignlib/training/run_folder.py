@@ -224,7 +224,7 @@ class Run:
             for name, (other, its_engine) in self.beside.items():
                 its_weights = its_engine.weights()
                 if ranks.first():
-                    adapters.save(other, beside / name, self.recipe, its_weights)
+                    adapters.save(other, beside / name, its_engine.recipe, its_weights)
                 its_engine.save(beside / name, step=step)
         if ranks.first():
             self._rename(beside, done)
@@ -260,14 +260,14 @@ class Run:
 
     def finish(self, model: Model, final: dict[str, Any], weights: dict[str, Tensor] | None) -> None:
         """The model with these weights into DIR itself, run.json last."""
-        others = {name: (other, engine.weights()) for name, (other, engine) in self.beside.items()}
+        others = {name: (other, engine.recipe, engine.weights()) for name, (other, engine) in self.beside.items()}
         if not ranks.first():
             return
         beside = self.folder / ".final"
         with self._beside(beside):
             adapters.save(model, beside, self.recipe, weights, self.dtype)
-            for name, (other, its_weights) in others.items():
-                adapters.save(other, beside / name, self.recipe, its_weights, self.dtype)
+            for name, (other, recipe, its_weights) in others.items():
+                adapters.save(other, beside / name, recipe, its_weights, self.dtype)
         for name in others:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         sizes = {str(file.relative_to(beside)): file.stat().st_size for file in sorted(beside.rglob("*.safetensors"))}

@@ -247,6 +247,12 @@ def test_an_adapter_of_another_model_is_named(tmp_path):
         load.load_policy(with_config(path, base_model_name_or_path=str(tmp_path / "narrow")), "cpu")
 
 
+def test_an_adapter_of_another_kind_is_called_so(tmp_path):
+    path = adapted.adapter(tmp_path, adapted.base(tmp_path))
+    with pytest.raises(click.UsageError, match="adapter: an adapter of the kind XLORA, which does not fit: "):
+        load.load_policy(with_config(path, peft_type="XLORA"), "cpu")
+
+
 def test_an_adapter_that_is_cut_or_has_more_is_named(tmp_path):
     path = adapted.adapter(tmp_path, adapted.base(tmp_path))
     file = f"{path}/adapter_model.safetensors"

@@ -319,6 +319,12 @@ def test_what_can_be_no_model_is_said_in_a_line(tmp_path, base, monkeypatch, pat
     assert refusal.value.message == message
 
 
+def test_of_weights_at_a_folder_that_is_not_there_the_folder_is_named(tmp_path, base):
+    weights = shutil.copy(tmp_path / "base" / "model.safetensors", tmp_path / "w.safetensors")
+    with pytest.raises(click.UsageError, match=f"^{weights}@nosuch: nosuch: no model folder, nor to be had"):
+        load.load_policy(f"{weights}@nosuch", "cpu")
+
+
 def test_an_encoder_is_no_policy_of_weights_either(tmp_path, base):
     shutil.copy(tmp_path / "base" / "model.safetensors", tmp_path / "w.safetensors")
     config = transformers.BertConfig(vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
