@@ -59,6 +59,11 @@ def is_here(name: str) -> bool:
     return Path(apart).exists() if apart else bool(name) and Path(name).is_dir()
 
 
+def is_path(name: str) -> bool:
+    """Whether it can be nothing but a place on this machine: no name on the Hub or on a server begins so."""
+    return name.startswith(("/", "./", "../", "~"))
+
+
 def what_would_do(folder: str) -> str:
     """What a user may have meant by a folder without config.json: " (DIR/X.gguf would do)", or nothing."""
     here = Path(folder)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alignlib.model_names import Parts, is_here, parts, what_would_do
+from alignlib.model_names import Parts, is_here, is_path, parts, what_would_do
 
 
 @pytest.fixture
@@ -61,3 +61,8 @@ def test_a_folder_without_a_configuration_says_what_would_do(here):
     (here / "model" / "step-8" / "config.json").touch()
     assert what_would_do("model") == "; model/step-8 has one"
     assert what_would_do("odd@name") == ""
+
+
+def test_what_can_be_no_name_elsewhere_is_a_path():
+    assert all(map(is_path, ("/a", "./a", "../a", "~/a")))
+    assert not any(map(is_path, ("a", "a/b", "gpt-4o", ".a")))

@@ -21,7 +21,7 @@ from al_label_ai.against import Partners
 from alignlib import waits
 from alignlib.cli import model_options, options, paths, rules, shells
 from alignlib.cli.sections import section
-from alignlib.model_names import is_here
+from alignlib.model_names import is_here, is_path
 from alignlib.records import disk, links
 from alignlib.records.conversations import with_completions
 from alignlib.records.jsonl import Line, Record, Skip, dumps
@@ -117,10 +117,7 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
 
     Streams, each record as soon as it is done; --against is read first.
     """
-    is_folder = is_here(judge or "") and "base_url" not in options.given_options()
-    if judge and not is_folder and "base_url" not in options.given_options():
-        must_be_no_file(judge)
-    folder = judge_rm or (judge if is_folder else None)
+    folder = judge_rm or (judge if judge and "base_url" not in options.given_options() and is_local(judge) else None)
     must_fit(mode, together, judge, judge_rm, folder)
     summary = options.Summary()
     labeller = load_mode("together" if together else mode, ties, judge_rm, **given)
@@ -181,12 +178,16 @@ def forecast(stream: Stream, judge: "ServerJudge", mode: str) -> None:
 # -- options -----------------------------------------------------------------------------------------------
 
 
-def must_be_no_file(judge: str) -> None:
-    """Raises UsageError for what is on this machine, or can be nowhere else: no server's model is called so."""
-    if Path(judge).exists() or judge.startswith(("/", "./", "../", "~")):
-        what = "a file that is no model" if Path(judge).exists() else "no such folder or file"
+def is_local(judge: str) -> bool:
+    """Whether it is a model here, not one of a server's. Raises UsageError for a path that is none."""
+    if is_here(judge):
+        return True
+    there = Path(judge).exists()
+    if there or is_path(judge):
+        what = "a file that is no model" if there else "no such folder or file"
         raise click.UsageError(f"--judge {judge}: {what}: a folder, a .gguf file or WEIGHTS@BASE is one, or a server's "
                                "model by its name; --base-url says which server")
+    return False
 
 
 def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None, folder: str | None) -> None:

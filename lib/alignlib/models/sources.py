@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import cached_file
 
 from alignlib import hub
-from alignlib.model_names import WEIGHTS, Parts, parts, what_would_do
+from alignlib.model_names import WEIGHTS, Parts, is_path, parts, what_would_do
 from alignlib.models import checkpoint
 from alignlib.models.checkpoint import AutoClass, first_line
 
@@ -47,7 +47,7 @@ def must_be_there(path: str) -> None:
         raise click.UsageError(f"{found.weights}: no such file, nor can it be a name on the Hub")
     folder = Path(found.folder)
     if not folder.exists():
-        if found.folder.startswith(("/", "./", "../", "~")) or found.folder.count("/") > 1:  # none on the Hub does
+        if is_path(found.folder) or found.folder.count("/") > 1:  # none on the Hub has
             raise click.UsageError(f"{found.folder}: no such folder")
         return
     if not folder.is_dir():
