@@ -191,6 +191,20 @@ def weights(folder: str | Path) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in load_file(file).items()}
 
 
+def apart(one: str | Path, other: str | Path) -> float:
+    """By how much two folders' weights differ, which have the same names, but for one weight in ten thousand.
+
+    Where a gradient is next to nothing, AdamW divides rounding by its own size: the step of such a weight is anything.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    ours, theirs = (load_file(Path(folder) / "model.safetensors") for folder in (one, other))
+    assert ours.keys() == theirs.keys()
+    differences = torch.cat([(ours[name].float() - theirs[name].float()).abs().flatten() for name in ours])
+    return differences.sort().values[-1 - len(differences) // 10_000].item()
+
+
 def log(folder: str | Path) -> list[dict]:
     """The log of a run, less the clock's figures."""
     entries = read((Path(folder) / "log.jsonl").read_text())
