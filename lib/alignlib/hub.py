@@ -11,7 +11,7 @@ _silent: set[str] = set()  # hosts that did not answer: to ask each again would 
 
 def answers() -> bool:
     """Ask its host, again only where it has answered; behind a proxy, where it need not be known here, ask nothing."""
-    if os.environ.get("HF_HUB_OFFLINE"):
+    if forbidden():
         return False
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return True
@@ -26,3 +26,10 @@ def answers() -> bool:
         _silent.add(end.netloc)
         return False
     return True
+
+
+def forbidden() -> str | None:
+    """The setting that forbids to ask it, as its client reads it: "HF_HUB_OFFLINE=1"."""
+    name = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+    value = os.environ.get(name, "")
+    return f"{name}={value}" if value.upper() in {"1", "ON", "YES", "TRUE"} else None

@@ -65,7 +65,7 @@ def is_path(name: str) -> bool:
 
 
 def what_would_do(folder: str) -> str:
-    """What a user may have meant by a folder without config.json: " (DIR/X.gguf would do)", or nothing."""
+    """What a user may have meant by a folder without config.json: "; DIR/X.gguf would do"."""
     here = Path(folder)
     files = sorted(file.name for file in here.iterdir())
 
@@ -75,4 +75,4 @@ def what_would_do(folder: str) -> str:
         yield from (f"for weights alone name their base: {here / name}@BASE" for name in files
                     if name.endswith(WEIGHTS) and "adapter_config.json" not in files)
 
-    return next((f"; {option}" for option in options()), "")
+    return "; " + next(options(), "one that a trainer or save_pretrained wrote would do, or a name on the Hub")

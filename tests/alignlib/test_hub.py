@@ -9,15 +9,21 @@ from alignlib import hub
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
-    for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT", "HTTPS_PROXY", "https_proxy", "ALL_PROXY",
+                 "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(hub, "_silent", set())
 
 
-def test_offline_is_no(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.parametrize(("name", "value", "asked"), [
+    ("HF_HUB_OFFLINE", "1", False), ("TRANSFORMERS_OFFLINE", "yes", False), ("HF_HUB_OFFLINE", "0", True),
+    ("HF_HUB_OFFLINE", "", True),
+])
+def test_offline_is_no_as_its_client_reads_it(name, value, asked, monkeypatch):
+    monkeypatch.setenv(name, value)
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    assert not hub.answers()
+    assert hub.answers() == asked
+    assert hub.forbidden() == (None if asked else f"{name}={value}")
 
 
 def test_behind_a_proxy_nothing_is_tried(monkeypatch):

@@ -56,11 +56,11 @@ def test_a_folder_without_a_configuration_says_what_would_do(here):
     (here / "model" / "x.gguf").unlink()
     assert what_would_do("model") == "; for weights alone name their base: model/pytorch_model.bin@BASE"
     (here / "model" / "adapter_config.json").touch()  # weights that are added to others
-    assert what_would_do("model") == ""
+    assert what_would_do("model") == "; one that a trainer or save_pretrained wrote would do, or a name on the Hub"
     (here / "model" / "step-8").mkdir()
     (here / "model" / "step-8" / "config.json").touch()
     assert what_would_do("model") == "; model/step-8 has one"
-    assert what_would_do("odd@name") == ""
+    assert what_would_do("odd@name").startswith("; one that")
 
 
 def test_what_can_be_no_name_elsewhere_is_a_path():

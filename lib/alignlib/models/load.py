@@ -15,7 +15,7 @@ from alignlib import hub, ranks, waits
 from alignlib.model_names import parts
 from alignlib.models import adapters, checkpoint, faults, heads, sources, token_rewards
 from alignlib.models.adapters import Adapter
-from alignlib.models.checkpoint import AutoClass, Spare, first_line
+from alignlib.models.checkpoint import AutoClass, Spare
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
 from alignlib.models.text_part import find_text_part
@@ -88,9 +88,7 @@ def load_config(path: str) -> PreTrainedConfig:
             faults.must_be_config(Path(cached_file(found.folder, faults.CONFIG, local_files_only=here)))
             config = config_in(found.folder)
     except OSError as error:
-        sources.must_be_on_the_hub(found.folder)
-        which = path if found.folder == path else f"{path}: {found.folder}"
-        raise click.UsageError(f"{which}: no model folder, nor to be had from the Hub ({first_line(error)})") from error
+        raise sources.not_on_the_hub(path, error) from error
     except click.UsageError:
         raise
     except Exception as error:  # whatever the file makes transformers raise

@@ -62,11 +62,14 @@ def must_be_there(path: str) -> None:
     raise click.UsageError(f"{found.folder}: not a model folder (it has no config.json){what_would_do(found.folder)}")
 
 
-def must_be_on_the_hub(folder: str) -> None:
-    """Raises UsageError for what the Hub does not have, where more can be said than the Hub's answer."""
+def not_on_the_hub(path: str, error: OSError) -> click.UsageError:
+    """What to say of a name that the Hub does not give, where more can be said than its client's `error`."""
+    folder = parts(path).folder
     checkpoint.must_know_type(folder)
     if "/" in folder and not Path(folder).exists() and Path(folder).parent.is_dir():
-        raise click.UsageError(f"{folder}: no such folder, nor is it to be had from the Hub")
+        return click.UsageError(f"{folder}: no such folder, nor is it to be had from the Hub")
+    which, why = path if folder == path else f"{path}: {folder}", hub.forbidden() or first_line(error)
+    return click.UsageError(f"{which}: no model folder, nor to be had from the Hub ({why})")
 
 
 def loader_for(auto: AutoClass, path: str) -> AutoClass:

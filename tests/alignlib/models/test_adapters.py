@@ -196,8 +196,8 @@ def with_config(path, **changes):
 
 
 @pytest.mark.parametrize(("base", "says"), [
-    ("not/here", "no model folder, nor to be had from the Hub"),
-    ("gone", "no model folder, nor to be had from the Hub"),
+    ("not/here", "no model folder, nor to be had from the Hub (HF_HUB_OFFLINE=1)"),
+    ("gone", "no model folder, nor to be had from the Hub (HF_HUB_OFFLINE=1)"),
     ("", None),
 ])
 def test_a_base_that_is_not_there_is_named_with_its_cure(tmp_path, monkeypatch, base, says):
