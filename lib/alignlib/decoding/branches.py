@@ -22,7 +22,7 @@ from transformers.masking_utils import sdpa_mask
 
 from alignlib.decoding.texts import Reading, Texts
 from alignlib.models.attention import attend_by_scores, causal_strips, is_special
-from alignlib.models.policy import Model, relative_error
+from alignlib.models.policy import Model, is_exact, relative_error
 from alignlib.models.windows import Window, layer_windows, small_windows
 
 NAME = "branches"
@@ -262,9 +262,9 @@ def find_fault(kind: type[Tree] | type[Copies], model: Model) -> str:
             hidden = texts.ask([(slot, [more], branches) for slot in (0, 1)])
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as failure:
             return f"fail ({str(failure).strip().splitlines()[0]})"
-    error = relative_error(hidden[[1, 2, 3, 5, 6, 7]], plain)  # 0 and 4 are of `more`
-    near = error <= (0.1 if model.core.dtype in (torch.bfloat16, torch.float16) else 1e-3)
-    return "" if near else f"differ by {error:.1e} of their length"
+    exact = is_exact(model, plain)
+    error = relative_error(hidden[[1, 2, 3, 5, 6, 7]], plain, exact)  # 0 and 4 are of `more`
+    return "" if error <= (1e-3 if exact else 0.1) else f"differ by {error:.1e} of their length"
 
 
 AttentionInterface.register(NAME, attention)

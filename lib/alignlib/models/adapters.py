@@ -6,6 +6,7 @@
 """
 
 import importlib.util
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -32,6 +33,7 @@ INSIDE = "base_model.model."  # what peft puts before a weight's name
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")  # the last two: outputs
 NO_MERGE = ("layer_replication", "alora_invocation_tokens", "lora_bias")  # of a LoraConfig: what weights do not hold
 OF_A_REWARD = ("reads_eos", "reward_pool", "reward_kind", "pad_token_id", "id2label")  # what REWARD may say
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which peft imports where it is: else it warns of a kernel
 
 
 @dataclass(frozen=True)

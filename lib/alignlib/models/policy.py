@@ -222,16 +222,18 @@ def shares_prompts(model: Model) -> bool:
         plain = [model.hidden(row)[-len(part):] for row, part in zip(rows, parts, strict=True)]
         if not all(states.isfinite().all() for states in plain):
             return False  # a broken model's numbers say nothing; who uses them names the record
+        exact = is_exact(model, plain[0])
         try:
             if why := ignores_masks(config):
                 raise ValueError(why)
             use_strips(model.core)
             packed = model.hidden(model.pack_as([Example(prompt, parts)]))[len(prompt):]
-            error = max(map(relative_error, packed.split([len(part) for part in parts]), plain))  # of the worse one
+            both = zip(packed.split([len(part) for part in parts]), plain, strict=True)
+            error = max(relative_error(states, wanted, exact) for states, wanted in both)
             reason = f"differ by {error:.1e} of their length"
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as failure:
             error, reason = float("inf"), f"fail ({failure})"
-    if error <= (1e-3 if plain[0].dtype == torch.float32 else 0.1):
+    if error <= (1e-3 if exact else 0.1):
         return True
     if getattr(config, "_attn_implementation", None) != before:
         model.core.set_attn_implementation(before)
@@ -251,14 +253,14 @@ def packs_flat(model: Model) -> bool:
     tokens = torch.arange(320) * 7 % model.core.config.vocab_size
     parts = [part.tolist() for part in tokens.split([40, 24, 16] * 4)]
     groups = [Example(parts[i], parts[i + 1:i + 3]) for i in range(0, len(parts), 3)]  # in three blocks
-    exact = model.autocast is None and model.core.dtype == torch.float32
     try:
         with small_windows(model.core.config, 30):
             flat, plain = (probe_states(model, groups, flat=flat) for flat in (True, False))
-        error = max(map(relative_error, flat, plain))
+        exact = model.autocast is None and is_exact(model, plain[0])
+        error = max(relative_error(*pair, exact) for pair in zip(flat, plain, strict=True))
         reason = f"differs by {error:.1e} of its states' or gradients' length"
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as failure:
-        error, reason = float("inf"), f"fails ({str(failure).strip().splitlines()[0]})"
+        error, exact, reason = float("inf"), True, f"fails ({str(failure).strip().splitlines()[0]})"
     if error <= (1e-3 if exact else 0.1):
         return True
     model.core.set_attn_implementation(before)
@@ -279,13 +281,19 @@ def probe_states(model: Model, groups: list[Example], *, flat: bool) -> list[Ten
     return [states.detach(), *torch.autograd.grad(states.float().tanh().sum(), first)]
 
 
-def relative_error(vectors: Tensor, wanted: Tensor) -> float:
+def is_exact(model: Model, states: Tensor) -> bool:
+    """Whether states of the model, asked without autocast, are float32's all the way: layers in 4 bits may be less."""
+    narrow = any(getattr(layer, "compute_dtype", torch.float32) != torch.float32 for layer in model.core.modules())
+    return states.dtype == torch.float32 and not narrow
+
+
+def relative_error(vectors: Tensor, wanted: Tensor, exact: bool) -> float:
     """How far vectors [..., H] are from what they should be, in lengths of those: the worst of all.
 
-    In less than float32 the median: single tokens of a real model may be off by all their length by rounding alone.
+    Where the way there was not in float32 the median: single tokens may be off by all their length by rounding alone.
     """
     errors = ((vectors - wanted).float().norm(dim=-1) / wanted.float().norm(dim=-1)).flatten().sort().values
-    return errors[-1 if wanted.dtype == torch.float32 else len(errors) // 2].item()
+    return errors[-1 if exact else len(errors) // 2].item()
 
 
 @torch.no_grad()
