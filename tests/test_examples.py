@@ -20,7 +20,7 @@ def test_every_command_has_one_which_calls_it():
 @pytest.mark.long
 def test_they_print_what_the_pages_say(tmp_path):
     """All of them, one after the other: a later one takes what an earlier one made."""
-    env = environment() | {"DS_ACCELERATOR": "cpu"}  # a fork has imported what would set it
+    env = environment() | examples.THREADS | {"DS_ACCELERATOR": "cpu"}  # a fork has imported what would set it
     env["PATH"] = f"{forks.folder() / 'bin'}{os.pathsep}{env['PATH']}"
     for name in examples.STORY:
         text = (examples.EXAMPLES / f"{name}.txt").read_text()
@@ -43,6 +43,12 @@ def test_they_print_what_the_pages_say(tmp_path):
     ('{"a": [1, 2]}', '{"a": [1]}', False),
     ('{"prompt": "Hi", "completions": ["a"]}', '{"prompt": "Hi", "completions": ["b"]}', True),
     ('{"prompt": "Hi", "completions": ["a"]}', '{"prompt": "Ho", "completions": ["a"]}', False),
+    ('{"completions": ["a"], "rewards": [1.1]}', '{"completions": ["b"], "rewards": [-2.0]}', True),
+    ('{"completions": ["a"], "rewards": [1.1]}', '{"completions": ["a"], "rewards": [-2.0]}', False),
+    ('{"completions": ["a"], "rewards": [1.1]}', '{"completions": ["b"], "rewards": ["x"]}', False),
+    ('{"completions": ["a"], "rewards": [1.1]}', '{"completions": ["b"], "rewards": [1.1, 1.1]}', False),
+    ('{"completions": ["a", "b"], "winner": 0}', '{"completions": ["a", "c"], "winner": null}', True),
+    ('{"completions": ["a", "b"], "winner": 0}', '{"completions": ["a", "b"], "winner": null}', False),
     ('{"done": true}', '{"done": false}', False),
 ])
 def test_the_clock_and_rounding_make_no_difference(line, other, same):
