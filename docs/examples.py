@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alignlib.records.fields import OF_COMPLETIONS
 from command_pages import EXAMPLES
 
 STORY = ("al-data", "al-sft", "al-train-rm", "al-sample", "al-score", "al-pref2rw", "al-label-ai", "al-train-exo",
@@ -67,20 +66,15 @@ def plain(line: str) -> str:
     return " ".join(re.sub(r" \+ [\d.]+ s loading", "", line).split())
 
 
-def same_value(value: Any, other: Any, name: str = "", loose: bool = False) -> bool:
-    """The same for a part of a record, under the key `name`; loose: it is of another text, and of the same kind."""
+def same_value(value: Any, other: Any, name: str = "") -> bool:
+    """The same for a part of a record, under the key `name`."""
     if isinstance(value, dict) and isinstance(other, dict):
-        new = any(value.get(key) != other.get(key) for key in BY_A_MODEL)
-        return list(value) == list(other) and all(
-            same_value(value[key], other[key], key, loose or new and key in OF_COMPLETIONS) for key in value)
+        return list(value) == list(other) and all(same_value(value[key], other[key], key) for key in value)
     if isinstance(value, list) and isinstance(other, list):
-        return len(value) == len(other) and all(same_value(*pair, name, loose)
-                                                for pair in zip(value, other, strict=True))
+        return len(value) == len(other) and all(same_value(*pair, name) for pair in zip(value, other, strict=True))
     if isinstance(value, float | int) and isinstance(other, float | int):
-        return loose or bool(OF_THE_CLOCK.search(name)) or near(value, other)
-    if loose and None in (value, other):  # a verdict, and that there is none
-        return True
-    return type(value) is type(other) and (loose or value == other or name in BY_A_MODEL)
+        return bool(OF_THE_CLOCK.search(name)) or near(value, other)
+    return type(value) is type(other) and (value == other or name in BY_A_MODEL)
 
 
 def number(text: str) -> float:

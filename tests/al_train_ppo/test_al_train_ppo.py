@@ -115,7 +115,7 @@ def test_two_processes_learn_what_one_learns(method, zero, tmp_path):
     one, entries = train(*how)
     two, others = train(*how, "--launch", 2, "--zero", zero)
     for name in ("", "critic") if method == "ppo" else ("",):
-        assert apart(one / name, two / name) < 1e-5
+        assert apart(one / name, two / name, but=1e-4) < 1e-5 and apart(one / name, two / name) < 2e-5
     for figure in ("reward", "grad_norm"):
         assert [entry[figure] for entry in entries] == pytest.approx([entry[figure] for entry in others], rel=1e-5)
 

@@ -1,7 +1,7 @@
 """Training on several processes: what one process makes, within float32's rounding; kills, launchers, refusals.
 
-Every run here is the command itself, on CPUs over gloo. TOLERANCE is of single weights (but for a few, see apart),
-after a dozen steps of AdamW at a learning rate of 1e-3: sums over ranks round otherwise than sums over a batch.
+Every run here is the command itself, on CPUs over gloo. TOLERANCE is of single weights, after a dozen steps of AdamW at
+a learning rate of 1e-3: sums over ranks round otherwise than sums over a batch, and AdamW divides by their size.
 """
 
 import fcntl

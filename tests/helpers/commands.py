@@ -191,8 +191,8 @@ def weights(folder: str | Path) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in load_file(file).items()}
 
 
-def apart(one: str | Path, other: str | Path) -> float:
-    """By how much two folders' weights differ, which have the same names, but for one weight in ten thousand.
+def apart(one: str | Path, other: str | Path, but: float = 0) -> float:
+    """The largest difference between two folders' weights, which have the same names; `but` for that share of them.
 
     Where a gradient is next to nothing, AdamW divides rounding by its own size: the step of such a weight is anything.
     """
@@ -202,7 +202,7 @@ def apart(one: str | Path, other: str | Path) -> float:
     ours, theirs = (load_file(Path(folder) / "model.safetensors") for folder in (one, other))
     assert ours.keys() == theirs.keys()
     differences = torch.cat([(ours[name].float() - theirs[name].float()).abs().flatten() for name in ours])
-    return differences.sort().values[-1 - len(differences) // 10_000].item()
+    return differences.sort().values[-1 - int(but * len(differences))].item()
 
 
 def log(folder: str | Path) -> list[dict]:
