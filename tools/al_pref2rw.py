@@ -75,11 +75,11 @@ def remarks(record: Record, tied: bool, *kept: int) -> Notes:
 def replace(record: Record, new: Record) -> Record:
     """`record` with the fields `new` where the first of those they replace stood; the others keep their order."""
     replaced: Record = {}
-    for name, value in record.items():
+    for name in record:
         if name not in REPLACED:
-            replaced[name] = value
+            replaced[name] = record[name]
         elif new:
-            replaced.update(new)
+            replaced |= new
             new = {}
     return replaced
 
@@ -121,12 +121,11 @@ def main(to: str, ties: str, **filters: Any) -> None:
         raise click.UsageError("--ties needs --to pref")
     summary = options.Summary()
     with options.open_stream(**filters, prepare=preparer(to, ties), hold=True) as stream:
-        for window in stream.windows(1):
-            for line in window:
-                record, notes = line.data
-                stream.write(line, record)
-                if notes:
-                    summary.count(**notes)
+        for line in stream.one_by_one():
+            record, notes = line.data
+            stream.write(line, record)
+            if notes:
+                summary.count(**notes)
     summary.close(stream)
 
 

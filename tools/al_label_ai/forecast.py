@@ -19,10 +19,9 @@ class Forecast:
 
     def add_all(self, stream: Stream) -> None:
         """Every query of a stream whose lines' data are (record, queries)."""
-        for lines in stream.windows(1):
-            for line in lines:
-                for query in line.data[1]:
-                    self.add(query)
+        for line in stream.one_by_one():
+            for query in line.data[1]:
+                self.add(query)
 
     def add(self, query: Query) -> None:
         """Count one query: as cached where its answer is kept, or will be by then."""

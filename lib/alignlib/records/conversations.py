@@ -16,7 +16,7 @@ from alignlib.records.jsonl import Line, Record, kind
 T = TypeVar("T")
 Message = dict[str, Any]
 ANSWERS = ("chosen", "rejected", "completions")
-TEXT = (str, type(None))  # what is no conversation
+TEXT = frozenset((str, type(None)))  # what is no conversation
 CONDITION_ROLES = ("user", "system")  # whose turn a condition goes into
 
 
@@ -77,13 +77,13 @@ def canonical(record: Record) -> Record:
 def _is_plain(record: Record) -> bool:
     """Whether there is no conversation in it."""
     get = record.get
-    if "messages" in record or not (isinstance(get("prompt"), TEXT) and isinstance(get("chosen"), TEXT)
-                                    and isinstance(get("rejected"), TEXT)):
+    if ("messages" in record or type(get("prompt")) not in TEXT or type(get("chosen")) not in TEXT
+            or type(get("rejected")) not in TEXT):
         return False
     completions = get("completions")
     if isinstance(completions, list) and completions:
-        return set(map(type, completions)).issubset(TEXT)
-    return isinstance(completions, TEXT)
+        return TEXT.issuperset(map(type, completions))
+    return type(completions) in TEXT
 
 
 def _asked(record: Record) -> tuple[list[Message] | None, str | None]:

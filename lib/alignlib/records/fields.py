@@ -38,11 +38,6 @@ class Field:
     def check(self) -> Check:
         return check_for(self.schema)
 
-    @cached_property
-    def sure(self) -> Types:
-        """The types of which no value needs a check."""
-        return sure_types(self.schema)
-
 
 FIELDS: dict[str, Field] = {
     "prompt": Field(TEXT, "al-data", "text that ends exactly where the completion begins; or as `messages`"),
@@ -124,6 +119,9 @@ FIELDS: dict[str, Field] = {
     "id": Field(STRING, "anyone", "kept; else the record is known by its line number"),
 }
 
+SURE: dict[str, Types] = {name: sure_types(field.schema) for name, field in FIELDS.items()}  # no value needs a check
+MISSING = object()
+
 # Lists with one entry a completion.
 ALIGNED = ("completion_ids", "end_ids", "finish_reasons", "temperatures", "rewards", "logps", "ref_logps",
            "perplexities", "feedbacks", "scores", "analyses")
@@ -143,14 +141,13 @@ def require(record: Mapping[str, Any], *names: str) -> None:
 
     Raises ValueError naming the place: "completions[2]: expected a string, got null".
     """
+    if "messages" in record:
+        names = tuple("messages" if name == "prompt" else name for name in names)
     for name in names:
-        if name == "prompt" and "messages" in record:
-            name = "messages"
-        if name not in record:
-            raise ValueError(f"{name}: missing{_cure(record, name)}")
-        value, field = record[name], FIELDS[name]
-        if type(value) not in field.sure:
-            field.check(value, name)
+        if type(record.get(name, MISSING)) not in SURE[name]:
+            if name not in record:
+                raise ValueError(f"{name}: missing{_cure(record, name)}")
+            FIELDS[name].check(record[name], name)
 
 
 PUBLIC = {"conversations", "conversation", "instruction", "question", "completion", "response", "output", "answer"}

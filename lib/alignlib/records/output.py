@@ -19,7 +19,7 @@ class Output:
 
     def __init__(self, path: str | None = None, at: int = 0):
         self.at, self.path = at, path
-        self.held, self.waiting = list[bytes](), 0  # what `hold` took, and its length
+        self.held = bytearray()  # what `hold` took
         self.lock: Held | None = None
         self.uncut = False
         if path is None:
@@ -44,7 +44,7 @@ class Output:
             os.ftruncate(self.fd, self.at)
             self.uncut = False
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Raises DiskFull."""
         if self.uncut:
             self.cut()
@@ -58,16 +58,14 @@ class Output:
 
     def hold(self, data: bytes) -> None:
         """Write it together with what comes next, at the latest with `flush` or `close`."""
-        self.held.append(data)
-        self.waiting += len(data)
-        if self.waiting >= HELD:
+        self.held += data
+        if len(self.held) >= HELD:
             self.flush()
 
     def flush(self) -> None:
         """Write what is held."""
         if self.held:
-            data = b"".join(self.held)
-            self.held, self.waiting = [], 0
+            data, self.held = self.held, bytearray()
             self.write(data)
 
     def close(self, begun: bool) -> None:

@@ -19,6 +19,9 @@ FIELDS = {"key": str, "line": int, "crc": int, "crc_before": int, "out": int, "r
 BYTES = 512  # one write of fixed size, in place: a kill leaves the old state or the new one
 PLACES, PIECE = 64, 1 << 12  # of the input: bytes that are looked at, at so many places
 Sample = list[Any]  # how many bytes the input has, and a hash of some of them
+# What must be as it was when the run goes on, and how it is said that it is not.
+CHANGED = {"key": "made with other options or another model", "put_aside": "--rejects is not the one it was made with",
+           "records": "the input had {:,} records"}
 NOTHING = -1  # the "line" of a state whose run has written none
 
 
@@ -53,6 +56,12 @@ class State:
             raise StateError(f"{self.held.path}: not the state of a run")
         self.before = state.pop("input", None)
         return state
+
+    def must_agree(self, state: dict[str, Any], **now: str | int | None) -> None:
+        """Raises StateError where the killed run's `state` has other values."""
+        for name, value in now.items():
+            if state[name] != value:
+                raise StateError(f"{self.output}: cannot resume: {CHANGED[name].format(state[name])}")
 
     def must_be_of(self, files: Sequence[str]) -> None:
         """Raises StateError where the files are not those that the killed run read, as far as its Sample tells."""

@@ -18,7 +18,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -108,11 +108,11 @@ class Stream:
 
     def _open(self, output: str | None, rejects: str | None, resume: bool) -> None:
         """Take the files, this process alone. Raises StateError, DiskFull."""
-        # No state beside /dev/null or a named pipe.
-        saved = self._begin(output, resume) if output and regular(output) else {}
+        saved = self._begin(output, resume) if output and regular(output) else {}  # no state beside a named pipe
         if rejects and not saved:
             self._must_be_own(rejects)
         self._out = Output(output, saved.get("out", 0))
+        self._put = self._out.hold if self._hold else self._out.write
         self._sinks = [self._out]
         if rejects:
             self._rejects = Output(rejects, saved.get("rejects", 0))
@@ -153,13 +153,28 @@ class Stream:
         stopped comes whole, and `write` passes over the lines that have left already.
         """
         self._begin_reading(size)
-        yield from self._windows(size)
+        window: list[Line] = []
+        for line in self._lines(size):
+            if line.error and window and not self._may_skip(line):
+                yield window  # what came before the bad line still leaves
+            if self._is_good(line):
+                window.append(line)
+            if window and (line.index + 1) % size == 0:  # now, not with the next line: that may be long in coming
+                yield window
+                window = []
+        if window:
+            yield window
+        self.finish()
+
+    def one_by_one(self) -> Iterator[Line]:
+        """The good lines, each of which has left before the next is read."""
+        yield from self.ahead()
         self.finish()
 
     def ahead(self) -> Iterator[Line]:
-        """The good lines one by one, for a reader in a thread of its own; the writer ends with `finish`."""
+        """The good lines, for a reader in a thread of its own; the writer ends with `finish`."""
         self._begin_reading(1)
-        return chain.from_iterable(self._windows(1))
+        return filter(self._is_good, self._lines(1))
 
     def finish(self) -> None:
         """Put aside the bad lines behind the last good one, which has left."""
@@ -175,24 +190,19 @@ class Stream:
             self._bar = self.make_bar(total, max(self.next - block.start, 0))
         self.began = time.monotonic()
 
-    def _windows(self, size: int) -> Iterator[list[Line]]:
-        window: list[Line] = []
-        for line in self._lines(size):
-            if not line.error:
-                window.append(line)
-            elif self.skip or isinstance(line.error, Skip):
-                with self._turn:
-                    self._bad.append(line)
-                    self._reject_before(self.next)  # at once, if nothing before it is still to be written
-            else:
-                if window:
-                    yield window  # what came before the bad line still leaves
-                raise line.failure()
-            if window and (line.index + 1) % size == 0:  # now, not with the next line: that may be long in coming
-                yield window
-                window = []
-        if window:
-            yield window
+    def _is_good(self, line: Line) -> bool:
+        """A bad line is put aside, at once if nothing before it is still to be written. Raises DataError if it may not."""
+        if not line.error:
+            return True
+        if not self._may_skip(line):
+            raise line.failure()
+        with self._turn:
+            self._bad.append(line)
+            self._reject_before(self.next)
+        return False
+
+    def _may_skip(self, line: Line) -> bool:
+        return self.skip or isinstance(line.error, Skip)
 
     def block(self, size: int) -> range:
         """The numbers of the records that are this shard's: whole windows, so that they share batches as ever."""
@@ -235,10 +245,8 @@ class Stream:
             if self._bar and not self.path:
                 with self._bar.aside():
                     self._out.write(data)
-            elif self._hold:
-                self._out.hold(data)
             else:
-                self._out.write(data)
+                self._put(data)
             self.written += self.each
             self._left(line)
 
@@ -296,12 +304,7 @@ class Stream:
         state = self._state.read(resume)
         if not state:
             return {}
-        if state["key"] != self.key:
-            raise StateError(f"{path}: cannot resume: made with other options or another model")
-        if state["put_aside"] != self._put_aside:
-            raise StateError(f"{path}: cannot resume: --rejects is not the one it was made with")
-        if state["records"] != self.records:  # other borders
-            raise StateError(f"{path}: cannot resume: the input had {state['records']:,} records")
+        self._state.must_agree(state, key=self.key, put_aside=self._put_aside, records=self.records)
         self._state.must_be_of(self.files or ("-",))
         self.next, self.crc = state["line"], state["crc_before"]
         self.written, self.rejected = state["written"], state["rejected"]

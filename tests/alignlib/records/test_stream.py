@@ -162,7 +162,7 @@ def test_no_kill_loses_a_held_record_nor_writes_one_twice(tmp_path, whole, monke
     killed = tmp_path / "killed"
     killed.mkdir()
     write(killed / "in", *INPUT)
-    lost = b"".join(run(killed, stop=stop, size=1, hold=True)._out.held)
+    lost = bytes(run(killed, stop=stop, size=1, hold=True)._out.held)
     assert len(lost) < held
     for length in range(len(lost) + 1):
         folder = tmp_path / str(length)
