@@ -191,7 +191,7 @@ class Stream:
         self.began = time.monotonic()
 
     def _is_good(self, line: Line) -> bool:
-        """A bad line is put aside, at once if nothing before it is still to be written. Raises DataError if it may not."""
+        """Put a bad line aside, at once if nothing before it is still to be written. Raises DataError if it may not."""
         if not line.error:
             return True
         if not self._may_skip(line):
