@@ -71,8 +71,10 @@ def test_rounds_learn_from_the_policy_before_them(scale):
             assert f"--loss {loss} " in learns and f" {before} {made}.rw.jsonl --ref {run}/sft " in learns
     judge = f"{run}/rm" if scale else "toy:overall"
     for method in ("ppo", "rloo", "grpo"):
-        assert any(f" al-train-ppo {run}/sft --method {method} --reward {judge} -n 4 " in command and
-                   f" {run}/samples.jsonl.prompts -o {run}/{method} " in command for command in commands)
+        (learns,) = [command for command in commands
+                     if f" al-train-ppo {run}/sft --method {method} --reward {judge} -n 4 " in command]
+        assert f" {run}/samples.jsonl.prompts -o {run}/{method} " in learns
+        assert ("--critic-lr" in learns) == (bool(scale) and method == "ppo")  # the others have no critic
 
 
 ALT = {"tldr-alt-rm": "rm", "tldr-quark": "quark", "tldr-alt-lmu": "lmu", "hh-alt-lmc": "lmc", "hh-steerlm": "steerlm",

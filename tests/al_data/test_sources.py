@@ -4,6 +4,8 @@ import csv
 import gzip
 import json
 import lzma
+import os
+import shutil
 
 import pytest
 
@@ -90,6 +92,20 @@ def test_missing_split_and_mixed_kinds_are_named(tmp_path):
         files_of(folder, "test")
     with pytest.raises(ValueError, match=r"several kinds of files here \(pairs, sft\)"):
         files_of(folder, "train")
+
+
+def test_a_folder_may_go_while_it_is_searched(tmp_path, monkeypatch):
+    """As those of processes do where the whole disk is given."""
+    folder = folder_of(tmp_path, "data/train.jsonl", "gone/train.jsonl")
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("gone"):
+            shutil.rmtree(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert split_files(folder, "train") == (["data/train.jsonl"], True)
 
 
 def test_imdb_archive(tmp_path):

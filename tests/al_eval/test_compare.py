@@ -55,8 +55,9 @@ def test_frontier_from_records(tmp_path):
 def test_frontier_names_what_is_wrong(tmp_path):
     assert "<stdin>:1: method: expected a string" in refused(65, "frontier", stdin=jsonl({"kl": 1, "reward": 2}))
     row = {"method": "exo", "step": 1, "reward": 2}
-    assert refused(65, "frontier", stdin=jsonl(row)).endswith("exo, step 1: no kl")
-    assert refused(65, "frontier", stdin=jsonl({**row, "kl": NONE})).endswith("exo, step 1: no kl")
+    other = {**row, "step": 2, "kl": 1}
+    assert refused(65, "frontier", stdin=jsonl(other, row, other)) == "al-eval: <stdin>:2: exo, step 1: no kl"
+    assert refused(65, "frontier", stdin=jsonl({**row, "kl": NONE})) == "al-eval: <stdin>:1: exo, step 1: no kl"
     message = refused(65, "frontier", stdin=jsonl(row, {**row, "reward": 3}))
     assert message == "al-eval: <stdin>:2: another reward of exo, step 1 is at <stdin>:1"
     assert "step: expected a number, got a string" in refused(65, "frontier", stdin=jsonl({**row, "step": "x"}))

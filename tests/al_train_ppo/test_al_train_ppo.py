@@ -83,6 +83,19 @@ def test_the_log_says_what_was_drawn():
     assert json.loads((out / "run.json").read_text())["options"]["rewards"] == ["toy:helpful", "0.5:toy:harmless"]
 
 
+def test_what_is_read_by_the_loss_alone_is_said_too():
+    """Without a reference and with one update a rollout nothing is read before it."""
+    _, entries = train("--method", "grpo", "--reward", "toy:helpful", "--steps", 1, "--kl-coef", 0,
+                       "--log-samples", samples := folders().new("samples"))
+    some = read(samples.read_text())
+    scored = read(run("al-score", folders().policy, "--logps", "--dtype", "fp32", stdin=lines(*some)).stdout)
+    for record, same in zip(some, scored, strict=True):
+        assert record["logps"] == pytest.approx(same["logps"], abs=1e-4)
+    tokens = sum(len(ids) + (end is not None) for record in some
+                 for ids, end in zip(record["completion_ids"], record["end_ids"], strict=True))
+    assert entries[0]["entropy"] == pytest.approx(-sum(sum(record["logps"]) for record in some) / tokens)
+
+
 @pytest.mark.parametrize("more", [
     ("--method", "ppo", "--lora", 2, "--kl-target", 1),
     *(pytest.param(more, marks=pytest.mark.long) for more in (

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from al_train_ppo import course as courses
 from al_train_ppo.course import OnPolicy, Reference
-from al_train_ppo.rollout import Prompt, prompt_of
+from al_train_ppo.rollout import Prompt, prompt_of, read_tokens
 from alignlib.models import load
 from alignlib.training.engine import PlainEngine
 from helpers import tiny
@@ -37,31 +38,48 @@ def test_steps_are_rollouts_and_updates_those_of_the_optimizer():
 
 
 @pytest.mark.parametrize(("more", "known"), [
-    ({"batch_size": 4}, {"old"}), ({"batch_size": 8, "passes": 2}, {"old"}), ({"batch_size": 8}, set()),
-    ({"batch_size": 8, "reference": True}, {"old", "reference"})])
-def test_old_numbers_are_read_where_they_are_wanted(more, known):
-    """With one update and no reference the policy is the old one: nothing needs to be read."""
+    ({"batch_size": 4}, 1), ({"batch_size": 8, "passes": 2}, 1), ({"batch_size": 8}, 0),
+    ({"batch_size": 8, "reference": True}, 2)])
+def test_old_numbers_are_read_where_they_are_wanted(more, known, monkeypatch):
+    """With one update and no reference the policy is the old one: what the loss sees is what is known of it."""
+    read = []
+    monkeypatch.setattr(courses, "read_tokens", lambda *args, **how: read.append(args) or read_tokens(*args, **how))
     made = course(prompts=4, **more)
     engine = PlainEngine(made.policy, made.recipe, made.updates)
     made.begin(None)
     entry = made.learn(0, engine)
-    assert set(made.objective.rollout.tokens) == known
-    assert ("kl" in entry) == ("reference" in known) and ("entropy" in entry) == ("old" in known)
+    assert len(read) == known and set(made.objective.rollout.tokens) == {"old", *["reference"][:known - 1]}
+    assert ("kl" in entry) == (known == 2) and entry["entropy"] > 0
     assert entry["clip_share"] >= 0 and entry["seconds_sampling"] > 0
 
 
 def test_one_update_is_the_same_with_and_without_old_numbers(monkeypatch):
-    """The shortcut changes no bit of a weight."""
-    states = []
+    """The shortcut changes no bit of a weight, nor what is said of the old policy."""
+    states, said = [], []
     for always in (False, True):
         made = course(prompts=4, batch_size=8, kl_coef=0.0)
         engine = PlainEngine(made.policy, made.recipe, made.updates)
         if always:
             made.reference = Reference(made.policy)
             made.reference_engine = engine
-        made.learn(0, engine)
+        entry = made.learn(0, engine)
         states.append(made.policy.core.state_dict())
+        said.append((entry["entropy"], made.objective.rollout.tokens["old"]))
     torch.testing.assert_close(*states, rtol=0, atol=0)
+    torch.testing.assert_close(*said, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("reward", [1e30, -1e308])
+def test_a_reward_too_large_for_the_model_s_arithmetic_is_named(reward):
+    made = course(prompts=4, batch_size=8)
+    made.prompts[1].record["prompt"] = "This one."
+    made.judge = lambda where, records: [[1.0, reward if record["prompt"] == "This one." else 0.0]
+                                         for record in records]
+    made.prompts = [Prompt(one.number, one.record, one.ids, f"in:{one.number + 1}") for one in made.prompts]
+    engine = PlainEngine(made.policy, made.recipe, made.updates)
+    with pytest.raises(FloatingPointError, match=rf"^in:2: a reward of {reward:g}".replace("+", r"\+")):
+        for step in range(made.steps):
+            made.learn(step, engine)
 
 
 def test_equal_rewards_are_counted_and_not_divided_by():

@@ -206,6 +206,10 @@ def untouched(name: str) -> list[str]:
     return [*endings(done, (0,))]
 
 
+# What is said of a line that another one leads to, where that is no longer found under its name.
+MISSED = {"al-data oasst1": ": parent_id: no such message"}
+
+
 def fuzz_reader(name: str, seed: int, fault: str = "") -> list[str]:
     """Give it a file with one mutated line: it takes that, or names it."""
     records = readers()[name][1]
@@ -215,7 +219,8 @@ def fuzz_reader(name: str, seed: int, fault: str = "") -> list[str]:
     lines[at] = mutated(chance, records[at]).replace(b"\n", b"")
     file, done = read_whole(name, lines, fault)
     wrong = [*endings(done, (0, 65))]
-    if not wrong and done.returncode and f"{file}:{at + 1}: " not in done.stderr:
+    lost = MISSED.get(name, "\n") in done.stderr and f"{file}:" in done.stderr
+    if not wrong and done.returncode and f"{file}:{at + 1}: " not in done.stderr and not lost:
         wrong = [f"line {at + 1} is not named: {done.stderr[-300:]}"]
     return [f"{name}, seed {seed}: {what}: {lines[at][:300]!r}" for what in wrong]
 

@@ -74,7 +74,7 @@ def files_of(folder: str, split: str, kind_of: str = "") -> tuple[list[str], boo
     files are of several kinds ("pairs.test.jsonl", "sft.test.jsonl"): together they would give records twice.
     """
     root = Path(folder)
-    paths = [path for path in sorted(root.rglob("*")) if path.name.endswith(SUFFIXES)
+    paths = [path for path in sorted(_files_under(root)) if path.name.endswith(SUFFIXES)
              or path.suffix == ".txt" and path.parent.name in ("pos", "neg")]
     parts = {path: set(re.split(r"[^a-z]+", str(path.relative_to(root)).lower())) for path in paths}
     paths = [path for path in paths if kind_of in parts[path]] or paths
@@ -87,6 +87,16 @@ def files_of(folder: str, split: str, kind_of: str = "") -> tuple[list[str], boo
     if len(kinds) > 1:
         raise ValueError(f"{folder}: several kinds of files here ({', '.join(sorted(kinds))}): give one file")
     return [str(path) for path in chosen], named
+
+
+def _files_under(root: Path) -> Iterator[Path]:
+    """All files in a folder and its folders, but for those that may not be read, or that go meanwhile."""
+    def told(error: OSError) -> None:
+        if not isinstance(error, PermissionError | FileNotFoundError):
+            raise error
+
+    for folder, _, names in os.walk(root, onerror=told):
+        yield from (Path(folder, name) for name in names)
 
 
 def from_hub(name: str, split: str, kind_of: str = "", /, **where: str) -> Iterator[Row]:

@@ -40,10 +40,7 @@ def frontier(files: list[NamedFile], name: str, cost: str, title: str, plot: str
     """
     summary = options.Summary()
     methods: dict[str, list[Record]] = {}
-    for (method, step), point in results.read(files, "method", "step").items():
-        for figure in (cost, name):
-            if tables.mean_of(point.get(figure)) is None:
-                raise jsonl.DataError(f"{results.shown(method, step)}: no {figure}")
+    for (method, step), point in results.read(files, "method", "step", needs=(cost, name)).items():
         methods.setdefault(method, []).append({"step": step, cost: point[cost], "reward": point[name]})
         summary.count(points=1)
     for points in methods.values():

@@ -140,17 +140,19 @@ def write_text(text: str, output: str | None) -> None:
         handle.write(text.encode())
 
 
-def read(files: Iterable[NamedFile], *keys: str) -> dict[tuple[Any, ...], Record]:
+def read(files: Iterable[NamedFile], *keys: str, needs: Sequence[str] = ()) -> dict[tuple[Any, ...], Record]:
     """Results joined by their `keys`: {(method, step): {figure: value}}, in order of appearance.
 
-    A file's name, where it has one, is the `method` of its lines. Raises DataError for a line without a method
-    and for two different values of one figure. Figures are means and numbers; the rest of a result is left.
+    A file's name, where it has one, is the `method` of its lines. Raises DataError for a line without a method, for
+    two different values of one figure, and for a result that lacks, in all its lines, a figure that it `needs`.
+    Figures are means and numbers; the rest of a result is left.
     """
     joined: dict[tuple[Any, ...], Record] = {}
     places: dict[tuple[tuple[Any, ...], str], str] = {}
+    last: dict[tuple[Any, ...], str] = {}
     for where, row in _rows(files):
         key: tuple[Any, ...] = tuple(row.get(name) for name in keys)
-        point = joined.setdefault(key, {})
+        point, last[key] = joined.setdefault(key, {}), where
         for name, value in row.items():
             if not (tables.is_mean(value) or type(value) in (int, float)) or name in ("step", "records"):
                 continue
@@ -158,6 +160,10 @@ def read(files: Iterable[NamedFile], *keys: str) -> dict[tuple[Any, ...], Record
                 raise jsonl.DataError(f"{where}: another {name} of {shown(*key)} is at {places[key, name]}")
             point[name] = value
             places[key, name] = where
+    for key, point in joined.items():
+        for name in needs:
+            if tables.mean_of(point.get(name)) is None:
+                raise jsonl.DataError(f"{last[key]}: {shown(*key)}: no {name}")
     return joined
 
 

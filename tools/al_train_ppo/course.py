@@ -15,7 +15,17 @@ from torch import Tensor
 
 from al_train_ppo import advantages
 from al_train_ppo.objective import Surrogate, ValueLoss, values_of
-from al_train_ppo.rollout import Prompt, Rollout, draw, how_to_draw, logged, read_tokens, seed_of, with_rewards
+from al_train_ppo.rollout import (
+    Prompt,
+    Rollout,
+    draw,
+    how_to_draw,
+    logged,
+    of_all_ranks,
+    read_tokens,
+    seed_of,
+    with_rewards,
+)
 from al_train_ppo.settings import Settings
 from alignlib.cli import bars
 from alignlib.models.encoding import Encoder, Example
@@ -35,6 +45,7 @@ from alignlib.training.zero import asking_engine_for, engine_for
 
 Judge = Callable[[Sequence[str], Sequence[Record]], list[list[float]]]  # where they stand, and they with completions
 LOGGED = 4  # records a rollout in --log-samples
+LARGEST = 1e15  # of a reward: sums of such squares are finite in float32
 HELD_OUT = -1  # the number of the rollout whose draws are those of the held-out prompts
 
 
@@ -139,6 +150,9 @@ class OnPolicy:
                     self.critic, self.critic_engine, measure=partial(values_of, self.critic))
             figures = self.weigh(rollout)
             figures |= self.update(rollout, batches, step, engine)
+            if "old" not in rollout.tokens:
+                rollout.tokens["old"] = of_all_ranks(self.objective.seen)
+                figures["entropy"] = entropy(rollout)
         figures |= {f"seconds_{name}": round(seconds, 2) for name, seconds in self.seconds.items()}
         if self.samples:
             self.samples.write(b"".join(map(dumps, logged(rollout, step + 1, self.settings.temperature, LOGGED))))
@@ -160,9 +174,12 @@ class OnPolicy:
         with self.timed("sampling"):
             rollout = draw(self.policy, self.encoder, prompts, how_to_draw(self.settings, number, seed), self.recipe)
         with self.timed("scoring"):
-            rewards = torch.tensor(self.judge([prompt.where for prompt in prompts], rollout.records),
-                                   dtype=torch.float64)
-        return with_rewards(rollout, rewards, self.settings)
+            rows = self.judge([prompt.where for prompt in prompts], rollout.records)
+            for prompt, row in zip(prompts, rows, strict=True):
+                if not max(map(abs, row)) <= LARGEST:
+                    raise FloatingPointError(f"{prompt.where}: a reward of {max(row, key=abs):g}: beyond {LARGEST:g}, "
+                                             "its square is too much for a model's arithmetic")
+        return with_rewards(rollout, torch.tensor(rows, dtype=torch.float64), self.settings)
 
     def minibatches(self, step: int, prompts: int) -> list[list[int]]:
         """The prompts of each update: --passes over the rollout, each in an order of its own."""
@@ -197,7 +214,7 @@ class OnPolicy:
                                    "length": rollout.lengths.double().mean().item(),
                                    "share_cut": rollout.share_cut()}
         if "old" in rollout.tokens:
-            figures["entropy"] = -fmean(torch.cat(rollout.tokens["old"]).tolist() or [0.0])
+            figures["entropy"] = entropy(rollout)
         if self.reference:
             figures["kl"] = kl(rollout)
         if settings.number > 1:
@@ -249,7 +266,7 @@ class OnPolicy:
 
     def update(self, rollout: Rollout, batches: Sequence[Sequence[int]], step: int, engine: Engine) -> dict[str, Any]:
         """Learn from the rollout, a minibatch an update: the mean of the updates' figures."""
-        self.objective.rollout = self.value_loss.rollout = rollout
+        self.objective.rollout, self.objective.seen, self.value_loss.rollout = rollout, {}, rollout
         taken: list[dict[str, Any]] = []
         for number, indices in enumerate(batches):
             figures: dict[str, Any] = pass_back(indices, self.policy, rollout.examples, self.objective, self.recipe,
@@ -274,6 +291,11 @@ class OnPolicy:
         started = time.monotonic()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+
+def entropy(rollout: Rollout) -> float:
+    """Nats a token, estimated by the tokens that were drawn."""
+    return -fmean(torch.cat(rollout.tokens["old"]).tolist() or [0.0])
 
 
 def kl(rollout: Rollout) -> float:

@@ -23,10 +23,12 @@ class Surrogate(Objective["Policy"]):
 
     rollout  whose packs are read
     state    kl_coef, where it follows a target
+    seen     by example, the log-probabilities of a rollout whose packs are read once, and were not before
     """
 
     settings: Settings
     rollout: Rollout | None = field(default=None, init=False)
+    seen: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.sized = ("kl_loss",)
@@ -47,12 +49,17 @@ class Surrogate(Objective["Policy"]):
         return sum(map(len, example.completions))
 
     def __call__(self, model: Policy, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
+        from al_train_ppo.rollout import by_example
         from alignlib.training import losses
 
         assert self.rollout is not None
         settings, rollout = self.settings, self.rollout
         new = model.token_logps(batch, settings.temperature)  # [N]
-        old = rollout.tokens_of("old", batch) if "old" in rollout.tokens else new.detach()
+        if "old" in rollout.tokens:
+            old = rollout.tokens_of("old", batch)
+        else:
+            old = new.detach()
+            self.seen |= by_example(batch, old)
         counts = batch.counts().clamp(min=1)
         if settings.method == "rloo":
             ratio = (batch.sums(new) - batch.sums(old)).float().exp()  # [E, K]; of two long sums: taken in float64

@@ -139,11 +139,20 @@ def read_tokens(model: Model, engine: Engine | AskingEngine, examples: Sequence[
     mine: dict[int, Tensor] = {}
     for indices in batches:
         for batch, _, _ in packs_of(indices, model, examples, recipe):
-            numbers = engine.ask(partial(measure, batch)).cpu()
-            sizes = batch.counts().sum(1).int().tolist()
-            mine |= dict(zip(batch.indices, numbers.split(sizes), strict=True))
+            mine |= by_example(batch, engine.ask(partial(measure, batch)))
+    return of_all_ranks(mine)
+
+
+def by_example(batch: Pack, numbers: Tensor) -> dict[int, Tensor]:
+    """A pack's numbers, [N] in the order of its targets, apart by the examples that they are of."""
+    sizes = batch.counts().sum(1).int().tolist()
+    return dict(zip(batch.indices, numbers.cpu().split(sizes), strict=True))
+
+
+def of_all_ranks(mine: dict[int, Tensor]) -> list[Tensor]:
+    """The numbers of all examples, in their order, of those that each rank has."""
     everywhere: dict[int, Tensor] = dict(ChainMap(*ranks.gather(mine)))
-    return [everywhere[i] for i in range(len(examples))]
+    return [everywhere[i] for i in range(len(everywhere))]
 
 
 def with_rewards(rollout: Rollout, rewards: Tensor, settings: Settings) -> Rollout:
@@ -156,11 +165,10 @@ def with_rewards(rollout: Rollout, rewards: Tensor, settings: Settings) -> Rollo
 
 
 def logged(rollout: Rollout, step: int, temperature: float, count: int) -> list[dict[str, Any]]:
-    """Some of the records for --log-samples: with their rewards, their log-probabilities if known, the step."""
+    """Some of the records for --log-samples: with their rewards, their log-probabilities, the step."""
     records = [{**record, "rewards": row, "step": step}
                for record, row in zip(rollout.records[:count], rollout.rewards.tolist(), strict=False)]
-    if "old" in rollout.tokens:
-        sums = rollout.padded("old").sum(1).view(rollout.rewards.shape).tolist()
-        for record, row in zip(records, sums, strict=False):
-            record |= {"logps": row} | ({"logps_temperature": temperature} if temperature != 1 else {})
+    sums = rollout.padded("old").sum(1).view(rollout.rewards.shape).tolist()
+    for record, row in zip(records, sums, strict=False):
+        record |= {"logps": row} | ({"logps_temperature": temperature} if temperature != 1 else {})
     return records

@@ -95,6 +95,9 @@ class Encoder:
         if eos and self.eos is None:
             raise ValueError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token; its "
                              "tokenizer_config.json should name one, as eos_token")
+        if self.eos is not None and rows is not None and self.eos >= rows:
+            raise ValueError(f"{tokenizer.name_or_path}: its tokenizer ends texts with token {self.eos} "
+                             f"({tokenizer.eos_token}), and the model knows {rows} tokens")
         self.turn_end = (self.template and self.template.end or self.eos) if eos else None
         usual = (*ends, tokenizer.eos_token_id, self.template and self.template.end)
         self.ends = frozenset(i for i in usual if i is not None)  # any of them ends what is sampled

@@ -30,7 +30,8 @@ class Tokens:
             raise ValueError(f"{type(tokenizer).__name__}: needs a tokenizer with a tokenizer.json")
         added = tokenizer.added_tokens_decoder
         ids = {*tokenizer.all_special_ids, *ends, *(i for i, token in added.items() if token.special)}
-        self.control = {str(tokenizer.convert_ids_to_tokens(i)): i for i in sorted(ids) if 0 <= i < len(tokenizer)}
+        self.control = {str(tokenizer.convert_ids_to_tokens(i)): i for i in sorted(ids - {None})
+                        if 0 <= i < len(tokenizer)}
         names = sorted((name for name in self.control if len(name) > 1), key=len, reverse=True)
         self.named = re.compile("|".join(map(re.escape, names)) or r"(?!)")
         self.own = re.compile(f"(?<!{MARK})({self.named.pattern})")  # not in data

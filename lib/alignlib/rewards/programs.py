@@ -184,7 +184,7 @@ class Function(Program):
             with contextlib.redirect_stdout(sys.stderr):
                 given = self.function(copy.deepcopy(record), texts)
                 values = list(given) if isinstance(given, Iterable) and not isinstance(given, str | Mapping) else None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardFailure(where, self.name, in_words(error, self.file)) from error
         count = len(record["completions"])
         if values is None or len(values) != count:

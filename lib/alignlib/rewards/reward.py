@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from alignlib.models.encoding import Example
 
 PACK_TOKENS = 16384  # on the device at once
-WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?):(.*)", re.DOTALL)
+WEIGHT = re.compile(r"([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf)):(.*)", re.DOTALL)
 
 
 class Reward(AbstractContextManager["Reward"], Protocol):
@@ -62,6 +62,8 @@ def reward_for(name: str, *, timeout: float = TIMEOUT, device: str = "auto", dty
     """The reward of that name; `limits`, of a model: its Encoder's. Raises UsageError for one that is not there."""
     if is_program(name):
         return program_for(name, timeout)
+    if WEIGHT.fullmatch(name) and not Path(name).exists():
+        raise click.UsageError(f"{name}: one reward alone has no weight: {split_weight(name)[1]}")
     return ModelReward(name, device, dtype, pack_tokens, **limits)
 
 
@@ -99,12 +101,16 @@ class ModelReward:
             longest = min(longest, model.tokenizer.model_max_length)
         self.encoder = load.encoder_for(model, end=end, **{"max_length": longest, **limits})
         self.cut: Mapping[str, int] = self.encoder.cut
+        self.takes_template = "template" in limits
 
     @property
     def tokens(self) -> int:
         return self.packs.tokens
 
     def prepare(self, record: Record) -> "Example":
+        if "messages" in record and self.encoder.template is None:
+            cure = " (--template FILE gives one)" if self.takes_template else ""
+            raise ValueError(f"messages: the reward model {self.name} has no chat template{cure}")
         return self.encoder.encode(record, record["completions"])
 
     def score(self, asked: Sequence[Asked]) -> list[list[float]]:

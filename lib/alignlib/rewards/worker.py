@@ -24,6 +24,7 @@ import click
 
 PIECE = 1 << 16  # bytes that are written or read at a time; no number's line is longer
 GRACE = 5.0  # seconds to end by itself once it has been told that no line will follow
+MISPLACED = ": its numbers may have been others' than they seem"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -86,7 +87,7 @@ class Worker:
         more = bool(self.rest.strip() or any(map(bytes.strip, self.lines)))
         self.end()
         if more:
-            raise WorkerFailure("wrote more lines than it was given: its numbers may have been others' than they seem")
+            raise WorkerFailure(f"wrote more lines than it was given{MISPLACED}")
 
     def end(self) -> None:
         """End it now, with all that it has started; asked again, it is started anew."""
@@ -148,7 +149,7 @@ class Worker:
         with selectors.DefaultSelector() as ready:
             ready.register(self.process.stdout, selectors.EVENT_READ)
             if ready.select(0) and self._read() and (self.lines or self.rest.strip()):
-                raise WorkerFailure("wrote a line that it had not been asked for")
+                raise WorkerFailure(f"wrote a line that it had not been asked for{MISPLACED}")
 
     def _end_in_words(self) -> str:
         """How it has ended."""

@@ -117,6 +117,17 @@ def test_a_tokenizer_without_end_of_sequence_is_refused_for_policies_only():
     assert Encoder(words, max_length=20, eos=False).encode({"prompt": "a"}, ["b"]).completions == [ids("b")]
 
 
+def test_an_end_that_is_no_token_or_none_of_the_model_s_is_refused():
+    words = tiny.tokenizer()
+    words.name_or_path, end = "some/folder", words.eos_token_id
+    with pytest.raises(ValueError, match=f"^some/folder: its tokenizer ends texts with token {end} "):
+        Encoder(words, max_length=20, rows=end)
+    Encoder(words, max_length=20, rows=end + 1)
+    words.eos_token = ""
+    with pytest.raises(ValueError, match="^some/folder: the tokenizer has no end-of-sequence token"):
+        Encoder(words, max_length=20)
+
+
 def test_nothing_at_all_to_read_is_an_error():
     words = tiny.tokenizer(bos=False)
     words.bos_token = None

@@ -12,6 +12,8 @@ from alignlib.toy import world
 RECORD = {"prompt": "p", "completions": [" one two", " three 4"], "answer": "4", "finish_reasons": ["stop", "length"],
           "id": "7"}
 FILE = """
+import sys
+
 import sibling
 print("imported")
 
@@ -28,6 +30,10 @@ def fails(record, completions):
 
 def gives(record, completions):
     return record["gives"]
+
+
+def leaves(record, completions):
+    sys.exit(0)
 
 
 def generates(record, completions):
@@ -129,6 +135,10 @@ def test_a_function_gets_the_record_and_its_completions(file, capsys):
     assert capsys.readouterr().err == ""  # one module, imported once
 
 
+def test_who_leaves_is_named_too(file):
+    assert failure(f"py:{file}:leaves").startswith("SystemExit: 0 (my_rewards.py:")
+
+
 def test_an_exception_is_one_line_with_its_place(file):
     line = FILE.splitlines().index("    return {}[record[\"id\"]]") + 1
     assert failure(f"py:{file}:fails") == f"KeyError: '7' (my_rewards.py:{line})"
@@ -156,7 +166,7 @@ def test_numbers_of_any_kind(file):
 
 
 def test_files_that_cannot_be_imported_are_refused(file):
-    assert f"py:{file}:none: no function none there, only words, fails, gives, generates, Judge" in refused(
+    assert f"py:{file}:none: no function none there, only words, fails, gives, leaves, generates, Judge" in refused(
         f"py:{file}:none")
     assert "no function number" in refused(f"py:{file}:number")
     broken = file.parent / "broken_rewards.py"

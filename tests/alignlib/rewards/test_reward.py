@@ -12,7 +12,7 @@ from helpers.commands import folders, lines, read, rewarded, run
     (".5:length", 0.5, "length"), ("-1:length", -1, "length"), ("1e-3:py:r.py:f", 1e-3, "py:r.py:f"),
     ("py:r.py:f", 1, "py:r.py:f"), ("re:1:2", 1, "re:1:2"), ("3:re:1:2", 3, "re:1:2"), ("cmd:./j 2", 1, "cmd:./j 2"),
     ("7b/rm", 1, "7b/rm"), ("7b:rm", 1, "7b:rm"), ("2024/rm", 1, "2024/rm"), ("2:2024/rm", 2, "2024/rm"),
-    ("inf:rm", 1, "inf:rm"), ("w.pt@base", 1, "w.pt@base"), ("0:math", 0, "math"), ("2.:rm", 2, "rm"),
+    ("w.pt@base", 1, "w.pt@base"), ("0:math", 0, "math"), ("2.:rm", 2, "rm"),
 ])
 def test_a_weight_comes_before_a_name(text, weight, name):
     assert split_weight(text) == (weight, name)
@@ -24,10 +24,16 @@ def test_a_folder_that_is_called_so_is_there(tmp_path, monkeypatch):
     assert split_weight("2:rm") == (1, "2:rm") and split_weight("2:./2:rm") == (2, "./2:rm")
 
 
-@pytest.mark.parametrize("text", ["2:", "1e999:rm"])
+@pytest.mark.parametrize("text", ["2:", "1e999:rm", "inf:rm", "nan:length"])
 def test_a_weight_of_nothing_or_of_no_size_is_refused(text):
     with pytest.raises(click.UsageError, match=text):
         split_weight(text)
+
+
+@pytest.mark.parametrize(("name", "bare"), [("0.5:length", "length"), ("2:rm", "rm")])
+def test_where_one_reward_is_taken_it_has_no_weight(name, bare):
+    with pytest.raises(click.UsageError, match=f"^{name}: one reward alone has no weight: {bare}$"):
+        reward_for(name)
 
 
 def test_a_program_needs_no_model():
@@ -44,6 +50,15 @@ def test_a_model_s_rewards_are_al_scores():
     assert isinstance(reward, ModelReward) and reward.tokens > 0
     scored = read(run("al-score", folders().reward, stdin=lines(*records)).stdout)
     assert found == [pytest.approx(record["rewards"], abs=1e-5) for record in scored]
+
+
+@pytest.mark.slow
+def test_a_model_that_reads_no_conversations_is_named():
+    talk = {"messages": [{"role": "user", "content": "Hi."}], "completions": ["a"]}
+    for more, cure in (({}, ""), ({"template": None}, r" \(--template FILE gives one\)")):
+        with reward_for(folders().reward, device="cpu", **more) as reward, \
+                pytest.raises(ValueError, match=f"^messages: the reward model .* has no chat template{cure}$"):
+            reward.prepare(talk)
 
 
 @pytest.mark.slow
