@@ -66,7 +66,7 @@ run-bench := $(VENV)/bin/python -m pytest -s -p no:xdist -o norecursedirs=
 bench-speed: $(SETUP) ## one way beside another, in turn: ratios
 	$(run-bench) tests/bench $(addprefix --ignore=,$(IN_BENCH_KILL) $(IN_BENCH_REAL))
 
-bench-kill: $(SETUP) ## twenty kills of each command, and a hundred thousand fuzzed lines: an hour of one core
+bench-kill: $(SETUP) ## twenty kills of each command, and a hundred thousand fuzzed lines: twenty minutes of one core
 	$(run-bench) $(IN_BENCH_KILL)
 
 bench-real: $(SETUP) smollm2/config.json ## a chat model (MODEL=folder) beside transformers' own, on PAIRS=file

@@ -13,7 +13,7 @@ import click
 
 from al_data.dialogues import as_chats, question
 from al_data.row import Bad, Row, RowFunction, convert, fail, share
-from al_data.sources import NoPart, Unreachable, files_of, from_file, from_hub, from_hub_file
+from al_data.sources import NoPart, Unreachable, files_of, files_under, from_file, from_hub, from_hub_file
 from al_data.write import write, write_options
 from alignlib.cli import options, paths
 from alignlib.cli.sections import FIRST, section, stack
@@ -98,7 +98,7 @@ def write_set(function: Callable[..., DataSet], *, source: str | None, split: st
               **own_options: Any) -> None:
     """Write the records of the set that `function` makes of its own options."""
     if source and Path(source).is_dir():  # a file is, by its name
-        paths.keep_apart(map(str, Path(source).rglob("*")), None if output == "-" else output)
+        paths.keep_apart(map(str, files_under(Path(source))), None if output == "-" else output)
     chosen = function(**own_options)
     if skip_fraction > fraction:
         raise click.UsageError(f"--skip-fraction {skip_fraction:g} leaves nothing of --fraction {fraction:g}")

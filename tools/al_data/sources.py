@@ -74,7 +74,7 @@ def files_of(folder: str, split: str, kind_of: str = "") -> tuple[list[str], boo
     files are of several kinds ("pairs.test.jsonl", "sft.test.jsonl"): together they would give records twice.
     """
     root = Path(folder)
-    paths = [path for path in sorted(_files_under(root)) if path.name.endswith(SUFFIXES)
+    paths = [path for path in sorted(files_under(root)) if path.name.endswith(SUFFIXES)
              or path.suffix == ".txt" and path.parent.name in ("pos", "neg")]
     parts = {path: set(re.split(r"[^a-z]+", str(path.relative_to(root)).lower())) for path in paths}
     paths = [path for path in paths if kind_of in parts[path]] or paths
@@ -89,7 +89,7 @@ def files_of(folder: str, split: str, kind_of: str = "") -> tuple[list[str], boo
     return [str(path) for path in chosen], named
 
 
-def _files_under(root: Path) -> Iterator[Path]:
+def files_under(root: Path) -> Iterator[Path]:
     """All files in a folder and its folders, but for those that may not be read, or that go meanwhile."""
     def told(error: OSError) -> None:
         if not isinstance(error, PermissionError | FileNotFoundError):
