@@ -106,3 +106,19 @@ def test_more_than_memory_takes_no_more_memory(tmp_path):
         assert process.wait() == 0
         peaks[memory] = most
     assert peaks["100M"] > peaks["2M"] + 15, peaks
+
+
+@pytest.mark.slow
+def test_the_output_is_taken_before_anything_is_read(tmp_path):
+    """Another run's is refused at once, though this input never ends, and nobody else may have it meanwhile."""
+    out = tmp_path / "out"
+    with subprocess.Popen(command("al-data", "shuffle", "-o", out), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, env=environment()) as first:
+        first.stdin.write(lines(1)[0])
+        first.stdin.flush()
+        while not (tmp_path / "out.partial").exists():
+            assert first.poll() is None
+        second = call("al-data", "toy", "--limit", 2, "-o", out)
+        assert second.returncode == 2 and f"{out}: another run is writing it" in second.stderr
+        first.communicate()
+    assert first.returncode == 0 and out.read_bytes() == lines(1)[0]

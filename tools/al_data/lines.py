@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Iterable
+from typing import BinaryIO
 
-from al_data.write import open_output
 from alignlib.cli import bars, options
 from alignlib.records.jsonl import read
 
@@ -24,10 +24,10 @@ def kept(files: Iterable[str] = ()) -> Generator[bytes, None, None]:
         yield raw if raw.endswith(b"\n") else raw + b"\n"
 
 
-def write_lines(lines: Iterable[bytes], output: str | None, summary: options.Summary, total: int | None) -> None:
+def write_lines(lines: Iterable[bytes], handle: BinaryIO, summary: options.Summary, total: int | None) -> None:
     """Write them under a bar of `total` (None: nobody knows), and count them."""
     bar = bars.Bar(total, name=summary.name, unit="records", where=bars.terminal(sys.stderr))
-    with bar, open_output(output) as handle:
+    with bar:
         for number, line in enumerate(lines, 1):
             with bar.aside():
                 handle.write(line)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from al_data.lines import kept, write_lines
+from al_data.write import open_output
 from alignlib.cli import bars, options, paths, shells
 from alignlib.records.jsonl import count_ahead
 from alignlib.records.shown import say
@@ -62,7 +63,7 @@ def mix_command(sources: tuple[tuple[float, str], ...], until: str, limit: int |
     with ExitStack() as open_files:
         streams = [(weight, file, open_files.enter_context(closing(kept([file])))) for weight, file in sources]
         lines = mixed(streams, Random(seed), until == "first", taken)
-        write_lines(islice(lines, limit), output, summary,
+        write_lines(islice(lines, limit), open_files.enter_context(open_output(output)), summary,
                     min((number for number in known if number is not None), default=None))
     say(f"note: {', '.join(f'{taken[file]:,} of {file}' for file in dict.fromkeys(files))}")
     summary.close()

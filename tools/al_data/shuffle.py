@@ -21,6 +21,7 @@ from typing import IO, Any
 import click
 
 from al_data.lines import kept, write_lines
+from al_data.write import open_output
 from alignlib.cli import bars, options, paths
 from alignlib.records.jsonl import count_ahead
 from alignlib.records.links import regular
@@ -67,9 +68,10 @@ def shuffle_command(files: tuple[str, ...], memory: int, seed: int, output: str 
     summary.count(records=0)
     folder = os.path.dirname(os.path.realpath(output)) if output and regular(output) else tempfile.gettempdir()
     where = None if bars.typed(files) else bars.terminal(sys.stderr)
-    with bars.Bar(count_ahead(files) if where else None, name="reading", unit="records", where=where) as bar:
-        order = Order(drawn(kept(files), Random(seed), bar), memory, folder)
-    write_lines(order, output, summary, order.count)
+    with open_output(output) as handle:  # before anything is read: another run is told at once
+        with bars.Bar(count_ahead(files) if where else None, name="reading", unit="records", where=where) as bar:
+            order = Order(drawn(kept(files), Random(seed), bar), memory, folder)
+        write_lines(order, handle, summary, order.count)
     summary.close()
 
 
