@@ -23,7 +23,7 @@ def test_a_device_that_is_not_there_is_refused(name):
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused():
     """Added ones excepted: many a model has never had its tokenizer's padding."""
     size = tiny.tokenizer().vocab_size
-    load.build_encoder(tiny.config("llama", vocab_size=size), tiny.tokenizer())
+    load.build_encoder(tiny.config("llama", vocab_size=tiny.tokenizer().pad_token_id), tiny.tokenizer())
     with pytest.raises(click.UsageError, match=f"a tokenizer of {size} tokens, a model of {size - 1}"):
         load.build_encoder(tiny.config("llama", vocab_size=size - 1), tiny.tokenizer())
 
