@@ -35,6 +35,7 @@ from alignlib.toy import world
 PREFIXES = ("py:", "cmd:", "re:", "toy:")
 RULES = ("length", "math")
 TIMEOUT = 300.0  # seconds of silence
+WEIGHT = re.compile(r"([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf)):(.*)", re.DOTALL)
 Asked = tuple[str, Any]  # where a record stands ("scored.jsonl:17"), and what `prepare` made of it
 
 
@@ -47,7 +48,12 @@ class RewardFailure(click.ClickException):
 
 
 def is_program(name: str) -> bool:
-    """Whether it names a program or a rule, not a model. A folder called like a rule is ./length."""
+    """Whether it names a program or a rule, not a model. A folder called like a rule is ./length.
+
+    Raises UsageError for one with a weight: who takes several rewards has taken that off.
+    """
+    if (weighted := WEIGHT.fullmatch(name)) and not Path(name).exists():
+        raise click.UsageError(f"{name}: one reward alone has no weight: {weighted[2]}")
     return name.startswith(PREFIXES) or name in RULES
 
 

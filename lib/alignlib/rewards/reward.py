@@ -7,7 +7,6 @@
 No torch at the top: a program needs none.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import isfinite
@@ -18,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import click
 
 from alignlib.records.jsonl import Record
-from alignlib.rewards.programs import TIMEOUT, Asked, is_program, program_for
+from alignlib.rewards.programs import TIMEOUT, WEIGHT, Asked, is_program, program_for
 
 if TYPE_CHECKING:
     from alignlib.models.encoding import Example
 
 PACK_TOKENS = 16384  # on the device at once
-WEIGHT = re.compile(r"([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf)):(.*)", re.DOTALL)
 
 
 class Reward(AbstractContextManager["Reward"], Protocol):
@@ -62,8 +60,6 @@ def reward_for(name: str, *, timeout: float = TIMEOUT, device: str = "auto", dty
     """The reward of that name; `limits`, of a model: its Encoder's. Raises UsageError for one that is not there."""
     if is_program(name):
         return program_for(name, timeout)
-    if WEIGHT.fullmatch(name) and not Path(name).exists():
-        raise click.UsageError(f"{name}: one reward alone has no weight: {split_weight(name)[1]}")
     return ModelReward(name, device, dtype, pack_tokens, **limits)
 
 
