@@ -72,3 +72,9 @@ def test_a_planted_fault_is_found(fault):
     function, *args, words = FOUND[fault]
     found = (what for seed in range(40) for what in function(*args, seed=seed, fault=fault))
     assert any(words in what for what in found), fault
+
+
+@pytest.mark.parametrize("name", ["al-eval reward", "al-data hh"])
+def test_of_what_is_read_whole_the_bad_line_itself_is_to_be_named(name):
+    found = (what for seed in range(40) for what in fuzz.fuzz_reader(name, seed, "names the next line"))
+    assert any("is not named" in what for what in found)

@@ -46,10 +46,11 @@ def test_prompts_without_room_for_a_new_token():
 @pytest.mark.parametrize(("reward", "record", "message"), [
     ("math", {"prompt": "1 + 1?"}, "answer: missing: what math compares with"),
     ("toy:helpful", TALK, "prompt: missing (an oracle reads no messages)"),
-    ("REWARD", TALK, "messages: the reward model"),
+    ("REWARD", TALK, "messages: the reward model REWARD has no chat template"),
 ])
 def test_a_prompt_whose_answers_no_reward_could_judge_is_named(reward, record, message, tmp_path):
     """Also one of --eval, which would be judged an epoch later."""
+    message = message.replace("REWARD", str(folders().reward))
     reward = folders().reward if reward == "REWARD" else reward
     good = {"prompt": "1 + 2?", "answer": "3"}
     model = folders().templated(folders().policy)

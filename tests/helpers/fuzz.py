@@ -219,7 +219,7 @@ def fuzz_reader(name: str, seed: int, fault: str = "") -> list[str]:
     lines[at] = mutated(chance, records[at]).replace(b"\n", b"")
     file, done = read_whole(name, lines, fault)
     wrong = [*endings(done, (0, 65))]
-    lost = MISSED.get(name, "\n") in done.stderr and f"{file}:" in done.stderr
+    lost = name in MISSED and f"{MISSED[name]}\n" in done.stderr
     if not wrong and done.returncode and f"{file}:{at + 1}: " not in done.stderr and not lost:
         wrong = [f"line {at + 1} is not named: {done.stderr[-300:]}"]
     return [f"{name}, seed {seed}: {what}: {lines[at][:300]!r}" for what in wrong]

@@ -45,7 +45,7 @@ from alignlib.training.zero import asking_engine_for, engine_for
 
 Judge = Callable[[Sequence[str], Sequence[Record]], list[list[float]]]  # where they stand, and they with completions
 LOGGED = 4  # records a rollout in --log-samples
-LARGEST = 1e15  # of a reward: sums of such squares are finite in float32
+LARGEST_REWARD = 1e15  # sums of such squares are finite in float32
 HELD_OUT = -1  # the number of the rollout whose draws are those of the held-out prompts
 
 
@@ -176,9 +176,9 @@ class OnPolicy:
         with self.timed("scoring"):
             rows = self.judge([prompt.where for prompt in prompts], rollout.records)
             for prompt, row in zip(prompts, rows, strict=True):
-                if not max(map(abs, row)) <= LARGEST:
-                    raise FloatingPointError(f"{prompt.where}: a reward of {max(row, key=abs):g}: beyond {LARGEST:g}, "
-                                             "its square is too much for a model's arithmetic")
+                if not max(map(abs, row)) <= LARGEST_REWARD:
+                    raise FloatingPointError(f"{prompt.where}: a reward of {max(row, key=abs):g}: beyond "
+                                             f"{LARGEST_REWARD:g}, its square is too much for a model's arithmetic")
         return with_rewards(rollout, torch.tensor(rows, dtype=torch.float64), self.settings)
 
     def minibatches(self, step: int, prompts: int) -> list[list[int]]:
