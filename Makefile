@@ -41,7 +41,7 @@ quick: $(SETUP) ## what a change is tried with: ruff and the quick tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/python -m pytest -n auto -m 'not slow and not long and not vllm'
 
-test: lint ## ruff, mypy and every test
+test: lint ## ruff, mypy, and all tests but the long ones (smoke)
 	$(VENV)/bin/python -m pytest -n auto
 
 smoke: $(SETUP) ## every experiment to its report, on tens of records; and the tests that take long

@@ -242,6 +242,11 @@ def test_the_plan_counts_what_is_there():
     critic = asked("--method", "ppo", "--reward", folders().reward, "--kl-coef", 0)
     assert critic["weights"] == pytest.approx(bare["weights"] + 8 * count["reward"])
     assert critic["optimizer"] == pytest.approx(bare["optimizer"] + 8 * count["reward"])
+    assert not bare["models"] and bare["caches"] > 0
+    each = asked("--method", "ppo", "--reward", folders().reward)["models"]
+    assert each == pytest.approx({"policy": 16 * count["policy"], "reference": 4 * count["policy"],
+                                  f"critic, begun from {folders().reward}": 16 * count["reward"],
+                                  str(folders().reward): 4 * count["reward"]})
 
 
 @pytest.mark.parametrize(("command", "more"), [

@@ -13,7 +13,7 @@ import click
 
 from al_train_ppo.settings import LOSS_MEANS, METHODS, Settings, settings_of
 from alignlib.cli import model_options, options, paths, rules, shells
-from alignlib.cli.sections import named
+from alignlib.cli.sections import changed, named
 from alignlib.rewards.programs import TIMEOUT, is_program
 from alignlib.rewards.reward import split_weight
 from alignlib.training.command import training_options
@@ -31,6 +31,10 @@ CRITIC = ("critic", "critic_lr", "clip_value", "gamma", "smoothing", "whiten")  
 @rules.goes_with("--ptx-coef", "--ptx")
 @named("Answers", "number", "prompts", "max_new_tokens", "temperature", "stop", "log_samples")
 @named("The critic (ppo)", *CRITIC)
+@changed("batch_size", help="Answers a step: a multiple of -n.")
+@changed("seed", help="Of the draws, of the data's order and of new weights.")
+@changed("compile", hidden=True)
+@changed("lora_dropout", hidden=True)
 @training_options(lr=1e-6, batch_size=64)
 @click.option("--method", type=click.Choice(METHODS), default="ppo",
               help="ppo: with a critic; rloo, grpo: an answer against the others of its prompt.")

@@ -43,10 +43,26 @@ def named(title: str, *names: str) -> Decorator:
     return lambda function: give_title(function, title, names)
 
 
+def changed(name: str, **attributes: Any) -> Decorator:
+    """Says something else of an option of a set: another `help`; `hidden` of one that is refused, with a reason."""
+
+    def decorate(function: Function) -> Function:
+        option = next(parameter for parameter in parameters(function) if parameter.name == name)
+        vars(option).update(attributes)
+        return function
+
+    return decorate
+
+
+def parameters(function: Function) -> list[click.Parameter]:
+    """The options that the decorators of this body have declared, where click's own keep them."""
+    kept: list[click.Parameter] = vars(function).get("__click_params__", [])
+    return kept
+
+
 def declared(function: Function) -> set[str]:
-    """The names of the options that the decorators of this body have declared."""
-    parameters: list[click.Parameter] = vars(function).get("__click_params__", [])  # where click's own keep them
-    return {parameter.name for parameter in parameters if parameter.name}
+    """Their names."""
+    return {parameter.name for parameter in parameters(function) if parameter.name}
 
 
 def give_title(function: Function, title: str, names: Iterable[str]) -> Function:

@@ -37,6 +37,7 @@ from alignlib.training.memory_states import (
     Weights,
     beside,
     cache_bytes,
+    held,
     peak,
     states,
     with_along,
@@ -149,17 +150,21 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, al
         whole = recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow
         weights, most_made = passing(*whole)
         items = {**states(weights, setting), "activations": most_made}
+        models = {"policy": held(items)} if reference or along else {}
         if reference:
             items |= beside(weights, setting, items, width)
+            models["reference"] = held(items) - models["policy"]
         for other in along:
+            before = held(items)
             items = with_along(items, *passing(*whole, other.path), setting, other.trained, width)
-        if samples:
-            caches = cache_bytes(load.load_config(path), DRAWN * recipe.pack_tokens, width)
-            items["activations"] = max(items["activations"], caches)
+            models[str(other)] = models.get(str(other), 0) + held(items) - before
+        caches = cache_bytes(load.load_config(path), DRAWN * recipe.pack_tokens, width) if samples else 0
+        items["activations"] = max(items["activations"], caches)
         most = peak(items)
         card = next((size for size in CARDS if most <= 0.9 * size * GB), None)
-        return {**asdict(setting), **{name: items[name] / GB for name in ITEMS}, "device": most / GB,
-                "host": items["host"] / GB, "card": card}
+        return {**asdict(setting), **{name: items[name] / GB for name in ITEMS}, "caches": caches / GB,
+                "device": most / GB, "host": items["host"] / GB, "card": card,
+                "models": {name: size / GB for name, size in models.items()}}
 
     setting = Setting.from_recipe(recipe, devices)
     others = [Setting.from_recipe(replace(recipe, zero=zero, offload=offload, deepspeed=None), count)
@@ -187,8 +192,10 @@ def show(figures: dict[str, Any]) -> None:
     fits = f"fits a card of {needs['card']} GB" if needs["card"] else f"fits no card of {CARDS[-1]} GB"
     print(f"{figures['model']}: {', '.join(how)}\n\n{setting}, devices: {setting.devices}; {fits}")
     names = {**{name: name for name in ITEMS}, "device": "most at once", "host": "host memory"}
-    rows = [{"": label, "GB": f"{needs[name]:.1f}"} for name, label in names.items()]
-    print(f"{tables.text(rows)}\n")
+    sizes = {label: needs[name] for name, label in names.items()}
+    sizes |= {"caches, in turn with activations": needs["caches"]} if needs["caches"] else {}
+    sizes |= {f"of all but activations: {name}": size for name, size in needs["models"].items()}
+    print(f"{tables.text([{'': name, 'GB': f'{size:.1f}'} for name, size in sizes.items()])}\n")
     for name, title in (("device", "GB on a device, and the smallest usual card that holds it, by their number"),
                         ("host", "GB of the machine's memory for each device's process")):
         print(f"{title}\n{tables.text(pivot(figures['alternatives'], name))}\n")

@@ -118,6 +118,9 @@ class Along:
     path: str
     trained: bool = False
 
+    def __str__(self) -> str:
+        return f"critic, begun from {self.path}" if self.trained else self.path
+
 
 def with_along(items: dict[str, float], weights: Weights, most_made: float, setting: Setting, trained: bool,
                width: int) -> dict[str, float]:
@@ -138,7 +141,11 @@ def cache_bytes(config: Any, tokens: int, width: int) -> float:
     return 2.0 * width * tokens * text.num_hidden_layers * heads * size
 
 
+def held(items: dict[str, float]) -> float:
+    """The bytes that a device holds whatever it does, and those of buffers."""
+    return items["weights"] + items["optimizer"] + items["gradients"] + items["buffers"]
+
+
 def peak(items: dict[str, float]) -> float:
     """The most bytes that a device holds: in a pass, in the optimizer's step, or while the model is loaded."""
-    kept = items["weights"] + items["optimizer"] + items["gradients"]
-    return max(kept + items["buffers"] + items["activations"], kept + items["step"], items["loading"])
+    return max(held(items) + items["activations"], held(items) - items["buffers"] + items["step"], items["loading"])
