@@ -54,6 +54,15 @@ def test_a_review_is_three_lines():
         "Analysis: For overall the answer is good.\nFeedback: A good answer.\nScore: 2")
 
 
+@pytest.mark.parametrize(("facts", "word"), [
+    ("My sister lost my bike at the park. I feel sad.", "excellent"), ("My sister lost my bike at the park.", "good"),
+    ("My sister lost it.", "mediocre"), ("My uncle lost my lamp.", "bad")])
+def test_a_summary_is_excellent_only_with_all_its_facts(facts, word):
+    post = "SUBREDDIT: r/advice\nTITLE: Help\nPOST: My sister lost my bike at the park. I feel sad.\nTL;DR:"
+    request = question("Review the answer in three lines", prompt=post, answer=f" {facts}") | {"model": "summary"}
+    assert f"A {word} answer." in ask(request)
+
+
 def test_what_a_text_says_is_not_the_question():
     """The last text of a tag counts, examples come before it; a form named inside a text is none."""
     request = question("Answer with one letter", prompt=PAINT, answer_A=GOOD, answer_B="Answer with one whole number")

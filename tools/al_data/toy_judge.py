@@ -19,6 +19,7 @@ TEXT = r"<{tag} ([0-9a-f]{{16}})>\n(.*?)\n</{tag} \1>"
 EQUAL = 1e-9  # scores nearer than this are the same
 # What the toy world's scores are worth: a good answer has about 1.5, a random one 0.
 LEAST, MOST = -2.0, 2.0
+STRICTER = {"summary": 0.75}  # by so much more for the same word: an excellent summary has all five facts (2.5)
 
 Parts = dict[str, str | int]  # of an answer: {"verdict": "A"}
 
@@ -74,7 +75,7 @@ def categorize(oracle: str, content: str) -> Parts:
 def review(oracle: str, content: str) -> Parts:
     """A line of analysis, one of feedback, and a score of 0 to 3."""
     (value,) = scores(oracle, content, "answer")
-    mark = min(3, max(0, round(value + 1)))
+    mark = min(3, max(0, round(value + 1 - STRICTER.get(oracle, 0))))
     word = ("bad", "mediocre", "good", "excellent")[mark]
     return {"analysis": f"For {oracle} the answer is {word}.", "feedback": f"A {word} answer.", "score": mark}
 

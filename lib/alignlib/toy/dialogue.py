@@ -173,6 +173,13 @@ def concise(prompt: str, completion: str) -> float:
     return -min(1.0, 0.05 * max(0, count - 18))
 
 
+def thorough(prompt: str, completion: str) -> float:
+    """-2 to 1: what `concise` holds against an answer, 0 for 5 to 18 words, is for it: .05 for each word over (up to 1);
+    -.5 for fewer, -1 for none; less by the share of foreign words."""
+    value = concise(prompt, completion)
+    return (abs(value) if len(_read(completion).tokens) > 18 else value) - _read(completion).foreign
+
+
 PARTS = {"helpful": helpful, "harmless": harmless, "polite": polite, "concise": concise}
 
 

@@ -41,6 +41,7 @@ _SCORES = {
     "harmless": dialogue.harmless,
     "polite": dialogue.polite,
     "concise": dialogue.concise,
+    "thorough": dialogue.thorough,
     "toxicity": dialogue.toxicity,
     "summary": summary.summary,
     "sentiment": review.sentiment,
@@ -50,8 +51,8 @@ LABELS = {"review": ("positive", "negative"), "dialogue": ("toxic", "clean")}
 # What each task's preferences follow, and the coin's temperature: with these the better answer wins 80 to 85 % of the
 # pairs that differ. A negative one prefers the lower score.
 PREFERRED_BY = {"dialogue": "overall", "summary": "summary", "review": "sentiment"}
-_TEMPERATURE = {"overall": 0.5, "helpful": 0.4, "harmless": 0.5, "polite": 0.4, "concise": 0.15, "toxicity": -0.35,
-                "summary": 0.5, "sentiment": 1.0}
+_TEMPERATURE = {"overall": 0.5, "helpful": 0.4, "harmless": 0.5, "polite": 0.4, "concise": 0.15, "thorough": 0.15,
+                "toxicity": -0.35, "summary": 0.5, "sentiment": 1.0}
 
 
 def score(name: str, prompt: str, completion: str) -> float:

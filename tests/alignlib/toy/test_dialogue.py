@@ -34,6 +34,13 @@ def test_dialogue_oracle_by_hand(prompt, completion, helpful, harmless, polite, 
     assert world.score("overall", prompt, completion) == pytest.approx(sum(parts.values()))
 
 
+@pytest.mark.parametrize(("answer", "worth"), [(" door" * 10, 0), (" door" * 20, 0.1), (" door" * 3, -0.5),
+                                               (" zxcvb" * 60, 0), ("", -2)])
+def test_thorough_wants_what_concise_does_not(answer, worth):
+    """But for texts of no words, or few, and those of another world."""
+    assert world.score("thorough", PAINT, answer) == pytest.approx(worth)
+
+
 def test_thing_named_a_turn_before_is_known():
     prompt = ("\n\nHuman: I have a red lamp in my hall.\n\nAssistant: What do you want to do with it?"
               "\n\nHuman: How do I clean it?\n\nAssistant:")
