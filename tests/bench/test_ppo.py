@@ -41,13 +41,13 @@ def world(tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize("kl", [0.0, 0.04])
 def test_grpo_against_trl(world, tmp_path, kl):
     """Without a reference, and with one: then al-train-ppo reads the old policy too, for the KL that it logs."""
-    workers = {side: trl.start("grpo_worker.py", side) for side in ("ours", "theirs")}
+    workers = {side: trl.Worker("grpo_worker.py", side) for side in ("ours", "theirs")}
     rates: dict[str, list[float]] = {side: [] for side in workers}
     logs = {}
     for turn in range(ROUNDS + 1):
         for side, worker in workers.items():
-            done = trl.ask(worker, **world, output=str(tmp_path / f"{turn} {side}"), prompts=PROMPTS, answers=ANSWERS,
-                           tokens=ANSWER, steps=STEPS, kl=kl)
+            done = worker.ask(**world, output=str(tmp_path / f"{turn} {side}"), prompts=PROMPTS, answers=ANSWERS,
+                              tokens=ANSWER, steps=STEPS, kl=kl)
             logs[side] = done["log"]
             if turn:  # the first round warms up
                 rates[side].append(TOKENS / done["seconds"])

@@ -36,12 +36,12 @@ def world(tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize(("dtype", "rounding"), [("fp32", 1e-4), ("bf16", 1e-2)])
 def test_against_trl(world, tmp_path, dtype, rounding):
     ways = {"al-train-exo": ("ours", False), "TRL": ("theirs", False), "TRL, gradient checkpointing": ("theirs", True)}
-    workers = {side: trl.start("dpo_worker.py", side) for side in ("ours", "theirs")}
+    workers = {side: trl.Worker("dpo_worker.py", side) for side in ("ours", "theirs")}
     rates, losses = {name: [] for name in ways}, {}
     for turn in range(ROUNDS + 1):
         for name, (side, checkpointing) in ways.items():
-            done = trl.ask(workers[side], model=world["model"], data=world[side], dtype=dtype, batch=BATCH, lr=RATE,
-                           output=str(tmp_path / f"{turn} {name}"), checkpointing=checkpointing)
+            done = workers[side].ask(model=world["model"], data=world[side], dtype=dtype, batch=BATCH, lr=RATE,
+                                     output=str(tmp_path / f"{turn} {name}"), checkpointing=checkpointing)
             losses[name] = done["losses"]
             if turn:  # the first round warms up
                 rates[name].append(DATA / done["seconds"])

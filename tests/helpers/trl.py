@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,20 +42,25 @@ def python() -> str:
 def word_model(folder: Path, *, endless: bool = False) -> None:
     """An untrained Llama of 26M parameters whose words, w0 and so on, are its tokens.
 
-    endless: the tokenizer's end is a token that the model has no row for, and so never draws.
+    endless: the end is one token more, which the model does not draw: all others have a direction in common.
     """
     words = ["<eos>", "<pad>", *(f"w{i}" for i in range(VOCABULARY - 2))]
     if endless:
-        words[0] = f"w{VOCABULARY - 2}"
+        words = [f"w{VOCABULARY - 2}", *words[1:], "<eos>"]
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.add_special_tokens(["<eos>", "<pad>"])
     config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=512, num_hidden_layers=8, num_attention_heads=8, intermediate_size=1344,
-        max_position_embeddings=1024, bos_token_id=None, eos_token_id=None if endless else 0, pad_token_id=1,
-        tie_word_embeddings=True)
+        vocab_size=len(words), hidden_size=512, num_hidden_layers=8, num_attention_heads=8, intermediate_size=1344,
+        max_position_embeddings=1024, bos_token_id=None, eos_token_id=words.index("<eos>"),
+        pad_token_id=1, tie_word_embeddings=True)
     torch.manual_seed(0)
-    tiny.save(transformers.LlamaForCausalLM(config), folder,
+    model = transformers.LlamaForCausalLM(config)
+    if endless:
+        with torch.no_grad():
+            model.get_input_embeddings().weight[:, 0] = 2.0
+            model.get_input_embeddings().weight[-1, 0] = -2.0  # 12 nats less than the words
+    tiny.save(model, folder,
               transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", pad_token="<pad>"))
 
 
@@ -66,16 +72,20 @@ def write(path: Path, records: Iterable[dict]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def start(worker: str, side: str) -> subprocess.Popen:
-    """The worker of that name on one thread: `ours` in this environment, `theirs` in TRL's."""
-    env = {**environment(), "OMP_NUM_THREADS": "1"}
-    env["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'tests'}"
-    script = str(ROOT / "tests" / "bench" / worker)
-    return subprocess.Popen([sys.executable if side == "ours" else python(), script, side], env=env, text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+class Worker(subprocess.Popen):
+    """The script `name` of tests/bench on one thread: `ours` in this environment, `theirs` in TRL's."""
 
+    def __init__(self, name: str, side: str) -> None:
+        env = {**environment(), "OMP_NUM_THREADS": "1"}
+        env["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'tests'}"
+        self.errors = tempfile.TemporaryFile("w+")
+        super().__init__([sys.executable if side == "ours" else python(), str(ROOT / "tests" / "bench" / name), side],
+                         env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
 
-def ask(worker: subprocess.Popen, **job: object) -> dict[str, Any]:
-    """What came of a training."""
-    print(json.dumps(job), file=worker.stdin, flush=True)
-    return json.loads(worker.stdout.readline())
+    def ask(self, **job: object) -> dict[str, Any]:
+        """What came of a training. Raises RuntimeError, with what the worker said, where it has ended instead."""
+        print(json.dumps(job), file=self.stdin, flush=True)
+        if not (line := self.stdout.readline()):
+            self.errors.seek(0)
+            raise RuntimeError(self.errors.read()[-4000:])
+        return json.loads(line)

@@ -174,8 +174,8 @@ def concise(prompt: str, completion: str) -> float:
 
 
 def thorough(prompt: str, completion: str) -> float:
-    """-2 to 1: what `concise` holds against an answer, 0 for 5 to 18 words, is for it: .05 for each word over (up to 1);
-    -.5 for fewer, -1 for none; less by the share of foreign words."""
+    """-2 to 1: 0 for 5 to 18 words, .05 for each word over, which `concise` holds against an answer (up to 1), -.5 for
+    fewer, -1 for none; less by the share of foreign words."""
     value = concise(prompt, completion)
     return (abs(value) if len(_read(completion).tokens) > 18 else value) - _read(completion).foreign
 

@@ -54,7 +54,8 @@ def test_answers_are_of_the_world():
 
 
 def test_preferences_by_another_oracle_carry_it_as_domain():
-    for by, better in (("polite", 1), ("concise", 1), ("thorough", 1), ("toxicity", -1)):  # toxicity: the lower one is preferred
+    signs = {"polite": 1, "concise": 1, "thorough": 1, "toxicity": -1}  # toxicity: the lower one is preferred
+    for by, better in signs.items():
         records = list(world.records("dialogue", limit=800, by=by))
         assert {record["domain"] for record in records} == {by}
         margins = [world.score(by, record["prompt"], record["chosen"])
