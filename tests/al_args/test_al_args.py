@@ -245,7 +245,7 @@ def test_numbers_that_overflow_name_the_record():
     (("--method", "best-of-n", "--segment", 5), "--segment does nothing for --method best-of-n"),
     (("--method", "segment", "--score-end", "text"), "--score-end does nothing for --method segment"),
     (("--lm-device", "moon"), "--lm-device moon: no such device"), (("--rm-device", "cuda:99"), "--rm-device cuda:99"),
-    (("-m", CONTEXT), f"the model's context is {CONTEXT} tokens"),
+    (("-m", CONTEXT), f"'s context is {CONTEXT} tokens"),
 ])
 def test_what_cannot_do_is_refused(given, said):
     assert said in refused(*given)

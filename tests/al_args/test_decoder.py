@@ -49,7 +49,7 @@ def test_a_prompt_too_long_for_either_model():
     for alone, among in zip(read(done.stdout), read(cut.stdout)[::2], strict=True):
         assert alone.pop("rewards") == pytest.approx(among.pop("rewards"), rel=1e-5)  # rows of other batches
         assert alone == among
-    assert f"the model's context is {CONTEXT // 2} tokens" in refused("-m", CONTEXT // 2, rm=folder)
+    assert f"{folder}'s context is {CONTEXT // 2} tokens" in refused("-m", CONTEXT // 2, rm=folder)
 
 
 @pytest.mark.slow

@@ -36,6 +36,14 @@ def by_values(records, *more, lm=None) -> list[dict]:
     return read(done.stdout)
 
 
+def test_nothing_after_one_token_has_a_reward():
+    """A stop string may leave a completion empty: what would come next is what its prompt is worth then."""
+    done = run("al-args", folders().policy, vocabulary(), "-m", 6, *(word for letter in "abcdefghijklmnopqrstuvwxyz "
+               for word in ("--stop", letter)), stdin=lines({"prompt": ""}))
+    (made,) = read(done.stdout)
+    assert isinstance(made["rewards"][0], float)
+
+
 def refused(*args, code=2, stdin=b'{"prompt": "Hi"}\n') -> str:
     done = run("al-args", *args, stdin=stdin)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
@@ -122,7 +130,7 @@ def test_the_summary_counts_tokens_and_questions():
 
 
 def test_a_grid_over_weights(tmp_path):
-    grid = [{"weights": [0.5]}, {"weights": [2], "temperature": 0}, {"top_p": 0.8, "topk": 9}]
+    grid = [{"weights": [0.5]}, {"weights": [2], "temperature": 0, "topk": 0}, {"top_p": 0.8, "topk": 9}]
     (tmp_path / "grid").write_bytes(lines(*grid))
     made = guided(prompts(5), "--grid", tmp_path / "grid", "--ids")
     said = {"method": "next-token", "weights": [1.5], "topk": 0, "top_p": 1.0, "temperature": 1.0}
@@ -136,7 +144,8 @@ def test_a_grid_over_weights(tmp_path):
 @pytest.mark.parametrize("line, said", [
     ('{"weights": [1, 2]}', "weights: 2 for 1 of --reward"),
     ('{"weights": 1}', "weights: expected an array of numbers"),
-    ('{"weights": ["1"]}', "weights: expected an array of numbers"),
+    ('{"weights": ["1"]}', 'weights[0]: expected a number, got "1"'),
+    ('{"topk": -1}', "topk: expected a whole number of at least 1, got -1"),
     ('{"top_p": 0}', "top_p: expected a number above 0"),
     ('{"weight": 1}', "weight: does nothing for method next-token"),
     ('{"method": "greedy"}', "method: next-token goes with --reward, the others with RM"),

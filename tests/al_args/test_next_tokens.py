@@ -109,6 +109,30 @@ def test_greedy_is_whole_passes(family, other, ends):
     assert {draw.reason for draw in batch} == {"stop", "length"} or (family, other) != ("llama", "llama")
 
 
+@pytest.mark.parametrize("kind", [NextTokenReward, VocabularyReward])
+@pytest.mark.parametrize("family, other", [("gemma3", "gemma2"), ("mistral", "qwen2"), ("qwen2", "gemma3"),
+                                           ("qwen3", "mistral"), ("gptj", "qwen3")])
+def test_texts_go_on_beyond_windows(kind, family, other, ends):
+    """Of five tokens, in either model, where the family knows any."""
+    model = policy(family, **tiny.windowed(family, 5))
+    one = guide(kind, other, **tiny.windowed(other, 5))
+    batch = draws(3, 17, 30)
+    guidance = (Products([one], [1.5], batch, tiny.VOCABULARY) if kind is NextTokenReward
+                else Candidates(one, Search(weight=2.0, topk=6), batch, tiny.VOCABULARY))
+    run(model, guidance, batch)
+
+    def score(text: list[int]) -> torch.Tensor:
+        own, said = logits(model, text), logits(one.model, text)
+        if kind is NextTokenReward:
+            return own.log_softmax(-1) + 1.5 * said.log_softmax(-1)
+        best = own.topk(6)
+        scores = best.values + 2.0 * said[best.indices]
+        return torch.full_like(own, -torch.inf).scatter(0, best.indices, scores)
+
+    for draw in batch:
+        assert (draw.ids, draw.reason) == greedy(score, draw.prompt, ends), draw.where
+
+
 def chi_square(counts: torch.Tensor, shares: torch.Tensor) -> float:
     expected = shares * counts.sum()
     return ((counts - expected).square() / expected).sum().item()
@@ -259,3 +283,6 @@ def test_a_weight_too_large_for_floats_is_no_score():
     model, one, batch = policy(), guide(VocabularyReward), draws(3)
     with pytest.raises(FloatingPointError, match=r"record 0: logit \+ 1e\+39 \* value is not finite"):
         run(model, Candidates(one, Search(weight=1e39), batch, tiny.VOCABULARY), batch)
+    one, batch = guide(), draws(3)
+    with pytest.raises(FloatingPointError, match=r"record 0: log-probabilities \+ weights \* rewards are not finite"):
+        run(model, Products([one], [1e39], batch, tiny.VOCABULARY), batch)

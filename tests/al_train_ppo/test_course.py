@@ -39,32 +39,35 @@ def test_steps_are_rollouts_and_updates_those_of_the_optimizer():
 
 @pytest.mark.parametrize(("more", "known"), [
     ({"batch_size": 4}, 1), ({"batch_size": 8, "passes": 2}, 1), ({"batch_size": 8}, 0),
-    ({"batch_size": 8, "reference": True}, 2)])
+    ({"batch_size": 8, "reference": True}, 1), ({"batch_size": 4, "reference": True}, 2),
+    ({"batch_size": 8, "reference": True, "method": "rloo"}, 2)])
 def test_old_numbers_are_read_where_they_are_wanted(more, known, monkeypatch):
-    """With one update and no reference the policy is the old one: what the loss sees is what is known of it."""
+    """With one update the policy is the old one: what the loss sees is known of it, if advantages do not ask before."""
     read = []
     monkeypatch.setattr(courses, "read_tokens", lambda *args, **how: read.append(args) or read_tokens(*args, **how))
     made = course(prompts=4, **more)
     engine = PlainEngine(made.policy, made.recipe, made.updates)
     made.begin(None)
     entry = made.learn(0, engine)
-    assert len(read) == known and set(made.objective.rollout.tokens) == {"old", *["reference"][:known - 1]}
-    assert ("kl" in entry) == (known == 2) and entry["entropy"] > 0
+    beside = ["reference"] if "reference" in more else []
+    assert len(read) == known and set(made.objective.rollout.tokens) == {"old", *beside}
+    assert ("kl" in entry) == bool(beside) and entry["entropy"] > 0
     assert entry["clip_share"] >= 0 and entry["seconds_sampling"] > 0
 
 
-def test_one_update_is_the_same_with_and_without_old_numbers(monkeypatch):
+@pytest.mark.parametrize("more", [{"kl_coef": 0.0}, {"reference": True, "kl_coef": 0.5}])
+def test_one_update_is_the_same_with_and_without_old_numbers(more, monkeypatch):
     """The shortcut changes no bit of a weight, nor what is said of the old policy."""
     states, said = [], []
     for always in (False, True):
-        made = course(prompts=4, batch_size=8, kl_coef=0.0)
+        made = course(prompts=4, batch_size=8, **more)
         engine = PlainEngine(made.policy, made.recipe, made.updates)
+        made.begin(None)
         if always:
-            made.reference = Reference(made.policy)
-            made.reference_engine = engine
+            monkeypatch.setattr(made, "read", lambda *args, old, made=made: courses.OnPolicy.read(made, *args))
         entry = made.learn(0, engine)
         states.append(made.policy.core.state_dict())
-        said.append((entry["entropy"], made.objective.rollout.tokens["old"]))
+        said.append((entry["entropy"], entry.get("kl", 0.0), made.objective.rollout.tokens["old"]))
     torch.testing.assert_close(*states, rtol=0, atol=0)
     torch.testing.assert_close(*said, rtol=0, atol=0)
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from al_train_rm.token_losses import NextToken, Values
 from alignlib.models.token_rewards import NextTokenReward, VocabularyReward
@@ -173,6 +174,30 @@ def test_training_goes_on_in_such_a_model_and_adapters_are_saved(kind):
     again, more = train(sided(8), *KINDS[kind], "--lr", 0, "--steps", 2, model=whole)
     assert weights(again) == weights(whole)
     assert more[0]["best_score"] != pytest.approx(more[0]["worst_score"])
+
+
+@pytest.mark.parametrize("lora", [(), ("--lora", 4)])
+@pytest.mark.slow
+def test_the_plan_counts_the_new_head(lora):
+    """Untied from the embeddings, it trains beside adapters too."""
+    made, _ = train(sided(8), *KINDS["vocabulary"], *lora, "--steps", 1, *(["--save-adapter"] if lora else []))
+    done = run("al-train-rm", folders().policy, *KINDS["vocabulary"], *lora, "--plan")
+    assert done.returncode == 0, done.stderr
+    saved = load_file(made / ("adapter_model.safetensors" if lora else "model.safetensors"))
+    assert json.loads(done.stdout)["trained"] == sum(weight.numel() for weight in saved.values())
+
+
+@pytest.mark.slow
+def test_what_goes_on_from_a_next_token_reward_model_is_what_is_trained():
+    """A policy, whole or as an adapter, and a classifier, whatever its base was."""
+    base, _ = train(sided(4), *KINDS["next-token"], "--steps", 1)
+    out = folders().new("policy")
+    done = run("al-sft", base, "-o", out, "--lora", 2, "--save-adapter", "--steps", 1, stdin=lines(*sided(4)))
+    assert done.returncode == 0, done.stderr
+    done = run("al-score", out, stdin=lines({"prompt": "p", "completions": ["a"]}))
+    assert done.returncode == 2 and "a policy or a bare model" in one_line(done.stderr)
+    whole, _ = train(sided(4), "--steps", 1, model=base)
+    assert "reward_kind" not in json.loads((whole / "config.json").read_text())
 
 
 @pytest.mark.parametrize("kind", KINDS)

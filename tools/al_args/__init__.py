@@ -165,7 +165,7 @@ def decoder_for(lm: str, rms: list[str], how: "Sampling", searches: Sequence[set
     if searches[0].method == "next-token":
         if named := next(filter(programs.is_program, rms), None):
             raise click.UsageError(f"--reward {named}: a program judges whole texts, not next tokens")
-        return next_decoder(lm, rms, how, searches, others)
+        return by_next_tokens(lm, rms, how, searches, others)
     if not programs.is_program(rm):
         from al_args.decoder import Decoder
         from alignlib.models import load
@@ -174,7 +174,7 @@ def decoder_for(lm: str, rms: list[str], how: "Sampling", searches: Sequence[set
         if kind and (kind.kind == "next-token" or not all(search.by_token for search in searches)):
             goes = "--method next-token --reward WEIGHT:RM" if kind.kind == "next-token" else "greedy and stochastic"
             raise click.UsageError(f"{rm}: a {kind.kind} reward model is asked about next tokens: it goes with {goes}")
-        return next_decoder(lm, rms, how, searches, others) if kind else Decoder(lm, rm, how, searches, **others)
+        return by_next_tokens(lm, rms, how, searches, others) if kind else Decoder(lm, rm, how, searches, **others)
     for name in ("rm_device", "rm_dtype", "score_end", "end"):
         if name in given:
             raise click.UsageError(f"--{name.replace('_', '-')} goes with a reward model, not with {rm}")
@@ -185,8 +185,8 @@ def decoder_for(lm: str, rms: list[str], how: "Sampling", searches: Sequence[set
     return ProgramDecoder(lm, program, how, searches, **others)
 
 
-def next_decoder(lm: str, rms: list[str], how: "Sampling", searches: Sequence[settings.Search],
-                 others: dict[str, Any]) -> "NextDecoder":
+def by_next_tokens(lm: str, rms: list[str], how: "Sampling", searches: Sequence[settings.Search],
+                   others: dict[str, Any]) -> "NextDecoder":
     """For reward models that say what every next token is worth, ends of texts among them."""
     from al_args.next_decoder import NextDecoder
 

@@ -34,7 +34,8 @@ class Decoder:
         assert isinstance(reward, RewardModel)  # others are asked by NextDecoder
         fit_together(policy, lm, reward, rm)
         # Of both, so that neither sees more of a prompt than the other.
-        room = encoder_limits(min(policy.context, reward.context), how, **prompts)
+        context, whose = min((policy.context, lm), (reward.context, rm))
+        room = encoder_limits(context, how, whose=whose, **prompts)
         self.encoder = load.encoder_for(policy, **room)
         own = {**room, "template": None, "template_args": ()}  # a template that is given is the language model's
         self.reward_encoder = load.encoder_for(reward, end=end, **own)

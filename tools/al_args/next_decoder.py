@@ -48,7 +48,8 @@ class NextDecoder:
             must_be_finite(path, model)
             lay_out(model.core)
         # Of all, so that none sees more of a prompt than another.
-        room = encoder_limits(min(model.context for model in models), how, **prompts)
+        context, whose = min((model.context, path) for path, model in zip((lm, *rms), models, strict=True))
+        room = encoder_limits(context, how, whose=whose, **prompts)
         self.encoder = load.encoder_for(self.policy, **room)
         own = {**room, "template": None, "template_args": ()}  # a template that is given is the language model's
         self.guides = [guide_for(path, reward, end, own, batch_tokens)

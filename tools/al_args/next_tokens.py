@@ -66,6 +66,8 @@ class Products:
             total = total + weight * own[:, :self.vocabulary].to(total.device)
             self.logits.append((own, norms))
             self.calls += sum(not row.reason for row in rows)
+        weighed = total.amax(-1).where(logits.amax(-1).isfinite(), 0.0)  # the model's own are looked at later
+        must_be_finite(weighed, rows, "log-probabilities + weights * rewards are not finite")
         return total
 
     def take(self, tokens: Tensor, rows: Sequence[NextDraw]) -> None:

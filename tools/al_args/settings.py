@@ -71,22 +71,24 @@ def _share(value: object) -> str | None:
     return "a number above 0, 1 at most" if _number(value, 0) or not 0 < float(str(value)) <= 1 else None
 
 
-def _numbers(value: object) -> str | None:
-    fine = isinstance(value, list) and not any(_number(one, -float("inf")) for one in value)
-    return None if fine else "an array of numbers, one a --reward"
-
-
 CHECKS: dict[str, Callable[[object], str | None]] = {
     "method": lambda value: None if isinstance(value, str) and value in USES else f"one of {', '.join(USES)}",
     "weight": lambda value: _number(value, -float("inf")),
-    "topk": _count,
+    "topk": lambda value: None if value == 0 and type(value) is int else _count(value),
     "top_p": _share,
-    "weights": _numbers,
+    "weights": lambda value: None if isinstance(value, list) else "an array of numbers, one a --reward",
     "temperature": lambda value: _number(value, 0),
     "margin": lambda value: None if value is None else _number(value, 0),
     "best_of": _count,
     "segment": _count,
 }
+
+
+def _require(name: str, value: object, check: Callable[[object], str | None]) -> None:
+    """Raises ValueError, naming the entry, for a value that should be something else."""
+    if wanted := check(value):
+        shown = f'"{value}"' if isinstance(value, str) else f"{value:g}" if type(value) in (int, float) else None
+        raise ValueError(f"{name}: expected {wanted}, got {shown or jsonl.kind(value)}")
 
 
 def read(file: str, plain: Search) -> list[Search]:
@@ -106,15 +108,17 @@ def change(plain: Search, record: Record) -> Search:
     for name, value in record.items():
         if name not in CHECKS:
             raise ValueError(f"{name}: no such setting; there are {', '.join(CHECKS)}")
-        if wanted := CHECKS[name](value):
-            shown = f'"{value}"' if isinstance(value, str) else f"{value:g}" if type(value) in (int, float) else None
-            raise ValueError(f"{name}: expected {wanted}, got {shown or jsonl.kind(value)}")
+        _require(name, value, CHECKS[name])
+        for i, weight in enumerate(value if name == "weights" else ()):
+            _require(f"weights[{i}]", weight, CHECKS["weight"])
     if (record.get("method", plain.method) == "next-token") != (plain.method == "next-token"):
         raise ValueError("method: next-token goes with --reward, the others with RM: not both in a run")
     if "weights" in record and len(record["weights"]) != len(plain.weights):
         raise ValueError(f"weights: {len(record['weights'])} for {len(plain.weights)} of --reward")
     said: Record = {name: tuple(value) if name == "weights" else value for name, value in record.items()}
     changed = replace(plain, **said)
+    if not changed.topk and changed.method != "next-token":
+        raise ValueError(f"topk: 0, all tokens, goes with method next-token, not with {changed.method}")
     for name in record:
         if name != "method" and name not in USES[changed.method]:
             raise ValueError(f"{name}: does nothing for method {changed.method}")

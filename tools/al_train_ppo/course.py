@@ -143,8 +143,9 @@ class OnPolicy:
         with self.timed("learning"):
             batches = self.minibatches(step, len(prompts))
             each_once = batches[:max(1, len(batches) // self.settings.passes)]
-            if len(batches) > 1 or self.reference:  # with one update there is no policy but the old one
-                self.read(rollout, each_once, engine)
+            # With one update there is no policy but the old one: its loss's own pass says what advantages do not ask.
+            beforehand = len(batches) > 1 or (self.reference and self.settings.method != "grpo")
+            self.read(rollout, each_once, engine, old=bool(beforehand))
             if self.critic:
                 rollout.tokens["values"] = self.reader(rollout, each_once)(
                     self.critic, self.critic_engine, measure=partial(values_of, self.critic))
@@ -152,7 +153,7 @@ class OnPolicy:
             figures |= self.update(rollout, batches, step, engine)
             if "old" not in rollout.tokens:
                 rollout.tokens["old"] = of_all_ranks(self.objective.seen)
-                figures["entropy"] = entropy(rollout)
+                figures |= self.known(rollout)
         figures |= {f"seconds_{name}": round(seconds, 2) for name, seconds in self.seconds.items()}
         if self.samples:
             self.samples.write(b"".join(map(dumps, logged(rollout, step + 1, self.settings.temperature, LOGGED))))
@@ -194,11 +195,12 @@ class OnPolicy:
     def reader(self, rollout: Rollout, batches: Sequence[Sequence[int]]) -> Callable[..., list[Tensor]]:
         return partial(read_tokens, examples=rollout.examples, batches=batches, recipe=self.recipe)
 
-    def read(self, rollout: Rollout, batches: Sequence[Sequence[int]], engine: Engine) -> None:
-        """The log-probabilities of every token as they are before anything is learnt."""
+    def read(self, rollout: Rollout, batches: Sequence[Sequence[int]], engine: Engine, *, old: bool = True) -> None:
+        """The log-probabilities of every token under the reference; and the policy's, before anything is learnt."""
         read, temperature = self.reader(rollout, batches), self.settings.temperature
-        rollout.tokens["old"] = read(self.policy, engine, measure=partial(self.policy.token_logps,
-                                                                          temperature=temperature))
+        if old:
+            rollout.tokens["old"] = read(self.policy, engine, measure=partial(self.policy.token_logps,
+                                                                              temperature=temperature))
         if self.reference:
             other = self.reference.model
             with self.reference.asked():
@@ -212,11 +214,7 @@ class OnPolicy:
         equal = int((scores == scores[:, :1]).all(1).sum()) if settings.number > 1 else 0
         figures: dict[str, Any] = {"reward": rollout.rewards.mean().item(),
                                    "length": rollout.lengths.double().mean().item(),
-                                   "share_cut": rollout.share_cut()}
-        if "old" in rollout.tokens:
-            figures["entropy"] = entropy(rollout)
-        if self.reference:
-            figures["kl"] = kl(rollout)
+                                   "share_cut": rollout.share_cut(), **self.known(rollout)}
         if settings.number > 1:
             figures["equal_groups"] = equal
         self.remember(scores, equal)
@@ -232,6 +230,12 @@ class OnPolicy:
         for example, row in zip(rollout.examples, gains.tolist(), strict=True):
             example.values["advantages"] = row
         return figures
+
+    def known(self, rollout: Rollout) -> dict[str, float | None]:
+        """What the policy's log-probabilities say; None while they are not there."""
+        there = "old" in rollout.tokens
+        figures: dict[str, float | None] = {"entropy": entropy(rollout) if there else None}
+        return figures | ({"kl": kl(rollout) if there else None} if self.reference else {})
 
     def remember(self, scores: Tensor, equal: int) -> None:
         """Keep count of what rewards there were, for the end."""

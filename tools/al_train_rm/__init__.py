@@ -19,7 +19,7 @@ from alignlib.training.session import Session
 
 if TYPE_CHECKING:
     from al_train_rm.ranking import Preferences
-    from alignlib.models.policy import RewardModel
+    from alignlib.models.policy import Model, RewardModel
 
 POOLED = """A reward model that reads the {pool} of the hidden states over a text (`reward_pool` in config.json).
 
@@ -116,7 +116,12 @@ def main(session: Session, loss: str, head: str, **settings: Any) -> None:
 
 def train_by_tokens(session: Session, kind: str, **settings: Any) -> None:
     """Train a reward model of next tokens: a policy by its shape, which reads and ends texts as one."""
-    with session.begin(reward=kind == "vocabulary", **settings):
+    def adapt(paper: Model) -> None:
+        from al_train_rm.start import plan_values
+
+        plan_values(paper)
+
+    with session.begin(reward=kind == "vocabulary", adapt=adapt if kind == "vocabulary" else None, **settings):
         from al_train_rm.start import new_token_reward
         from al_train_rm.token_losses import NextToken, Values
         from alignlib.models import load, token_rewards

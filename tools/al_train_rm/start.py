@@ -75,6 +75,7 @@ def new_reward(path: str, class_names: list[str] | None, device: str = "auto", d
     else:
         model, lacking = load(transformers.AutoModelForSequenceClassification, merged or path, device, torch.float32,
                               fresh=("score",), spare=language_head, **settings)
+    vars(model.config).pop("reward_kind", None)  # of what it begins from
     if hasattr(model, "score"):
         model.score.bias = None  # of a value head: no order of scores depends on it, nor has a folder a place for it
     if "score.weight" in lacking:
@@ -104,6 +105,12 @@ def new_token_reward(kind: type[T], path: str, recipe: Recipe, *, go_on: bool = 
             raise click.UsageError("--head vocabulary does not go with --zero 3")
         new_value_head(model.core, recipe.seed)
     return model
+
+
+def plan_values(paper: Model) -> None:
+    """For --plan: a policy with a head of values, which trains beside adapters too."""
+    new_value_head(paper.core, seed=0)
+    paper.head_trains = True
 
 
 def new_value_head(model: PreTrainedModel, seed: int) -> None:

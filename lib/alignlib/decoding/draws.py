@@ -51,13 +51,13 @@ class Draw:
 
 
 def encoder_limits(context: int, how: Sampling, max_prompt: int | None, keep_prompt: str,
-                   on_long: str, **written: Any) -> dict[str, Any]:
+                   on_long: str, whose: str = "the model", **written: Any) -> dict[str, Any]:
     """The arguments of an Encoder that leaves room for new tokens in `context`; `written`, how, go with them.
 
     Raises UsageError where no room is.
     """
     if how.max_new_tokens >= context:
-        raise click.UsageError(f"--max-new-tokens {how.max_new_tokens}: the model's context is {context} tokens")
+        raise click.UsageError(f"--max-new-tokens {how.max_new_tokens}: {whose}'s context is {context} tokens")
     return {"max_length": min(context, 1 << 20), "keep": keep_prompt, "on_long": on_long,
             "max_prompt": min(max_prompt or context, context - how.max_new_tokens),
             "max_completion": how.max_new_tokens + 1, **written}

@@ -180,7 +180,8 @@ def adapted_config(config: PreTrainedConfig, adapter: Adapter) -> PreTrainedConf
 
 
 def describe_reward(config: PreTrainedConfig, adapter: Adapter) -> None:
-    """Put into a configuration what the adapter's folder says of a reward model."""
+    """Put into a configuration what the adapter's folder says of a reward model, whatever its base was."""
+    vars(config).pop("reward_kind", None)
     for name, value in adapter.reward.items():
         setattr(config, name, value)
     if "id2label" in adapter.reward:

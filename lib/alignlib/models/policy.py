@@ -29,7 +29,11 @@ class Model:
     train     whether gradients will be needed
     shared    whether one prompt serves several completions; else each has a padded row of its own
     flat      whether packs are one row without padding, for flex_attention
+
+    head_trains  whether what comes after the transformer is to be learnt, beside adapters too
     """
+
+    head_trains = False
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *,
                  autocast: torch.dtype | None = None, train: bool = False):
@@ -142,6 +146,8 @@ class RewardModel(Model):
 
     `reward_pool` in the configuration ("last" | "mean" | "max") says which.
     """
+
+    head_trains = True
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: Any):
         super().__init__(model, tokenizer, **settings)

@@ -42,10 +42,11 @@ class NextTokenReward(TokenReward):
 class VocabularyReward(TokenReward):
     """A transformer under a head that gives each token of the vocabulary a value, in float32.
 
-    A completion without tokens is worth what the prompt's last token is; after a prompt of one token nothing is: nan.
+    A completion without tokens is worth what the prompt's last token is, and after a prompt of one token what the best
+    text is that goes on from there.
     """
 
-    kind = "vocabulary"
+    kind, head_trains = "vocabulary", True
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: Any):
         head = heads.in_float32(model.get_output_embeddings())
@@ -70,8 +71,8 @@ class VocabularyReward(TokenReward):
             places = torch.where(empty, before, batch.sources[final])
             tokens = torch.where(empty, tokens, batch.targets[final])
         lone = torch.tensor([len(prompt) < 2 for prompt, _ in batch.spans], device=empty.device)
-        values, _ = self.values(hidden[places], tokens)
-        return values.masked_fill(empty & lone, torch.nan).view(batch.shape)
+        values, best = self.values(hidden[places], tokens)
+        return torch.where(empty & lone, best, values).view(batch.shape)
 
     def values(self, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Of states [N, H] the values of these next tokens [N]; and of the best ones, without gradients: [N] each."""

@@ -20,7 +20,7 @@ from alignlib.models import adapters, checkpoint, load
 from alignlib.models.adapters import Adapter
 from alignlib.models.checkpoint import first_line
 from alignlib.models.policy import Model, RewardModel
-from alignlib.models.token_rewards import TokenReward, VocabularyReward
+from alignlib.models.token_rewards import TokenReward
 from alignlib.records.disk import even_modes
 from alignlib.training.recipe import Recipe
 
@@ -117,7 +117,7 @@ def new_config(model: Model, recipe: Recipe) -> Any:
 
 def head_names(model: Model) -> list[str]:
     """The parts of a reward model that come after its transformer: they train whole. A policy's head does not train."""
-    return [name for name, part in model.core.named_children() if isinstance(model, RewardModel | VocabularyReward)
+    return [name for name, part in model.core.named_children() if model.head_trains
             and part is not model.core.base_model and any(isinstance(layer, nn.Linear) for layer in part.modules())]
 
 

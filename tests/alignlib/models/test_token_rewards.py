@@ -46,12 +46,13 @@ def test_a_text_is_worth_its_last_tokens_value_at_the_position_before(family):
         assert row == pytest.approx(wanted, abs=1e-4)
 
 
-def test_nothing_is_worth_nothing():
-    """An empty completion of a prompt of one token has no position before it."""
+def test_nothing_is_worth_what_goes_on_from_there():
+    """An empty completion of a prompt of one token has no position before it: the best text's value counts."""
     model = values()
     with torch.no_grad():
         scores = model.scores(model.pack([Example([7], [[], [5]]), Example([7, 8], [[], [5]])]))
-        assert scores[0].isnan().tolist() == [True, False] and scores[1].isfinite().all()
+        assert scores[0, 0].item() == pytest.approx(model.core(torch.tensor([[7]])).logits.max().item(), abs=1e-5)
+        assert scores[0, 1].item() == pytest.approx(value(model, [7, 5]), abs=1e-5) and scores[1].isfinite().all()
         assert model.scores(model.pack([Example([7, 8], [[]])])).item() == pytest.approx(value(model, [7, 8]), abs=1e-5)
 
 
