@@ -175,7 +175,7 @@ def test_wrong_usage_is_2_in_one_line(tmp_path):
     data.write_bytes(lines(PAIR))
     one_line_2(call("al-pref2rw", tmp_path / "none.jsonl"), "none.jsonl: no such file")
     one_line_2(call("al-pref2rw", tmp_path), "a folder, not a file")
-    one_line_2(call("al-pref2rw", data, "--resume"), "--resume needs -o FILE")
+    one_line_2(call("al-pref2rw", data, "--resume"), "--resume goes with --output (see al-pref2rw --help)")
     one_line_2(call("al-pref2rw", data, "--rejects", tmp_path / "bad"), "--rejects needs --on-error skip")
     one_line_2(call("al-pref2rw", data, "--ties", "skip"), "--ties needs --to pref")
     one_line_2(call("al-pref2rw", data, "--to", "nothing"), "nothing")

@@ -295,7 +295,7 @@ def test_a_model_of_nan_is_1_and_names_the_record(kind, args):
     ("cmd:no-such-program", (), "no-such-program: no such program"),
     ("reward", ("--device", "banana"), "--device banana: no such device"),
     ("reward", ("--device", "cuda:99"), "--device cuda:99: torch finds"),
-    ("reward", ("--resume",), "--resume needs -o FILE"),
+    ("reward", ("--resume",), "--resume goes with --output"),
     ("reward", ("--rejects", "x"), "--rejects needs --on-error skip"),
 ])
 def test_what_would_do_nothing_is_refused(model, args, message):

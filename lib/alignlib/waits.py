@@ -26,6 +26,7 @@ class Nobody:
     def back(self, owner: object) -> None: ...
 
 
+WORK = "at work"  # where nothing more is known
 shown: Shown = Nobody()
 
 

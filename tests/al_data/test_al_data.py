@@ -54,7 +54,7 @@ def test_head_ends_it_quietly():
     (["toys"], "No such command 'toys'"),
     (["toy", "--task", "chess"], "'chess' is not one of 'dialogue', 'summary', 'review'"),
     (["toy", "--split", "dev"], "'dev' is not one of"),
-    (["toy", "--labels", "--only", "sft"], "--labels goes with none"),
+    (["toy", "--labels", "--only", "sft"], "--labels or --only: give one of the two"),
     (["toy", "--labels", "--task", "summary"], "--labels is for the tasks"),
     (["hh", "--from", "/no/such/file"], "does not exist"),
     (["toy", "-o", "{tmp}/no/folder"], "no/folder: no such folder"),

@@ -165,7 +165,7 @@ def test_bad_lines_are_named_or_put_aside(tmp_path):
 
 @pytest.mark.parametrize(("args", "words"), [
     ([], "give a judge"),
-    (["--judge", "m", "--judge-rm", "."], "give a judge"),
+    (["--judge", "m", "--judge-rm", "."], "--judge or --judge-rm: give one of the two"),
     (["--judge", "m", "--mode", "rate", "--ties", "drop"], "--ties goes with --mode pair"),
     (["--judge", "m", "--together"], "--together goes with --mode rate"),
     (["--judge", "m", "--categories", __file__], "--categories goes with --mode lmc or steerlm"),

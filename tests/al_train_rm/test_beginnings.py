@@ -129,7 +129,7 @@ def test_a_run_goes_on_with_the_same_ones():
 
 
 @pytest.mark.parametrize("args, said", [
-    (("--more",), "--prefixes does not go with --more"),
+    (("--more",), "--prefixes or --more: give one of the two"),
     (("--pool", "mean"), "--prefixes: a beginning is read at its last token: it goes with --pool last"),
     (("--loss", "next-token"), "--prefixes does nothing for --loss next-token"),
     (("--loss", "classify"), "--prefixes does nothing for --loss classify"),

@@ -55,16 +55,25 @@ class Terminal:
     @property
     def screen(self) -> list[str]:
         """The lines that a person sees at the end; the last one is where the next prompt comes, and should be empty."""
-        rows, column = [""], 0
+        return self.looked_at()[0]
+
+    @property
+    def seen(self) -> list[str]:
+        """What stood in the last line, each time that the cursor went back to where it begins."""
+        return self.looked_at()[1]
+
+    def looked_at(self) -> tuple[list[str], list[str]]:
+        rows, column, seen = [""], 0, []
         for character in self.written:
             if character == "\n":
                 rows, column = [*rows, ""], 0
             elif character == "\r":
                 column = 0
+                seen.append(rows[-1].rstrip())
             else:
                 rows[-1] = rows[-1][:column] + character + rows[-1][column + 1:]
                 column += 1
-        return [row.rstrip() for row in rows]
+        return [row.rstrip() for row in rows], seen
 
 
 @dataclass

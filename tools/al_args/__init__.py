@@ -152,7 +152,7 @@ def reward_models(plain: settings.Search, rm: str | None, rewards: Sequence[str]
         click.get_current_context().params["rm"] = None  # a resumed run knows its input by its bytes
         return [name for _, name in map(split_weight, rewards)], files if rm is None else (rm, *files)
     if rm is None:
-        raise click.UsageError("Missing argument 'RM'.")
+        raise click.MissingParameter(param_hint="'RM'", param_type="argument")
     return [rm], files
 
 

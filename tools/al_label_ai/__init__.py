@@ -87,6 +87,7 @@ folder_options = section(
 @options.command(("prompt",), ("winner", "orders_agree", "chosen", "rejected", "feedbacks", "scores", "analyses",
                                "unparsed"),
                  may=("completions", "chosen", "rejected", "finish_reasons", "completion_ids", "end_ids"))
+@rules.one_of("--judge", "--judge-rm")
 @rules.one_of("--cache", "--no-cache")
 @rules.one_of("--question", "--rubric")
 @options.filter_options
@@ -193,8 +194,8 @@ def is_local(judge: str) -> bool:
 def must_fit(mode: str, together: bool, judge: str | None, judge_rm: str | None, folder: str | None) -> None:
     """Refuse options that would do nothing, or cannot be."""
     given, programmed = options.given_options(), is_program(judge_rm or "")
-    if bool(judge) == bool(judge_rm):
-        raise click.UsageError("give a judge: --judge NAME, --judge DIR or --judge-rm DIR")
+    if not (judge or judge_rm):
+        raise click.UsageError("--judge NAME, --judge DIR or --judge-rm DIR: give a judge")
     wrong: dict[str, Sequence[str]] = {
         "--mode pair": () if mode == "pair" or together else ("against", "one_order", "ties", "seed"),
         "--mode rate": () if mode == "rate" else ("together",),

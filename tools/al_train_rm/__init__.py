@@ -48,6 +48,8 @@ HEEDED = {
 @rules.goes_with("--alpha", "--more")
 @rules.goes_with("--normalize", "--more")
 @rules.goes_with("--no-reweight", "--more")
+@rules.one_of("--prefixes", "--more")
+@rules.one_of("--margin", "--soft")
 @named("Several domains (MORE)", "more", "resample", "alpha", "normalize", "no_reweight")
 @training_options(lr=1e-5, batch_size=32)
 @click.option("--loss", type=click.Choice(["pairwise", "classify", "next-token"]), default="pairwise",
@@ -172,7 +174,3 @@ def refuse(loss: str, head: str, settings: dict[str, Any]) -> None:
             raise click.UsageError(f"--{name.replace('_', '-')} does nothing for {what} {kind}")
     if settings["no_reweight"] and given & {"alpha", "normalize"}:
         raise click.UsageError("--alpha and --normalize do nothing with --no-reweight")
-    if settings["margin"] and settings["soft"]:
-        raise click.UsageError("--margin or --soft: give one of the two")
-    if settings["more"] and settings["prefixes"]:
-        raise click.UsageError("--prefixes does not go with --more")

@@ -28,7 +28,9 @@ FAILED, USAGE, BAD_DATA, INTERRUPTED, TERMINATED = 1, 2, 65, start.INTERRUPTED, 
 # Each is read once, when its library is imported; who has set one keeps it. libgomp's: two commands of a pipe share the
 # cores. The others': libraries that have something to say of themselves say it where something has failed.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "2000", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error",
-               "TORCH_CPP_LOG_LEVEL": "ERROR"}
+               "TORCH_CPP_LOG_LEVEL": "ERROR",
+               # In bf16 on a CPU torch keeps 1,024 products by their shapes, twice; packs have ever other shapes.
+               "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}
 
 
 class Terminated(Exception):
@@ -104,7 +106,7 @@ class Command(click.Command):
                 must_be_json(ctx.params.get(parameter.name or ""), parameter, ctx)
         for rule in self.rules:
             rule.check(ctx)
-        with waits.doing("at work"):
+        with waits.doing(waits.WORK):
             return super().invoke(ctx)
 
 
@@ -169,7 +171,7 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
         code = USAGE
         error.show()
     except click.UsageError as error:
-        code, message = USAGE, usage(error)
+        code, message = USAGE, usage(error, name)
     except StateError as error:
         code, message = USAGE, str(error)
     except DataError as error:
@@ -184,11 +186,14 @@ def run(body: Callable[[], int | None], prog_name: str | None = None, flags: Map
     ranks.leave(code)
 
 
-def usage(error: click.UsageError) -> str:
-    """What is wrong with a command line; where that is its options, not a file or a folder, --help is pointed to."""
+def usage(error: click.UsageError, name: str) -> str:
+    """What is wrong with a command line; where that is its options, not a file or a folder, --help is pointed to.
+
+    Some of click's errors do not say of which subcommand's options they are: then it is the command's, `name`.
+    """
     message = error.format_message()
-    of_options = type(error) is not click.UsageError or message.startswith(("-", "Got unexpected"))
-    return f"{message} (see {error.ctx.command_path} --help)" if error.ctx and of_options else message
+    of_options = type(error) is not click.UsageError or message.startswith(("-", "@", "Got unexpected"))
+    return f"{message} (see {error.ctx.command_path if error.ctx else name} --help)" if of_options else message
 
 
 def reason(error: Exception) -> str:

@@ -15,26 +15,29 @@ tqdm.set_lock(threading.RLock())
 class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
     """The line that is drawn first stays the one until its end, by a lock on the terminal; then another's follows.
 
-    One that does not know how many things there are, and has counted none, makes way for any other.
+    One that does not know how many things there are, and has counted none, makes way for any other, but where its words
+    tell something (`tells`).
     """
 
     monitor_interval = 0  # tqdm's thread; ours does what it does
     ncols: int | None
     nrows: int | None
 
-    def __init__(self, terminal: TextIO, unit: str, **settings: Any):
-        self.lock_file = open_again(terminal)
+    def __init__(self, terminal: TextIO, unit: str, *, tells: bool = False, **settings: Any):
+        self.lock_file, self.tells, self.mine = open_again(terminal), tells, False
         # smoothing = 0: the mean rate so far. What a batch holds is done at once, and says nothing of the next ones.
         super().__init__(file=terminal, unit=f" {unit}", dynamic_ncols=True, miniters=1, smoothing=0, **settings)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Draw it, and whether it was; an empty `msg` wipes it off. At its end what stays is drawn in any case."""
-        if msg is None and not self.disable and not self.take_terminal():
+        stays = msg is None and self.disable
+        if not stays and not self.take_terminal():
             return False
         self.nrows = max(self.nrows or 0, 0)
         drawn: bool = super().display(msg, pos)
-        if self.lock_file is not None and self.total is None and self.n == self.initial:
+        if self.lock_file is not None and self.total is None and self.n == self.initial and not self.tells:
             fcntl.flock(self.lock_file, fcntl.LOCK_UN)
+            self.mine = False
         return drawn
 
     def take_terminal(self) -> bool:
@@ -45,6 +48,9 @@ class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
             fcntl.flock(self.lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        if not self.mine:  # what another command of the pipe has left there
+            self.fp.write(f"\r{' ' * ((self.ncols or 80) - 1)}\r")
+            self.mine = True
         return True
 
     @property

@@ -3,12 +3,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from alignlib.cli import shells
 from alignlib.cli.options import Aside
 from alignlib.cli.sections import Decorator, section
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 LENGTHS, DEVICE = "Lengths", "Device and precision"  # titles of sections
 DTYPE = click.Choice(["auto", "fp32", "bf16", "fp16"])
@@ -54,6 +58,10 @@ class TextFile(click.ParamType[str]):
     """A file's text, whatever its name: a resumed run must have the same."""
 
     name = "FILE"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter,
+                       incomplete: str) -> "list[CompletionItem[str]]":
+        return shells.files(ctx, param, incomplete)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:

@@ -26,6 +26,8 @@ def expand(command: click.Command, words: Sequence[str]) -> list[str]:
     """
     if isinstance(command, click.Group):  # its own options are flags, and come before the subcommand's name
         place = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
+        if place < len(words) and words[place].startswith("@"):
+            raise click.UsageError(f"{words[place]}: a file of options stands behind the subcommand's name")
         subcommand = command.commands.get(words[place]) if place < len(words) else None
         return [*words[:place + 1], *expand(subcommand, words[place + 1:])] if subcommand else list(words)
     options = {name: option for option in command.params if isinstance(option, click.Option)
@@ -78,7 +80,7 @@ def takes_value(option: click.Option) -> bool:
 def read(file: str, options: Mapping[str, click.Option]) -> Iterator[Part]:
     """The options of a file, one a line. Raises UsageError."""
     try:
-        lines = Path(file).read_text().splitlines()
+        lines = Path(file).read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise click.UsageError(f"@{file}: no file of options: {reason}; an input of that name is ./@{file}") from error
@@ -89,11 +91,35 @@ def read(file: str, options: Mapping[str, click.Option]) -> Iterator[Part]:
         except ValueError as error:
             raise click.UsageError(f"{where}: {str(error).lower()}") from error
         found = list(parts(words, options))
-        if len(found) > 1 or any(option is None for option, _ in found):
-            unknown = next((words[0] for option, words in found if option is None), "")
-            what = "one option a line" if not unknown else f"no option of the command: {unknown[:40]!r}"
-            raise click.UsageError(f"{where}: {what}; an input of that name is ./@{file}")
+        if found:
+            option, its_words = found[0]
+            what = "one option a line" if len(found) > 1 else None
+            if option is None:
+                what = f"no option of the command: {its_words[0][:40]!r}"
+            elif its_words[0] in ("-h", "--help", "--version"):
+                what = f"{its_words[0]} goes on the command line"
+            if what or option is None:
+                raise click.UsageError(f"{where}: {what}; an input of that name is ./@{file}")
+            if takes_value(option):
+                must_have_value(option, its_words, where)
         yield from found
+
+
+def must_have_value(option: click.Option, words: Sequence[str], where: str) -> None:
+    """Raises UsageError where a line's option has no value, or one that it cannot have: file, line, why."""
+    word, *rest = words
+    if rest:
+        [value] = rest
+    elif word.startswith("--"):
+        _, equals, value = word.partition("=")
+    else:  # -t0.5, or -gt0.5
+        equals = value = word[next(i for i, letter in enumerate(word) if f"-{letter}" in option.opts) + 1:]
+    if not (rest or equals):
+        raise click.UsageError(f"{where}: {word} requires an argument")
+    try:
+        option.type.convert(value, option, None)
+    except click.BadParameter as error:
+        raise click.UsageError(f"{where}: {error.format_message()}") from error
 
 
 def without_comment(line: str) -> str:

@@ -166,6 +166,7 @@ filter_options = section(
     FIRST,
     files,
     output_option,
+    rules.goes_with("--resume", "--output"),
     click.option("--resume", cls=Beside, is_flag=True, help="Go on with a killed run that wrote to the same -o FILE."),
     click.option("--on-error", cls=Aside, aside="skip", type=click.Choice(["fail", "skip"]), default="fail",
                  help="What a bad line does."),

@@ -1,4 +1,4 @@
-"""A line of what a command does, after two seconds without a bar or a word: "al-sample: loading sft [3 s]"."""
+"""A line of what a command does, after two seconds without a bar or a word: "al-sample [3 s]: loading sft"."""
 
 import os
 import sys
@@ -67,13 +67,19 @@ class Watch:
     def _draw(self) -> None:
         from alignlib.cli.line import Above, Line
 
-        text = f"{self.name}: {self._texts[-1]} [{time.monotonic() - self._since:.0f} s]"
+        text = f"{self.name} [{time.monotonic() - self._since:.0f} s]: {self._texts[-1]}"
         if self._line is None:
             self._stderr, self._above = sys.stderr, Above(sys.stderr)
             sys.stderr = self._above
-            self._line = Line(self.where, "", desc=text, bar_format="{desc}", leave=False)
+            self._line = Line(self.where, "", desc=text, bar_format="{desc}", leave=False, tells=self._tells)
         elif text != self._line.desc:
+            self._line.tells = self._tells
             self._line.set_description_str(text)
+
+    @property
+    def _tells(self) -> bool:
+        """Whether it says more than that something goes on."""
+        return self._texts[-1] != waits.WORK
 
     def _wipe(self) -> None:
         if self._line is not None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_files
 
-from alignlib import hub
+from alignlib import hub, waits
 from alignlib.model_names import parts
 from alignlib.models import checkpoint, faults, heads
 from alignlib.models.checkpoint import first_line
@@ -155,14 +155,15 @@ def from_hub(name: str) -> Path | None:
                              _raise_exceptions_for_connection_errors=False)
         return there or []
 
-    try:
-        config = fetch(CONFIG)
-    except OSError:  # no such name: who loads it as a model says so
-        config = []
-    if not config:
-        return None
-    fetch(*FILES[1:], REWARD)
-    return Path(config[0]).parent
+    with waits.doing(f"asking for {name}"):
+        try:
+            config = fetch(CONFIG)
+        except OSError:  # no such name: who loads it as a model says so
+            config = []
+        if not config:
+            return None
+        fetch(*FILES[1:], REWARD)
+        return Path(config[0]).parent
 
 
 def adapted_config(config: PreTrainedConfig, adapter: Adapter) -> PreTrainedConfig:

@@ -29,17 +29,14 @@ class Model:
     train     whether gradients will be needed
     shared    whether one prompt serves several completions; else each has a padded row of its own
     flat      whether packs are one row without padding, for flex_attention
-
-    head_trains  whether what comes after the transformer is to be learnt, beside adapters too
+    head_trains  whether what comes after the transformer is learnt, beside adapters too
     """
-
-    head_trains = False
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *,
                  autocast: torch.dtype | None = None, train: bool = False):
         self.model, self.tokenizer, self.autocast, self.train = model, tokenizer, autocast, train
         self.core: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.shared, self.flat = True, False
+        self.shared, self.flat, self.head_trains = True, False, False
         if not is_sharded(model):
             self.choose_packing()
 
@@ -142,15 +139,11 @@ class Policy(Model):
 
 
 class RewardModel(Model):
-    """A sequence classifier, read at each completion's last token, or at the mean or maximum over its text.
-
-    `reward_pool` in the configuration ("last" | "mean" | "max") says which.
-    """
-
-    head_trains = True
+    """A sequence classifier, read at a completion's last token, or the mean or maximum over its text (`reward_pool`)."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: Any):
         super().__init__(model, tokenizer, **settings)
+        self.head_trains = True
         heads.compute_in_float32(self.core)
 
     @property

@@ -46,7 +46,7 @@ class VocabularyReward(TokenReward):
     text is that goes on from there.
     """
 
-    kind, head_trains = "vocabulary", True
+    kind = "vocabulary"
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: Any):
         head = heads.in_float32(model.get_output_embeddings())
@@ -54,6 +54,7 @@ class VocabularyReward(TokenReward):
         if not settings.get("train"):  # asked at every token, the weights would be cast each time
             head.weight = nn.Parameter(logps.full_precision(head.weight.detach()), requires_grad=False)
         super().__init__(model, tokenizer, **settings)
+        self.head_trains = True
 
     def scores(self, batch: Pack) -> Tensor:
         with self.precision():

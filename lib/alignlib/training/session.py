@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import click
 
-from alignlib import ranks
+from alignlib import ranks, waits
 from alignlib.cli import bars, options, paths
 from alignlib.records import jsonl
 from alignlib.records.conversations import reader
@@ -129,7 +129,8 @@ class Session:
 
         --plan and a run that is complete end the command here. Raises UsageError.
         """
-        from alignlib.training.adapters import adapter_to_train, add_adapters
+        with waits.doing("loading PyTorch"):
+            from alignlib.training.adapters import adapter_to_train, add_adapters
 
         self.adapter = adapter_to_train(self.model, self.recipe, reward)
         if self.adapter:  # what it is trained over
@@ -139,8 +140,10 @@ class Session:
 
             if self.adapter:
                 adapt = partial(add_adapters, recipe=self.recipe, adapter=self.adapter)
-            memory_plan.show(memory_plan.plan(self.model, self.recipe, self.processes or 1, reference=reference(),
-                                              along=along(), samples=samples, adapt=adapt))
+            with waits.doing("planning, by passes without numbers"):
+                planned = memory_plan.plan(self.model, self.recipe, self.processes or 1, reference=reference(),
+                                           along=along(), samples=samples, adapt=adapt)
+            memory_plan.show(planned)
             click.get_current_context().exit()
         if self.recipe.output is None:
             raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")

@@ -15,9 +15,9 @@ def terminal():
     terminal.close()
 
 
-def line(stream, name, total, leave=False):
+def line(stream, name, total, leave=False, **settings):
     """As another process would have it: it knows of no other, and has a lock of its own."""
-    return Line(stream, "steps", total=total, desc=name, leave=leave, position=0)
+    return Line(stream, "steps", total=total, desc=name, leave=leave, position=0, **settings)
 
 
 def names(terminal):
@@ -47,6 +47,32 @@ def test_one_that_counts_nothing_yet_makes_way(terminal):
         another.refresh(), unknown.close(), another.close()
     terminal.close()
     assert names(terminal) == ["unknown", "known", "unknown"]
+
+
+def test_one_that_tells_something_makes_way_for_none(terminal):
+    """Nor is it wiped off where another ends."""
+    with open(terminal.theirs, "w", closefd=False) as stream:
+        nothing = line(stream, "at work, and that for quite a while", None)
+        loading = line(stream, "loading", None, tells=True)
+        nothing.refresh(), nothing.close()
+        counted = line(stream, "counted", 5)
+        loading.refresh(), loading.close(), counted.close()
+    terminal.close()
+    assert names(terminal) == ["at work, and that for quite a while", "loading"] and terminal.screen == [""]
+    shown = [text for text in terminal.seen if text.startswith("loading")]
+    assert shown and not any("while" in text for text in shown)
+
+
+def test_of_two_that_tell_nothing_no_remains_are_seen(terminal):
+    with open(terminal.theirs, "w", closefd=False) as stream:
+        both = [line(stream, name, None) for name in ("a line that is a long one", "short")]
+        for shown in both * 2:
+            shown.refresh()
+        both[0].close(), both[1].close()
+    terminal.close()
+    shorts = [text for text in terminal.seen if text.startswith("short")]
+    assert len(shorts) >= 3 and all(text.count("[") == text.count("]") == 1 for text in shorts)
+    assert terminal.screen == [""]
 
 
 def test_what_stays_is_drawn_at_its_end_in_any_case(terminal):

@@ -80,7 +80,14 @@ def test_two_files_one_after_the_other(folder):
     ("", ["@."], "@.: no file of options: Is a directory; an input of that name is ./@."),
     ('--lr 2\n{"prompt": "Hi"}\n', ["@o"], "@o:2: no option of the command: '{prompt:'; an input of that name is ./@o"),
     ("--lr 2 --greedy", ["@o"], "@o:1: one option a line; an input of that name is ./@o"),
-    ("--lr 2 more", ["@o"], "@o:1: no option of the command: 'more'; an input of that name is ./@o"),
+    ("--lr 2 more", ["@o"], "@o:1: one option a line; an input of that name is ./@o"),
+    ("--greedy\n--lr", ["@o", "3"], "@o:2: --lr requires an argument"),
+    ("--stop #x", ["@o", "p.jsonl"], "@o:1: --stop requires an argument"),
+    ("-gt", ["@o", "p.jsonl"], "@o:1: -gt requires an argument"),
+    ("--lr x", ["@o"], "@o:1: Invalid value for '--lr': 'x' is not a valid float."),
+    ("--lr=x", ["@o"], "@o:1: Invalid value for '--lr': 'x' is not a valid float."),
+    ("-gtx", ["@o"], "@o:1: Invalid value for '-t' / '--temperature': 'x' is not a valid float."),
+    ("--help", ["@o"], "@o:1: no option of the command: '--help'; an input of that name is ./@o"),
     ("\n--rl 2", ["@o"], "@o:2: no option of the command: '--rl'; an input of that name is ./@o"),
     ("@p", ["@o"], "@o:1: no option of the command: '@p'; an input of that name is ./@o"),
     ("--stop 'a", ["@o"], "@o:1: no closing quotation"),
@@ -89,6 +96,15 @@ def test_what_is_wrong_is_said_by_file_and_line(text, words, message):
     with pytest.raises(click.UsageError) as error:
         parsed(text, *words)
     assert error.value.format_message() == message
+
+
+def test_a_byte_order_mark_is_no_part_of_an_option():
+    assert parsed("\ufeff--lr 2", "@o")["lr"] == 2
+
+
+def test_a_file_before_the_subcommand_is_told_where_it_goes():
+    done = call("al-data", "@o", "toy")
+    assert done.returncode == 2 and "@o: a file of options stands behind the subcommand's name" in done.stderr
 
 
 def test_a_file_that_is_no_text_is_refused(folder):
@@ -110,7 +126,8 @@ def test_an_error_is_one_line(capfd):
         """Does it."""
 
     assert outcome(capfd, lambda: plain.main(["@none"], "al-test")) == (
-        2, "al-test: @none: no file of options: No such file or directory; an input of that name is ./@none\n")
+        2, "al-test: @none: no file of options: No such file or directory; an input of that name is ./@none "
+        "(see al-test --help)\n")
 
 
 @pytest.mark.slow

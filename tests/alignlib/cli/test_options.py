@@ -103,10 +103,10 @@ def test_options_are_given_on_the_command_line_or_not(monkeypatch):
     def main(**values):
         given.append(options.given_options())
 
-    for args in ([], ["-n", "1"], ["--resume", "a.jsonl"]):
+    for args in ([], ["-n", "1"], ["--resume", "-o", "b.jsonl", "a.jsonl"]):
         with pytest.raises(SystemExit):
             main(args)
-    assert given == [set(), {"number"}, {"resume", "files"}]
+    assert given == [set(), {"number"}, {"resume", "output", "files"}]
 
 
 def test_a_new_folder_is_new_or_empty(tmp_path):

@@ -33,6 +33,12 @@ def folder(tmp_path):
     ("al-train-exo", "m --ref my-mo\t", ["m", "--ref", "my-model"]),
     ("al-data", "writ\t", ["writing-prompts"]),
     ("al-data", "toy --only judg\t", ["toy", "--only", "judge"]),
+    ("al-sample", "m --template promp\t", ["m", "--template", "prompts.jsonl"]),
+    ("al-sample", "m @promp\t", ["m", "@prompts.jsonl"]),
+    ("al-sample", "m --backend=vl\t", ["m", "--backend=vllm"]),
+    ("al-sample", "m --rejects=promp\t", ["m", "--rejects=prompts.jsonl"]),
+    ("al-score", "py:promp\t", ["py:prompts.jsonl"]),
+    ("al-train-ppo", "m --reward 0.5:my-mo\t", ["m", "--reward", "0.5:my-model"]),
 ])
 def test_tab_completes(shell, name, keys, words, folder, commands):
     """Options, choices, files, folders (behind which zsh leaves no /), subcommands."""

@@ -44,10 +44,10 @@ def wait_for(terminal: Terminal, text: str, times: int = 1) -> None:
 def test_the_innermost_is_shown_and_nothing_stays():
     with at_terminal() as terminal:
         with waits.doing("at work"):
-            wait_for(terminal, "al-test: at work [0 s]")
+            wait_for(terminal, "al-test [0 s]: at work")
             with waits.doing("loading sft"):
-                wait_for(terminal, "al-test: loading sft [0 s]")
-            wait_for(terminal, "al-test: at work [0 s]", 2)
+                wait_for(terminal, "al-test [0 s]: loading sft")
+            wait_for(terminal, "al-test [0 s]: at work", 2)
     assert terminal.screen == [""]
 
 
@@ -78,7 +78,7 @@ def test_a_second_one_after_the_first():
     with at_terminal() as terminal:
         for text in ("loading a", "loading b"):
             with waits.doing(text):
-                wait_for(terminal, f"al-test: {text} [0 s]")
+                wait_for(terminal, f"al-test [0 s]: {text}")
     assert terminal.screen == [""]
 
 
@@ -155,6 +155,6 @@ def test_a_real_command_shows_it_and_leaves_its_summary_alone(tmp_path):
     terminal = Terminal()
     done = subprocess.run([sys.executable, "-c", code], env=environment(), stderr=terminal.theirs)
     terminal.close()
-    assert done.returncode == 0 and "al-score: at work [" in terminal.written
+    assert done.returncode == 0 and "s]: at work" in terminal.written
     summary, prompt = terminal.screen
     assert summary.startswith("al-score: 3 records, ") and prompt == ""
