@@ -139,7 +139,7 @@ class Policy(Model):
 
 
 class RewardModel(Model):
-    """A sequence classifier, read at a completion's last token, or the mean or maximum over its text (`reward_pool`)."""
+    """A sequence classifier, read at a completion's last token, or mean or maximum over its text (`reward_pool`)."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: Any):
         super().__init__(model, tokenizer, **settings)
