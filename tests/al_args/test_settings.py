@@ -8,7 +8,7 @@ from helpers.guided import refused
 @pytest.mark.parametrize("line, said", [
     ('{"wieght": 1}', "wieght: no such setting; there are method, weight, topk"),
     ('{"weight": "1"}', 'weight: expected a number, got "1"'),
-    ('{"topk": 0}', "topk: expected a whole number of at least 1, got 0"),
+    ('{"topk": 0}', "topk: 0, all tokens, goes with method next-token, not with greedy"),
     ('{"topk": 2.5}', "topk: expected a whole number of at least 1, got 2.5"),
     ('{"topk": true}', "topk: expected a whole number of at least 1, got a boolean"),
     ('{"temperature": -1}', "temperature: expected a number of at least 0, got -1"),
