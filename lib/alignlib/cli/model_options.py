@@ -58,6 +58,7 @@ class TextFile(click.ParamType[str]):
     """A file's text, whatever its name: a resumed run must have the same."""
 
     name = "FILE"
+    reads = True  # once: it may be a pipe
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter,
                        incomplete: str) -> "list[CompletionItem[str]]":

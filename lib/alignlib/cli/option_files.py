@@ -117,7 +117,8 @@ def must_have_value(option: click.Option, words: Sequence[str], where: str) -> N
     if not (rest or equals):
         raise click.UsageError(f"{where}: {word} requires an argument")
     try:
-        option.type.convert(value, option, None)
+        if not getattr(option.type, "reads", False):
+            option.type.convert(value, option, None)
     except click.BadParameter as error:
         raise click.UsageError(f"{where}: {error.format_message()}") from error
 
