@@ -105,7 +105,7 @@ def test_a_byte_order_mark_is_no_part_of_an_option():
 def test_a_value_that_is_a_pipe_is_read_once(folder):
     (folder / "o").write_text("--template /dev/stdin\n")
     done = call("al-sample", "@o", folder / "none", "none.jsonl", stdin=b"{{ messages }}")
-    assert done.returncode == 2 and "none.jsonl: no such file" in done.stderr
+    assert done.returncode == 2 and "none: no such folder" in done.stderr
 
 
 def test_a_file_before_the_subcommand_is_told_where_it_goes():
