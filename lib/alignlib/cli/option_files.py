@@ -96,8 +96,6 @@ def read(file: str, options: Mapping[str, click.Option]) -> Iterator[Part]:
             what = "one option a line" if len(found) > 1 else None
             if option is None:
                 what = f"no option of the command: {its_words[0][:40]!r}"
-            elif its_words[0] in ("-h", "--help", "--version"):
-                what = f"{its_words[0]} goes on the command line"
             if what or option is None:
                 raise click.UsageError(f"{where}: {what}; an input of that name is ./@{file}")
             if takes_value(option):
