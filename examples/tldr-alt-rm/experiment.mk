@@ -1,7 +1,5 @@
 # Summaries of posts (TL;DR): ALT, the ranks of rewards as words.
 $(eval $(call TLDR,tldr-alt-rm))
-# After 2400 steps it is up to rounding whether the policy can look facts up.
-tldr-alt-rm.toy.sft := --lr 2e-3 --steps 4800
 tldr-alt-rm.mode := --mode rm --kl-coef 0.05 --entropy-coef 0.06
 tldr-alt-rm.on-policy := yes
 tldr-alt-rm.toy.a-rollout := 64

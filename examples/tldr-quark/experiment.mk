@@ -1,7 +1,5 @@
 # Summaries of posts (TL;DR): Quark, the ranks of rewards as new tokens.
 $(eval $(call TLDR,tldr-quark))
-# After 2400 steps it is up to rounding whether the policy can look facts up.
-tldr-quark.toy.sft := --lr 2e-3 --steps 4800
 tldr-quark.mode := --mode quark --kl-coef 0.05 --entropy-coef 0.06
 tldr-quark.on-policy := yes
 tldr-quark.toy.a-rollout := 64
