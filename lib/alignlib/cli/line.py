@@ -60,7 +60,11 @@ class Line(tqdm):  # type: ignore[misc]  # tqdm has no types
         if (self.ncols or 0) < 0:  # tqdm leaves a column free
             figures["ncols"], self.nrows = 79, None
         slow = figures["elapsed"] > figures["n"] - figures["initial"] > 0
-        return {**figures, "unit": self.unit.strip().removesuffix("s")} if slow and self.total else figures
+        if not slow:
+            return figures
+        if not self.total:  # without one tqdm has one unit for both, of which it sets the count's hard by the rate's
+            figures["bar_format"] = f"{{desc}}: {{n_fmt}}{self.unit} [{{elapsed}}, {{rate_fmt}}{{postfix}}]"
+        return {**figures, "unit": self.unit.strip().removesuffix("s")}
 
     def close(self) -> None:
         super().close()

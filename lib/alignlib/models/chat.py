@@ -54,7 +54,8 @@ class ChatTemplate:
             self.probe = self.write([{"role": "user", "content": QUESTION}], ANSWER)
         except ValueError as error:
             if isinstance(bad := error.__cause__, jinja2.TemplateSyntaxError):
-                raise click.UsageError(f"the chat template: line {bad.lineno}: {bad.message}") from error
+                folder = "" if source else f"{tokenizer.name_or_path}: "
+                raise click.UsageError(f"{folder}the chat template: line {bad.lineno}: {bad.message}") from error
             self.probe = ""  # one that refuses so plain a conversation: what ends a turn is not to be seen
 
     @cached_property

@@ -17,18 +17,29 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     if adapter := adapters.find(path):
         own = (adapter.folder / "tokenizer_config.json").is_file()
         words = read_tokenizer(str(adapter.folder) if own else adapter.base)
-        template = adapter.folder / "chat_template.jinja"
-        if not own and template.is_file():
-            words.chat_template = template.read_text(encoding="utf-8")
+        if not own and (template := template_in(adapter.folder)):
+            words.chat_template = template
         elif own and words.chat_template is None:
             words.chat_template = read_tokenizer(adapter.base).chat_template
         return words
     return read_tokenizer(path)
 
 
+def template_in(folder: Path) -> str | None:
+    """The chat template in a folder's file of its own, None where there is none. Raises UsageError for no text."""
+    file = folder / "chat_template.jinja"
+    try:
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+    except OSError as error:
+        raise click.UsageError(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{file}: invalid UTF-8 at byte {error.start + 1}") from error
+
+
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The one of the model itself. Raises UsageError."""
     found = parts(path)
+    template_in(Path(found.folder))
     file = {"gguf_file": found.gguf} if found.gguf else {}
 
     def tokenizer_in(folder: str) -> PreTrainedTokenizerBase:

@@ -83,14 +83,15 @@ def test_what_stays_is_drawn_at_its_end_in_any_case(terminal):
     assert terminal.screen[0].startswith("second:   0%|") and terminal.screen[1:] == [""]
 
 
+@pytest.mark.parametrize(("total", "count"), [(10, r"\| 4/10 \[00:0{}<00:\d\d"), (None, r"al-test: 4 steps \[00:0{}")])
 @pytest.mark.parametrize(("seconds", "rate"), [(8, "2.00s/step"), (2, "2.00 steps/s")])
-def test_a_slow_rate_is_seconds_a_step(terminal, seconds, rate, monkeypatch):
+def test_a_slow_rate_is_seconds_a_step(terminal, seconds, rate, total, count, monkeypatch):
     with open(terminal.theirs, "w", closefd=False) as stream:
-        shown = line(stream, "al-test", 10)
+        shown = line(stream, "al-test", total)
         monkeypatch.setattr(shown, "_time", lambda: shown.start_t + seconds)
         shown.update(4), shown.refresh(), shown.close()
     terminal.close()
-    assert re.search(rf"\| 4/10 \[00:0{seconds}<00:\d\d,  {rate}\]", terminal.written)
+    assert re.search(rf"{count.format(seconds)}, +{rate}\]", terminal.written)
 
 
 def test_a_terminal_without_a_name_has_no_lock(tmp_path):

@@ -61,8 +61,12 @@ def test_one_that_refuses_a_record_is_bad_data(source):
 
 def test_one_that_does_not_parse_is_a_usage_error():
     for source in ("{% for %}", "{{ 'x' | no_such_filter }}"):
-        with pytest.raises(click.UsageError, match="the chat template: "):
-            template(source)
+        words = tiny.chat_tokenizer(source)
+        words.name_or_path = "a/folder"
+        with pytest.raises(click.UsageError, match="^a/folder: the chat template: line 1: "):
+            ChatTemplate(words, Tokens(words))
+        with pytest.raises(click.UsageError, match="^the chat template: line 2: "):
+            ChatTemplate(words, Tokens(words), f"\n{source}")
 
 
 def test_one_that_does_not_end_is_cut_off(monkeypatch):

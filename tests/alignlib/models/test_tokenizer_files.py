@@ -1,12 +1,14 @@
 """A tokenizer is read from files alone: what is wrong with them is named (test_faults.py has more)."""
 
 import json
+import re
+from pathlib import Path
 
 import click
 import pytest
 
 from alignlib.models.tokenizer_files import load_tokenizer
-from helpers import tiny
+from helpers import adapted, tiny
 
 
 def test_the_name_of_a_tokenizer_is_its_folder_s(tmp_path):
@@ -30,3 +32,13 @@ def test_a_length_that_is_none_is_named(tmp_path, length):
         return
     with pytest.raises(click.UsageError, match="tokenizer_config.json: model_max_length: "):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_template_that_is_no_text_is_named_an_adapter_s_too(tmp_path):
+    base = adapted.base(tmp_path)
+    for folder in (base, adapted.adapter(tmp_path, base)):
+        file = Path(folder, "chat_template.jinja")
+        file.write_bytes(b"{{ a }}\xff")
+        with pytest.raises(click.UsageError, match=rf"^{re.escape(str(file))}: invalid UTF-8 at byte 8$"):
+            load_tokenizer(str(folder))
+        file.unlink()
