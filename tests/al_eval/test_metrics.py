@@ -105,10 +105,9 @@ def test_quantile_buckets():
     assert metrics.quantile_buckets([], 4) == []
 
 
-def test_frontier_at():
-    # At KL 2 the method is worse than at 1: its frontier stays at 5 there and rises to 7 at 4.
-    figures = metrics.frontier_at([4, 1, 2], [7, 5, 3], [0, 1, 1.5, 2, 3, 9])
-    assert figures.tolist() == [5, 5, 5, 5, 6, 7]
+def test_the_reward_at_a_kl_falls_where_the_method_does():
+    figures = metrics.reward_at([4, 1, 2], [7, 5, 3], [0, 1, 1.5, 2, 3, 9])
+    assert figures.tolist() == [5, 5, 4, 3, 5, 7]
 
 
 # --- groups as they come -----------------------------------------------------------------------------------------

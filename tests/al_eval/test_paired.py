@@ -44,16 +44,19 @@ def test_the_interval_is_of_the_differences_and_several_answers_are_one_prompts(
     assert [figures["low"], figures["high"]] == pytest.approx([0.5 - spread, 0.5 + spread], abs=0.03)
 
 
-def test_runs_are_drawn_too(tmp_path):
-    """Two runs, level within themselves, a nat apart: so wide is what two runs can say."""
+def test_other_runs_would_have_been_others(tmp_path):
+    """Two runs, level within themselves, a nat apart: Student's t of one degree, 12.7 halves to each side."""
     plain = answers(tmp_path, "plain", NOISE)
     files = [f"a={answers(tmp_path, 'high', [noise + 1 for noise in NOISE])}", f"b={plain}", f"a={plain}", f"b={plain}"]
     figures = evaluate("difference", *files)
     assert [run["mean"] for run in figures["runs"]] == pytest.approx([1, 0])
-    assert [figures["difference"][part] for part in ("mean", "low", "high")] == pytest.approx([0.5, 0, 1])
+    both = [figures["difference"][part] for part in ("mean", "low", "high")]
+    assert both == pytest.approx([0.5, -5.85, 6.85], rel=0.03)
+    same = evaluate("difference", *files[:2], *files[:2])["difference"]  # runs that agree say no more than one
+    assert [same[part] for part in ("mean", "low", "high")] == pytest.approx([1, 1, 1])
 
 
-def test_at_equal_kl_frontiers_are_compared_where_both_are(tmp_path):
+def test_at_equal_kl_checkpoints_are_compared_where_both_are(tmp_path):
     """a: reward = KL + 1/2 at KLs 1, 2, 4; b: reward = KL at 0, 3: from 1 to 3 nats a is half a nat higher."""
     a = checkpoints(tmp_path, "a", [(1, 1.5), (2, 2.5), (4, 4.5)])
     b = checkpoints(tmp_path, "b", [(0, 0), (3, 3)])
@@ -64,7 +67,15 @@ def test_at_equal_kl_frontiers_are_compared_where_both_are(tmp_path):
     assert last == pytest.approx(1.5)
 
 
-def test_frontiers_that_do_not_overlap_have_no_difference(tmp_path):
+def test_what_goes_further_for_less_is_lower_there(tmp_path):
+    """a falls from 2 to 0 between KLs 1 and 3, where b stays at 1: level on the mean."""
+    a = checkpoints(tmp_path, "a", [(1, 2), (3, 0)])
+    b = checkpoints(tmp_path, "b", [(1, 1), (3, 1)])
+    figures = evaluate("difference", f"a={a}", f"b={b}", "--at-equal-kl")
+    assert figures["difference"]["mean"] == pytest.approx(0, abs=1e-12)
+
+
+def test_methods_that_reach_no_kl_in_common_have_no_difference(tmp_path):
     near = checkpoints(tmp_path, "near", [(0, 0), (1, 1)])
     far = checkpoints(tmp_path, "far", [(2, 2), (3, 3)])
     done = call("al-eval", "difference", f"a={near}", f"b={far}", "--at-equal-kl")

@@ -58,8 +58,8 @@ def frontier(files: list[NamedFile], name: str, cost: str, title: str, plot: str
 
 
 def at_equal_kl(methods: dict[str, list[Record]], places: int = 5) -> list[dict[str, float]]:
-    """The methods' frontiers at KLs that all of them reach: [{"kl": 1.0, "exo-rw": 0.9, "dpo-rw": 0.8}, ...]."""
-    from al_eval.metrics import frontier_at
+    """The methods' rewards at KLs that all of them reach: [{"kl": 1.0, "exo-rw": 0.9, "dpo-rw": 0.8}, ...]."""
+    from al_eval.metrics import reward_at
 
     lines = {method: (means(points, "kl"), means(points, "reward"))
              for method, points in methods.items() if len(points) > 1}
@@ -69,7 +69,7 @@ def at_equal_kl(methods: dict[str, list[Record]], places: int = 5) -> list[dict[
     if low > high:
         return []
     kls = [low + (high - low) * i / (places - 1) for i in range(places)]
-    columns = {method: frontier_at(*line, at=kls).tolist() for method, line in lines.items()}
+    columns = {method: reward_at(*line, at=kls).tolist() for method, line in lines.items()}
     return [{"kl": at, **{method: column[i] for method, column in columns.items()}} for i, at in enumerate(kls)]
 
 

@@ -156,12 +156,12 @@ def quantile_buckets(keys: Numbers, buckets: int) -> list[np.ndarray]:
     return [np.flatnonzero(index == b) for b in range(buckets) if (index == b).any()]
 
 
-def frontier_at(kl: Sequence[float], reward: Sequence[float], at: Sequence[float]) -> np.ndarray:
-    """The best reward a method reaches with at most so much KL: (p,), (p,) points, (q,) KLs -> (q,).
+def reward_at(kl: Sequence[float], reward: Sequence[float], at: Sequence[float]) -> np.ndarray:
+    """A method's reward at a KL: (p,), (p,) points, (q,) KLs -> (q,).
 
-    The points in order of KL, each raised to the best before it (a checkpoint that costs more and gives less is
-    not on the frontier), straight lines between them. Outside the points' range: the nearest point's value.
+    Straight lines between the points, in order of KL: where a policy goes further for less, its over-optimisation, the
+    line falls. Outside the points' range: the nearest point's value.
     """
     k, r = np.asarray(kl, dtype=np.float64), np.asarray(reward, dtype=np.float64)
     order = np.lexsort((r, k))
-    return np.interp(np.asarray(at, dtype=np.float64), k[order], np.maximum.accumulate(r[order]))
+    return np.interp(np.asarray(at, dtype=np.float64), k[order], r[order])

@@ -23,13 +23,13 @@ from alignlib.records.shown import say
 if TYPE_CHECKING:  # it takes a while to load
     import numpy as np
 
-PLACES = 5  # KLs at which two frontiers are compared
+PLACES = 5  # KLs at which two methods are compared
 
 
 @results.command("prompt", "completions", "rewards", may=("logps", "ref_logps"))
 @result_files
-@click.option("--at-equal-kl", is_flag=True, help="Compare the frontiers of checkpoints, records with a `step`: the "
-              "mean difference over the KLs that both methods reach.")
+@click.option("--at-equal-kl", is_flag=True, help="Compare checkpoints, records with a `step`, by straight lines "
+              "between them: the mean difference over the KLs that both methods reach.")
 @bootstrap_options
 @label_option
 def difference(files: list[NamedFile], at_equal_kl: bool, resamples: int, seed: int, labels: Record,
@@ -38,8 +38,9 @@ def difference(files: list[NamedFile], at_equal_kl: bool, resamples: int, seed: 
 
     Reads the rewarded records of two methods, FIRST=FILE SECOND=FILE; of several runs (seeds) a file each, in the
     same order. The interval is of the difference, prompt by prompt, and so narrower than the two methods' own: prompts
-    are drawn, and runs where there are several. Without --at-equal-kl the last `step` counts, where there are steps;
-    with it a run whose methods reach no KL in common has no difference, and is left out of the mean.
+    are drawn; of several runs, what other runs would have given is added, Student's t by their spread: two or three
+    say little. Without --at-equal-kl the last `step` counts, where there are steps; with it a run whose methods reach
+    no KL in common has no difference, and is left out of the mean.
     """
     summary = options.Summary()
     names = list(dict.fromkeys(name for name, _ in files))
@@ -103,7 +104,7 @@ def _require_kl(record: Record) -> None:
 
 
 def compared(runs: "list[tuple[Points, ...]]", at_equal_kl: bool, bootstrap: Bootstrap) -> Record:
-    """{difference, runs, kls}: the mean over runs with its interval, each run's, and the KLs of the frontiers.
+    """{difference, runs, kls}: the mean over runs with its interval, each run's, and the KLs compared at.
 
     runs: the two methods' Points of each, all of the same prompts.
     """
@@ -128,9 +129,20 @@ def compared(runs: "list[tuple[Points, ...]]", at_equal_kl: bool, bootstrap: Boo
     drawn = np.stack([_gaps(run, draws, at) for run, at in zip(runs, ats, strict=True)])  # (runs, b)
     for place, mean, gaps in zip(places, means, drawn, strict=True):
         of_all[place] = _mean(mean, gaps, prompts)
-    chosen = rng.integers(0, len(runs), size=(len(runs), bootstrap["resamples"]))
-    together = np.take_along_axis(drawn, chosen, 0).mean(0)
+    together = drawn.mean(0) + _of_other_runs(means, bootstrap["resamples"], rng)
     return {"difference": _mean(float(np.mean(means)), together, prompts * len(runs)), "runs": of_all, **kls}
+
+
+def _of_other_runs(means: list[float], resamples: int, rng: "np.random.Generator") -> "np.ndarray":
+    """How far off other runs' mean may lie: (r,) -> (b,), Student's t by these runs' spread; of one run nothing."""
+    import numpy as np
+    from scipy.stats import t
+
+    if len(means) < 2:
+        return np.zeros(resamples)
+    quantiles = t.ppf((np.arange(resamples) + 0.5) / resamples, len(means) - 1)
+    far: np.ndarray = rng.permutation(quantiles) * np.std(means, ddof=1) / len(means) ** 0.5
+    return far
 
 
 def _mean(mean: float, drawn: "np.ndarray", n: int) -> Record:
@@ -157,12 +169,12 @@ def _gaps(run: tuple[Points, ...], weights: "np.ndarray", at: list[float]) -> "n
     """The difference of rewards under each weighting of the prompts: (b, p) -> (b,)."""
     import numpy as np
 
-    from al_eval.metrics import frontier_at
+    from al_eval.metrics import reward_at
 
     first, second = ([weights @ figures.T for figures in points] for points in run)  # KLs and rewards: (b, s) each
     if not at:
         gaps: np.ndarray = first[1][:, -1] - second[1][:, -1]
         return gaps
-    lines = [np.array([frontier_at(kls, rewards, at).mean() for kls, rewards in zip(*points, strict=True)])
+    lines = [np.array([reward_at(kls, rewards, at).mean() for kls, rewards in zip(*points, strict=True)])
              for points in (first, second)]
     return lines[0] - lines[1]
