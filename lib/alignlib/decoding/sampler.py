@@ -23,6 +23,7 @@ from alignlib.models.text_part import find_text_part
 D = TypeVar("D", bound=Draw)
 Row = TypeVar("Row", bound=Draw, contravariant=True)
 ROOM = 64  # tokens of space a cache keeps ahead
+LIKELY = 256  # tokens that are looked at first for those that hold top_p
 COMPACT = 0.75  # when fewer rows than this share are unfinished, the others leave the batch
 
 
@@ -90,8 +91,8 @@ def uniforms(seed: int, record: int, completion: int, count: int) -> NDArray[np.
 def choose(logits: Tensor, numbers: Tensor, temperatures: Tensor, top_k: int, top_p: float) -> Tensor:
     """One token a row by the inverse of its distribution: [R, V], [R] in [0, 1), [R] -> [R].
 
-    The distribution is softmax(logits / temperature), cut to the top_k most likely tokens (and those as likely as the
-    last of them) and then to the fewest that hold top_p of what is left (the first that passes it included).
+    The distribution is softmax(logits / temperature), cut to the top_k most likely tokens and then to the fewest that
+    hold top_p of what is left (the first that passes it included), each with those as likely as its last.
     Temperature 0 takes the most likely. Logits that are not finite make no distribution: -1.
     """
     best = logits.argmax(-1)
@@ -101,15 +102,30 @@ def choose(logits: Tensor, numbers: Tensor, temperatures: Tensor, top_k: int, to
         scaled = scaled.masked_fill(scaled < least, -torch.inf)
     probs = scaled.softmax(-1, dtype=torch.float64)
     if top_p < 1:
-        ordered, places = probs.sort(-1, descending=True)
-        before = ordered.cumsum(-1) - ordered
-        probs = probs.scatter(-1, places, ordered.masked_fill(before >= top_p, 0.0))
+        probs = probs.masked_fill(probs < least_of(probs, top_p), 0.0)
     total = probs.cumsum(-1)
     # right = True: a number on a border belongs to the next token with a share, never to one without.
     drawn = torch.searchsorted(total, numbers[:, None] * total[:, -1:], right=True)[:, 0]
     last = probs.shape[-1] - 1 - probs.flip(-1).gt(0).int().argmax(-1)  # rounding may pass the last share
     chosen = torch.where(temperatures > 0, torch.minimum(drawn, last), best)
     return torch.where(total[:, -1].isfinite(), chosen, -1)
+
+
+def least_of(probs: Tensor, share: float) -> Tensor:
+    """The share of the last of the fewest tokens that together hold `share`: [R, V] -> [R, 1].
+
+    Looks at LIKELY tokens, at all only in rows where those do not do: sorting a vocabulary takes longer than reading a
+    token.
+    """
+    def last(ordered: Tensor) -> Tensor:
+        before = ordered.cumsum(-1) - ordered
+        return ordered.masked_fill(before >= share, torch.inf).amin(-1, keepdim=True)
+
+    likely = probs.topk(min(LIKELY, probs.shape[-1]), -1).values
+    least, flat = last(likely), likely.cumsum(-1)[:, -1] < share
+    if flat.any():
+        least[flat] = last(probs[flat].sort(-1, descending=True).values)
+    return least
 
 
 def batches(draws: Sequence[D], tokens: int, max_new_tokens: int) -> Iterator[list[D]]:

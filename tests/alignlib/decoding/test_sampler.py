@@ -118,6 +118,21 @@ def test_top_k_and_top_p_cut_exactly():
     assert degrees == 2 and score < 13.8
 
 
+def test_as_likely_as_the_last_is_in_and_who_is_beside_does_not_matter():
+    """A peak is cut by its likeliest tokens alone, a plain by all of them; both as a sorted vocabulary would be."""
+    draws = torch.Generator().manual_seed(0)
+    peak, plain = torch.randn(2, 2000, generator=draws).mul(torch.tensor([[9.0], [0.1]])).bfloat16()
+    probs = torch.stack([peak, plain]).float().softmax(-1, dtype=torch.float64)
+    both = sampler.least_of(probs, 0.9)
+    for row, least in zip(probs, both, strict=True):
+        held = (row >= least).sum().item()
+        ordered = row.sort(descending=True).values
+        assert ordered[:held - (row == least).sum()].sum() < 0.9 <= ordered[:held].sum()
+        assert (sampler.least_of(row[None], 0.9) == least).all()
+    assert (probs[0] >= both[0]).sum() < sampler.LIKELY < (probs[1] >= both[1]).sum()
+    assert set(histogram(torch.tensor([1.0, 0.0, 0.0]), top_p=0.6).nonzero()[:, 0].tolist()) == {0, 1, 2}
+
+
 def test_draws_at_the_ends_never_fall_on_what_was_cut():
     """A draw of 0 or just under 1 takes the first or last token with a share, also where the sum is rounded."""
     logits = torch.full((1, 1000), -torch.inf)
