@@ -14,7 +14,7 @@ from al_train_ppo.rollout import Prompt, prompt_of
 from alignlib.models import load
 from alignlib.training import memory_plan
 from alignlib.training.engine import PlainEngine
-from alignlib.training.memory_states import Along
+from alignlib.training.memory_states import Along, cache_bytes
 from helpers import adapted, tiny
 from helpers.commands import apart, folders, lines, log, one_line, prompts, read, rewarded, run, stopped, weights
 from helpers.memory_ranks import living
@@ -242,7 +242,11 @@ def test_the_plan_counts_what_is_there():
     critic = asked("--method", "ppo", "--reward", folders().reward, "--kl-coef", 0)
     assert critic["weights"] == pytest.approx(bare["weights"] + 8 * count["reward"])
     assert critic["optimizer"] == pytest.approx(bare["optimizer"] + 8 * count["reward"])
-    assert not bare["models"] and bare["caches"] > 0
+    assert not bare["models"]
+    kept = cache_bytes(load.load_config(folders().policy), 4 * 8192, 4) / 1e9  # four packs' tokens
+    assert bare["caches"] == pytest.approx(kept)
+    narrow = asked("--method", "grpo", "--reward", "length", "--dtype", "bf16")["caches"]
+    assert narrow == pytest.approx(kept / 2 + 2 * count["policy"])  # and the weights as they are multiplied
     each = asked("--method", "ppo", "--reward", folders().reward)["models"]
     assert each == pytest.approx({"policy": 16 * count["policy"], "reference": 4 * count["policy"],
                                   f"critic, begun from {folders().reward}": 16 * count["reward"],

@@ -5,8 +5,9 @@ import torch
 
 from al_train_ppo.rollout import Prompt, draw, how_to_draw, logged, prompt_of, read_tokens, seed_of, with_rewards
 from alignlib.decoding import sampler
-from alignlib.decoding.draws import Draw
+from alignlib.decoding.draws import Draw, Sampling
 from alignlib.models import load
+from alignlib.training.adapters import add_adapters
 from alignlib.training.engine import AskingEngine
 from helpers import tiny
 from helpers.commands import folders, prompts
@@ -45,6 +46,27 @@ def test_answers_are_those_of_the_sampler_in_any_company(policy, encoder, asked)
     sampler.generate(policy, encoder, draws, how)
     assert rollout.records[3]["completions"] == [one.text for one in draws]
     assert rollout.records[3]["completion_ids"] == [one.ids for one in draws]
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_in_bf16_each_weight_is_cast_once_a_rollout(asked, lora):
+    """However many tokens are drawn; afterwards what does not train does not."""
+    policy = load.load_policy(folders().policy, "cpu", "bf16", train=True)
+    add_adapters(policy, tiny.recipe("x", lora=lora or None))
+    frozen = [weight for weight in policy.model.parameters() if not weight.requires_grad]
+    shapes = {weight.shape for weight in policy.model.parameters() if weight.ndim == 2}
+    encoder = load.encoder_for(policy, max_length=150, max_prompt=120, max_completion=13)
+
+    def casts(number):
+        how = Sampling(number, temperatures=(1.0,), seed=1)
+        with torch.profiler.profile(record_shapes=True) as profile:
+            rollout = draw(policy, encoder, asked[:1], how, RECIPE)
+        assert len(rollout.examples[0].completions[0]) == number
+        return sum(event.count for event in profile.key_averages(group_by_input_shape=True)
+                   if event.key == "aten::_to_copy" and torch.Size(event.input_shapes[0]) in shapes)
+
+    assert casts(2) == casts(6) > 0
+    assert bool(frozen) == bool(lora) and not any(weight.requires_grad for weight in frozen)
 
 
 def test_what_is_learnt_is_what_was_drawn(policy, encoder, asked):

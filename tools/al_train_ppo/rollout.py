@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -102,7 +103,7 @@ def draw(policy: Policy, encoder: Encoder, prompts: Sequence[Prompt], how: Sampl
                              for i, t in enumerate(how.temperatures)] for prompt in mine}
     training = policy.model.training
     policy.model.eval()
-    with policy.precision():
+    with casts_once(policy):
         for batch in sampler.batches([one for row in draws.values() for one in row], DRAWN * recipe.pack_tokens,
                                      how.max_new_tokens):
             sampler.generate(policy, encoder, batch, how)
@@ -111,6 +112,24 @@ def draw(policy: Policy, encoder: Encoder, prompts: Sequence[Prompt], how: Sampl
     rows = [everywhere[prompt.number] for prompt in prompts]
     return Rollout([learnt_from(prompt, row) for prompt, row in zip(prompts, rows, strict=True)],
                    [answered(prompt.record, row) for prompt, row in zip(prompts, rows, strict=True)])
+
+
+@contextmanager
+def casts_once(policy: Policy) -> Iterator[None]:
+    """The policy's precision, in which each weight is cast once: autocast keeps only casts of weights that train.
+
+    Under adapters the base would be cast for every token, which takes as long as to read it.
+    """
+    weights = policy.model.parameters() if policy.autocast else ()
+    frozen = [weight for weight in weights if not weight.requires_grad and weight.is_floating_point()]
+    for weight in frozen:
+        weight.requires_grad = True
+    try:
+        with policy.precision():
+            yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad = False
 
 
 def learnt_from(prompt: Prompt, draws: list[Draw]) -> Example:

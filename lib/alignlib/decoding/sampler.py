@@ -153,7 +153,6 @@ class Guidance(Protocol[Row]):
         """Rows of these numbers stay, the others leave."""
 
 
-@torch.inference_mode()
 def generate(policy: Policy, encoder: Encoder, batch: list[D], how: Sampling,
              guidance: Guidance[D] | None = None) -> int:
     """Fill in every Draw of the batch; returns how many tokens were drawn.
@@ -161,6 +160,12 @@ def generate(policy: Policy, encoder: Encoder, batch: list[D], how: Sampling,
     Each prompt is computed once, whatever the number of its completions; finished rows leave the batch.
     Raises FloatingPointError, naming the record, where the model gives no numbers.
     """
+    with torch.no_grad(), torch.inference_mode(policy.autocast is None):  # in which autocast would keep no casts
+        return fill_in(policy, encoder, batch, how, guidance)
+
+
+def fill_in(policy: Policy, encoder: Encoder, batch: list[D], how: Sampling, guidance: Guidance[D] | None) -> int:
+    """`generate`, where gradients are off."""
     texts = Rows(policy, [(draw.record, draw.prompt) for draw in batch])
     numbers = torch.tensor(np.stack([uniforms(how.seed, d.record, d.number, how.max_new_tokens) for d in batch]))
     numbers = numbers.to(policy.device)  # [R, T]

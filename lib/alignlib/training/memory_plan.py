@@ -158,7 +158,8 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, al
             before = held(items)
             items = with_along(items, *passing(*whole, other.path), setting, other.trained, width)
             models[str(other)] = models.get(str(other), 0) + held(items) - before
-        caches = cache_bytes(load.load_config(path), DRAWN * recipe.pack_tokens, width) if samples else 0
+        casts = 0 if setting.narrow or width == 4 else width * (weights.total - weights.in_4_bits)
+        caches = cache_bytes(load.load_config(path), DRAWN * recipe.pack_tokens, width) + casts if samples else 0
         items["activations"] = max(items["activations"], caches)
         most = peak(items)
         card = next((size for size in CARDS if most <= 0.9 * size * GB), None)
@@ -193,7 +194,7 @@ def show(figures: dict[str, Any]) -> None:
     print(f"{figures['model']}: {', '.join(how)}\n\n{setting}, devices: {setting.devices}; {fits}")
     names = {**{name: name for name in ITEMS}, "device": "most at once", "host": "host memory"}
     sizes = {label: needs[name] for name, label in names.items()}
-    sizes |= {"caches, in turn with activations": needs["caches"]} if needs["caches"] else {}
+    sizes |= {"caches and casts, in turn with activations": needs["caches"]} if needs["caches"] else {}
     sizes |= {f"of all but activations: {name}": size for name, size in needs["models"].items()}
     print(f"{tables.text([{'': name, 'GB': f'{size:.1f}'} for name, size in sizes.items()])}\n")
     for name, title in (("device", "GB on a device, and the smallest usual card that holds it, by their number"),

@@ -13,7 +13,7 @@ from alignlib.training.zero import BUCKET, configuration, wants_deepspeed
 
 GATHERED = 1_050_000_000  # weights that ZeRO 3 holds whole at once, at most: its max_live_parameters and prefetch
 FOUR_BITS = 0.5 + 1 / 64 + 4 / 64 / 256  # bytes of such a weight, with the scales of blocks and of blocks of scales
-DRAWN = 2  # times the tokens of a pack are drawn together: of them keys and values alone are kept
+DRAWN = 4  # times the tokens of a pack are drawn together: of them keys and values alone are kept
 SUBGROUP = 1_000_000_000  # weights that ZeRO 3 steps at once
 
 
