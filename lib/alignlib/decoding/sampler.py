@@ -95,7 +95,9 @@ def choose(logits: Tensor, numbers: Tensor, temperatures: Tensor, top_k: int, to
     hold top_p of what is left (the first that passes it included), each with those as likely as its last.
     Temperature 0 takes the most likely. Logits that are not finite make no distribution: -1.
     """
-    best = logits.argmax(-1)
+    certain = temperatures <= 0
+    if certain.all():
+        return most_likely(logits)
     scaled = logits.float() / temperatures.clamp(1e-6, 1e30)[:, None]
     if top_k:
         least = scaled.topk(min(top_k, scaled.shape[-1]), -1).values[:, -1:]
@@ -106,9 +108,16 @@ def choose(logits: Tensor, numbers: Tensor, temperatures: Tensor, top_k: int, to
     total = probs.cumsum(-1)
     # right = True: a number on a border belongs to the next token with a share, never to one without.
     drawn = torch.searchsorted(total, numbers[:, None] * total[:, -1:], right=True)[:, 0]
-    last = probs.shape[-1] - 1 - probs.flip(-1).gt(0).int().argmax(-1)  # rounding may pass the last share
-    chosen = torch.where(temperatures > 0, torch.minimum(drawn, last), best)
-    return torch.where(total[:, -1].isfinite(), chosen, -1)
+    if (over := drawn == probs.shape[-1]).any():  # rounding may pass the last share
+        drawn[over] -= 1 + probs[over].flip(-1).gt(0).int().argmax(-1)
+    chosen = torch.where(total[:, -1].isfinite(), drawn, -1)
+    return torch.where(certain, most_likely(logits), chosen) if certain.any() else chosen
+
+
+def most_likely(logits: Tensor) -> Tensor:
+    """[R, V] -> [R]; -1 for what is not finite."""
+    best = logits.argmax(-1)
+    return torch.where(logits.gather(-1, best[:, None])[:, 0].isfinite(), best, -1)
 
 
 def least_of(probs: Tensor, share: float) -> Tensor:
