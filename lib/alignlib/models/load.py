@@ -291,7 +291,8 @@ def merged_weights(model: Model) -> dict[str, Tensor]:
 
     Of a model in parts on several ranks every rank must call this; the first alone gets what was in parts.
     """
-    weights = {adapters.plain_name(name): weight for name, weight in full_state_dict(model.core).items()
+    weights = {adapters.plain_name(name): weight.float() if weight.dtype == model.autocast else weight
+               for name, weight in full_state_dict(model.core).items()
                if ".lora_" not in name and ".original_module." not in name}
     for name, module in adapters.changed_weights(model.core):
         with gather_weights(module.parameters()):

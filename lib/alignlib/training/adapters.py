@@ -22,7 +22,7 @@ from alignlib.models.checkpoint import first_line
 from alignlib.models.policy import Model, RewardModel
 from alignlib.models.token_rewards import TokenReward
 from alignlib.records.disk import even_modes
-from alignlib.training.recipe import Recipe
+from alignlib.training.recipe import Recipe, wants_deepspeed
 
 # What --lora's adapters are made of, and what needs them.
 SHAPE = ("lora_alpha", "lora_targets")
@@ -103,6 +103,22 @@ def add_adapters(model: Model, recipe: Recipe, adapter: Adapter | None = None) -
             must_take_in(model)
         set_dropout(model, recipe.lora_dropout)
         model.model.eval()
+        keep_narrow(model, recipe)
+
+
+def keep_narrow(model: Model, recipe: Recipe) -> None:
+    """Keep frozen linear layers in the 16 bits that they are multiplied in, where their numbers lose nothing by it.
+
+    Autocast would cast them for each pass, and keep each cast for the way back: three times the bytes, the same result.
+    """
+    if model.autocast is None or recipe.load_4bit or wants_deepspeed(recipe):
+        return
+    for layer in model.core.base_model.modules():
+        if type(layer) is nn.Linear and not layer.weight.requires_grad:
+            narrow = layer.weight.detach().to(model.autocast)
+            if (model.core.config.dtype == model.autocast if narrow.is_meta else  # of which there are no numbers
+                    torch.equal(narrow.to(layer.weight.dtype), layer.weight)):
+                layer.weight.data = narrow
 
 
 def new_config(model: Model, recipe: Recipe) -> Any:

@@ -61,9 +61,10 @@ def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = N
     policy = not any("Classification" in name for name in config.architectures or ())
     config = config.get_text_config() if find_text_part(config) else config
     auto = transformers.AutoModelForCausalLM if policy else transformers.AutoModelForSequenceClassification
-    autocast = None if recipe.dtype == "fp32" else load.DTYPES[recipe.dtype]
+    autocast, kept = None if recipe.dtype == "fp32" else load.DTYPES[recipe.dtype], config.dtype
     with torch.device("meta"):
         model = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        model.config.dtype = kept
         if takes_interface(model):
             model.set_attn_implementation(NAME)
         load.remove_dropout(model)
@@ -142,12 +143,13 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, al
     width = 4 if recipe.dtype == "fp32" else 2
 
     @cache
-    def passing(tokens: int, checkpointing: bool, narrow: bool, path: str = path) -> tuple[Weights, float]:
-        return activations(load.load_config(path), replace(recipe, gradient_checkpointing=checkpointing), tokens,
-                           narrow, adapt)
+    def passing(tokens: int, checkpointing: bool, narrow: bool, alone: bool, path: str = path) -> tuple[Weights, float]:
+        how = replace(recipe, gradient_checkpointing=checkpointing, zero=None if alone else 0, offload="none",
+                      deepspeed=None)
+        return activations(load.load_config(path), how, tokens, narrow, adapt)
 
     def needs(setting: Setting) -> dict[str, Any]:
-        whole = recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow
+        whole = recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow, setting.zero is None
         weights, most_made = passing(*whole)
         items = {**states(weights, setting), "activations": most_made}
         models = {"policy": held(items)} if reference or along else {}
@@ -168,13 +170,14 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, al
                 "models": {name: size / GB for name, size in models.items()}}
 
     setting = Setting.from_recipe(recipe, devices)
+    alone = setting.zero is None
     others = [Setting.from_recipe(replace(recipe, zero=zero, offload=offload, deepspeed=None), count)
               for zero, offload in CHOICES for count in DEVICES
               if (count == 1 if zero is None else not recipe.load_4bit)]
-    by_length = [{"pack_tokens": tokens, **{name: passing(tokens, checkpointing, setting.narrow)[1] / GB
+    by_length = [{"pack_tokens": tokens, **{name: passing(tokens, checkpointing, setting.narrow, alone)[1] / GB
                                             for name, checkpointing in (("kept", False), ("checkpointed", True))}}
                  for halves in (1, 2, 4) if (tokens := recipe.pack_tokens * halves // 2)]
-    weights, _ = passing(recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow)
+    weights, _ = passing(recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow, alone)
     return {"model": path, **asdict(weights), "dtype": recipe.dtype, "pack_tokens": recipe.pack_tokens,
             "gradient_checkpointing": recipe.gradient_checkpointing, "lora": recipe.lora,
             "asked": needs(setting), "alternatives": list(map(needs, others)), "activations": by_length}

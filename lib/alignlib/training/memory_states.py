@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from alignlib.training.recipe import Recipe
-from alignlib.training.zero import BUCKET, configuration, wants_deepspeed
+from alignlib.training.recipe import Recipe, wants_deepspeed
+from alignlib.training.zero import BUCKET, configuration
 
 GATHERED = 1_050_000_000  # weights that ZeRO 3 holds whole at once, at most: its max_live_parameters and prefetch
 FOUR_BITS = 0.5 + 1 / 64 + 4 / 64 / 256  # bytes of such a weight, with the scales of blocks and of blocks of scales
@@ -25,6 +25,7 @@ class Weights:
     trained: int
     largest: int  # of one tensor
     in_4_bits: int = 0  # of the total
+    in_16_bits: int = 0  # of the total: frozen beside others in 32
 
     @classmethod
     def count(cls, model: torch.nn.Module, layers_4_bit: torch.nn.Module | None = None) -> "Weights":
@@ -34,11 +35,16 @@ class Weights:
                    sum(weight.numel() for weight in every if weight.requires_grad),
                    max(weight.numel() for weight in every),
                    sum(layer.weight.numel() for name, layer in narrow
-                       if type(layer) is torch.nn.Linear and ".lora_" not in name))
+                       if type(layer) is torch.nn.Linear and ".lora_" not in name),
+                   sum(weight.numel() for weight in every if weight.element_size() == 2 and not weight.requires_grad))
+
+    def loaded(self) -> float:
+        """Bytes of all weights as they are loaded, in 32 bits, but for those in 4."""
+        return 4 * (self.total - self.in_4_bits) + FOUR_BITS * self.in_4_bits
 
     def kept(self, width: float) -> float:
-        """Bytes of all weights, of which each takes so many, but for those in 4 bits."""
-        return width * (self.total - self.in_4_bits) + FOUR_BITS * self.in_4_bits
+        """Bytes of all weights, of which each takes so many, but for those in 4 bits and in 16."""
+        return self.loaded() - (4 - width) * (self.total - self.in_4_bits) - (width - 2) * self.in_16_bits
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def states(weights: Weights, setting: Setting) -> dict[str, float]:
     if not setting.zero:  # every device has it all; 16-bit weights have a float32 copy
         return {"weights": weights.kept(width), "optimizer": (setting.moments + 4 * setting.narrow) * trained,
                 "gradients": width * trained, "buffers": 0 if setting.zero is None else width * bucket,
-                "step": 4 * trained, "loading": weights.kept(4), "host": weights.kept(4)}
+                "step": 4 * trained, "loading": weights.loaded(), "host": weights.loaded()}
     cut = setting.zero == 3
     items = {
         "weights": width * total / (setting.devices if cut else 1),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from alignlib import ranks
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -57,3 +59,7 @@ class Recipe:
         return {"max_length": self.max_length, "max_prompt": self.max_prompt, "max_completion": self.max_completion,
                 "keep": self.keep_prompt, "on_long": self.on_long, "template": self.template,
                 "template_args": self.template_args, "control_tokens": self.control_tokens}
+
+
+def wants_deepspeed(recipe: Recipe) -> bool:
+    return ranks.size() > 1 or recipe.zero is not None or recipe.offload != "none" or recipe.deepspeed is not None

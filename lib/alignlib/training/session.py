@@ -23,7 +23,7 @@ from alignlib.cli import bars, options, paths
 from alignlib.records import jsonl
 from alignlib.records.conversations import reader
 from alignlib.records.jsonl import Record
-from alignlib.training.recipe import Recipe
+from alignlib.training.recipe import Recipe, wants_deepspeed
 
 if TYPE_CHECKING:
     from alignlib.models.adapters import Adapter
@@ -147,7 +147,7 @@ class Session:
             click.get_current_context().exit()
         if self.recipe.output is None:
             raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
-        from alignlib.training.zero import distributed, wants_deepspeed
+        from alignlib.training.zero import distributed
 
         if self.recipe.compile and (self.processes or wants_deepspeed(self.recipe)):
             raise click.UsageError("--compile is for one device without DeepSpeed")

@@ -22,7 +22,7 @@ from alignlib.models.policy import Model, is_sharded
 from alignlib.training import engine
 from alignlib.training.adapters import folder_weights
 from alignlib.training.engine import AskingEngine, Engine, PlainEngine
-from alignlib.training.recipe import Recipe
+from alignlib.training.recipe import Recipe, wants_deepspeed
 
 OWN = ("ranks", "stage", "files")  # of a checkpoint's state: the engine's, not the run's
 BUCKET = 500_000_000  # elements that DeepSpeed reduces at once, at most
@@ -286,7 +286,3 @@ def asking_engine_for(model: Model, recipe: Recipe) -> AskingEngine | Engine:
     if not is_sharded(model.model):
         return AskingEngine(model)
     return ZeroEngine(model, recipe, 0, train=False)
-
-
-def wants_deepspeed(recipe: Recipe) -> bool:
-    return ranks.size() > 1 or recipe.zero is not None or recipe.offload != "none" or recipe.deepspeed is not None

@@ -17,7 +17,6 @@ from alignlib.training.zero import (
     made_by,
     merged,
     must_be_ours,
-    wants_deepspeed,
     whole_models,
 )
 from helpers import tiny
@@ -82,13 +81,6 @@ def test_theirs_stands_over_ours_and_auto_is_ours():
     assert merged(ours, {"a": "auto", "b": {"c": 5}, "e": {"f": "auto", "g": 6}, "h": "auto"}) == {
         "a": 1, "b": {"c": 5, "d": 3}, "e": {"g": 6}}
     assert ours == {"a": 1, "b": {"c": 2, "d": 3}, "e": 4}
-
-
-@pytest.mark.parametrize("changes", [{"zero": 0}, {"offload": "optimizer"}, {"deepspeed": "ds.json"}])
-def test_any_of_its_options_asks_for_deepspeed(changes, monkeypatch):
-    assert wants_deepspeed(tiny.recipe("x", **changes)) and not wants_deepspeed(tiny.recipe("x"))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert wants_deepspeed(tiny.recipe("x"))
 
 
 def test_one_process_without_its_options_is_plain_torch():
