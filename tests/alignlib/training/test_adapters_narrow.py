@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from alignlib.models import load
+from alignlib.models.policy import Policy, RewardModel
 from alignlib.training import adapters, memory_plan
 from alignlib.training.adapters import add_adapters
 from helpers import tiny
@@ -52,6 +53,28 @@ def test_what_comes_of_it_is_the_same_bit_for_bit(saved, monkeypatch):
     a, b = map(load.merged_weights, (policy, wide))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert {weight.dtype for weight in a.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("family", [*tiny.ARCHITECTURES, "bert", "deberta-v2"])
+def test_in_every_family(family, monkeypatch):
+    """A pass and its gradients; an encoder is a reward model."""
+    encodes = family not in tiny.ARCHITECTURES
+
+    def passed():
+        core = tiny.classifier(family) if encodes else tiny.causal(family)
+        for weight in core.parameters():
+            weight.data = weight.data.bfloat16().float()
+        model = (RewardModel if encodes else Policy)(core, tiny.tokenizer(), autocast=torch.bfloat16, train=True)
+        add_adapters(model, RECIPE)
+        batch = model.pack([tiny.example(9, 4, 7)])
+        out = model.scores(batch) if encodes else model.logps(batch)
+        return out, gradients(model.model, out.sum())
+
+    out, found = passed()
+    monkeypatch.setattr(adapters, "keep_narrow", lambda *given: None)
+    wanted_out, wanted = passed()
+    assert torch.equal(out, wanted_out) and found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_what_would_lose_by_it_stays_as_it_is(saved):
