@@ -7,6 +7,7 @@ from alignlib.models import load
 from alignlib.models.policy import Policy, RewardModel
 from alignlib.training import adapters, memory_plan
 from alignlib.training.adapters import add_adapters
+from alignlib.training.memory_states import DRAWN, cache_bytes
 from helpers import tiny
 from helpers.commands import folders
 from helpers.memory_ranks import allocated
@@ -102,3 +103,10 @@ def test_it_is_planned(saved, checkpointing):
     assert allocated(lambda: policy.token_logps(batch).sum().backward()) == pytest.approx(planned, rel=0.05)
     wide, more = memory_plan.activations(load.load_config(folders().policy), how, 200, False)
     assert wide.in_16_bits == 0 and (more > planned or checkpointing)
+
+
+def test_what_is_narrow_already_is_not_cast_to_draw(saved):
+    weights, _ = memory_plan.activations(load.load_config(saved), RECIPE, 64, False)
+    caches = memory_plan.plan(saved, RECIPE, 1, samples=True)["asked"]["caches"] * memory_plan.GB
+    kept = cache_bytes(load.load_config(saved), DRAWN * RECIPE.pack_tokens, 2)
+    assert caches - kept == pytest.approx(2 * (weights.total - weights.in_16_bits)) and weights.in_16_bits
