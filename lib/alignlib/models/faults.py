@@ -68,16 +68,22 @@ def local(folder: str) -> Path | None:
     return None
 
 
-def read(file: Path) -> dict[str, Any]:
-    """The object in a file of JSON, {} where there is none. Raises UsageError for anything else."""
-    if not file.is_file():
-        return {}
+def text(file: Path) -> str | None:
+    """What a file says, None where there is none. Raises UsageError for what is no text."""
     try:
-        value = json.loads(file.read_bytes().decode())  # as transformers, NaN and all
+        return file.read_bytes().decode() if file.is_file() else None
     except OSError as error:
         raise click.UsageError(f"{file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise click.UsageError(f"{file}: invalid UTF-8 at byte {error.start + 1}") from error
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The object in a file of JSON, {} where there is none. Raises UsageError for anything else."""
+    if (content := text(file)) is None:
+        return {}
+    try:
+        value = json.loads(content)  # as transformers, NaN and all
     except (ValueError, RecursionError) as error:
         raise click.UsageError(f"{file}: broken JSON: {words(error)}") from error
     if not isinstance(value, dict):

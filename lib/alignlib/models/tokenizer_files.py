@@ -11,13 +11,15 @@ from alignlib.model_names import parts
 from alignlib.models import adapters, faults, sources
 from alignlib.models.checkpoint import first_line
 
+TEMPLATE = "chat_template.jinja"
+
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The model's tokenizer; an adapter may leave it, or its template alone, to its base. Raises UsageError."""
     if adapter := adapters.find(path):
         own = (adapter.folder / "tokenizer_config.json").is_file()
         words = read_tokenizer(str(adapter.folder) if own else adapter.base)
-        if not own and (template := template_in(adapter.folder)):
+        if not own and (template := faults.text(adapter.folder / TEMPLATE)):
             words.chat_template = template
         elif own and words.chat_template is None:
             words.chat_template = read_tokenizer(adapter.base).chat_template
@@ -25,21 +27,9 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return read_tokenizer(path)
 
 
-def template_in(folder: Path) -> str | None:
-    """The chat template in a folder's file of its own, None where there is none. Raises UsageError for no text."""
-    file = folder / "chat_template.jinja"
-    try:
-        return file.read_text(encoding="utf-8") if file.is_file() else None
-    except OSError as error:
-        raise click.UsageError(f"{file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"{file}: invalid UTF-8 at byte {error.start + 1}") from error
-
-
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The one of the model itself. Raises UsageError."""
     found = parts(path)
-    template_in(Path(found.folder))
     file = {"gguf_file": found.gguf} if found.gguf else {}
 
     def tokenizer_in(folder: str) -> PreTrainedTokenizerBase:
@@ -55,6 +45,7 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     except BaseException as error:  # tokenizers has no kind of its own
         if not faults.is_library_error(error):
             raise
+        faults.text(Path(found.folder, TEMPLATE))
         if not found.gguf and any(Path(found.folder, name).is_file() for name in faults.OF_A_TOKENIZER[:2]):
             faults.refuse(found.folder, faults.OF_A_TOKENIZER, tokenizer_in, error)
         raise click.UsageError(f"{path}: no tokenizer ({first_line(error)})") from error

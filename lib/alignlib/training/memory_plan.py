@@ -160,8 +160,7 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, al
             before = held(items)
             items = with_along(items, *passing(*whole, other.path), setting, other.trained, width)
             models[str(other)] = models.get(str(other), 0) + held(items) - before
-        wide = weights.total - weights.in_4_bits - weights.in_16_bits
-        casts = 0 if setting.narrow or width == 4 else width * wide
+        casts = 0 if setting.narrow or width == 4 else width * weights.wide
         caches = cache_bytes(load.load_config(path), DRAWN * recipe.pack_tokens, width) + casts if samples else 0
         items["activations"] = max(items["activations"], caches)
         most = peak(items)

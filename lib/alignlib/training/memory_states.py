@@ -38,13 +38,18 @@ class Weights:
                        if type(layer) is torch.nn.Linear and ".lora_" not in name),
                    sum(weight.numel() for weight in every if weight.element_size() == 2 and not weight.requires_grad))
 
+    @property
+    def wide(self) -> int:
+        """Those in neither 4 nor 16 bits."""
+        return self.total - self.in_4_bits - self.in_16_bits
+
     def loaded(self) -> float:
         """Bytes of all weights as they are loaded, in 32 bits, but for those in 4."""
         return 4 * (self.total - self.in_4_bits) + FOUR_BITS * self.in_4_bits
 
     def kept(self, width: float) -> float:
         """Bytes of all weights, of which each takes so many, but for those in 4 bits and in 16."""
-        return self.loaded() - (4 - width) * (self.total - self.in_4_bits) - (width - 2) * self.in_16_bits
+        return width * self.wide + 2 * self.in_16_bits + FOUR_BITS * self.in_4_bits
 
 
 @dataclass(frozen=True)
