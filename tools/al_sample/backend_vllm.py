@@ -35,6 +35,7 @@ from alignlib.model_names import parts
 from alignlib.models import adapters, load, sources, tokenizer_files
 from alignlib.models.adapters import Adapter
 from alignlib.models.policy import context_length
+from alignlib.models.precision import dtype_for
 from alignlib.models.token_rewards import NextTokenReward
 from alignlib.records.jsonl import Line, Record, count_ahead
 from alignlib.records.stream import Stream
@@ -87,7 +88,7 @@ class Sampler:
         if importlib.util.find_spec("vllm") is None:
             raise click.UsageError("--backend vllm needs vLLM: pip install 'align-tools[vllm]'")
         device = load.device_for("auto")
-        computed = load.dtype_for(dtype, device, config)
+        computed = dtype_for(dtype, device, config)
         must_adapt(rank, computed, device)
         given = {"max_model_len": max_model_len, "gpu_memory_utilization": gpu_memory}
         self.engine = start(

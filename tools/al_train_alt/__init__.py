@@ -104,7 +104,7 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
         session.take(objective, encoder, [Drawn(*of_input, objective, encoder, session.run) for of_input in pools])
         if kl_coef:
             if session.apart(ref) or is_sharded(policy.model):
-                reference = load.load_policy(ref or session.model, recipe.device, recipe.dtype)
+                reference = session.load_reference(ref or session.model)
             else:
                 reference = Unadapted(policy)
             must_share_words(policy, reference, ref or session.model, selection.names if quark else ())

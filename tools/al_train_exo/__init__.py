@@ -15,6 +15,7 @@ import click
 from al_train_exo.objective import LOSSES, Contrast, heeding
 from alignlib.cli import options, paths, shells
 from alignlib.training.command import training_options
+from alignlib.training.recipe import linear_bits
 from alignlib.training.session import Session
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def reference_for(objective: Contrast, policy: Policy, session: Session) -> Poli
     if objective.ref == "self":
         return policy
     reference = load.load_policy(objective.ref, session.recipe.device, session.recipe.dtype, train=True,
-                                 four_bits=session.recipe.load_4bit)
+                                 bits=linear_bits(session.recipe, frozen=True))
     if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise click.UsageError(f"--ref {objective.ref}: its tokenizer is not that of {session.model}")
     return reference

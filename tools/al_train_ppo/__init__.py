@@ -160,15 +160,12 @@ def must_fit(settings: Settings, session: Session, rewards: tuple[str, ...]) -> 
 def reference_for(policy: Policy, ref: str, settings: Settings, session: Session) -> Reference | None:
     """What the KL is from; None where nothing is taken for it."""
     from al_train_ppo.course import Reference
-    from alignlib.models import load
 
     if not settings.kl_coef:
         return None
     if not session.apart(None if ref == "self" else ref):
         return Reference(policy, adapter_off=True)
-    recipe = session.recipe
-    other = load.load_policy(session.model if ref == "self" else ref, recipe.device, recipe.dtype, train=True,
-                             four_bits=recipe.load_4bit)
+    other = session.load_reference(session.model if ref == "self" else ref)
     if other.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise click.UsageError(f"--ref {ref}: its tokenizer is not that of {session.model}")
     return Reference(other)

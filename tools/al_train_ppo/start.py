@@ -19,7 +19,7 @@ from alignlib import ranks
 from alignlib.cli import exits
 from alignlib.decoding import sampler
 from alignlib.decoding.draws import encoder_limits
-from alignlib.models import checkpoint, load
+from alignlib.models import checkpoint, load, precision
 from alignlib.models.encoding import Encoder, Example
 from alignlib.models.policy import Policy, RewardModel, gather_weights
 from alignlib.models.tokenizer_files import load_tokenizer
@@ -31,7 +31,7 @@ from alignlib.records.shown import say
 from alignlib.rewards.programs import TIMEOUT, RewardFailure, is_program
 from alignlib.rewards.reward import Reward, reward_for, split_weight
 from alignlib.training.loop import Halted
-from alignlib.training.recipe import Recipe
+from alignlib.training.recipe import Recipe, linear_bits
 from alignlib.training.run_folder import step_of
 from alignlib.training.session import Input, Session
 from alignlib.training.zero import whole_models
@@ -126,19 +126,21 @@ def load_critic(session: Session, path: str) -> RewardModel:
     recipe = session.recipe
     if session.run.checkpoint and not recipe.lora:
         path = str(session.run.checkpoint / "critic")
+    place = load.device_for(recipe.device)
+    wanted = precision.dtype_for(recipe.dtype, place, load.load_config(path))
+    kept = precision.frozen_linear(linear_bits(recipe, frozen=bool(recipe.lora)), wanted, place)
     if load.is_classifier(path):
-        model, lacking = load.load_classifier(path, recipe.device, torch.float32)
+        model, lacking = load.load_classifier(path, recipe.device, torch.float32, **kept)
     else:
         if load.adapter_base(path):
             raise click.UsageError(f"--critic {path}: an adapter of a policy; a critic begins from a whole model")
         model, lacking = load.load(transformers.AutoModelForSequenceClassification, path, recipe.device, torch.float32,
-                                   fresh=("score",), spare=checkpoint.language_head, num_labels=1)
+                                   fresh=("score",), spare=checkpoint.language_head, num_labels=1, **kept)
     if model.config.num_labels != 1 or not hasattr(model, "score"):
         raise click.UsageError(f"--critic {path}: not a reward model with one label")
     if "score.weight" in lacking:  # of a new head: everything is worth nothing yet
         with gather_weights([model.score.weight], change=True):
             torch.nn.init.zeros_(model.score.weight)
-    wanted = load.dtype_for(recipe.dtype, load.device_for(recipe.device), model.config)
     return RewardModel(model, load_tokenizer(path), train=True,
                        autocast=wanted if wanted != torch.float32 else None)
 

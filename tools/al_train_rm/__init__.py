@@ -103,7 +103,7 @@ def main(session: Session, loss: str, head: str, **settings: Any) -> None:
         session.read(objective, encoder)
         names = objective.names if isinstance(objective, Classes) else None
         reward = new_reward(start, names, recipe.device, recipe.dtype, recipe.seed, go_on=session.adapter is not None,
-                            four_bits=recipe.load_4bit)
+                            bits=session.linear_bits)
         must_have_head(reward, session.model, settings)
         reward.core.config.reads_eos = settings["rm_eos"]
         reward.core.config.reward_pool = settings["pool"] or reward.pooling
@@ -131,7 +131,7 @@ def train_by_tokens(session: Session, kind: str, **settings: Any) -> None:
         orders = {name: settings[name] for name in ("margin", "soft")}
         objective: Preferences[Any] = (NextToken(**orders, beta=settings["beta"]) if kind == "next-token"
                                        else Values(**orders))
-        reward = new_token_reward(token_rewards.KINDS[kind], session.origin, session.recipe,
+        reward = new_token_reward(token_rewards.KINDS[kind], session.origin, session.recipe, bits=session.linear_bits,
                                   go_on=session.adapter is not None)
         session.read(objective, load.encoder_for(reward, **session.recipe.limits))
         session.start(reward)

@@ -12,13 +12,12 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlib import ranks
-from alignlib.models import adapters, heads
+from alignlib.models import adapters, heads, precision
 from alignlib.models.checkpoint import language_head
 from alignlib.models.encoding import Example
 from alignlib.models.load import (
     adapter_base,
     device_for,
-    dtype_for,
     is_classifier,
     load,
     load_causal,
@@ -51,11 +50,11 @@ def must_read_text_alone(path: str) -> None:
 
 
 def new_reward(path: str, class_names: list[str] | None, device: str = "auto", dtype: str = "auto",
-               seed: int = 0, *, go_on: bool = False, four_bits: bool = False) -> RewardModel:
+               seed: int = 0, *, go_on: bool = False, bits: int = 32) -> RewardModel:
     """The model at `path`, policy or classifier, with a head to train: one label, or one a class.
 
     A policy's new head starts small (deviation 1 / sqrt(H + 1), as in Stiennon et al. 2020), drawn from `seed`; a
-    `score` that its checkpoint has stays as it is, and its output head is left out. go_on and four_bits are
+    `score` that its checkpoint has stays as it is, and its output head is left out. go_on and bits are
     load_policy's; a policy's adapter is merged.
     """
     config = load_config(path)
@@ -65,9 +64,9 @@ def new_reward(path: str, class_names: list[str] | None, device: str = "auto", d
                      "label2id": {name: i for i, name in enumerate(class_names)}}
     torch.manual_seed(seed)
     place = device_for(device)
-    wanted = dtype_for(dtype, place, config)
-    if four_bits:
-        settings |= adapters.four_bits(place, wanted)
+    wanted = precision.dtype_for(dtype, place, config)
+    given = adapters.find(path) if go_on else None
+    settings |= precision.frozen_linear(bits, wanted, place, given and given.config)
     classifies = is_classifier(path)
     merged = None if classifies else adapter_base(path)
     if classifies:
@@ -90,15 +89,15 @@ def new_reward(path: str, class_names: list[str] | None, device: str = "auto", d
     return RewardModel(model, load_tokenizer(path), autocast=autocast, train=True)
 
 
-def new_token_reward(kind: type[T], path: str, recipe: Recipe, *, go_on: bool = False) -> T:
+def new_token_reward(kind: type[T], path: str, recipe: Recipe, *, go_on: bool = False, bits: int = 32) -> T:
     """The policy at `path` as a reward model of this kind, or such a one, to train. Raises UsageError.
 
-    go_on is load_policy's. Values get a head of their own, unless they come with one.
+    go_on and bits are load_policy's. Values get a head of their own, unless they come with one.
     """
     before = token_reward(path)
     if before is VocabularyReward and kind is not VocabularyReward:
         raise click.UsageError(f"{path}: a reward model (of the values of next tokens); a policy is needed here")
-    model = load_causal(kind, path, recipe.device, recipe.dtype, train=True, go_on=go_on, four_bits=recipe.load_4bit)
+    model = load_causal(kind, path, recipe.device, recipe.dtype, train=True, go_on=go_on, bits=bits)
     model.core.config.reward_kind = kind.kind
     if kind is VocabularyReward and before is not VocabularyReward:
         if is_sharded(model.model):

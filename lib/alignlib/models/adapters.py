@@ -1,11 +1,10 @@
-"""Adapters: peft's folders, which hold what was learnt over a base model that they name; and bases in 4 bits.
+"""Adapters: peft's folders, which hold what was learnt over a base model that they name.
 
     DIR/adapter_config.json   the method, the layers it is on, the base
     DIR/adapter_model.*       its weights; a reward model's head, embeddings of another vocabulary beside them
     DIR/reward_model.json     of al-train-rm's: what a whole reward model says in its config.json
 """
 
-import importlib.util
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from typing import Any
 
 import click
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_files
@@ -285,34 +283,3 @@ def changed_weights(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
         if hasattr(module, "get_delta_weight"):
             yield f"{plain_name(name)}.{getattr(module, 'parameter_name', 'weight')}", module
-
-
-# -- in 4 bits -----------------------------------------------------------------------------------------------
-
-
-def four_bits(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Settings of from_pretrained for linear layers in 4 bits (QLoRA's NF4, arXiv 2305.14314), computed in `dtype`."""
-    must_have_bitsandbytes()
-    skipped = ["lm_head", "embed_out", *heads.HEADS]  # heads stay as they are
-    settings = transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=skipped)
-    return {"quantization_config": settings, "device_map": {"": device}}
-
-
-def keep_unpacked(model: nn.Module) -> None:
-    """Have a model whose linear layers are in 4 bits keep them so on CPUs.
-
-    bitsandbytes packs them anew when they are first asked, for bf16 products through which no gradient goes.
-    """
-    from bitsandbytes.nn import Linear4bit
-
-    for layer in model.modules():
-        if isinstance(layer, Linear4bit):
-            layer.support_avx512bf16_for_cpu = False
-
-
-def must_have_bitsandbytes() -> None:
-    """Raises UsageError where the package is not installed."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise click.UsageError("--load-4bit needs bitsandbytes: pip install 'align-tools[4bit]'")

@@ -1,6 +1,7 @@
 """Load and save policies and reward models."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +14,12 @@ from transformers.utils import cached_file
 
 from alignlib import hub, ranks, waits
 from alignlib.model_names import parts
-from alignlib.models import adapters, checkpoint, faults, heads, sources, token_rewards
+from alignlib.models import adapters, checkpoint, faults, heads, precision, sources, token_rewards
 from alignlib.models.adapters import Adapter
 from alignlib.models.checkpoint import AutoClass, Spare
 from alignlib.models.encoding import Encoder
 from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
+from alignlib.models.precision import dtype_for
 from alignlib.models.text_part import find_text_part
 from alignlib.models.token_rewards import NextTokenReward, TokenReward
 from alignlib.models.tokenizer_files import load_tokenizer
@@ -30,8 +32,7 @@ transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 P = TypeVar("P", bound=Policy)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-WIDE = 256  # hidden size; on a CPU narrower models sample slower in bf16 than in fp32
+Narrow = Callable[[PreTrainedModel], None]
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop", "resid_pdrop",
             "embd_pdrop", "attn_pdrop", "classifier_dropout", "summary_first_dropout")
 
@@ -51,20 +52,6 @@ def device_for(name: str, option: str = "--device") -> torch.device:
     if device.type != "cpu" and (device.index or 0) >= there:
         raise click.UsageError(f"{option} {name}: torch finds {there} {device.type} devices here")
     return device
-
-
-def dtype_for(name: str, device: torch.device, config: PreTrainedConfig | None = None) -> torch.dtype:
-    """ "auto" is bf16 on a GPU, and on a CPU that has units for it where the model is WIDE; fp32 elsewhere."""
-    if name == "auto":
-        wide = getattr(config and config.get_text_config(), "hidden_size", 0) >= WIDE
-        name = "bf16" if device.type != "cpu" or wide and has_bf16() else "fp32"
-    return DTYPES[name]
-
-
-def has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 itself, by a torch with oneDNN: emulated it is slower than fp32."""
-    units = torch.cpu.get_capabilities()
-    return torch.backends.mkldnn.is_available() and any(units.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 # -- loading -----------------------------------------------------------------------------------------------
@@ -122,13 +109,19 @@ def token_reward(path: str) -> type[TokenReward] | None:
 
 
 def load(auto: AutoClass, path: str, device: str, dtype: torch.dtype, fresh: tuple[str, ...] = (),
-         spare: Spare = checkpoint.nothing, **settings: object) -> tuple[PreTrainedModel, set[str]]:
-    """A model in eval mode, without dropout, and the weights that it lacked; as checkpoint.read. Raises UsageError."""
+         spare: Spare = checkpoint.nothing, narrow: Narrow | None = None,
+         **settings: object) -> tuple[PreTrainedModel, set[str]]:
+    """A model in eval mode, without dropout, and the weights that it lacked; as checkpoint.read. Raises UsageError.
+
+    narrow and quantization_config are of precision.frozen_linear.
+    """
     with waits.doing(f"loading {path}"):
         model, lacking = checkpoint.read(sources.loader_for(auto, path), path, dtype, fresh, spare, **settings)
         remove_dropout(model)
         if "quantization_config" in settings:
-            adapters.keep_unpacked(model)
+            precision.keep_unpacked(model)
+        if narrow:  # before it is on a device
+            narrow(model)
         # Mapped from a file, weights begin at any byte, and sums round by it: a resumed run would stray a bit.
         for weight in () if is_sharded(model) else model.parameters():
             weight.data = weight.data.clone()
@@ -146,21 +139,21 @@ def remove_dropout(model: nn.Module) -> None:
 
 
 def load_policy(path: str, device: str = "auto", dtype: str = "auto", *, train: bool = False, go_on: bool = False,
-                four_bits: bool = False) -> Policy:
+                bits: int = 32) -> Policy:
     """A causal language model and its tokenizer, an adapter merged into its base. Raises UsageError.
 
     train = True keeps float32 weights and computes in `dtype` (autocast). go_on = True leaves an adapter over its base,
-    to train on in it. four_bits = True keeps the linear layers so (adapters.four_bits).
+    to train on in it. bits: of linear layers that do not train (precision.frozen_linear).
     """
     if token_reward(path) not in (None, NextTokenReward):
         raise click.UsageError(f"{path}: a reward model (of the values of next tokens); a policy is needed here")
-    policy = load_causal(Policy, path, device, dtype, train=train, go_on=go_on, four_bits=four_bits)
+    policy = load_causal(Policy, path, device, dtype, train=train, go_on=go_on, bits=bits)
     vars(policy.core.config).pop("reward_kind", None)  # what comes of it need not be a reward model
     return policy
 
 
 def load_causal(kind: type[P], path: str, device: str, dtype: str, *, train: bool = False, go_on: bool = False,
-                four_bits: bool = False) -> P:
+                bits: int = 32) -> P:
     """The causal language model at `path` as a model of this kind; else as `load_policy`."""
     adapter = adapters.find(path)
     base = adapter.base if adapter else path
@@ -178,8 +171,9 @@ def load_causal(kind: type[P], path: str, device: str, dtype: str, *, train: boo
             why = ", whose text part transformers has no model for" if "Conditional" in names[0] else ""
             raise click.UsageError(f"{path}: not a causal language model but a {names[0]}{why}")
     wanted = dtype_for(dtype, device_for(device), config)
-    narrow = adapters.four_bits(device_for(device), wanted) if four_bits else {}
-    model, _ = load(auto, base, device, torch.float32 if train else wanted, **narrow)
+    bits = 32 if adapter and not go_on and bits == 16 else bits  # what is merged is not as it was stored
+    kept = precision.frozen_linear(bits, wanted, device_for(device), adapter and adapter.config)
+    model, _ = load(auto, base, device, torch.float32 if train else wanted, **kept)
     if adapter:
         model = adapters.attach(model, adapter, train=True) if go_on else adapters.merge(model, adapter)
         adapters.describe_reward(model.config, adapter)
@@ -211,6 +205,8 @@ def load_classifier(path: str, device: str, dtype: torch.dtype, *, go_on: bool =
     go_on: as load_policy.
     """
     if adapter := adapters.find(path):
+        if not go_on:  # what is merged is not as it was stored
+            settings.pop("narrow", None)
         if adapter.labels:
             settings.setdefault("num_labels", adapter.labels)
         if is_classifier(adapter.base):

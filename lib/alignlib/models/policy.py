@@ -17,6 +17,7 @@ from alignlib.models import heads, logps
 from alignlib.models.attention import allow_kernels, keep_caps, use_flex, use_strips
 from alignlib.models.encoding import Example
 from alignlib.models.packs import Mask, Pack, pack, plan
+from alignlib.models.precision import float32_products
 from alignlib.models.windows import ignores_masks, model_windows, small_windows
 
 
@@ -216,7 +217,7 @@ def shares_prompts(model: Model) -> bool:
     config, before = model.core.config, getattr(model.core.config, "_attn_implementation", None)
     tokens = torch.arange(40) % config.vocab_size
     prompt, *parts = (part.tolist() for part in tokens.split([6, 24, 10]))  # one is far behind its prompt in the row
-    with torch.no_grad(), small_windows(config, 4):
+    with torch.no_grad(), float32_products(model.core), small_windows(config, 4):
         rows = [model.pack_as([Example(prompt, [part])]) for part in parts]
         plain = [model.hidden(row)[-len(part):] for row, part in zip(rows, parts, strict=True)]
         if not all(states.isfinite().all() for states in plain):
@@ -299,8 +300,9 @@ def relative_error(vectors: Tensor, wanted: Tensor, exact: bool) -> float:
 def knows_head(policy: Policy) -> bool:
     """Whether our logits are the model's own: some families scale or cap theirs; tried once, on load."""
     ids = torch.arange(4, device=policy.device)[None] % policy.core.config.vocab_size
-    own = policy.core(input_ids=ids, use_cache=False).logits[0].float()
-    hidden = policy.body(input_ids=ids, use_cache=False).last_hidden_state[0]
+    with float32_products(policy.core):
+        own = policy.core(input_ids=ids, use_cache=False).logits[0].float()
+        hidden = policy.body(input_ids=ids, use_cache=False).last_hidden_state[0]
     if not own.isfinite().all():
         return True  # a broken model's numbers say nothing; who uses them names the record
     return torch.allclose(policy.logits(hidden).float(), own, rtol=0.02, atol=0.02 * own.std().item())

@@ -20,9 +20,10 @@ from alignlib.models import adapters, checkpoint, load
 from alignlib.models.adapters import Adapter
 from alignlib.models.checkpoint import first_line
 from alignlib.models.policy import Model, RewardModel
+from alignlib.models.precision import keep_narrow, must_have_bitsandbytes
 from alignlib.models.token_rewards import TokenReward
 from alignlib.records.disk import even_modes
-from alignlib.training.recipe import Recipe, wants_deepspeed
+from alignlib.training.recipe import Recipe, linear_bits
 
 # What --lora's adapters are made of, and what needs them.
 SHAPE = ("lora_alpha", "lora_targets")
@@ -78,7 +79,7 @@ def must_narrow(recipe: Recipe) -> None:
         raise click.UsageError("--load-4bit: a base in 4 bits takes no adapter in; give --save-adapter")
     if recipe.zero is not None or recipe.offload != "none" or recipe.deepspeed or ranks.size() > 1:
         raise click.UsageError("--load-4bit does not go with DeepSpeed: one process trains")
-    adapters.must_have_bitsandbytes()
+    must_have_bitsandbytes()
 
 
 def add_adapters(model: Model, recipe: Recipe, adapter: Adapter | None = None) -> None:
@@ -103,22 +104,13 @@ def add_adapters(model: Model, recipe: Recipe, adapter: Adapter | None = None) -
             must_take_in(model)
         set_dropout(model, recipe.lora_dropout)
         model.model.eval()
-        keep_narrow(model, recipe)
 
 
-def keep_narrow(model: Model, recipe: Recipe) -> None:
-    """Keep frozen linear layers in the 16 bits that they are multiplied in, where their numbers lose nothing by it.
-
-    Autocast would cast them for each pass, and keep each cast for the way back: three times the bytes, the same result.
-    """
-    if model.autocast is None or recipe.load_4bit or wants_deepspeed(recipe):
-        return
-    for layer in model.core.base_model.modules():
-        if type(layer) is nn.Linear and not layer.weight.requires_grad:
-            narrow = layer.weight.detach().to(model.autocast)
-            if (model.core.config.dtype == model.autocast if narrow.is_meta else  # of which there are no numbers
-                    torch.equal(narrow.to(layer.weight.dtype), layer.weight)):
-                layer.weight.data = narrow
+def plan_adapters(paper: Model, recipe: Recipe, adapter: Adapter | None = None) -> None:
+    """For --plan: a model without numbers, as it is loaded and put under adapters."""
+    if paper.autocast and linear_bits(recipe, frozen=bool(recipe.lora or adapter)) == 16:
+        keep_narrow(paper.core, paper.autocast)
+    add_adapters(paper, recipe, adapter)
 
 
 def new_config(model: Model, recipe: Recipe) -> Any:

@@ -22,13 +22,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from alignlib import waits
 from alignlib.cli import tables
-from alignlib.models import load
+from alignlib.models import load, precision
 from alignlib.models.attention import takes_interface
 from alignlib.models.encoding import Example
 from alignlib.models.packs import ROW_TOKENS
 from alignlib.models.policy import Policy, RewardModel
 from alignlib.models.text_part import find_text_part
-from alignlib.training.adapters import add_adapters
+from alignlib.training.adapters import plan_adapters
 from alignlib.training.live_bytes import Live
 from alignlib.training.memory_states import (
     DRAWN,
@@ -61,7 +61,7 @@ def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = N
     policy = not any("Classification" in name for name in config.architectures or ())
     config = config.get_text_config() if find_text_part(config) else config
     auto = transformers.AutoModelForCausalLM if policy else transformers.AutoModelForSequenceClassification
-    autocast, kept = None if recipe.dtype == "fp32" else load.DTYPES[recipe.dtype], config.dtype
+    autocast, kept = None if recipe.dtype == "fp32" else precision.DTYPES[recipe.dtype], config.dtype
     with torch.device("meta"):
         model = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
         model.config.dtype = kept
@@ -71,7 +71,7 @@ def blueprint(config: Any, recipe: Recipe, narrow: bool, adapt: Adapt | None = N
         paper = (PaperPolicy if policy else PaperReward)(model, None, autocast=autocast)
         if adapt:
             adapt(paper)
-        add_adapters(paper, recipe)
+        plan_adapters(paper, recipe)
     if narrow:
         paper.model.to(autocast)
     if recipe.gradient_checkpointing:
@@ -100,7 +100,7 @@ def activations(config: Any, recipe: Recipe, tokens: int, narrow: bool,
             with Live([*model.model.parameters(), *model.model.buffers()]) as live:
                 out = model.token_logps(batch) if isinstance(model, Policy) else model.logits(batch)
                 out.sum().backward()
-            return Weights.count(model.model, model.core.base_model if recipe.load_4bit else None), live.most
+            return Weights.count(model.model, model.core.base_model, recipe.load_4bit), live.most
     except DataDependentOutputException as error:
         raise click.UsageError(f"--plan: what a {config.model_type} does depends on its numbers ({error})") from error
 
@@ -136,11 +136,12 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, al
          samples: bool = False, adapt: Adapt | None = None) -> dict[str, Any]:
     """What training the model at `path` by this recipe takes, and what it would otherwise; bytes in GB (10^9).
 
-    reference: another of its size is asked beside it; along: these are there too; samples: it draws between its steps.
+    reference: it, as it was, is asked beside it; along: these are there too; samples: it draws between its steps.
     adapt: says which of its weights train. Raises UsageError.
     """
     recipe = replace(recipe, dtype="bf16" if recipe.dtype == "auto" else recipe.dtype)  # as on a GPU
-    width = 4 if recipe.dtype == "fp32" else 2
+    width, config = 4 if recipe.dtype == "fp32" else 2, load.load_config(path)
+    stored = 2 if config.dtype == precision.DTYPES[recipe.dtype] and width == 2 and not load.adapter_base(path) else 4
 
     @cache
     def passing(tokens: int, checkpointing: bool, narrow: bool, alone: bool, path: str = path) -> tuple[Weights, float]:
@@ -154,14 +155,14 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, al
         items = {**states(weights, setting), "activations": most_made}
         models = {"policy": held(items)} if reference or along else {}
         if reference:
-            items |= beside(weights, setting, items, width)
+            items |= beside(weights, setting, items, width, stored)
             models["reference"] = held(items) - models["policy"]
         for other in along:
             before = held(items)
             items = with_along(items, *passing(*whole, other.path), setting, other.trained, width)
             models[str(other)] = models.get(str(other), 0) + held(items) - before
         casts = 0 if setting.narrow or width == 4 else width * weights.wide
-        caches = cache_bytes(load.load_config(path), DRAWN * recipe.pack_tokens, width) + casts if samples else 0
+        caches = cache_bytes(config, DRAWN * recipe.pack_tokens, width) + casts if samples else 0
         items["activations"] = max(items["activations"], caches)
         most = peak(items)
         card = next((size for size in CARDS if most <= 0.9 * size * GB), None)

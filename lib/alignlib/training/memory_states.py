@@ -26,26 +26,33 @@ class Weights:
     largest: int  # of one tensor
     in_4_bits: int = 0  # of the total
     in_16_bits: int = 0  # of the total: frozen beside others in 32
+    linear: int = 0  # of the total: of the transformer's linear layers, adapters aside
 
     @classmethod
-    def count(cls, model: torch.nn.Module, layers_4_bit: torch.nn.Module | None = None) -> "Weights":
+    def count(cls, model: torch.nn.Module, body: torch.nn.Module, in_4_bits: bool = False) -> "Weights":
+        """Of a model and its transformer, whose linear layers may be in 4 bits."""
         every = list(model.parameters())
-        narrow = layers_4_bit.named_modules() if layers_4_bit else ()
+        linear = sum(layer.weight.numel() for name, layer in body.named_modules()
+                     if type(layer) is torch.nn.Linear and ".lora_" not in name)
         return cls(sum(weight.numel() for weight in every),
                    sum(weight.numel() for weight in every if weight.requires_grad),
-                   max(weight.numel() for weight in every),
-                   sum(layer.weight.numel() for name, layer in narrow
-                       if type(layer) is torch.nn.Linear and ".lora_" not in name),
-                   sum(weight.numel() for weight in every if weight.element_size() == 2 and not weight.requires_grad))
+                   max(weight.numel() for weight in every), linear * in_4_bits,
+                   sum(weight.numel() for weight in every if weight.element_size() == 2 and not weight.requires_grad),
+                   linear)
 
     @property
     def wide(self) -> int:
         """Those in neither 4 nor 16 bits."""
         return self.total - self.in_4_bits - self.in_16_bits
 
-    def loaded(self) -> float:
-        """Bytes of all weights as they are loaded, in 32 bits, but for those in 4."""
+    def read(self) -> float:
+        """Bytes of all weights as they are read into the machine's memory, in 32 bits, but for those in 4."""
         return 4 * (self.total - self.in_4_bits) + FOUR_BITS * self.in_4_bits
+
+    def asked(self, stored: int) -> float:
+        """Bytes of a model like this that is only asked, computed as it is, whose folder has so many bytes a weight."""
+        kept = FOUR_BITS if self.in_4_bits else stored
+        return 4 * (self.total - self.linear) + kept * self.linear
 
     def kept(self, width: float) -> float:
         """Bytes of all weights, of which each takes so many, but for those in 4 bits and in 16."""
@@ -92,7 +99,7 @@ def states(weights: Weights, setting: Setting) -> dict[str, float]:
     if not setting.zero:  # every device has it all; 16-bit weights have a float32 copy
         return {"weights": weights.kept(width), "optimizer": (setting.moments + 4 * setting.narrow) * trained,
                 "gradients": width * trained, "buffers": 0 if setting.zero is None else width * bucket,
-                "step": 4 * trained, "loading": weights.loaded(), "host": weights.loaded()}
+                "step": 4 * trained, "loading": weights.kept(4), "host": weights.read()}
     cut = setting.zero == 3
     items = {
         "weights": width * total / (setting.devices if cut else 1),
@@ -115,9 +122,13 @@ def states(weights: Weights, setting: Setting) -> dict[str, float]:
     return items
 
 
-def beside(weights: Weights, setting: Setting, items: dict[str, float], width: int) -> dict[str, float]:
-    """What becomes more with a second model of `width` bytes a weight that is only asked; ZeRO 3 deals it out too."""
-    kept = width * weights.total / (setting.devices if setting.zero == 3 else 1)
+def beside(weights: Weights, setting: Setting, items: dict[str, float], width: int, stored: int) -> dict[str, float]:
+    """What becomes more with a reference, whose folder has `stored` bytes a weight; ZeRO 3 deals it out too.
+
+    It is computed as the policy is, by DeepSpeed in `width` bytes throughout.
+    """
+    kept = weights.asked(stored) if setting.zero is None else width * weights.total
+    kept /= setting.devices if setting.zero == 3 else 1
     where = "host" if setting.offload == "all" else "weights"
     return {where: items[where] + kept}
 

@@ -63,3 +63,8 @@ class Recipe:
 
 def wants_deepspeed(recipe: Recipe) -> bool:
     return ranks.size() > 1 or recipe.zero is not None or recipe.offload != "none" or recipe.deepspeed is not None
+
+
+def linear_bits(recipe: Recipe, frozen: bool) -> int:
+    """What linear layers are kept in (precision.frozen_linear); frozen: those of a reference, or under adapters."""
+    return 4 if recipe.load_4bit else 16 if frozen and not wants_deepspeed(recipe) else 32

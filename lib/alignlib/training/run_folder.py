@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alignlib import __version__, ranks
 from alignlib.cli import exits, options, paths
-from alignlib.models import checkpoint, faults, load
+from alignlib.models import checkpoint, faults, load, precision
 from alignlib.models.policy import Model
 from alignlib.records.disk import Held, StateError, make_folders, remove_empty, whole, writing
 from alignlib.records.jsonl import DataError
@@ -139,7 +139,7 @@ class Run:
     def _dtype(self) -> torch.dtype | None:
         """What the final weights are kept in, by --save-dtype; None: what they are in memory."""
         if self.recipe.save_dtype != "auto":
-            return load.DTYPES[self.recipe.save_dtype]
+            return precision.DTYPES[self.recipe.save_dtype]
         model = self.fixed.get("model")
         return checkpoint.stored_dtype(load.adapter_base(model) or model) if model else None
 

@@ -23,7 +23,7 @@ from alignlib.cli import bars, options, paths
 from alignlib.records import jsonl
 from alignlib.records.conversations import reader
 from alignlib.records.jsonl import Record
-from alignlib.training.recipe import Recipe, wants_deepspeed
+from alignlib.training.recipe import Recipe, linear_bits, wants_deepspeed
 
 if TYPE_CHECKING:
     from alignlib.models.adapters import Adapter
@@ -130,7 +130,7 @@ class Session:
         --plan and a run that is complete end the command here. Raises UsageError.
         """
         with waits.doing("loading PyTorch"):
-            from alignlib.training.adapters import adapter_to_train, add_adapters
+            from alignlib.training.adapters import adapter_to_train, plan_adapters
 
         self.adapter = adapter_to_train(self.model, self.recipe, reward)
         if self.adapter:  # what it is trained over
@@ -139,7 +139,7 @@ class Session:
             from alignlib.training import memory_plan
 
             if self.adapter:
-                adapt = partial(add_adapters, recipe=self.recipe, adapter=self.adapter)
+                adapt = partial(plan_adapters, recipe=self.recipe, adapter=self.adapter)
             with waits.doing("planning, by passes without numbers"):
                 planned = memory_plan.plan(self.model, self.recipe, self.processes or 1, reference=reference(),
                                            along=along(), samples=samples, adapt=adapt)
@@ -189,7 +189,19 @@ class Session:
         from alignlib.models import load
 
         return load.load_policy(self.origin, self.recipe.device, self.recipe.dtype, train=True,
-                                go_on=self.adapter is not None, four_bits=self.recipe.load_4bit)
+                                go_on=self.adapter is not None, bits=self.linear_bits)
+
+    @property
+    def linear_bits(self) -> int:
+        """What the linear layers of the model that trains are kept in."""
+        return linear_bits(self.recipe, frozen=bool(self.recipe.lora or self.adapter))
+
+    def load_reference(self, path: str) -> Policy:
+        """The model at `path`, to be asked beside the policy and computed as that is: rounding tells none apart."""
+        from alignlib.models import load
+
+        return load.load_policy(path, self.recipe.device, self.recipe.dtype, train=not wants_deepspeed(self.recipe),
+                                bits=linear_bits(self.recipe, frozen=True))
 
     def read(self, objective: Objective[M], encoder: Encoder) -> None:
         """All examples of the input, and those of --eval. Raises DataError, also for no records."""

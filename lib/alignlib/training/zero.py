@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from alignlib import ranks
 from alignlib.models import load
 from alignlib.models.policy import Model, is_sharded
+from alignlib.models.precision import dtype_for
 from alignlib.training import engine
 from alignlib.training.adapters import folder_weights
 from alignlib.training.engine import AskingEngine, Engine, PlainEngine
@@ -219,7 +220,7 @@ def configuration(recipe: Recipe) -> dict[str, Any]:
     stage = theirs.get("zero_optimization", {}).get("stage", stage)
     if recipe.offload != "none" and stage < (3 if recipe.offload == "all" else 1):
         raise click.UsageError(f"--offload {recipe.offload} needs --zero {3 if recipe.offload == 'all' else 1} or more")
-    wanted = load.dtype_for(recipe.dtype, load.device_for(recipe.device))
+    wanted = dtype_for(recipe.dtype, load.device_for(recipe.device))
     zero: dict[str, Any] = {"stage": stage}
     if recipe.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}

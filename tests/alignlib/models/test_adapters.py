@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from alignlib.models import adapters, load, tokenizer_files
+from alignlib.models import load, precision, tokenizer_files
 from helpers import adapted, tiny
 from helpers.commands import folders, lines, one_line, rewarded, run
 from helpers.plain import plain_logps
@@ -291,6 +291,6 @@ def test_a_name_on_the_hub_is_an_adapter_too(tmp_path):
 
 
 def test_without_bitsandbytes_it_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(adapters.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(precision.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(click.UsageError, match=r"--load-4bit needs bitsandbytes: pip install 'align-tools\[4bit\]'"):
-        adapters.must_have_bitsandbytes()
+        precision.must_have_bitsandbytes()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from al_train_rm import start
-from alignlib.models import load
+from alignlib.models import load, precision
 from helpers import tiny
 from helpers.commands import folders, lines, log, prompts, rewarded, run
 from helpers.kills import survive, training_job
@@ -24,21 +24,21 @@ def cpu(monkeypatch):
 @pytest.mark.parametrize("units", BF16 + FP32)
 def test_auto(cpu, monkeypatch, units):
     cpu(units)
-    narrow, wide = (tiny.config("llama", hidden_size=size) for size in (load.WIDE - 8, load.WIDE))
+    narrow, wide = (tiny.config("llama", hidden_size=size) for size in (precision.WIDE - 8, precision.WIDE))
     here, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    assert load.dtype_for("auto", here, wide) == (torch.bfloat16 if units in BF16 else torch.float32)
-    assert load.dtype_for("auto", here, narrow) == load.dtype_for("auto", here) == torch.float32
-    assert {load.dtype_for("auto", gpu, config) for config in (narrow, wide, None)} == {torch.bfloat16}
-    for name, dtype in load.DTYPES.items():
-        assert load.dtype_for(name, here, wide) == load.dtype_for(name, gpu, narrow) == dtype
+    assert precision.dtype_for("auto", here, wide) == (torch.bfloat16 if units in BF16 else torch.float32)
+    assert precision.dtype_for("auto", here, narrow) == precision.dtype_for("auto", here) == torch.float32
+    assert {precision.dtype_for("auto", gpu, config) for config in (narrow, wide, None)} == {torch.bfloat16}
+    for name, dtype in precision.DTYPES.items():
+        assert precision.dtype_for(name, here, wide) == precision.dtype_for(name, gpu, narrow) == dtype
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert load.dtype_for("auto", here, wide) == torch.float32
+    assert precision.dtype_for("auto", here, wide) == torch.float32
 
 
 def test_models_are_loaded_so(cpu, tmp_path):
     """Scoring has its weights in bf16, training keeps them in float32 and computes in bf16."""
-    policy = tiny.save(tiny.causal("gpt2", n_embd=load.WIDE), tmp_path / "policy")  # calls its width by another name
-    reward = tiny.save(tiny.classifier("llama", hidden_size=load.WIDE), tmp_path / "reward")
+    policy = tiny.save(tiny.causal("gpt2", n_embd=precision.WIDE), tmp_path / "policy")  # by another name
+    reward = tiny.save(tiny.classifier("llama", hidden_size=precision.WIDE), tmp_path / "reward")
     for units, dtype in ((BF16[0], torch.bfloat16), (FP32[0], torch.float32)):
         cpu(units)
         for model in (load.load_policy(policy, "cpu"), load.load_reward(reward, "cpu")):

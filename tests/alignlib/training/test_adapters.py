@@ -311,7 +311,7 @@ def first_gradients(policy):
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 def test_a_base_in_4_bits_trains_under_its_adapter(tmp_path):
     base = adapted.base(tmp_path, hidden_size=64, intermediate_size=128)
-    policy = to_train(base, four_bits=True)
+    policy = to_train(base, bits=4)
     kinds = {type(layer).__name__ for name, layer in policy.core.named_modules() if name.endswith("_proj")}
     assert kinds == {"Linear4bit"} and type(policy.core.lm_head) is torch.nn.Linear
     whole, before = logps(to_train(base)), logps(policy)
@@ -321,8 +321,8 @@ def test_a_base_in_4_bits_trains_under_its_adapter(tmp_path):
     same_gradients(*(first_gradients(model) for model in (policy, oracle)), relative=1e-3)
     _, made = fit(tmp_path / "run", model=policy, lora=4, steps=4, load_4bit=True, save_adapter=True)
     assert (logps(policy) - before).abs().min() > 1e-3
-    again = to_train(str(made.folder), four_bits=True, go_on=True)
+    again = to_train(str(made.folder), bits=4, go_on=True)
     same(logps(again), logps(policy), 1e-4)
     same(logps(to_train(base)), whole)  # the folder is as it was
-    reward = new_reward(base, None, "cpu", "fp32", four_bits=True)
+    reward = new_reward(base, None, "cpu", "fp32", bits=4)
     assert type(reward.core.score) is not type(reward.core.model.layers[0].mlp.up_proj)

@@ -60,7 +60,7 @@ def test_checkpointed_activations_of_a_7b_by_hand():
     """A layer keeps its input: between two packs lie 32 of them, and what one layer makes anew, 16-bit numbers."""
     config = recipe(dtype="bf16", gradient_checkpointing=True)
     (weights, short), (_, long) = (memory_plan.activations(LLAMA_7B, config, tokens, True) for tokens in (8192, 16384))
-    assert weights == Weights(6_738_415_616, 6_738_415_616, 32000 * 4096)
+    assert weights == Weights(6_738_415_616, 6_738_415_616, 32000 * 4096, linear=32 * (4 * 4096**2 + 3 * 4096 * 11008))
     kept = 32 * 4096 * 2 * 8192
     # One layer: about 16 of width 4096 and 5 of 11008, in 16 bits; backward, the gradients of a few of them.
     layer = (16 * 4096 + 5 * 11008) * 2 * 8192
@@ -116,7 +116,7 @@ def test_weights_gradients_and_optimizer_are_what_a_run_keeps(optimizer, lora):
     engine.backward(-policy.token_logps(batch).sum(), True)
     inputs = sum(tensor.nbytes for tensor in vars(batch).values() if isinstance(tensor, torch.Tensor))
     found = living() - before - inputs
-    items = states(Weights.count(policy.model), Setting.from_recipe(config, 1))
+    items = states(Weights.count(policy.model, policy.core.base_model), Setting.from_recipe(config, 1))
     steps = 4 * len(engine.trained)
     assert found - buffers - steps == items["weights"] + items["gradients"] + items["optimizer"]
 
@@ -206,7 +206,8 @@ def test_what_deepspeed_keeps_on_each_of_two_ranks(zero, offload, dtype, tmp_pat
                           capture_output=True, text=True, env=paths)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    weights = Weights.count(LlamaForCausalLM(memory_ranks.CONFIG))
+    whole = LlamaForCausalLM(memory_ranks.CONFIG)
+    weights = Weights.count(whole, whole.base_model)
     items = states(weights, Setting(2, zero, offload, narrow=dtype == "bf16"))
     temporary = 4 * weights.total / 2  # a float32 number for each weight that a rank steps
     kept = items["weights"] + items["optimizer"] + items["gradients"]
@@ -230,7 +231,7 @@ def test_what_deepspeed_keeps_on_each_of_two_ranks(zero, offload, dtype, tmp_pat
 def bare(tmp_path):
     """The configuration of a 7B cut to four layers, without weights or tokenizer."""
     config = copy.deepcopy(LLAMA_7B)
-    config.num_hidden_layers = 4
+    config.num_hidden_layers, config.dtype = 4, "bfloat16"
     config.save_pretrained(tmp_path / "bare")
     return tmp_path / "bare"
 
@@ -271,7 +272,8 @@ def test_plan_knows_of_the_reference_beside_and_of_the_layers_that_train(bare):
     count = alone["total"]
     more = {row["zero"]: row["weights"] for row in both["alternatives"] if row["devices"] == 8}
     less = {row["zero"]: row["weights"] for row in alone["alternatives"] if row["devices"] == 8}
-    assert both["asked"]["weights"] - alone["asked"]["weights"] == pytest.approx(2 * count / 1e9)
+    layers, kept = 4 * (4 * 4096**2 + 3 * 4096 * 11008), both["asked"]["weights"] - alone["asked"]["weights"]
+    assert kept == pytest.approx((4 * (count - layers) + 2 * layers) / 1e9)  # the rest is computed in float32
     away = [row["host"] for plan in (alone, both) for row in plan["alternatives"]
             if (row["offload"], row["devices"]) == ("all", 8)]
     assert more[2] - less[2] == pytest.approx(2 * count / 1e9) and more[3] == less[3] == 0
