@@ -69,8 +69,13 @@ bench-speed: $(SETUP) ## one way beside another, in turn: ratios
 bench-kill: $(SETUP) ## twenty kills of each command, and a hundred thousand fuzzed lines: twenty minutes of one core
 	$(run-bench) $(IN_BENCH_KILL)
 
-bench-real: $(SETUP) smollm2/config.json ## a chat model (MODEL=folder) beside transformers' own, on PAIRS=file
-	MODEL=$(or $(MODEL),smollm2) $(run-bench) $(IN_BENCH_REAL)
+bench-real: $(SETUP) smollm2/config.json $(or $(PAIRS),.bench/pairs.jsonl) ## a chat model (MODEL=folder) beside transformers' own
+	MODEL=$(or $(MODEL),smollm2) PAIRS=$(or $(PAIRS),.bench/pairs.jsonl) $(run-bench) $(IN_BENCH_REAL)
+
+.bench/pairs.jsonl: $(SETUP)
+	mkdir -p $(@D)
+	$(VENV)/bin/al-data toy --split test --limit 50 | $(VENV)/bin/al-data hh --from - --chat > $@.part
+	mv $@.part $@
 
 docs: $(SETUP) ## write the generated pages, and the generated parts of others, anew
 	PYTHONPATH=lib:tools $(VENV)/bin/python docs/generate.py

@@ -1,4 +1,4 @@
-"""A real chat model against transformers' own, in float32: MODEL=folder PAIRS=file make bench.
+"""A real chat model against transformers' own, in float32: make bench-real MODEL=folder PAIRS=file.
 
 PAIRS are conversations with chosen and rejected (al-data hh --chat). Of the first fifty: greedy ids, log-probabilities,
 and the scores of a reward model with the model's body and a random head.
