@@ -59,14 +59,14 @@ dist: $(SETUP) ## build sdist and wheel into dist/, and try the wheel in a bare 
 
 # On an otherwise idle machine.
 bench: bench-speed bench-kill bench-real ## the benchmarks
-IN_BENCH_KILL := tests/bench/test_series.py tests/bench/test_fuzz.py
+IN_BENCH_KILL := tests/bench/test_kill.py tests/bench/test_series.py tests/bench/test_fuzz.py
 IN_BENCH_REAL := tests/bench/test_chat_model.py
 run-bench := $(VENV)/bin/python -m pytest -s -p no:xdist -o norecursedirs=
 
 bench-speed: $(SETUP) ## one way beside another, in turn: ratios
 	$(run-bench) tests/bench $(addprefix --ignore=,$(IN_BENCH_KILL) $(IN_BENCH_REAL))
 
-bench-kill: $(SETUP) ## twenty kills of each command, and a hundred thousand fuzzed lines: twenty minutes of one core
+bench-kill: $(SETUP) ## kills of each command, by chance and in series, and a hundred thousand fuzzed lines
 	$(run-bench) $(IN_BENCH_KILL)
 
 bench-real: $(SETUP) smollm2/config.json $(or $(PAIRS),.bench/pairs.jsonl) ## a chat model (MODEL=folder) beside transformers' own

@@ -16,13 +16,13 @@ import re, sys
 from pathlib import Path
 import torch, transformers
 from al_train_exo.objective import Contrast
-from alignlib import losses
+from alignlib.models import logps
+from alignlib.models.encoding import Example
 from alignlib.models.policy import Policy
-from alignlib.tokens import Example
 
 vocabulary, way = int(sys.argv[1]), sys.argv[2]
 if way == "whole":
-    losses.CHUNK = 1 << 60
+    logps.CHUNK = 1 << 60
 
 def peak():  # MB; ru_maxrss would begin with that of the process that started this one
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024

@@ -1,4 +1,4 @@
-"""Twenty kills of each command, spread over what it writes: no byte differs. `make bench-kill` runs this."""
+"""Twenty kills of each command, spread over what it writes: no byte differs."""
 
 import pytest
 

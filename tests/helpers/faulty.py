@@ -9,6 +9,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -71,8 +72,17 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # head and body are two writes
 
+    def handle(self) -> None:
+        with suppress(ConnectionResetError):  # by a caller that was killed
+            super().handle()
+
     def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:  # a caller that was killed
+            self.close_connection = True
+            return
+        request = json.loads(body)
         with self.owner.lock:
             headers = {name.lower(): value for name, value in self.headers.items()}
             self.owner.calls.append((self.path, headers, request))
