@@ -13,7 +13,7 @@ export PATH := $(abspath $(VENV)/bin):$(PATH)
 SETUP := $(VENV)/.ready
 SETUP_VLLM := $(VENV_VLLM)/.ready
 
-.PHONY: help setup quick test smoke test-vllm lint dist bench bench-speed bench-kill bench-real docs doc-examples clean
+.PHONY: help setup quick test smoke test-vllm lint dist bench bench-speed bench-rivals bench-kill bench-real docs doc-examples clean
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sort -u | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -58,13 +58,17 @@ dist: $(SETUP) ## build sdist and wheel into dist/, and try the wheel in a bare 
 	.ci/dist
 
 # On an otherwise idle machine.
-bench: bench-speed bench-kill bench-real ## the benchmarks
+bench: bench-speed bench-rivals bench-kill bench-real ## the benchmarks
 IN_BENCH_KILL := tests/bench/test_kill.py tests/bench/test_series.py tests/bench/test_fuzz.py
 IN_BENCH_REAL := tests/bench/test_chat_model.py
+IN_BENCH_RIVALS := tests/bench/test_trl.py tests/bench/test_ppo.py tests/bench/test_vllm.py
 run-bench := $(VENV)/bin/python -m pytest -s -p no:xdist -o norecursedirs=
 
-bench-speed: $(SETUP) ## one way beside another, in turn: ratios
-	$(run-bench) tests/bench $(addprefix --ignore=,$(IN_BENCH_KILL) $(IN_BENCH_REAL))
+bench-speed: $(SETUP) ## one way beside another, in turn: ratios; fifty minutes
+	$(run-bench) tests/bench $(addprefix --ignore=,$(IN_BENCH_RIVALS) $(IN_BENCH_KILL) $(IN_BENCH_REAL))
+
+bench-rivals: $(SETUP) ## beside TRL, in an environment of its own, and vLLM's own engine (.venv-vllm)
+	$(run-bench) $(IN_BENCH_RIVALS)
 
 bench-kill: $(SETUP) ## kills of each command, by chance and in series, and a hundred thousand fuzzed lines
 	$(run-bench) $(IN_BENCH_KILL)
