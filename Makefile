@@ -64,7 +64,7 @@ IN_BENCH_REAL := tests/bench/test_chat_model.py
 IN_BENCH_RIVALS := tests/bench/test_trl.py tests/bench/test_ppo.py tests/bench/test_vllm.py
 run-bench := $(VENV)/bin/python -m pytest -s -p no:xdist -o norecursedirs=
 
-bench-speed: $(SETUP) ## one way beside another, in turn: ratios; fifty minutes
+bench-speed: $(SETUP) ## one way beside another, in turn: ratios; 45 minutes
 	$(run-bench) tests/bench $(addprefix --ignore=,$(IN_BENCH_RIVALS) $(IN_BENCH_KILL) $(IN_BENCH_REAL))
 
 bench-rivals: $(SETUP) ## beside TRL, in an environment of its own, and vLLM's own engine (.venv-vllm)
