@@ -71,8 +71,10 @@ def keep_narrow(model: PreTrainedModel, dtype: torch.dtype, but: Collection[str]
 @contextmanager
 def float32_products(model: PreTrainedModel) -> Iterator[None]:
     """In its body linear layers that are kept narrow in a float32 model multiply in float32, as if they were wide."""
-    narrow = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.dtype in (
-        torch.bfloat16, torch.float16)] if model.dtype == torch.float32 else []
+    narrow = [layer for layer in model.modules()
+              if type(layer) is nn.Linear and layer.weight.dtype in (torch.bfloat16, torch.float16)]
+    if narrow and model.dtype != torch.float32:  # all of it is narrow
+        narrow = []
     for layer in narrow:
         vars(layer)["forward"] = partial(widened, layer)
     try:
