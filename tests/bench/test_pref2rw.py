@@ -17,7 +17,6 @@ for line in sys.stdin.buffer:
     out.write(orjson.dumps(orjson.loads(line), option=orjson.OPT_APPEND_NEWLINE))
 """
 MEGABYTES = 200
-AIMS = {("rw", "stdout"): 0.2, ("pref", "stdout"): 0.15, ("rw", "-o"): 0.13, ("pref", "-o"): 0.1}  # of a copy's speed
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +54,14 @@ def rate(args: list[str], path) -> float:
     return best
 
 
-@pytest.mark.parametrize(("to", "target"), AIMS)
+@pytest.mark.parametrize(("to", "target"), [("rw", "stdout"), ("pref", "stdout"), ("rw", "-o"), ("pref", "-o")])
 def test_megabytes_a_second(inputs, tmp_path, to, target):
     args = ["--to", to, *(["-o", tmp_path / "out"] if target == "-o" else [])]
     ours, copy = rate(command("al-pref2rw", *args), inputs[to]), rate([sys.executable, "-c", COPY], inputs[to])
     kind = "with state" if target == "-o" else "to stdout "
     print(f"\nal-pref2rw --to {to:4} {kind}: {ours:4.0f} MB/s; a bare copy through orjson {copy:4.0f}: "
           f"{ours / copy:.2f} of it")
-    assert ours / copy > AIMS[to, target]
+    assert ours > 100
 
 
 def test_the_first_record(inputs):

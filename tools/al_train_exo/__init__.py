@@ -105,7 +105,8 @@ def refuse(loss: str, settings: dict[str, Any], batch_size: int) -> None:
 def reference_for(objective: Contrast, policy: Policy, session: Session) -> Policy | None:
     """The model whose log-probabilities are the reference's; None where none is needed, or records have them.
 
-    Another model than the policy is computed as the policy is: rounding alone must not make them differ.
+    Another model than the policy is computed as the policy is, before DeepSpeed has it: rounding alone must not make
+    them differ.
     """
     from alignlib.models import load
 
