@@ -103,6 +103,6 @@ def test_it_is_a_judge(url, tmp_path, how):
     assert done.returncode == 0 and "2 calls" in done.stderr, done.stderr
     (made,) = read(done.stdout)
     if how:
-        assert "unparsed" not in made and all(1 <= score <= 10 for score in made["scores"])
+        assert "unparsed_each" not in made and all(1 <= score <= 10 for score in made["scores"])
     else:
-        assert made["scores"] == [None, None] and len(made["unparsed"]) == 2
+        assert made["scores"] == [None, None] and len(made["unparsed_each"]) == 2

@@ -54,3 +54,24 @@ def test_gamed_rows_change_the_fit(tmp_path):
     path.write_text("index,preference\n1,2\n")
     message = refused(65, "winrate", "--gamed", path, stdin=jsonl(*rows))
     assert f"{path}:2: expected numbers as index, std_delta_len" in message
+
+
+def test_outputs_of_conversations(tmp_path):
+    """A chat's instruction is what the user asks; AlpacaEval has no second turn."""
+    system, asks = ({"role": role, "content": text} for role, text in (("system", "Be brief."), ("user", " Add 1. ")))
+    path = tmp_path / "outputs.json"
+    ask = ("winrate", "--alpaca-eval", path, "--set", "method=exo")
+    evaluate(*ask, stdin=jsonl({"messages": [system, asks], "completions": ["2"]}))
+    assert json.loads(path.read_text()) == [{"instruction": " Add 1. ", "output": "2", "generator": "exo"}]
+    longer = {"messages": [asks, {"role": "assistant", "content": "To what?"}, asks], "completions": ["2"]}
+    assert refused(65, *ask, stdin=jsonl(longer)) == \
+        "al-eval: <stdin>:1: messages: expected one turn of the user, for AlpacaEval"
+
+
+def test_a_new_verdict_replaces_its_judges(tmp_path):
+    """A probability that its annotations brought goes when another judge decides."""
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps([{"instruction": "Hi", "output_1": "a long one", "output_2": "m", "preference": 1.97}]))
+    brought = call("al-data", "alpaca-eval", "--from", path).stdout
+    figures = evaluate("winrate", stdin=call("al-label-ai", "--judge-rm", "length", stdin=brought).stdout)
+    assert (figures["winrate"]["mean"], figures["loss"]["mean"]) == (0, 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.evaluation import evaluate, jsonl
+from helpers.evaluation import evaluate, jsonl, refused
 
 
 def test_text_by_hand():
@@ -20,3 +20,12 @@ def test_text_by_hand():
     assert means["tokens"] == 1.5 and figures["tokens"]["n"] == 2
     assert means["cut"] == 0.5 and figures["cut"]["n"] == 2
     assert "coherence" not in figures
+
+
+@pytest.mark.parametrize(("seconds", "words"), [
+    (3.2, "seconds: expected an array, got a number"), (["a"], "seconds[0]: expected a number, got a string"),
+    ([1, 2], "seconds: 2 entries for 1 completions"),
+])
+def test_seconds_are_one_a_completion(seconds, words):
+    message = refused(65, "text", stdin=jsonl({"prompt": "a", "completions": ["x y"], "seconds": seconds}))
+    assert message == f"al-eval: <stdin>:1: {words}"

@@ -71,7 +71,7 @@ def test_orders_as_more_judges_them(fixtures):
 
 def test_what_could_not_be_read_is_no_verdict():
     """Not even a coin's; what the record said before goes too."""
-    before = {**RECORD, "chosen": "x", "rejected": "y", "winner": 0, "id": "7"}
+    before = {**RECORD, "chosen": "x", "rejected": "y", "winner": 0, "win_probability": 0.9, "id": "7"}
     for ties in ("keep", "random"):
         labelled = mode("pair", ties=ties).label(before, verdicts("A", None))
         assert labelled == {**RECORD, "id": "7", "winner": None, "orders_agree": None, "unparsed": [None, "hm"]}
@@ -117,12 +117,22 @@ def test_scores_of_another_run_stay_beside_a_verdict():
     assert "scores" not in mode("together").label(rated, verdicts(None, None))
 
 
+def test_a_verdict_and_a_score_of_each_are_each_their_own():
+    """What could not be read of a pair stays, whatever is asked of each; a tie is none that could not be read."""
+    pair = mode("pair").label(RECORD, verdicts("A", None))
+    rated = mode("rate").label(pair, [Answer({"score": 3}), Answer({"score": 8})])
+    assert rated == {**pair, "scores": [3, 8]} and rated["unparsed"] == [None, "hm"]
+    tie = mode("pair").label(RECORD, verdicts("C", "C"))
+    rated = mode("rate").label(tie, [Answer({"score": 3}), Answer(None, "8, or so")])
+    assert rated == {**tie, "scores": [3, None], "unparsed_each": [None, "8, or so"]}
+
+
 def test_each_completion_for_itself():
     record = {"prompt": "p", "completions": ["a", "b"], "scores": ["old"], "rewards": [1, 2]}
     reviews = [Answer({"analysis": "x", "feedback": "y", "score": 0}), Answer(None, "no idea")]
     labelled = mode("lmu").label(record, reviews)
     assert labelled == {"prompt": "p", "completions": ["a", "b"], "rewards": [1, 2], "analyses": ["x", None],
-                    "feedbacks": ["y", None], "scores": [0, None], "unparsed": [None, "no idea"]}
+                    "feedbacks": ["y", None], "scores": [0, None], "unparsed_each": [None, "no idea"]}
     assert len(mode("lmu").queries(record)) == 2
     assert mode("rate").label(RECORD, [Answer({"score": 3}), Answer({"score": 10})])["scores"] == [3, 10]
     sorted_ = [Answer({"category": "Harmful"}), Answer({"category": "Harmless and helpful"})]

@@ -43,7 +43,7 @@ def test_what_stays_unreadable_is_null_with_its_words(text, tmp_path):
     args = ("--mode", "rate", "--cache", tmp_path / "cache")
     with Server(says(text)) as server:
         done = label(server, pairs(1), *args)
-        assert read(done.stdout) == [{**pairs(1)[0], "scores": [None, None], "unparsed": [text, text]}]
+        assert read(done.stdout) == [{**pairs(1)[0], "scores": [None, None], "unparsed_each": [text, text]}]
         assert len(server.calls) == 6 and "1 unparsed" in one_line(done.stderr)
         once = label(server, pairs(1), *args, "--ask-again", 0)
         assert once.stdout == done.stdout and len(server.calls) == 6
@@ -53,7 +53,7 @@ def test_a_cut_answer_is_none():
     """ "1" might have become 10."""
     with Server(lambda request, nth: ok(request, ["1"], "length")) as server:
         done = label(server, pairs(1), "--mode", "rate", "--ask-again", 0)
-    assert read(done.stdout)[0]["scores"] == [None, None] and read(done.stdout)[0]["unparsed"] == ["1", "1"]
+    assert read(done.stdout)[0]["scores"] == [None, None] and read(done.stdout)[0]["unparsed_each"] == ["1", "1"]
 
 
 def test_an_answer_of_nothing_but_reasoning_is_none_either():

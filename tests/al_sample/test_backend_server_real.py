@@ -89,4 +89,4 @@ def test_a_judge_that_only_babbles_gives_no_verdict(url, how):
     done = call("al-label-ai", "--judge", model, "--base-url", base, "--mode", "rate", "--max-tokens", 4, "--ask-again",
                 1, "--template", folders().root / "rate", *how, stdin=lines(pair))
     (made,) = read(done.stdout)
-    assert made["scores"] == [None, None] and len(made["unparsed"]) == 2 and "4 calls" in done.stderr
+    assert made["scores"] == [None, None] and len(made["unparsed_each"]) == 2 and "4 calls" in done.stderr

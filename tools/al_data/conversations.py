@@ -234,6 +234,6 @@ def begins(conversation: Sequence[Record], prompt: Sequence[Record]) -> bool:
 
 def must_hold(conversation: Sequence[Record], asked: str) -> None:
     """Raises Skip where a prompt that is text is neither the first nor the last of the user's turns, nor the start."""
-    users = [(turn["content"] or "").strip() for turn in conversation if turn["role"] == "user"]
+    users = [(turn.get("content") or "").strip() for turn in conversation if turn["role"] == "user"]
     if asked.strip() not in (*users[:1], *users[-1:]) and not begins(conversation, read(asked).messages):
         raise Skip("prompt and messages disagree")

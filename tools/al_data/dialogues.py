@@ -30,7 +30,7 @@ class Dialogue(str):
     messages: list[Record]
 
     def __new__(cls, messages: list[Record], text: str | None = None) -> Self:
-        spoken = ((SPEAKERS[turn["role"]], turn["content"] or "") for turn in messages if turn["role"] in SPEAKERS)
+        spoken = ((SPEAKERS[turn["role"]], turn.get("content") or "") for turn in messages if turn["role"] in SPEAKERS)
         made = "".join(f"\n\n{speaker}: {words}" for speaker, words in spoken) + "\n\nAssistant:"
         dialogue = super().__new__(cls, made if text is None else text)
         dialogue.messages = messages
@@ -78,7 +78,7 @@ def stripped(messages: Iterable[Record]) -> list[Record]:
 
 def same(turn: Record, other: Record) -> bool:
     """Whether two turns of one role say the same, but for white space, and call the same tools."""
-    words, other_words = ((message["content"] or "").strip() for message in (turn, other))
+    words, other_words = ((message.get("content") or "").strip() for message in (turn, other))
     return bool(words == other_words and turn.get("tool_calls") == other.get("tool_calls"))
 
 
@@ -94,7 +94,7 @@ def first_difference(chosen: Sequence[Record], rejected: Sequence[Record]) -> in
             continue
         if turn["role"] != "assistant":
             raise Skip(f"the {turn['role']}'s turns differ")
-        if not all((message["content"] or "").strip() or message.get("tool_calls") for message in (turn, other)):
+        if not all((message.get("content") or "").strip() or message.get("tool_calls") for message in (turn, other)):
             raise Skip("an empty answer")
         return place
     raise Skip("no answer differs by more than white space")
@@ -105,7 +105,7 @@ def first_difference(chosen: Sequence[Record], rejected: Sequence[Record]) -> in
 
 def must_ask(messages: Sequence[Record]) -> None:
     """Raises Skip for messages that no answer can follow: the user begins, no turn is empty, no answer comes last."""
-    if not all((turn["content"] or "").strip() or turn.get("tool_calls") for turn in messages):
+    if not all((turn.get("content") or "").strip() or turn.get("tool_calls") for turn in messages):
         raise Skip("an empty turn")
     spoken = [turn["role"] for turn in messages if turn["role"] != "system"]
     if not spoken:

@@ -131,7 +131,7 @@ def answer_text(turn: Record) -> str:
         raise Skip("an answer that calls a tool")
     if any(turn.get(name) for name in REASONING):
         raise Skip("an answer whose reasoning stands apart")
-    text: str = (turn["content"] or "").strip()
+    text: str = (turn.get("content") or "").strip()
     if not text:
         raise Skip("an empty answer")
     return text

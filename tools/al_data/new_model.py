@@ -37,7 +37,7 @@ def texts(record: Record) -> Iterator[str]:
         if name in record:
             yield record[name]
     yield from record.get("completions", ())
-    yield from (message["content"] or "" for message in record.get("messages", ()))
+    yield from (message.get("content") or "" for message in record.get("messages", ()))
 
 
 def train_tokenizer(corpus: Iterable[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:

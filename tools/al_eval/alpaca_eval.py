@@ -53,10 +53,24 @@ def instruction_number(record: Record) -> int:
 
 
 def output_row(record: Record) -> Record:
-    """{instruction, output, dataset} of a record's first completion; the instruction as al-data alpaca-eval kept it."""
-    text = record.get("instruction") or instruction(record.get("prompt", ""))
+    """{instruction, output, dataset} of a record's first completion; the instruction as al-data alpaca-eval kept it.
+
+    Raises ValueError for a conversation of several turns: AlpacaEval has none.
+    """
+    text = record.get("instruction") or asked(record)
     kept = {"dataset": record["dataset"]} if "dataset" in record else {}
     return {**kept, "instruction": text, "output": record["completions"][0].strip()}
+
+
+def asked(record: Record) -> str:
+    """The one thing that the user asks."""
+    if "messages" not in record:
+        return instruction(record["prompt"])
+    turns = [turn for turn in record["messages"] if turn["role"] != "system"]
+    if len(turns) > 1 or turns[0]["role"] != "user":
+        raise ValueError("messages: expected one turn of the user, for AlpacaEval")
+    text: str = turns[0]["content"]
+    return text
 
 
 def write_outputs(outputs: list[Record], generator: str | None, path: str) -> None:

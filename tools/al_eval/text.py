@@ -48,7 +48,7 @@ def text(files: tuple[str, ...], coherence: str | None, pool: str, resamples: in
     summary.count(records=0)
     cosines = Cosines(load_embedder(coherence, pool)) if coherence else None
     texts = TextFigures()
-    for line in conversations.read_all(files, fields.require_completions):
+    for line in conversations.read_all(files, _must_measure):
         summary.count(records=1, completions=len(line.record["completions"]))
         texts.add(line)
         if cosines:
@@ -58,6 +58,13 @@ def text(files: tuple[str, ...], coherence: str | None, pool: str, resamples: in
     if cosines:
         summary.count(texts_cut_for_coherence=cosines.embed.cut)
     summary.close()
+
+
+def _must_measure(record: Record) -> None:
+    fields.require_completions(record)
+    fields.check(record, "seconds")
+    if len(record.get("seconds", record["completions"])) != len(record["completions"]):
+        raise ValueError(f"seconds: {len(record['seconds'])} entries for {len(record['completions'])} completions")
 
 
 class TextFigures:

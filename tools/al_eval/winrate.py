@@ -157,17 +157,17 @@ def read_verdicts(path: str, reference: dict[bytes, Record] | None, numbered: bo
             record = join_reference(record, reference)
         fields.require_completions(record)
         fields.check(record, "winner", "win_probability", "human_winner", "orders_agree")
+        if outputs is not None:
+            outputs.append(output_row(record))
         return record
 
     verdicts = Verdicts()
     for line in conversations.read_all((path,), prepare):
         record = line.data
         verdicts.read += 1
-        if outputs is not None:
-            outputs.append(output_row(record))
-            if "winner" not in record and "rewards" not in record:
-                verdicts.unjudged += 1
-                continue
+        if outputs is not None and "winner" not in record and "rewards" not in record:
+            verdicts.unjudged += 1
+            continue
         add_verdict(verdicts, record, line.where, numbered)
     return verdicts
 

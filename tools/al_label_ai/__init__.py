@@ -31,7 +31,7 @@ from alignlib.rewards.reward import reward_for
 
 if TYPE_CHECKING:  # they load torch or openai, which --help does without
     from al_label_ai.local_judge import PolicyJudge
-    from al_label_ai.modes import Judge, Mode
+    from al_label_ai.modes import Answer, Judge, Mode
     from al_label_ai.reward_judge import RewardJudge
     from al_label_ai.server_judge import ServerJudge
 
@@ -85,7 +85,7 @@ folder_options = section(
 
 
 @options.command(("prompt",), ("winner", "orders_agree", "chosen", "rejected", "feedbacks", "scores", "analyses",
-                               "unparsed"),
+                               "unparsed", "unparsed_each"),
                  may=("completions", "chosen", "rejected", "finish_reasons", "completion_ids", "end_ids"))
 @rules.one_of("--judge", "--judge-rm")
 @rules.one_of("--cache", "--no-cache")
@@ -114,7 +114,7 @@ folder_options = section(
 def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str, rejects: str | None,
          shard: tuple[int, int] | None, mode: str, against: str | None, together: bool, ties: str, judge: str | None,
          judge_rm: str | None, cache: str | None, no_cache: bool, dry_run: bool, **given: Any) -> None:
-    """Label the completions of each prompt with a judge's answers; what cannot be read becomes null, and `unparsed`.
+    """Label the completions of each prompt with a judge's answers; what cannot be read becomes null: see `unparsed`.
 
     Streams, each record as soon as it is done; --against is read first.
     """
@@ -138,7 +138,7 @@ def main(files: tuple[str, ...], output: str | None, resume: bool, on_error: str
     with options.open_stream(files, output, resume, on_error, rejects, shard, prepare=prepare, model=model) as stream:
         with closing(judging.answers(stream)) as judged:
             for line, answers in judged:
-                finish(stream, line, labeller.label(line.data[0], answers), ties, summary)
+                finish(stream, line, labeller, answers, ties, summary)
         summary.count(**{name: amount for name, amount in judging.counts().items() if amount})
         if partners and not (resume or shard):
             summary.count(**{"left over in --against": partners.left_over()})
@@ -155,11 +155,14 @@ def prepare_record(record: Record, mode: "Mode", judge: "Judge",
     return record, judge.prepare(mode.queries(record))
 
 
-def finish(stream: Stream, line: Line, record: Record, ties: str, summary: options.Summary) -> None:
-    """Write a labelled record, or leave it out; count what it is."""
-    unparsed, tied = "unparsed" in record, "winner" in record and record["winner"] is None
+def finish(stream: Stream, line: Line, mode: "Mode", answers: "Sequence[Answer]", ties: str,
+           summary: options.Summary) -> None:
+    """Write the record that these answers label, or leave it out; count what it is."""
+    record = mode.label(line.data[0], answers)
+    unparsed = any(answer.parts is None for answer in answers)
+    tied = mode.compares and record["winner"] is None  # another run's verdict may be there, too
     summary.count(ties=int(tied and not unparsed), unparsed=int(unparsed),
-                  orders_disagree=int(record.get("orders_agree") is False))
+                  orders_disagree=int(mode.compares and record["orders_agree"] is False))
     if tied and ties == "drop":
         stream.reject(line, Skip("no verdict" if unparsed else "a tie"))
     else:

@@ -34,6 +34,8 @@ from alignlib.records.stream import Stream
 PAIR = {"first": "answer A", "second": "answer B"}
 ONE = {"completion": "answer"}
 SCORES = (1, 10)
+# Those of two completions, whoever gave them; a score of each is another matter, and goes beside them.
+VERDICT = ("winner", "win_probability", "orders_agree", "unparsed")
 
 
 class Answer(NamedTuple):
@@ -63,6 +65,8 @@ class Comparison:
     ties        "random": a tie (no verdict that could not be read) gets chosen and rejected by a coin
     """
 
+    compares = True
+
     def __init__(self, template: Template, *, one_order: bool = False, ties: str = "keep", seed: int = 0,
                  sides: bool = True):
         self.template, self.one_order, self.ties, self.seed = template, one_order, ties, seed
@@ -85,7 +89,7 @@ class Comparison:
     def label(self, record: Record, answers: Sequence[Answer]) -> Record:
         """The record with the verdict of both orders; with `unparsed` and no verdict where one could not be read."""
         scores = () if "verdict" in self.template.form.parts else ("scores",)  # else they are another run's
-        labelled = without(record, "chosen", "rejected", "winner", "orders_agree", "unparsed", *scores)
+        labelled = without(record, "chosen", "rejected", *VERDICT, *scores)
         parts = [answer.parts for answer in answers if answer.parts is not None]
         if len(parts) < len(answers):
             return labelled | {"winner": None, "orders_agree": None, "unparsed": [answer.raw for answer in answers]}
@@ -116,6 +120,8 @@ class Single:
     attributes  what to write instead of a part: a category's attributes
     """
 
+    compares = False
+
     def __init__(self, template: Template, fields: dict[str, str],
                  attributes: dict[str | int, str | None] | None = None):
         self.template, self.fields, self.attributes = template, fields, attributes or {}
@@ -127,13 +133,13 @@ class Single:
         return [self.template.fill(record, text) for text in record["completions"]]
 
     def label(self, record: Record, answers: Sequence[Answer]) -> Record:
-        """The record with its fields, null for a completion whose answer could not be read: see `unparsed`."""
-        labelled = without(record, *self.fields, "unparsed")
+        """The record with its fields, null for a completion whose answer could not be read: see `unparsed_each`."""
+        labelled = without(record, *self.fields, "unparsed_each")
         for field, part in self.fields.items():
             labelled[field] = [answer.parts and self.attributes.get(answer.parts[part], answer.parts[part])
                                for answer in answers]
         if any(answer.parts is None for answer in answers):
-            labelled["unparsed"] = [answer.raw for answer in answers]
+            labelled["unparsed_each"] = [answer.raw for answer in answers]
         return labelled
 
 

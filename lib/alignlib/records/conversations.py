@@ -168,7 +168,7 @@ def with_completions(record: Record) -> Record:
 
 def is_turn(prompt: str, messages: list[Message]) -> bool:
     """Whether a plain prompt is the first or the last turn of the user."""
-    turns = [message["content"] for message in messages if message["role"] == "user"]
+    turns = [message.get("content") for message in messages if message["role"] == "user"]
     return prompt in turns[:1] + turns[-1:]
 
 

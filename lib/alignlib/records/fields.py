@@ -99,7 +99,11 @@ FIELDS: dict[str, Field] = {
     "analyses": Field(STRINGS_OR_NULL, "al-label-ai", "what a judge wrote before its feedback, one a completion"),
     "unparsed": Field(
         STRINGS_OR_NULL, "al-label-ai",
-        "a judge's last answer where it could not be read, else null; one an order of two, or one a completion",
+        "a judge's last answer about two completions where it could not be read, else null; one an order",
+    ),
+    "unparsed_each": Field(
+        STRINGS_OR_NULL, "al-label-ai",
+        "a judge's last answer about a completion alone where it could not be read, else null; one a completion",
     ),
     "condition": Field(STRING, "al-sample", "text put before the prompt for sampling only; `prompt` stays bare"),
     "pool": Field(OBJECT, "al-train-alt", "mode and tags of the data pool that keeps the record"),
@@ -128,7 +132,8 @@ ALIGNED = ("completion_ids", "end_ids", "finish_reasons", "temperatures", "rewar
 
 # What goes when the completions go: a verdict on them, too.
 OF_COMPLETIONS = ("completions", *ALIGNED, "rewards_temperature", "logps_temperature", "ref_logps_temperature",
-                  "search", "seconds", "pool", "winner", "win_probability", "human_winner", "orders_agree", "unparsed")
+                  "search", "seconds", "pool", "winner", "win_probability", "human_winner", "orders_agree", "unparsed",
+                  "unparsed_each")
 
 
 def without_completions(record: Record, *more: str) -> Record:

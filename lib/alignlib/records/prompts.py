@@ -15,8 +15,8 @@ def prompt_of(record: Record) -> object:
 
 
 def prompt_key(record: Record) -> bytes:
-    """16 bytes that stand for the prompt, so that long prompts need not be kept."""
-    return blake2b(orjson.dumps(prompt_of(record)), digest_size=16).digest()
+    """16 bytes that stand for the prompt, whatever the order of its turns' keys: long prompts need not be kept."""
+    return blake2b(orjson.dumps(prompt_of(record), option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
 
 def prompt_text(record: Record) -> str:
@@ -24,4 +24,4 @@ def prompt_text(record: Record) -> str:
     record = canonical(record)
     if "messages" not in record:
         return record["prompt"]
-    return "\n\n".join(f"[{message['role']}]\n{message['content'] or ''}" for message in record["messages"])
+    return "\n\n".join(f"[{message['role']}]\n{message.get('content') or ''}" for message in record["messages"])

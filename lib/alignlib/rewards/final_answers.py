@@ -1,6 +1,6 @@
 r"""The final answer of a worked solution, compared as the field's verifiers compare: by its value where it is a number.
 
-    "... 48 + 24 = 72.\n#### 72"      72        gsm8k's mark
+    "... 48 + 24 = 72.\n#### 72"      72        the number behind gsm8k's mark
     "... so it is \boxed{\frac{1}{2}}" 1/2      the last box
     "She has $1,072.50 left."          1072.5   else the last number
 
@@ -13,8 +13,8 @@ from fractions import Fraction
 MARK = "####"
 BOXES = (r"\boxed", r"\fbox")
 PLAIN = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,3})?"  # 1,072.50 or 1e3
-# A sign belongs to it where no number or word stands before: 10-5 ends with 5, x=-5 with -5.
-NUMBER = re.compile(rf"(?<![\w.])(?:-\s?)?(?:{PLAIN})(?:/\d+)?|(?<![\w.,])(?:{PLAIN})(?:/\d+)?")
+# A sign belongs to what it touches, where no number or word stands before: 10-5 and 10 - 5 end with 5, x=-5 with -5.
+NUMBER = re.compile(rf"(?<![\w.])-?(?:{PLAIN})(?:/\d+)?|(?<![\w.,])(?:{PLAIN})(?:/\d+)?")
 WITH_UNIT = re.compile(rf"([+-]?(?:{PLAIN})(?:/\d+)?)[A-Za-z ]*")  # 42, 42 km
 FRACTION = re.compile(r"\\frac(?:\{([^{}]*)\}\{([^{}]*)\}|(\w)(\w))")
 NOISE = re.compile(r"\\left|\\right|\\[!,;: ]|\\?\$|\\?%|\^\{?\\circ\}?|~")
@@ -23,20 +23,41 @@ TEXT = re.compile(r"\\(?:text|mathrm|mbox|textbf)\{([^{}]*)\}")
 
 def is_right(completion: str, answer: str | float) -> bool:
     """Whether the completion's final answer is the record's `answer`, which may be a worked solution itself."""
-    found, wanted = final_answer(completion), expected(str(answer))
+    wanted = expected(str(answer))
     value = number(wanted)
     if value is not None:
-        return found is not None and number(found) == value
+        return final_number(completion) == value
     boxed = last_box(completion)  # what is no number counts in a box or behind the mark only
     marked = boxed if boxed is not None else after_mark(completion)
     return marked is not None and normal(marked) == normal(wanted)
 
 
-def final_answer(text: str) -> str | None:
-    """What is in the last box, else behind the last mark, else the last number; None where there is none of them."""
+def final_number(text: str) -> Fraction | None:
+    """The number in the last box, else behind the last mark, else the last one; None where no number is there."""
     boxed = last_box(text)
-    marked = boxed if boxed is not None else after_mark(text)
-    return marked if marked is not None else last_number(text)
+    if boxed is not None:
+        return number(boxed)
+    marked = after_mark(text)
+    if marked is not None:
+        return marked_number(marked, text.rpartition(MARK)[2])
+    return value_of(last_number(text))
+
+
+def marked_number(line: str, rest: str) -> Fraction | None:
+    """Of the line behind a mark the number it is, or begins with, or of a sum its result; else the last of the rest.
+
+    gsm8k's own reading, too, takes the number at once behind the mark, whatever follows.
+    """
+    result = line.rpartition("=")[2]
+    whole = number(result)
+    if whole is not None:
+        return whole
+    first = NUMBER.search(plain(result))
+    return value_of(first[0] if first else last_number(rest))
+
+
+def value_of(text: str | None) -> Fraction | None:
+    return None if text is None else number(text)
 
 
 def expected(answer: str) -> str:
@@ -87,8 +108,8 @@ def number(text: str) -> Fraction | None:
 
 
 def normal(text: str) -> str:
-    """An answer without what does not change it: $, %, degrees, commas in numbers, spaces, `x =`, a last full stop."""
-    text = plain(text).strip().rstrip(".").strip()
+    """An answer without what does not change it: $, %, degrees, commas in numbers, spaces, `x =`, **, a full stop."""
+    text = plain(text).strip("* \t\n").rstrip(".").strip("* ")
     name, equals, rest = text.partition("=")
     text = rest if equals and len(name.strip()) <= 2 else text
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
@@ -97,7 +118,7 @@ def normal(text: str) -> str:
 
 def plain(text: str) -> str:
     r"""LaTeX's fractions as a/b, and no marks of its own: \dfrac{1}{2} is 1/2, \frac{x+1}{2} (x+1)/2."""
-    text = NOISE.sub("", text.replace("−", "-").replace("dfrac", "frac").replace("tfrac", "frac"))
+    text = NOISE.sub("", text.replace("−", "-").replace("{,}", ",").replace("dfrac", "frac").replace("tfrac", "frac"))
     text = TEXT.sub(r"\1", text)
     while FRACTION.search(text):
         text = FRACTION.sub(slashed, text)

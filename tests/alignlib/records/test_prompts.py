@@ -18,6 +18,14 @@ def test_a_key_stands_for_the_prompt_and_nothing_else():
     assert len({key, *map(prompt_key, others)}) == 6
 
 
+def test_the_order_of_a_turns_keys_makes_no_other_prompt():
+    turned = [dict(reversed(turn.items())) for turn in CHAT]
+    assert prompt_key({"messages": turned}) == prompt_key({"messages": CHAT})
+    assert prompt_key({"messages": CHAT[::-1]}) != prompt_key({"messages": CHAT})
+
+
 def test_messages_read_as_a_dialogue():
     assert prompt_text({"prompt": "\n\nHuman: Hi\n\nAssistant:"}) == "\n\nHuman: Hi\n\nAssistant:"
     assert prompt_text({"messages": CHAT}) == "[user]\nHi\n\n[assistant]\nHello.\n\n[user]\n?"
+    calls = {"role": "assistant", "tool_calls": [{}]}  # as OpenAI's clients leave out the content
+    assert prompt_text({"messages": [CHAT[0], calls, CHAT[2]]}) == "[user]\nHi\n\n[assistant]\n\n\n[user]\n?"
