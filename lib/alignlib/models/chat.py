@@ -11,11 +11,13 @@ not end is cut off.
 
 import ctypes
 import inspect
+import os
 import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -33,30 +35,50 @@ if TYPE_CHECKING:
 SECONDS, BYTES, CHARACTERS = 20.0, 2 << 30, 10_000_000  # for one conversation: time, memory, what comes of it
 PAUSE = 0.2  # seconds between two looks at that
 QUESTION, ANSWER = "A question?", "The answer."  # to see what comes before and behind one
+ASKED = [{"role": "user", "content": QUESTION}]
+DATE = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+EPOCH = "SOURCE_DATE_EPOCH"  # reproducible-builds.org: seconds since 1970, for what would write today's date
 Messages = Sequence[Mapping[str, Any]]
 
 
 class ChatTemplate:
     """A tokenizer's chat template, or the one in `source`, under arguments of the user's.
 
-    Raises UsageError for what is no template.
+    Of the templates that read a turn's content as parts (those of models that see), `in_parts` is true. One that asks
+    for the date gets one date all its life, SOURCE_DATE_EPOCH's if that is set.
+
+    Raises UsageError for what is no template, or leaves out what the user says.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", tokens: Tokens, source: str | None = None,
                  arguments: Mapping[str, Any] | None = None):
         self.tokenizer, self.tokens, self.arguments = tokenizer, tokens, dict(arguments or {})
-        self.source: str = source or tokenizer.get_chat_template()
+        given: str = source or tokenizer.get_chat_template()
+        self.source = DATE.sub(lambda call: f"{call[1]}{now().strftime(call[2])}{call[1]}", given)
         taken = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters} - {"tools", "documents"}
         if wrong := sorted(taken & set(self.arguments)):
             raise click.UsageError(f"--template-arg {wrong[0]}: not the template's to know")
         self.passed = set(re.findall(r"[A-Za-z_]\w*", self.source)) - taken - set(FIELDS)  # of a record, if it is there
+        self.in_parts, self.dated = False, "strftime_now" in given
         try:
-            self.probe = self.write([{"role": "user", "content": QUESTION}], ANSWER)
+            self.probe = self.write(ASKED, ANSWER)
+            if QUESTION not in self.probe:
+                self.in_parts = True
+                in_parts = self.write(ASKED, ANSWER)
+                self.in_parts = QUESTION in in_parts
+                self.probe = in_parts if self.in_parts else self.probe
         except ValueError as error:
             if isinstance(bad := error.__cause__, jinja2.TemplateSyntaxError):
                 folder = "" if source else f"{tokenizer.name_or_path}: "
                 raise click.UsageError(f"{folder}the chat template: line {bad.lineno}: {bad.message}") from error
             self.probe = ""  # one that refuses so plain a conversation: what ends a turn is not to be seen
+        if self.probe and QUESTION not in self.probe:
+            raise click.UsageError(f"{tokenizer.name_or_path}: the chat template leaves out what the user says")
+
+    @cached_property
+    def asks_the_date(self) -> bool:
+        """Whether prompts would be others tomorrow: the template asks for the date, and nothing says which."""
+        return self.dated and "date_string" not in self.arguments and EPOCH not in os.environ
 
     @cached_property
     def end(self) -> int | None:
@@ -73,25 +95,37 @@ class ChatTemplate:
         name = self.tokens.own.search(rest)
         if not found or self.end is None or name is None:
             return "", ""
-        before = start.removeprefix(self.write([{"role": "user", "content": QUESTION}]))
+        before = start.removeprefix(self.write(ASKED))
         behind = rest[:name.start()]
         return before if before.isspace() else "", behind if behind.isspace() else ""
 
-    def write(self, messages: Messages, answer: str | None = None, record: Record | None = None) -> str:
+    @cached_property
+    def leads(self) -> bool:
+        """Whether it writes more than white space between a prompt and its answer: Qwen3's empty <think> block."""
+        start, found, _ = self.probe.rpartition(ANSWER)
+        prompt = self.write(ASKED) if found and self.end is not None else start
+        return start.startswith(prompt) and not start.removeprefix(prompt).isspace() and start != prompt
+
+    def write(self, messages: Messages, answer: str | None = None, record: Record | None = None,
+              marked: bool = False) -> str:
         """The conversation up to the answer, or with it; data's control tokens carry a MARK.
 
-        Fields of `record` that the template asks for (tools, documents, ...) reach it. Raises ValueError where it
-        refuses them.
+        marked: those of `messages` do already, and what there is without one is control. Fields of `record` that the
+        template asks for (tools, documents, ...) reach it. Raises ValueError where it refuses them.
         """
         turns = list(messages) if answer is None else [*messages, {"role": "assistant", "content": answer}]
+        turns = turns if marked else self.tokens.mark(turns)
+        if self.in_parts:
+            turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]}
+                     if isinstance(turn.get("content"), str) else turn for turn in turns]
         given = {name: value for name, value in (record or {}).items() if name in self.passed}
         own = (record or {}).get("chat_template_kwargs")
         given |= own if isinstance(own, dict) else {}
         try:
             with cut_off():
                 text = self.tokenizer.apply_chat_template(
-                    self.tokens.mark(turns), chat_template=self.source, add_generation_prompt=answer is None,
-                    tokenize=False, **{**self.tokens.mark(given), **self.arguments})
+                    turns, chat_template=self.source, add_generation_prompt=answer is None, tokenize=False,
+                    **{**self.tokens.mark(given), **self.arguments})
         except CutOff as error:
             raise ValueError(f"messages: the chat template takes too {error.much}") from error
         except Exception as error:  # whatever a template's program raises
@@ -100,6 +134,18 @@ class ChatTemplate:
         if len(text) > CHARACTERS:
             raise ValueError(f"messages: the chat template makes {len(text):,} characters of them")
         return text
+
+    def answered(self, messages: Messages, answer: str, record: Record) -> list[int] | None:
+        """Ids from behind the prompt to the answer's last, as the template `leads` to it; its end is not among them.
+
+        None where the conversation with the answer does not go on from the one up to it.
+        """
+        prompt, whole = (self.write(messages, said, record) for said in (None, answer))
+        ends = [name.start() for name in self.tokens.own.finditer(whole)
+                if self.tokens.control[name[0]] == self.end and name.start() >= len(prompt)]
+        if not whole.startswith(prompt) or not ends:
+            return None
+        return self.tokens.rendered(whole[len(prompt):ends[-1]], begins=False)
 
     def between(self, before: str, answer: str, after: str) -> list[int]:
         """Ids from behind an answer's end to the next answer's begin, of the conversation as written up to either.
@@ -126,6 +172,12 @@ class ChatTemplate:
         text = self.write(messages, record=record).replace(MARK, "")
         bos = self.tokenizer.bos_token or ""
         return prompt.removeprefix(bos).strip() == text.removeprefix(bos).strip()
+
+
+def now() -> datetime:
+    """The time of SOURCE_DATE_EPOCH, else this one."""
+    epoch = os.environ.get(EPOCH, "")
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now()
 
 
 class CutOff(BaseException):

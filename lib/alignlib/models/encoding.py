@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from alignlib import ranks
 from alignlib.models.chat import ChatTemplate
+from alignlib.models.limits import Limits
 from alignlib.models.tokens import MARK, Tokens
 from alignlib.records.conversations import with_condition
-from alignlib.records.jsonl import Record, Skip
+from alignlib.records.jsonl import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,18 +51,10 @@ class Example:
         return len(self.prompt) + sum(map(len, self.completions))
 
 
-class TooLong(ValueError):
-    """A record longer than the limits, where --on-long is fail."""
-
-
-class Encoder:
+class Encoder(Limits):
     """Records to Examples, for one tokenizer and its limits.
 
-    max_length      tokens of the prompt and its longest completion together
-    max_prompt      tokens of the prompt; None: what the completions leave
-    max_completion  tokens of a completion, its end included; None: what the prompt leaves, at least half
-    keep            which end of a too long prompt stays
-    on_long         "truncate" (counted in `cut`), "skip" or "fail"
+    max_length ...  see Limits; `closing` is the tokenizer's
     eos             whether a finished completion gets its end (reward models read without)
     ends            what the model's generation configuration ends a text with, besides the tokenizer's end
     rows            how many tokens the model has embeddings of; None: of all
@@ -73,10 +66,8 @@ class Encoder:
                  max_completion: int | None = None, keep: str = "end", on_long: str = "truncate", eos: bool = True,
                  ends: Collection[int] = (), rows: int | None = None, template: str | None = None,
                  template_args: Collection[tuple[str, Any]] = (), control_tokens: bool = False):
-        self.tokenizer = tokenizer
-        self.max_length, self.max_prompt = max_length, max_prompt or max_length
-        self.max_completion = max_completion
-        self.keep, self.on_long, self.rows, self.control = keep, on_long, rows, control_tokens
+        super().__init__(max_length, max_prompt, max_completion, keep, on_long)
+        self.tokenizer, self.rows, self.control = tokenizer, rows, control_tokens
         self.tokens, self.template = Tokens(tokenizer, ends), None
         if template or tokenizer.chat_template:
             self.template = ChatTemplate(tokenizer, self.tokens, template, dict(template_args))
@@ -86,10 +77,10 @@ class Encoder:
         elif template_args:
             raise ValueError("--template-arg: the tokenizer has no chat template (--template FILE gives one)")
         self.eos: int | None = tokenizer.eos_token_id if eos else None
-        self.cut = {"prompts_cut": 0, "completions_cut": 0}
         self.bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
-        probe = tokenizer("a")["input_ids"]
-        self.adds_bos = bool(probe) and probe[0] == self.bos
+        probe, bare = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False))
+        # What it begins a text with: a BOS, nothing, or more than one token (GLM's [gMASK]<sop>).
+        self.prefix = probe[:next((i for i in range(len(probe)) if probe[i:i + len(bare)] == bare), 0)]
         # The tokenizers of BERT and its like end every text with a [SEP], and their models want it there.
         self.closing = [i for i in probe[-1:] if i == tokenizer.sep_token_id]
         if eos and self.eos is None:
@@ -111,7 +102,7 @@ class Encoder:
     def begin(self, record: Record, condition: str = "", role: str = "user") -> Example:
         """An Example of the prompt alone, whose condition stays when it is cut.
 
-        A plain prompt gets one BOS if the tokenizer adds one; a conversation has what its template writes.
+        A plain prompt begins as the tokenizer begins texts; a conversation has what its template writes.
         `role`: in whose turn of a conversation the condition stands, "user" or "system".
         """
         if "messages" in record:
@@ -127,21 +118,25 @@ class Encoder:
             offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
             covered = sum(start < len(condition) for start, _ in offsets)
         # Without a token before it, a first token has no probability: an empty prompt gets a BOS from any tokenizer.
-        bos = [self.bos] if (self.adds_bos or not ids) and self.bos is not None and ids[:1] != [self.bos] else []
-        head = int(bool(bos) or ids[:1] == [self.bos])
-        return Example(self.embedded([*bos, *ids]), [], head=len(bos) + covered if condition else head)
+        before = self.prefix or ([self.bos] if not ids and self.bos is not None else [])
+        begun = ids if ids[:len(before)] == before else [*before, *ids]
+        head = len(begun) - len(ids) + covered if condition else self.head(begun)
+        return Example(self.embedded(begun), [], head=head)
 
     def _begin_chat(self, record: Record, condition: str, role: str) -> Example:
         template, messages = self.chat_template(), record["messages"]
         if "prompt" in record and not template.is_written(record["prompt"], messages, record):
             raise ValueError("prompt: neither the user's first or last turn of messages, nor what the chat template "
                              "writes of them")
+        if template.asks_the_date:
+            self.note("it writes today's date, so that prompts are others tomorrow; SOURCE_DATE_EPOCH says which one, "
+                      "or an argument of its own (--template-arg date_string=...)")
         marked = {**record, "messages": self.tokens.mark(messages)}
         if condition:
             marked = with_condition(marked, condition, role)
-        text = template.write(marked["messages"], record=record)
+        text = template.write(marked["messages"], record=record, marked=True)
         ids = self.tokens.rendered(text)
-        head, tail = int(bool(ids) and ids[0] == self.bos), 0
+        head, tail = self.head(ids), 0
         if condition:
             place = (str.find if role == "system" else str.rfind)(text, condition.strip())
             if place < 0:
@@ -151,6 +146,11 @@ class Encoder:
             else:
                 tail = len(ids) - len(self.tokens.rendered(text[:place]))
         return Example(self.embedded(ids), [], head=head, tail=tail)
+
+    def head(self, prompt: list[int]) -> int:
+        """How many ids at a prompt's begin stay when it is cut: those that the tokenizer begins texts with."""
+        begins = bool(self.prefix) and prompt[:len(self.prefix)] == self.prefix
+        return len(self.prefix) if begins else int(prompt[:1] == [self.bos])
 
     def chat_template(self) -> ChatTemplate:
         """What writes conversations. Raises ValueError where there is none."""
@@ -174,7 +174,7 @@ class Encoder:
 
         around: white space that a template has before and behind an answer; where the text lacks it, it is put there.
         """
-        if ids is None or not self.has(ids) or self.tokens.decode(ids) != text:
+        if ids is None or not self.has_drawn(ids, text):
             before, behind = around
             text = text if text.startswith(before) else before + text
             if end is not None and self.ends_itself(text):
@@ -188,10 +188,19 @@ class Encoder:
             ids = [*ids, end]
         return self.embedded(ids)
 
+    def led_to(self, record: Record, text: str, end: int | None) -> list[int]:
+        """Ids of an answer and its end as the chat template leads to it; none where that cannot be seen."""
+        said = self.chat_template().answered(record["messages"], text, record) or []
+        return self.embedded([*said, *([end] if said and end is not None else [])])
+
     def has(self, ids: list[int]) -> bool:
         """Whether they are the tokenizer's, or of rows that a model has beyond it: drawn, those leave no text."""
         most = max(self.rows or 0, self.tokens.inside.get_vocab_size())
         return all(0 <= i < most for i in ids)
+
+    def has_drawn(self, ids: list[int], text: str) -> bool:
+        """Whether stored ids can be this model's, and say the same as the text."""
+        return self.has(ids) and self.tokens.decode(ids) == text
 
     def ends_itself(self, text: str) -> bool:
         """Whether a text whose control tokens are heeded has an end of its own; white space may follow it."""
@@ -202,14 +211,17 @@ class Encoder:
     def ends_of(self, record: Record, number: int) -> list[int | None]:
         """What ends each of a record's completions: what was drawn, else what ends one that is not cut; None: nothing.
 
-        An end that is no control token of this tokenizer was another's, and says only that there was one.
+        An end that is no control token of this tokenizer, or stands beside ids that are not its, was another's: it says
+        only that there was one.
         """
         usual = self.turn_end if "messages" in record else self.eos
         if usual is None:
             return [None] * number
         known = self.tokens.control.values()
         if ends := record.get("end_ids"):
-            return [end if end is None or end in known else usual for end in ends]
+            drawn = zip(record.get("completion_ids") or [None] * number, record.get("completions", ()), strict=False)
+            mine = [ids is None or self.has_drawn(ids, text) for ids, text in drawn] or [True] * number
+            return [end if end is None or end in known and own else usual for end, own in zip(ends, mine, strict=True)]
         reasons = record.get("finish_reasons") or ["stop"] * number
         return [usual if reason == "stop" else None for reason in reasons]
 
@@ -220,6 +232,9 @@ class Encoder:
         before, behind = self.chat_template().around if "messages" in record else ("", "")
         around = before, "" if "finish_reasons" in record else behind  # what was drawn has behind it what it has
         rows = [self.completion(*row, around) for row in zip(completions, ends, stored, strict=True)]
+        if "messages" in record and "finish_reasons" not in record and self.chat_template().leads and not self.control:
+            rows = [row if ids and self.has_drawn(ids, text) else self.led_to(record, text, end) or row
+                    for row, text, end, ids in zip(rows, completions, ends, stored, strict=True)]
         return self.fit(replace(self.begin(record, condition, role), completions=rows))
 
     def encode_turns(self, record: Record, answer: str) -> Example:
@@ -246,62 +261,9 @@ class Encoder:
             written, last = before, text
         return self.fit(replace(first, completions=[row], given=frozenset(given)))
 
-    # -- limits ------------------------------------------------------------------------------------------
-
-    def fit(self, example: Example) -> Example:
-        """Cut to the limits: completions lose their right end, then the prompt its far one."""
-        limit = self.completion_limit(len(example.prompt))
-        rows = [self.shorten_completion(row, limit) for row in example.completions]
-        room = min(self.max_prompt, self.max_length - max(map(len, rows), default=0))
-        prompt = self.shorten(example.prompt, max(room, 1), example.head, example.tail)
-        if not prompt and not all(rows or [[]]):
-            raise ValueError("an empty text, and the tokenizer has no token to begin one with")
-        cut_rows = sum(len(row) < len(whole) for row, whole in zip(rows, example.completions, strict=True))
-        cut_prompt = len(prompt) < len(example.prompt)
-        if cut_rows or cut_prompt:
-            longest = max(map(len, example.completions), default=0)
-            self.too_long(f"{len(example.prompt)} prompt and {longest} completion tokens, "
-                          f"limits {max(room, 1)} and {limit}")
-            self.cut["prompts_cut"] += cut_prompt
-            self.cut["completions_cut"] += cut_rows
-        given = frozenset(place for place in example.given if place < len(rows[0]))  # of none there is no row
-        return replace(example, prompt=prompt, completions=rows, given=given)
-
-    def shorten(self, prompt: list[int], room: int, head: int, tail: int = 0) -> list[int]:
-        """At most `room` ids of the prompt, its first `head` and last `tail` among them.
-
-        Raises TooLong or Skip where those are more.
-        """
-        if len(prompt) <= room:
-            return prompt
-        if head + tail > room or tail and self.keep == "start":
-            turn = " and the turn it stands in" if tail else ""
-            what = f"{head + tail} tokens of a condition{turn}, {room} for the prompt"
-            self.too_long(what)
-            raise TooLong(f"too long: {what}")  # nor is a condition truncated
-        if self.keep == "start":
-            return prompt[:room]
-        return [*prompt[:head], *prompt[len(prompt) - room + head:]]
-
-    def completion_limit(self, prompt: int) -> int:
-        """Tokens that a completion may have after a prompt of that many; one of the prompt stays in any case."""
-        left = self.max_length - min(prompt, self.max_prompt)
-        return min(self.max_completion or max(left, self.max_length // 2, 1), max(self.max_length - 1, 1))
-
-    def shorten_completion(self, row: list[int], limit: int) -> list[int]:
-        """The first ids of a completion; what closes an encoder's text stays at its end."""
-        return row if len(row) <= limit else [*row[:limit - len(self.closing)], *self.closing]
-
     def note(self, words: str) -> None:
         """Say once, of a model with a chat template, what becomes of plain prompts."""
         note(f"{self.tokenizer.name_or_path} has a chat template: {words}")
-
-    def too_long(self, what: str) -> None:
-        """Raises Skip or TooLong, as `on_long` has it; goes on where it is "truncate"."""
-        if self.on_long == "skip":
-            raise Skip(f"too long: {what}")
-        if self.on_long == "fail":
-            raise TooLong(f"too long: {what}")
 
 
 @cache

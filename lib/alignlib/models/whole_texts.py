@@ -36,7 +36,7 @@ class WholeTexts(Encoder):
         shared = min(len(os.path.commonprefix(texts)), min(map(len, texts)) - 1)
         rows = [self.embedded(ids[shared:]) for ids in texts]
         prompt = texts[0][:shared]
-        return self.fit(Example(self.embedded(prompt), rows, head=int(prompt[:1] == [self.bos])))
+        return self.fit(Example(self.embedded(prompt), rows, head=self.head(prompt)))
 
     def whole(self, record: Record, text: str) -> list[int]:
         """Ids of a conversation with its answer, down to the token where it is read."""
@@ -44,8 +44,7 @@ class WholeTexts(Encoder):
         if "messages" in record:
             ids = self.chat_template().ids(record["messages"], text, record)
         else:
-            ids = [self.bos] if self.adds_bos else []
-            ids = [*ids, *self.tokens.begin(record["prompt"] + text, self.control), *self.closing]
+            ids = [*self.prefix, *self.tokens.begin(record["prompt"] + text, self.control), *self.closing]
         while len(ids) > 1 and ids[-1] == self.pad:
             ids = ids[:-1]
         if not ids:

@@ -5,7 +5,8 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers import models as token_models
 from transformers import PreTrainedTokenizerFast
 
-from alignlib.models.encoding import Encoder, Example, TooLong
+from alignlib.models.encoding import Encoder, Example
+from alignlib.models.limits import TooLong
 from alignlib.models.tokens import Tokens
 from alignlib.records.jsonl import Skip
 from helpers import tiny
@@ -83,6 +84,28 @@ def test_one_bos_and_only_if_the_tokenizer_adds_one():
     without = Encoder(tiny.tokenizer(bos=False), max_length=20)
     assert without.prompt({"prompt": "a"}) == ids("a")
     assert without.prompt({"prompt": ""}) == [bos]  # else nothing would predict the first token
+
+
+def test_a_text_begins_with_all_that_the_tokenizer_begins_one_with():
+    """Of GLM's kind: two tokens, neither of them called BOS; they stay when a prompt is cut."""
+    words = tiny.tokenizer(bos=False)
+    first, second = (words.convert_tokens_to_ids(name) for name in (tiny.PAD, tiny.BOS))
+    words.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        f"{tiny.PAD} {tiny.BOS} $A", special_tokens=[(tiny.PAD, first), (tiny.BOS, second)])
+    assert words("ab")["input_ids"] == [first, second, *ids("ab")]
+    short = Encoder(words, max_length=20, max_prompt=3)
+    assert short.encode({"prompt": "xyz"}, ["b"]).prompt == [first, second, *ids("z")]
+    assert short.encode({"prompt": ""}, ["b"]).prompt == [first, second]
+    begun = Encoder(words, max_length=20, control_tokens=True).prompt({"prompt": f"{tiny.PAD}{tiny.BOS}a"})
+    assert begun == [first, second, *ids("a")]
+
+
+def test_an_end_beside_ids_of_another_tokenizer_is_another_s():
+    """Its number may be a control token's here: Gemma's end is Llama's BOS."""
+    bos, eos = tiny.tokenizer().bos_token_id, tiny.tokenizer().eos_token_id
+    record = {"prompt": "a", "completions": ["b", "c", "d"], "completion_ids": [ids("x"), ids("c"), ids("y")],
+              "end_ids": [bos, bos, None]}
+    assert encoder().encode(record, record["completions"]).completions == [[*ids("b"), eos], [*ids("c"), bos], ids("d")]
 
 
 def test_a_chat_template_is_applied_once_and_brings_its_own_bos():

@@ -13,7 +13,8 @@ GOOD = {
     "logps_temperature": 0.7, "ref_logps_temperature": 1, "perplexities": [3.5, 1],
     "winner": 0, "win_probability": 0.9, "human_winner": 1, "orders_agree": True,
     "feedbacks": ["Harmful", None], "scores": [7, None], "analyses": [None, "a"],
-    "unparsed": [None, "Rating: high"], "unparsed_each": [None, "Rating: high"], "condition": "c", "pool": {"mode": "rm"}, "temperatures": [1, 0.5],
+    "unparsed": [None, "Rating: high"], "unparsed_each": [None],
+    "condition": "c", "pool": {"mode": "rm"}, "temperatures": [1, 0.5],
     "search": {"w": 1.5}, "seconds": [0.5, 2], "text": "t", "label": "l", "domain": "d",
     "answer": "4", "id": "7",
 }
