@@ -50,8 +50,9 @@ def test_rewards_are_al_scores_and_ids_decode_to_the_text(method, others):
     scored = run("al-score", rm, stdin=lines(*made))
     for one, other in zip(made, read(scored.stdout), strict=True):
         assert one["rewards"] == pytest.approx(other["rewards"], abs=1e-4)
-        for text, ids, reason in zip(*(one[name] for name in ("completions", "completion_ids", "finish_reasons")),
-                                     strict=True):
+        columns = (one[name] for name in ("completions", "completion_ids", "end_ids", "finish_reasons"))
+        for text, ids, end, reason in zip(*columns, strict=True):
+            assert (end is None) == (reason == "length")
             assert folders().tokenizer.decode(ids, skip_special_tokens=True) == text
             assert (len(ids) == 12) if reason == "length" else (len(ids) < 12)
 

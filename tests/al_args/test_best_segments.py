@@ -21,7 +21,7 @@ def test_best_of_n_is_the_best_of_al_samples(many_ends):
     for draw in made:
         own = [one for one in plain if one.record == draw.record and one.number // 3 == draw.number]
         best = max(own, key=lambda one: reward_of(both, one.prompt + one.ids))
-        assert (draw.ids, draw.text, draw.reason) == (best.ids, best.text, best.reason)
+        assert (draw.ids, draw.end, draw.text, draw.reason) == (best.ids, best.end, best.text, best.reason)
         assert draw.reward == pytest.approx(reward_of(both, best.prompt + best.ids), abs=1e-5)
 
 
@@ -35,20 +35,20 @@ def test_segments_are_the_definition(batch_tokens, reads_eos, many_ends):
         while not reason:
             tries = [segment(both, draw, ids, number) for number in range(3)]
             rewards = [reward_of(both, draw.prompt + text + closing(both, ended))
-                       for text, ended in tries]
-            ids, reason = tries[rewards.index(max(rewards))]
-        assert (draw.ids, draw.reason) == (ids, reason)
+                       for text, ended, _ in tries]
+            ids, reason, end = tries[rewards.index(max(rewards))]
+        assert (draw.ids, draw.reason, draw.end) == (ids, reason, end)
         assert draw.reward == pytest.approx(max(rewards), abs=1e-5)
 
 
 @torch.no_grad()
-def segment(both: GuidedModels, draw: GuidedDraw, ids: list[int], number: int) -> tuple[list[int], str]:
-    end, ids = len(ids) + 4, list(ids)
-    while len(ids) < min(end, NEW):
+def segment(both: GuidedModels, draw: GuidedDraw, ids: list[int], number: int) -> tuple[list[int], str, int | None]:
+    until, ids = len(ids) + 4, list(ids)
+    while len(ids) < min(until, NEW):
         logits = both.policy.core(input_ids=torch.tensor([draw.prompt + ids])).logits[0, -1:]
         chance = sampler.uniforms(5, draw.record, number, NEW)[len(ids):len(ids) + 1]
         token = sampler.choose(logits.float(), torch.tensor(chance), torch.tensor([0.8]), 0, 1.0).item()
         if token in both.ends:
-            return ids, "stop"
+            return ids, "stop", token
         ids.append(token)
-    return ids, "length" if len(ids) == NEW else ""
+    return ids, "length" if len(ids) == NEW else "", None

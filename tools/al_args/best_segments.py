@@ -87,10 +87,11 @@ def keep_best(models: GuidedModels, group: Candidates, segment: int) -> None:
     slot, best = max(group.drafts.items(), key=lambda item: item[1].draw.reward)
     if best.draw.reason:
         group.draw.ids, group.draw.text, group.draw.reason = best.draw.ids, best.draw.text, best.draw.reason
-        group.draw.reward = best.draw.reward
+        group.draw.end, group.draw.reward = best.draw.end, best.draw.reward
         return
     for other, draft in group.drafts.items():
         models.lm.copy(slot, other)
         models.rm.copy(slot, other)
-        draft.draw.ids, draft.draw.text, draft.draw.reason = list(best.draw.ids), "", ""
+        draft.draw.ids, draft.draw.end = list(best.draw.ids), None
+        draft.draw.text = draft.draw.reason = ""
     group.until = len(best.draw.ids) + segment
