@@ -37,6 +37,21 @@ def test_old_completions_go_with_all_that_went_with_them():
     assert set(made) == {"prompt", "id", "completions", "finish_reasons", "rewards"}
 
 
+@pytest.mark.parametrize("how", [("--method", "greedy"), ("--method", "best-of-n", "--best-of", 1)])
+@pytest.mark.slow
+def test_old_completions_say_nothing_of_new_ones(how):
+    """Nor how many there are, nor what ended them: to a reward model that reads ends these have theirs."""
+    rm, how = folders().saying(folders().reward, reads_eos=True), (*how, "-n", 2, "--ids")
+    bare = guided(prompts(25), *how, lm=ending(), rm=rm)
+    assert {reason for record in bare for reason in record["finish_reasons"]} == {"stop", "length"}
+    for one, other in zip(bare, read(run("al-score", rm, stdin=lines(*bare)).stdout), strict=True):
+        assert one["rewards"] == pytest.approx(other["rewards"], abs=1e-4)
+    for old in (["a"], ["a", "b"]):
+        went = {"completions": old, "finish_reasons": ["length"] * len(old), "completion_ids": [[5]] * len(old),
+                "end_ids": [None] * len(old)}
+        assert guided([{**record, **went} for record in prompts(25)], *how, lm=ending(), rm=rm) == bare
+
+
 @pytest.mark.parametrize("others", [False, True])
 @pytest.mark.parametrize("method", ["greedy", "stochastic", "best-of-n", "segment"])
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from al_args.token_by_token import GuidedDraw, GuidedModels
 from alignlib.decoding.draws import Sampling, encoder_limits, prompt_ids
 from alignlib.models import load
 from alignlib.models.policy import Model, Policy, RewardModel
+from alignlib.records import fields
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 
@@ -53,11 +54,14 @@ class Decoder:
                 raise click.UsageError(f"topk {search.topk}: the models know {self.models.vocabulary} tokens")
 
     def prepare(self, record: Record) -> tuple[Record, list[int], list[int]]:
-        """The record, and its prompt as either model reads it; too long for one, it is too long. Raises ValueError."""
+        """The record without its completions, and its prompt as either model reads it. Raises ValueError.
+
+        Too long for one, it is too long.
+        """
         before = self.cuts()
         both = prompt_ids(self.encoder, record, None), prompt_ids(self.reward_encoder, record, None)
         self.cut += self.cuts() > before
-        return record, *both
+        return fields.without_completions(record), *both
 
     def cuts(self) -> int:
         return self.encoder.cut["prompts_cut"] + self.reward_encoder.cut["prompts_cut"]

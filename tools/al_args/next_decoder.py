@@ -18,6 +18,7 @@ from alignlib.models import load
 from alignlib.models.policy import Policy
 from alignlib.models.scoring import PackScorer
 from alignlib.models.token_rewards import NextTokenReward, TokenReward, VocabularyReward
+from alignlib.records import fields
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream
 
@@ -62,12 +63,15 @@ class NextDecoder:
                 raise click.UsageError(f"topk {search.topk}: the models know {self.vocabulary} tokens")
 
     def prepare(self, record: Record) -> tuple[Record, list[int], list[list[int]]]:
-        """The record, and its prompt as each model reads it; too long for one, it is too long. Raises ValueError."""
+        """The record without its completions, and its prompt as each model reads it. Raises ValueError.
+
+        Too long for one, it is too long.
+        """
         before = self.cuts()
         prompt = prompt_ids(self.encoder, record, None)
         own = [prompt_ids(guide.encoder, record, None) for guide in self.guides]
         self.cut += self.cuts() > before
-        return record, prompt, own
+        return fields.without_completions(record), prompt, own
 
     def cuts(self) -> int:
         return sum(encoder.cut["prompts_cut"] for encoder in (self.encoder, *(guide.encoder for guide in self.guides)))

@@ -32,7 +32,7 @@ from alignlib.records.jsonl import Record
 class GuidedDraw(Draw):
     """A completion that has a reward; `reward_prompt` is the prompt as the reward model reads it."""
 
-    about: Record = field(default_factory=dict)  # the record, as commands see it
+    about: Record = field(default_factory=dict)  # the record, as commands see it, without completions
     reward_prompt: list[int] = field(default_factory=list)
     reward: float = math.nan
 
