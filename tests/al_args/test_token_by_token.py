@@ -132,6 +132,21 @@ def test_stop_strings_cut_and_the_reward_is_of_what_is_left():
         assert draw.reward == pytest.approx(reward_of(both, draw.prompt + draw.ids), abs=1e-5)
 
 
+@pytest.mark.parametrize("other", ["llama", "bloom"])
+def test_where_ends_alone_are_left_after_a_text_that_is_read_nothing_is_asked(other, monkeypatch):
+    """Both candidates for the second token end the text, alone and beside another: its reward is known by then."""
+    search, (draw,) = Search(weight=2.0, topk=2), draws(3)
+    candidates, scores = defined(models("llama", other), draw.prompt, [], search)
+    first = candidates[scores.index(max(scores))]
+    ends = set(defined(models("llama", other), draw.prompt, [first], search)[0])
+    for module in (sampler, token_by_token):
+        monkeypatch.setattr(module, "stopping_ids", lambda encoder, stop: ends)
+    both = models("llama", other)
+    (made,) = compare(both, search, (3,))
+    assert (made.ids, made.end in ends, both.reward_calls) == ([first], True, 1)
+    assert [first] in [draw.ids for draw in compare(both, search, (3, 17))]
+
+
 def test_rewards_are_those_of_al_score(many_ends):
     both = models()
     made = decode_all(both, draws(*RAGGED), Search(weight=2.0))

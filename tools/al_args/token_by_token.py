@@ -198,7 +198,8 @@ def weigh(models: GuidedModels, drafts: list[Draft], logits: Tensor, candidates:
           search: Search) -> tuple[Tensor, list[list[int]]]:
     """Rewards of the candidates, [R, k] (0 where they cannot matter), and which of them are now branches.
 
-    The reward model is asked about a draft where more than one candidate is left, and rewards count.
+    The reward model is asked about a draft where more than one candidate is left, and rewards count; not about ends
+    alone, which are worth what their text is, where it has read that.
     """
     rewards = torch.zeros_like(logits)
     branches: list[list[int]] = [[] for _ in drafts]
@@ -208,7 +209,10 @@ def weigh(models: GuidedModels, drafts: list[Draft], logits: Tensor, candidates:
             branches[slot] = [place for place, there in enumerate(left) if there
                               and (models.ends_are_tokens or candidates[slot][place] not in models.ends)]
             text = draft.text[len(models.rm.read[slot]):]
-            unread.append((slot, text, [candidates[slot][place] for place in branches[slot]]))
+            if text or branches[slot]:
+                unread.append((slot, text, [candidates[slot][place] for place in branches[slot]]))
+            else:
+                rewards[slot] = draft.reward
     if not unread:
         return rewards, branches
     models.reward_calls += len(unread)
