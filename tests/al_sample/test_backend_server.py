@@ -129,6 +129,37 @@ def test_a_server_that_refuses_several_at_once_is_asked_one_by_one():
     assert len(server.calls) == 5  # it was refused once
 
 
+@pytest.mark.parametrize(("refuses", "asked"), [
+    (lambda request: "n" in request, [3, *[None] * 12]),
+    (lambda request: subject_is(request, "q2"), [3, 3, 3, None, 3]),
+], ids=["several", "a prompt"])
+def test_what_a_server_refuses_is_told_apart_and_a_resumed_run_is_the_run(refuses, asked, tmp_path):
+    """It was their number if one is given then; else it was the prompt, and the others are asked as before."""
+    (tmp_path / "in").write_bytes(lines(*questions(4)))
+    broken = threading.Event()
+
+    def script(request, nth):
+        if refuses(request):
+            return refuse(400, "too much")
+        if subject_is(request, "q3") and broken.is_set():
+            return refuse(401)
+        return ok(request, [f"{request['seed']}/{i}" for i in range(request.get("n", 1))])
+
+    def made(server: Server, name: str, *args: object) -> tuple[int, bytes]:
+        done = call("al-sample", "m", tmp_path / "in", "--backend", "openai", "--base-url", server.url, "-n", 3,
+                    "--window", 1, "--on-error", "skip", "-o", tmp_path / name, *args)
+        return done.returncode, (tmp_path / name).read_bytes()
+
+    with Server(script) as server:
+        code, whole = made(server, "whole")
+        assert code == 0 and [request.get("n") for _, _, request in server.calls] == asked
+        broken.set()
+        code, part = made(server, "part")
+        assert code == 1 and part and part != whole
+        broken.clear()
+        assert made(server, "part", "--resume") == (0, whole)
+
+
 # -- faults ----------------------------------------------------------------------------------------------------
 
 FAULTS = {

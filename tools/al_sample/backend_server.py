@@ -76,16 +76,22 @@ class Sampler:
         return draws
 
     async def fill(self, api: str, about: Record, draws: list[Draw]) -> None:
-        """Ask until every draw of one temperature is done: a server may give fewer than are asked for."""
+        """Ask until every draw of one temperature is done: a server may give fewer than are asked for.
+
+        Where it refuses several at once, it may be their number, or the prompt: it is asked for one.
+        """
+        refused = False
         while draws:
-            count = min(len(draws), self.most)
+            count = 1 if refused else min(len(draws), self.most)
             try:
                 choices = await self.client.ask(api, self.request(about, draws[0], count), partial(self.read, api))
             except Failure as error:
                 if count == 1 or error.status not in REFUSALS:
                     raise
-                self.most = 1  # it may be `n` that the server does not take
+                refused = True
                 continue
+            if refused:
+                self.most = 1  # it was `n` that the server does not take
             for draw, (text, reason) in zip(draws, choices, strict=False):
                 draw.text, draw.reason = text, reason
             draws = draws[len(choices):]
