@@ -82,6 +82,27 @@ def test_a_file_is_split_by_the_prompt_s_hash(tmp_path):
     assert 25 < len(test) < 80
 
 
+@pytest.mark.parametrize("name, of_row", [
+    ("sharegpt --turns 2", lambda i: [chat(i, turns=2)]),
+    ("ultrachat --turns 3", lambda i: [{"id": f"c{i}", "data": [f"{turn} {i}" for turn in range(6)]}]),
+    ("oasst1", lambda i: [{"message_id": f"c{i}-{place}", "parent_id": parent and f"c{i}-{parent}", "role": role,
+                           "text": f"{place} {i}", "rank": rank} for place, parent, role, rank in (
+        ("a", None, "prompter", None), ("b", "a", "assistant", 0), ("c", "a", "assistant", 1),
+        ("d", "b", "prompter", None), ("e", "d", "assistant", 0), ("f", "d", "assistant", 1))]),
+])
+def test_the_records_of_a_conversation_are_in_one_part(name, of_row, tmp_path):
+    """The first question's: else a later turn's prompt in train would hold a test's answer."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(lines(*(row for i in range(200) for row in of_row(i))))
+    whole = succeeded(call("al-data", *name.split(), "--from", path))
+    first = {record["id"].split("-")[0]: record["prompt"] for record in reversed(whole)}
+    assert len(first) == 200 and len(whole) >= 400
+    for split in world.SPLITS:
+        written = succeeded(call("al-data", *name.split(), "--from", path, "--split", split))
+        assert written == [record for record in whole if world.split_of(first[record["id"].split("-")[0]]) == split]
+        assert len(written) >= 20
+
+
 BOTH = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Good."}]
 BRIEF = {"role": "system", "content": "Be brief."}
 UTTERED = [{"from": "system", "value": "Be brief."}, *({"from": turn["role"], "value": turn["content"]}

@@ -75,7 +75,7 @@ def data_set(name: str, *own_options: Callable[..., Any], writes: tuple[str, ...
 
 def source_options(function: Callable[..., None]) -> Callable[..., None]:
     """What every set takes: which of the rows, and what is done with the records."""
-    which = "Which part. A file, or a folder that names none, is split 90 to 10 by a hash of the prompt."
+    which = "Which part. A file, or a folder that names none, is split 90 to 10 by a hash of each row's first prompt."
     return section(
         "Which records",
         write_options,
@@ -105,9 +105,8 @@ def write_set(function: Callable[..., DataSet], *, source: str | None, split: st
     dropped: Counter[str] = Counter()
     bad = partial(leave_out, dropped=dropped) if on_error == "skip" else fail
     rows, hashed = rows_of(chosen.hub, source, split, bad)
-    records = convert(share(chosen.gather(rows), skip_fraction, fraction), chosen.records, dropped, bad)
-    if hashed:
-        records = (record for record in records if world.split_of(question(record) or record.get("text", "")) == split)
+    of_row = partial(records_in, split, chosen.records) if split and hashed else chosen.records
+    records = convert(share(chosen.gather(rows), skip_fraction, fraction), of_row, dropped, bad)
     if max_chars or max_words:
         records = short(records, max_chars, max_words, dropped)
     if domain or chosen.domain:
@@ -145,6 +144,17 @@ def rows_of(hub: Hub, source: str | None, split: str | None, bad: Bad) -> tuple[
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     return (row for file in files for row in hub.read(file, bad)), not named and split is not None
+
+
+def records_in(split: str, function: RowFunction, row: Record) -> list[Record]:
+    """The row's records, if the first one's prompt is in this part by its hash; else none.
+
+    The prompts of later turns begin with a first turn and its answer: in another part they would give it away.
+    """
+    made = function(row)
+    records = made if isinstance(made, list) else [made]
+    asked = "".join(question(first) or first.get("text", "") for first in records[:1])
+    return records if world.split_of(asked) == split else []
 
 
 def short(records: Iterable[Record], chars: int | None, words: int | None, dropped: Counter[str]) -> Iterator[Record]:
