@@ -38,6 +38,16 @@ def test_frontier_joins_sorts_and_compares(tmp_path):
     assert (tmp_path / "f.svg").read_text().startswith("<?xml")
 
 
+def test_a_method_that_falls_beyond_its_best_is_lower_there():
+    """And --help says so: the best up to a KL would be another figure."""
+    rows = [{"method": method, "step": step, "kl": kl, "reward": reward} for method, points in (
+        ("falls", [(1, 2.0), (3, 0.0)]), ("level", [(1, 1.0), (3, 1.0)])) for step, (kl, reward) in enumerate(points)]
+    figures = evaluate("frontier", stdin=jsonl(*rows))
+    assert [row["falls"] for row in figures["at_equal_kl"]] == [2.0, 1.5, 1.0, 0.5, 0.0]
+    shown = " ".join(call("al-eval", "frontier", "--help").stdout.split())
+    assert "the reward at the given KL, on straight lines between checkpoints" in shown and "best" not in shown
+
+
 def test_frontier_from_records(tmp_path):
     """The way the experiments go: reward and kl of each checkpoint, appended, then drawn."""
     rows = b""

@@ -35,8 +35,8 @@ def frontier(files: list[NamedFile], name: str, cost: str, title: str, plot: str
 
     Reads results of al-eval, one a line: {"method": "exo-rw", "step": 20, "reward": {...}} and {..., "kl": {...}}
     (made with --set method=exo-rw --set step=20; means or bare numbers); those of one method and step are joined.
-    `NAME=FILE` gives a file's lines their method. `at_equal_kl` compares methods of several checkpoints: the best
-    reward at a KL up to the given one, on straight lines between checkpoints.
+    `NAME=FILE` gives a file's lines their method. `at_equal_kl` compares methods of several checkpoints: the reward at
+    the given KL, on straight lines between checkpoints.
     """
     summary = options.Summary()
     methods: dict[str, list[Record]] = {}
