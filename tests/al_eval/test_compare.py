@@ -128,6 +128,8 @@ def test_two_logs_of_one_name_are_refused(tmp_path):
     assert refused(2, "curve", f"x={log}", f"x={other}").startswith("al-eval: x: two logs of one name")
     assert refused(2, "curve", log, other).startswith(f"al-eval: {tmp_path / 'a'}: two logs of one name")
     assert [row["log"] for row in evaluate("curve", f"x={log}", f"y={log}")["logs"]] == ["x", "y"]
+    log.write_text("no log\n")  # nothing has been read by then
+    assert refused(2, "curve", f"x={log}", f"x={other}").startswith("al-eval: x: two logs of one name")
 
 
 def test_curve(tmp_path):

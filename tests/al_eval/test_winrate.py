@@ -136,6 +136,21 @@ def test_models_against_one_reference(tmp_path):
     assert [line.split()[0] for line in shown.stdout.splitlines()] == ["method", "sft", "mine"]
 
 
+def test_two_models_of_one_name_are_refused(tmp_path):
+    """Before anything is read or asked: a row of one would be taken for the other's, a plot would lack it."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    file, other = (save(tmp_path / folder / "j.jsonl", judged(winner)) for folder, winner in (("a", 0), ("b", 1)))
+    done = call("al-eval", "winrate", f"x={file}", other)
+    assert [json.loads(line)["method"] for line in done.stdout.splitlines()] == ["x", "j"], done.stderr
+    file.write_text("no record\n")
+    for files, name in (((file, other), "j"), ((f"x={file}", f"x={other}"), "x"), ((f"j={file}", other), "j"),
+                        (("-", "-"), "-"), ((file, other, "--against", file, "--judge", "m"), "j")):
+        message = f"al-eval: {name}: two models of one name (NAME=FILE gives another)"
+        assert refused(2, "winrate", *files, "--plot", tmp_path / "p.svg").startswith(message)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "j.jsonl", "j.jsonl"]
+
+
 # --- what goes wrong ---------------------------------------------------------------------------------------------
 
 

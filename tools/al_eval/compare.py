@@ -94,10 +94,9 @@ def curve(files: list[NamedFile], field: str, smooth: int, title: str, plot: str
     summary = options.Summary()
     logs: list[Record] = []
     series: dict[str, tuple[list[float], list[float]]] = {}
-    for name, path in files:
-        name = name or ("<stdin>" if path == "-" else str(Path(path).with_suffix("")))
-        if any(log["log"] == name for log in logs):
-            raise click.UsageError(f"{name}: two logs of one name (NAME=FILE gives another)")
+    log_names = [name or ("<stdin>" if path == "-" else str(Path(path).with_suffix(""))) for name, path in files]
+    results.must_differ(log_names, "logs")
+    for name, (_, path) in zip(log_names, files, strict=True):
         entries = [line.record for line in jsonl.read_all((path,), partial(check_step, field=field))]
         names = sorted({key for entry in entries for key in entry if fnmatchcase(key, field)})
         if entries and not names:

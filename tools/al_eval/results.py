@@ -98,6 +98,15 @@ def _named_files(specs: Iterable[str]) -> list[NamedFile]:
     return files
 
 
+def must_differ(names: Iterable[str], what: str) -> None:
+    """Raises UsageError where two of the names, which are those of `what`, are one."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise click.UsageError(f"{name}: two {what} of one name (NAME=FILE gives another)")
+        seen.add(name)
+
+
 record_files = click.argument("files", nargs=-1, type=READABLE)
 result_files = click.argument("files", nargs=-1, metavar="[[NAME=]FILE]...", callback=_checked(_named_files),
                               shell_complete=shells.files)

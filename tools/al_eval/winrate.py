@@ -99,6 +99,7 @@ def winrate(files: list[NamedFile], against: str | None, judge: str | None, game
     summary.count(records=0)
     if alpaca_eval and len(files) > 1:
         raise click.UsageError("--alpaca-eval takes one model's file")
+    results.must_differ((name or Path(path).stem for name, path in files), "models")
     if judge:
         files = [(name or Path(path).stem, judge_file(path, against, judge)) for name, path in files]
         against = None
