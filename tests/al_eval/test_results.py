@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from helpers.disks import file_limit
-from helpers.evaluation import evaluate, jsonl, record
+from helpers.evaluation import evaluate, jsonl, record, refused
 from helpers.process import call, command, environment
 
 
@@ -23,6 +23,27 @@ def test_a_label_does_not_take_the_place_of_a_figure():
     record = {"prompt": "p", "completions": ["a"], "rewards": [1]}
     done = call("al-eval", "reward", "--as", "method", "--set", "method=a", stdin=json.dumps(record) + "\n")
     assert done.returncode == 2 and "--set method" in done.stderr
+
+
+@pytest.mark.parametrize("args, fields", [
+    ("reward", {}), ("reward --as gold", {}), ("reward --against FILE", {}), ("kl", {"logps": [1], "ref_logps": [0]}),
+    ("winrate", {"completions": ["a", "b"], "rewards": [1, 0]}),
+    ("winrate x=FILE FILE", {"completions": ["a", "b"], "rewards": [1, 0]}),
+    ("rm --by subset", {"completions": ["a", "b"], "rewards": [1, 0], "subset": "s"}),
+    ("conditions", {"condition": "Good."}), ("toxicity", {"toxicities": [0.5]}), ("difference a=FILE b=FILE", {}),
+    ("difference a=FILE b=FILE --at-equal-kl", {"logps": [1], "ref_logps": [0]}),
+])
+def test_a_label_that_is_a_figure_s_name_is_refused_before_anything_is_read(args, fields, tmp_path):
+    """Each of the result's own, though no line of the input can be read: judges are asked later, models written."""
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text(jsonl({"prompt": "p", "completions": ["a"], "rewards": [1], **fields}))
+    bad.write_text("no record\n")
+    done = call("al-eval", *args.replace("FILE", str(good)).split(), stdin=good.read_text())
+    assert done.returncode == 0, done.stderr
+    own = {name for line in done.stdout.splitlines() for name in json.loads(line)} - {"what"}
+    for name in own:
+        message = refused(2, *args.replace("FILE", str(bad)).split(), "--set", f"{name}=1", stdin=bad.read_text())
+        assert message.startswith(f"al-eval: --set {name}=...: the result has a {name} of its own")
 
 
 def test_table_on_a_terminal_json_in_a_pipe(tmp_path):

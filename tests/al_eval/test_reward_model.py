@@ -218,6 +218,13 @@ def test_pairs_that_no_temperature_fits(values, why):
     assert not (model / "temperature.json").exists()
 
 
+def test_a_label_of_a_figure_s_name_leaves_the_folder_as_it_was():
+    model = folders().without(folders().reward)
+    done = run("al-eval", "rm", "--fit-temperature", model, "--set", "temperature=1", stdin=gaps(1, 2, -1, 3))
+    assert done.returncode == 2 and "the result has a temperature of its own" in one_line(done.stderr)
+    assert not (model / "temperature.json").exists()
+
+
 def test_folders_that_cannot_take_a_temperature(tmp_path):
     for folder, why in ((folders().policy, "not a reward model"), (tmp_path, "no config.json"),
                         (tmp_path / "none", "does not exist")):

@@ -85,6 +85,29 @@ def test_a_judge_compares_on_the_fly(tmp_path):
     assert json.loads((tmp_path / "bad.jsonl.judged").read_text().splitlines()[0])["orders_agree"] is True
 
 
+def test_a_judged_model_gets_its_name_before_a_judge_is_asked(tmp_path):
+    """From --set or NAME=; what cannot be, both or a figure's, is refused while no question has been paid for."""
+    records = pairs(2)
+    mine, other = (save(tmp_path / f"{at}.jsonl", *({**record, "completions": [record["completions"][at]]}
+                                                    for record in records)) for at in (1, 0))
+    with Server(right) as server:
+        judge = ("--against", other, "--judge", f"overall --base-url {server.url} --question helpful")
+        for files, more, message in (
+                ([f"x={mine}"], ["--set", "method=sft"], "--set method=...: the result has a method of its own"),
+                ([mine, other], ["--set", "method=sft"], "--set method=...: the result has a method of its own"),
+                ([mine, other], ["--set", "above_first=1"], "--set above_first=...: the result has a above_first"),
+                ([mine], ["--set", "winrate=1"], "--set winrate=...: the result has a winrate of its own"),
+                ([mine], ["--alpaca-eval", tmp_path / "o.json"], "--alpaca-eval: name the model, NAME=FILE or --set")):
+            assert refused(2, "winrate", *files, *judge, *more).startswith(f"al-eval: {message}")
+        assert not server.calls and not list(tmp_path.glob("*.judged"))
+        figures = evaluate("winrate", mine, *judge, "--set", "method=sft", "--alpaca-eval", tmp_path / "o.json")
+        assert len(server.calls) == 2 * 2
+        assert "method" not in evaluate("winrate", mine, *judge)
+        assert evaluate("winrate", f"x={mine}", *judge, "--set", "step=3")["method"] == "x"
+    assert (figures["method"], figures["records"]) == ("sft", 2)
+    assert [row["generator"] for row in json.loads((tmp_path / "o.json").read_text())] == ["sft"] * 2
+
+
 @pytest.mark.parametrize(("args", "message"), [
     (["--judge", "m"], "--judge goes with FILEs and --against"),
     (["--against", "FILE", "--judge", "m --qestion helpful"], "No such option '--qestion'"),

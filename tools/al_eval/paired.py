@@ -46,6 +46,7 @@ def difference(files: list[NamedFile], at_equal_kl: bool, resamples: int, seed: 
     names = list(dict.fromkeys(name for name, _ in files))
     if len(names) != 2 or None in names:
         raise click.UsageError("two methods are compared: FIRST=FILE SECOND=FILE")
+    results.check_labels(labels, ("of", "difference", "runs", *(["kls"] if at_equal_kl else [])))
     first, second = ([path for name, path in files if name == wanted] for wanted in names)
     if len(first) != len(second):
         raise click.UsageError(f"{names[0]} has {len(first)} runs, {names[1]} {len(second)}: a file of each a run")

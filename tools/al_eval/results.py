@@ -3,7 +3,7 @@
 import functools
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import click
@@ -98,6 +98,13 @@ def _named_files(specs: Iterable[str]) -> list[NamedFile]:
     return files
 
 
+def check_labels(labels: Record, figures: Container[str]) -> None:
+    """Raises UsageError for a label that has a figure's name: before any work, of the figures that are known then."""
+    for name in labels:
+        if name in figures:
+            raise click.UsageError(f"--set {name}=...: the result has a {name} of its own")
+
+
 def must_differ(names: Iterable[str], what: str) -> None:
     """Raises UsageError where two of the names, which are those of `what`, are one."""
     seen: set[str] = set()
@@ -126,9 +133,7 @@ def write(what: str, figures: Record, labels: Record, output: str | None, as_jso
 
 def write_all(what: str, rows: Sequence[Record], labels: Record, output: str | None, as_json: bool | None) -> None:
     """Several results as `write` does one: a line of JSON each, or one table, which leaves their lists out."""
-    taken = [name for name in labels if any(name in figures for figures in rows)]
-    if taken:
-        raise click.UsageError(f"--set {taken[0]}=...: the result has a {taken[0]} of its own")
+    check_labels(labels, {name for figures in rows for name in figures})
     results = [{"what": what} | labels | {"what": what} | figures for figures in rows]  # first, and no label's
     if as_json is None:
         as_json = output is not None or not sys.stdout.isatty()

@@ -42,32 +42,38 @@ def reward(files: tuple[str, ...], name: str, against: str | None, buckets: int,
     with the same prompt (of each, if there are several); a tie counts half. --as NAME calls both figures after it:
     NAME, NAME_winrate.
     """
-    from al_eval import metrics
-
     if name in ("what", "records", "words", "by_length"):
         raise click.UsageError(f"--as {name}: the result has another {name}")
     summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)  # said even of an empty input
-    rivals = read_by_prompt(against, first_reward) if against else {}
     rewards = Sample()
-    words, won = Sample("I", beside=rewards), Sample(beside=rewards)
+    words, won = Sample("I", beside=rewards), Sample(beside=rewards) if against else None
+    results.check_labels(labels, ["records", *figures(name, rewards, words, won, buckets, bootstrap)])
+    rivals = read_by_prompt(against, first_reward) if against else {}
     for line in conversations.read_all(files, lambda record: fields.require_completions(record, "rewards")):
         summary.count(records=1, completions=len(line.record["rewards"]))
         rewards.add(line.index, line.record["rewards"])
         words.add(line.index, (len(text.split()) for text in line.record["completions"]))
-        if against:
+        if against and won:
             won.add(line.index, win_shares(line, rivals, against))
-    figures: Record = {"records": summary.counts["records"], name: rewards.mean(bootstrap)}
-    if against:
-        figures["winrate" if name == "reward" else f"{name}_winrate"] = won.mean(bootstrap)
-    figures |= {
+    result = {"records": summary.counts["records"], **figures(name, rewards, words, won, buckets, bootstrap)}
+    results.write("reward", result, labels, output, as_json)
+    summary.close()
+
+
+def figures(name: str, rewards: Sample, words: Sample, won: Sample | None, buckets: int,
+            bootstrap: Bootstrap) -> Record:
+    """The figures of the rewards, called `name`, of their completions' words and, where asked for, of their wins."""
+    from al_eval import metrics
+
+    return {
+        name: rewards.mean(bootstrap),
+        **({"winrate" if name == "reward" else f"{name}_winrate": won.mean(bootstrap)} if won else {}),
         "words": words.mean(bootstrap),
         f"{name}_length_pearson": metrics.pearson(words.values, rewards.values),
         f"{name}_length_spearman": metrics.spearman(words.values, rewards.values),
         "by_length": by_length(words, rewards, name, buckets, bootstrap),
     }
-    results.write("reward", figures, labels, output, as_json)
-    summary.close()
 
 
 def first_reward(record: Record) -> float:
@@ -120,6 +126,7 @@ def kl(files: tuple[str, ...], resamples: int, seed: int, labels: Record, output
     """
     from al_eval.means import mean_interval
 
+    results.check_labels(labels, ("records", "kl", "kl_per_token"))
     summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)
     ratios, tokens, counted = Sample(), array("I"), True

@@ -85,10 +85,12 @@ def rm(files: tuple[str, ...], by: str | None, field: str | None, strategy: str,
     summary.count(records=0)
     if by in OWN:
         raise click.UsageError(f"--by {by}: the result has a {by} of its own")
-    if model:
-        must_be_reward_model(model)
     prompts = Prompts()
     whole = Pairs(prompts)
+    results.check_labels(labels, [*([by] if by else []), *figures(whole, strategy, bins, bootstrap),
+                                  *(["temperature"] if model else [])])
+    if model:
+        must_be_reward_model(model)
     groups: dict[str, Pairs] = {}
     for value, pairs, key in rewarded_pairs(files, by, field, fresh=bool(model)):
         place = prompts.add(key)

@@ -67,6 +67,7 @@ def conditions(files: list[NamedFile], model: str | None, histograms: bool, titl
     NAME=FILE gives a policy's name, its files may be several. `spearman` is the rank correlation of the conditions'
     order with their mean rewards: 1 where each condition has a higher one than the next.
     """
+    results.check_labels(labels, ("records", "policies", "conditions"))
     tags = read_conditions(model, "--order")["tags"] if model else []
     summary = options.Summary()
     summary.count(records=0)
@@ -144,6 +145,8 @@ def toxicity(files: tuple[str, ...], field: str, resamples: int, seed: int, labe
     from al_eval.means import mean_interval
     from al_eval.metrics import worst as worst_of
 
+    results.check_labels(labels, ("records", "completions_a_prompt", "unknown", "max_toxicity", "toxic_share",
+                                  "toxicity"))
     summary, bootstrap = options.Summary(), Bootstrap(resamples=resamples, seed=seed)
     summary.count(records=0)
     toxicities, unknown, fewest = Sample(), 0, None

@@ -99,20 +99,25 @@ def winrate(files: list[NamedFile], against: str | None, judge: str | None, game
     summary.count(records=0)
     if alpaca_eval and len(files) > 1:
         raise click.UsageError("--alpaca-eval takes one model's file")
-    results.must_differ((name or Path(path).stem for name, path in files), "models")
+    names = [name or (Path(path).stem if len(files) > 1 else "") for name, path in files]
+    results.must_differ(names, "models")
+    results.check_labels(labels, [*(["method"] if names[0] else []), *figures(Verdicts(), None, bootstrap),
+                                  *(["above_first"] if len(files) > 1 else [])])
+    if alpaca_eval and not (names[0] or labels.get("method")):
+        raise click.UsageError("--alpaca-eval: name the model, NAME=FILE or --set method=NAME")
     if judge:
-        files = [(name or Path(path).stem, judge_file(path, against, judge)) for name, path in files]
+        files = [(name, judge_file(path, against, judge)) for name, path in files]
         against = None
     reference = first_completions(against) if against else None
     baselines = read_gamed(gamed) if gamed else None
     rows: list[Record] = []
     outputs: list[Record] | None = [] if alpaca_eval else None
     first = None
-    for name, path in files:
+    for name, (_, path) in zip(names, files, strict=True):
         verdicts = read_verdicts(path, reference, bool(baselines), outputs)
         summary.count(records=verdicts.read, unparsed=verdicts.unparsed)
         warn_of_order(verdicts, path)
-        row: Record = {"method": name or Path(path).stem} if name or len(files) > 1 else {}
+        row: Record = {"method": name} if name else {}
         row |= figures(verdicts, baselines, bootstrap)
         if len(files) > 1:
             row["above_first"] = above(verdicts, first, bootstrap) if first else None
