@@ -189,6 +189,29 @@ def test_our_own_records_are_a_chat_too():
     assert done.returncode == 65 and done.stderr.startswith("al-data: <stdin>:1: messages: ")
 
 
+@pytest.mark.parametrize("name", ["hh", "ultrafeedback", "shp", "webgpt", "stackexchange", "sharegpt", "ultrachat",
+                                  "gsm8k", "alpaca-eval", "tldr"])
+@pytest.mark.slow
+def test_our_own_records_may_be_conversations_as_trl_has_them(name):
+    """They leave as commands see them, whatever looks at the prompt before."""
+    row = {"prompt": BOTH[:1], "chosen": BOTH[1:], "rejected": [{"role": "assistant", "content": "Bad."}]}
+    seen = {"messages": BOTH[:1], "chosen": "Good.", "rejected": "Bad."}
+    part, other = sorted(world.SPLITS, key=lambda split: split != world.split_of(dialogue_prompt("Why?")))
+    for given, expected in (([], [seen]), (["--split", part, "--max-chars", 5], [seen]), (["--max-chars", 4], []),
+                            (["--split", other] if name == "tldr" else ["--split", other, "--chat"], []),
+                            ([] if name == "tldr" else ["--chat"], [seen])):
+        written = succeeded(call("al-data", name, "--from", "-", *given, stdin=lines(row)))
+        assert [{field: record[field] for field in seen} for record in written] == expected, given
+
+
+def test_a_turn_that_only_calls_a_tool_is_a_turn_of_a_prompt():
+    call_of_a_tool = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f"}}]}
+    row = {"messages": [*BOTH[:1], call_of_a_tool, {"role": "tool", "content": "7"}], "chosen": "7.", "rejected": "8."}
+    parts = [succeeded(call("al-data", "hh", "--from", "-", "--split", split, "--max-chars", 99, stdin=lines(row)))
+             for split in world.SPLITS]
+    assert sum(parts, []) == [row]
+
+
 @pytest.mark.slow
 def test_offline_says_how_to_go_on(tmp_path):
     """A host that refuses at once stands for a machine without network. The Hub's client would sleep and try again."""

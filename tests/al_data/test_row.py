@@ -53,6 +53,15 @@ def test_a_record_of_our_own_form_is_the_row_itself():
         own(row, "rejected")
 
 
+def test_conversations_of_our_own_form_become_what_commands_see():
+    asked, pair = [{"role": "user", "content": "p"}], [[{"role": "assistant", "content": text}] for text in "cr"]
+    trl = {"id": 1, "prompt": asked, "chosen": pair[0], "rejected": pair[1]}
+    assert own(trl, "prompt", "chosen", "rejected") == {"id": 1, "messages": asked, "chosen": "c", "rejected": "r"}
+    assert own({"messages": [*asked, *pair[0]]}, "prompt", "chosen") == {"messages": asked, "chosen": "c"}
+    with pytest.raises(ValueError, match="^rejected: ends with a turn of user, not of assistant$"):
+        own({**trl, "rejected": asked}, "prompt")
+
+
 def test_a_tokenizer_s_mark_is_skipped():
     unmarked("a < b", "<S>")
     with pytest.raises(Skip, match="^a tokenizer's mark in it$"):

@@ -87,7 +87,7 @@ def ultrafeedback(row: Record, every: bool = False) -> Record:
         rated = [(number(item, "overall_score"), string(item, "response")) for item in objects(row, "completions")]
         unmarked(string(row, "instruction"))
         return ranked(alternate(row["instruction"].strip()), rated, every)
-    if "messages" in row and "prompt" not in row:
+    if "messages" in row and "prompt" not in row or isinstance(row.get("prompt"), list):
         return own(row, "prompt", "chosen", "rejected")
     prompt, system = string(row, "prompt"), []
     head = f"Human: {prompt}\n\nAssistant: "

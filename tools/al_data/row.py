@@ -2,7 +2,8 @@
 
 A row function returns a record, or a list of them; it raises ValueError for a row that is not of the set, and Skip,
 with the reason, for one that has nothing to learn from: such rows are counted, never silently lost. Records that are
-already in our own form (they have `prompt` or `messages`, or `text` and a named `label`) pass through unchanged.
+already in our own form (they have `prompt` or `messages`, or `text` and a named `label`) pass through; their
+conversations, in lists of messages as TRL has them, become what commands see.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
 from typing import Any
 
+from alignlib.records.conversations import canonical
 from alignlib.records.fields import require
 from alignlib.records.jsonl import DataError, Record, Skip, kind
 
@@ -74,9 +76,13 @@ def is_own(row: Record) -> bool:
 
 
 def own(row: Record, *names: str) -> Record:
-    """A record that is in our form already, with the fields it must have; `messages` are a prompt too."""
-    require(row, *names)
-    return row
+    """A record in our form already, as commands see it, with the fields it must have; `messages` are a prompt too.
+
+    Raises ValueError for one that lacks a field, or whose conversations cannot be read or do not agree.
+    """
+    record = canonical(row)
+    require(record, *names)
+    return record
 
 
 def string(row: Record, name: str) -> str:
