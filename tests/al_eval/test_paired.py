@@ -44,6 +44,27 @@ def test_the_interval_is_of_the_differences_and_several_answers_are_one_prompts(
     assert [figures["low"], figures["high"]] == pytest.approx([0.5 - spread, 0.5 + spread], abs=0.03)
 
 
+def test_one_prompt_has_no_interval(tmp_path):
+    """Nothing says how far another would lie; of two runs, that other runs would lie elsewhere."""
+    a, b, c = (answers(tmp_path, name, [reward]) for name, reward in (("a", 2.0), ("b", 1.5), ("c", 1.0)))
+    figures = evaluate("difference", f"a={a}", f"b={b}")
+    assert figures["difference"] == figures["runs"][0] == {"mean": 0.5, "low": None, "high": None, "n": 1}
+    figures = evaluate("difference", f"a={a}", f"b={b}", f"a={a}", f"b={c}")
+    assert [(run["mean"], run["low"], run["high"]) for run in figures["runs"]] == [(0.5, None, None), (1, None, None)]
+    both = [figures["difference"][part] for part in ("mean", "low", "high", "n")]
+    assert both == pytest.approx([0.75, 0.75 - 12.7 / 4, 0.75 + 12.7 / 4, 2], rel=0.03)
+
+
+def test_a_prompt_s_answers_count_by_their_mean_in_whichever_records_they_are(tmp_path):
+    p, q = record(1.0, prompt="p"), record(0.0, prompt="q")
+    apart = save(tmp_path / "apart.jsonl", p, q, record(3.0, 5.0, prompt="p"))
+    together = save(tmp_path / "together.jsonl", record(1.0, 3.0, 5.0, prompt="p"), q)
+    plain = save(tmp_path / "plain.jsonl", p, q)
+    figures = evaluate("difference", f"a={apart}", f"b={plain}")
+    assert figures["difference"]["mean"] == 1.0  # of 3 - 1 and 0 - 0
+    assert evaluate("difference", f"a={together}", f"b={plain}") == figures
+
+
 def test_other_runs_would_have_been_others(tmp_path):
     """Two runs, level within themselves, a nat apart: Student's t of one degree, 12.7 halves to each side."""
     plain = answers(tmp_path, "plain", NOISE)

@@ -66,7 +66,8 @@ Points = tuple["np.ndarray", "np.ndarray"]  # of a method's checkpoints KLs and 
 def _policies(path: str, prompts: dict[bytes, int], with_kl: bool, summary: options.Summary) -> Points:
     """What a file's policies, in order of `step`, get and cost on each prompt; `prompts` numbers those of all files.
 
-    Raises DataError for a prompt that another file, or another step, does not have, or has more answers to.
+    A prompt's answers at a step, of one record or several, count by their mean, however many another file has. Raises
+    DataError for a prompt that another file, or another step, does not have.
     """
     import numpy as np
 
@@ -107,7 +108,8 @@ def _require_kl(record: Record) -> None:
 def compared(runs: "list[tuple[Points, ...]]", at_equal_kl: bool, bootstrap: Bootstrap) -> Record:
     """{difference, runs, kls}: the mean over runs with its interval, each run's, and the KLs compared at.
 
-    runs: the two methods' Points of each, all of the same prompts.
+    runs: the two methods' Points of each, all of the same prompts. A run of one prompt has no interval, nor has the
+    mean of one such run.
     """
     import numpy as np
 
@@ -147,10 +149,11 @@ def _of_other_runs(means: list[float], resamples: int, rng: "np.random.Generator
 
 
 def _mean(mean: float, drawn: "np.ndarray", n: int) -> Record:
+    """The mean of n numbers, with the interval of what was drawn of them: None of one, which has no spread."""
     import numpy as np
 
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"mean": mean, "low": float(low), "high": float(high), "n": n}
+    low, high = np.quantile(drawn, [0.025, 0.975]).tolist() if n > 1 else (None, None)
+    return {"mean": mean, "low": low, "high": high, "n": n}
 
 
 def _common_kls(first: Points, second: Points) -> list[float]:
