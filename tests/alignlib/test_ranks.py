@@ -436,3 +436,17 @@ def test_a_run_with_ones_own_configuration_and_optimizer(data, tuned, tmp_path):
                   "--schedule", "constant", "--warmup", 0))
     finished(*sft(data, "-o", tmp_path / "plain", "--schedule", "constant", "--warmup", 0))
     assert apart(tmp_path / "model", tmp_path / "plain") < TOLERANCE
+
+
+@pytest.mark.parametrize("stage", [0, *(pytest.param(stage, marks=pytest.mark.long) for stage in (1, 2, 3))])
+def test_an_optimizer_of_ones_own_follows_the_schedule(stage, data, tuned, tmp_path):
+    """Hugging Face's configuration, whose scheduler is "auto": --schedule and --warmup, after a stop too."""
+    own = {"zero_optimization": {"stage": stage}, "optimizer": {"type": "SGD", "params": {"lr": "auto"}},
+           "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}}
+    (tmp_path / "ds.json").write_text(json.dumps(own))
+    wanted = [entry["lr"] for entry in log(tuned)]
+    args = sft(data, "-o", tmp_path / "model", "--deepspeed", tmp_path / "ds.json")
+    stopped(args, tmp_path / "model")
+    assert len(log(tmp_path / "model")) < 12
+    finished(*args, "--resume")
+    assert [entry["lr"] for entry in log(tmp_path / "model")] == pytest.approx(wanted) and len(set(wanted)) > 6

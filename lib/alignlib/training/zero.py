@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ class ZeroEngine:
             self.config.pop("optimizer", None), self.config.pop("scheduler", None)
         elif "optimizer" not in self.config:
             optimizer = engine.optimizer_of(model.model, recipe)
-            if "scheduler" not in self.config:
-                schedule = engine.schedule_of(optimizer, recipe, total)
+        if train and "scheduler" not in self.config:  # of an optimizer that may not be there yet
+            schedule = partial(engine.schedule_of, recipe=recipe, total=total)
         self.engine, *_ = deepspeed.initialize(
             model=WorkModule(model.model), optimizer=optimizer, lr_scheduler=schedule, model_parameters=self.trained,
             config=self.config)
