@@ -153,7 +153,7 @@ def letters(record, texts):
 """
 
 
-@pytest.mark.parametrize("wrong", ["[1.0]", "[float('nan')] * len(texts)", "{}['gone']"])
+@pytest.mark.parametrize("wrong", ["[1.0]", "[float('nan')] * len(texts)", "{}['gone']", "[1e30] * len(texts)"])
 def test_what_was_learnt_before_a_program_failed_is_kept(wrong, tmp_path):
     """It fails in the third rollout, without any --save-every; mended, the run goes on as if nothing had been."""
     (tmp_path / "judge.py").write_text(JUDGE.replace("WRONG", wrong))
@@ -175,6 +175,27 @@ def test_what_was_learnt_before_a_program_failed_is_kept(wrong, tmp_path):
     assert weights(out / "critic") == weights(whole / "critic")
     assert [record["step"] for record in read((tmp_path / "samples").read_text())] == [
         step for step in range(1, 6) for _ in range(4)]
+
+
+def test_what_was_learnt_before_a_program_failed_in_an_evaluation_is_kept(tmp_path):
+    """It fails at the held-out prompts after the second rollout; mended, the run evaluates and goes on."""
+    (tmp_path / "judge.py").write_text(JUDGE.replace("WRONG", "None"))
+    (tmp_path / "eval").write_bytes(lines(*prompts(3)))
+    how = ("--reward", f"py:{tmp_path / 'judge.py'}:letters", "--steps", 3, "--lr", "1e-2", "--method", "ppo",
+           "--kl-target", 1, "--eval", tmp_path / "eval", "--eval-every", 2)
+    whole, out = train(*how)[1], folders().new("ppo")
+    (tmp_path / "ill").touch()
+    done, _ = train(*how, "--log-samples", tmp_path / "samples", out=out)
+    assert done.returncode == 1 and one_line(done.stderr).startswith(f"al-train-ppo: {tmp_path}/eval:1: ")
+    assert done.stderr.strip().endswith("; stopped after step 2, --resume goes on")
+    assert [entry["step"] for entry in log(out)] == [1] and (out / "checkpoint-2" / "critic").is_dir()
+    (tmp_path / "ill").unlink()
+    done, _ = train(*how, "--log-samples", tmp_path / "samples", "--resume", out=out)
+    assert done.returncode == 0, done.stderr
+    assert log(out) == log(whole) and weights(out) == weights(whole)
+    assert weights(out / "critic") == weights(whole / "critic")
+    assert [record["step"] for record in read((tmp_path / "samples").read_text())] == [
+        step for step in range(1, 4) for _ in range(4)]
 
 
 def test_a_reward_model_whose_numbers_are_none_names_the_record():

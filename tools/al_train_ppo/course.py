@@ -36,7 +36,7 @@ from alignlib.records.shown import say
 from alignlib.training.adapters import add_adapters
 from alignlib.training.batches import Batches, Shuffled, mixed
 from alignlib.training.engine import Engine
-from alignlib.training.loop import prepare
+from alignlib.training.loop import Halted, prepare
 from alignlib.training.objective import Objective
 from alignlib.training.passes import pass_back
 from alignlib.training.recipe import Recipe
@@ -172,14 +172,15 @@ class OnPolicy:
     # -- a step -------------------------------------------------------------------------------------------
 
     def judged_rollout(self, prompts: Sequence[Prompt], number: int, seed: int) -> Rollout:
+        """Answers to the prompts, so many each, with their rewards. Raises Halted."""
         with self.timed("sampling"):
             rollout = draw(self.policy, self.encoder, prompts, how_to_draw(self.settings, number, seed), self.recipe)
         with self.timed("scoring"):
             rows = self.judge([prompt.where for prompt in prompts], rollout.records)
             for prompt, row in zip(prompts, rows, strict=True):
                 if not max(map(abs, row)) <= LARGEST_REWARD:
-                    raise FloatingPointError(f"{prompt.where}: a reward of {max(row, key=abs):g}: beyond "
-                                             f"{LARGEST_REWARD:g}, its square is too much for a model's arithmetic")
+                    raise Halted(f"{prompt.where}: a reward of {max(row, key=abs):g}: beyond {LARGEST_REWARD:g}, its "
+                                 "square is too much for a model's arithmetic")
         return with_rewards(rollout, torch.tensor(rows, dtype=torch.float64), self.settings)
 
     def minibatches(self, step: int, prompts: int) -> list[list[int]]:

@@ -31,7 +31,7 @@ from alignlib.training.zero import engine_for
 
 
 class Halted(click.ClickException):
-    """A course cannot take its step, for a reason outside of it, and has not begun to learn from it."""
+    """A course cannot take its step or evaluate, for a reason outside of it, and has not begun to learn from it."""
 
 
 class Course(Protocol):
@@ -68,7 +68,7 @@ class Course(Protocol):
         """
 
     def evaluate(self, engine: Engine, bar: bars.Bar) -> dict[str, float]:
-        """The figures of what is held out."""
+        """The figures of what is held out. Raises Halted."""
 
 
 @dataclass
@@ -133,32 +133,28 @@ def follow(course: Course, model: Model, recipe: Recipe, run: Run, best: str | N
         if best and state["best"] is not None and ranks.first():
             best_weights(run)  # now, not when all is done
     course.objective.state |= state.pop("objective", {})
-    entry = run.last_entry(state["step"])
+    halted: dict[str, Any] = state.pop("entry", {})  # of a step that was taken, whose evaluation was halted
+    first = state["step"] - bool(halted)
+    entry = run.last_entry(first)
     stop_requested = on_sigterm()
     prepare(model, recipe)
     course.begin(run)
     saved = {state["step"]}
 
-    def save(done: int) -> None:
+    def save(done: int, **more: Any) -> None:
         if done not in saved:
             saved.add(done)
             learnt = {"objective": course.objective.state} if course.objective.state else {}
             with bar.during(f"saving checkpoint-{done}"):
-                run.save(model, engine, **{**state, "step": done, **learnt})
+                run.save(model, engine, **{**state, "step": done, **learnt, **more})
 
-    with bars.Bar(total, state["step"], name=run.fixed["command"], unit="steps", stays=True,
+    with bars.Bar(total, first, name=run.fixed["command"], unit="steps", stays=True,
                   where=bars.terminal(sys.stderr, sys.stdout)) as bar:
-        for step in range(state["step"], total):
-            started = time.monotonic()
-            entry = {"step": step + 1, "epoch": round((step + 1) / course.an_epoch, 4)}
-            if recipe.lora_dropout:  # what is left out in a step follows from its number, after a kill too
-                torch.manual_seed(mixed(recipe.seed, step * ranks.size() + ranks.rank()))
-            entry |= learn_or_save(course, step, engine, save)
-            must_be_finite(entry)
-            course.objective.stepped(entry)
-            entry["tokens_per_second"] = round(entry["tokens"] / (time.monotonic() - started), 1)
+        for step in range(first, total):
+            entry, halted = halted or or_save(partial(take, course, step, engine, recipe), step, save), {}
             if course.judged and ((step + 1) % every == 0 or step + 1 == total):
-                entry |= {f"eval_{name}": value for name, value in course.evaluate(engine, bar).items()}
+                found = or_save(partial(course.evaluate, engine, bar), step + 1, partial(save, entry=entry))
+                entry |= {f"eval_{name}": value for name, value in found.items()}
                 bar.note(evaluation(entry))
                 if best and (state["best"] is None or entry[f"eval_{best}"] > state["best"]):
                     state |= {"best": entry[f"eval_{best}"], "best_step": step + 1}
@@ -188,15 +184,28 @@ def prepare(model: Model, recipe: Recipe) -> None:
     model.model.train()
 
 
-def learn_or_save(course: Course, step: int, engine: Engine, save: Callable[[int], None]) -> dict[str, Any]:
-    """A step's figures; where the course is Halted, `save` keeps the steps before, and it says so. Raises Halted."""
+def take(course: Course, step: int, engine: Engine, recipe: Recipe) -> dict[str, Any]:
+    """Take a step, counted from 0: its entry in the log, but for an evaluation. Raises Halted, FloatingPointError."""
+    started = time.monotonic()
+    entry = {"step": step + 1, "epoch": round((step + 1) / course.an_epoch, 4)}
+    if recipe.lora_dropout:  # what is left out in a step follows from its number, after a kill too
+        torch.manual_seed(mixed(recipe.seed, step * ranks.size() + ranks.rank()))
+    entry |= course.learn(step, engine)
+    must_be_finite(entry)
+    course.objective.stepped(entry)
+    entry["tokens_per_second"] = round(entry["tokens"] / (time.monotonic() - started), 1)
+    return entry
+
+
+def or_save(work: Callable[[], dict[str, Any]], done: int, save: Callable[[int], None]) -> dict[str, Any]:
+    """What `work` gives; where the course is Halted, `save` keeps the steps `done`, and it says so. Raises Halted."""
     try:
-        return course.learn(step, engine)
+        return work()
     except Halted as halt:
-        if not step:
+        if not done:
             raise
-        save(step)
-        raise Halted(f"{halt.message}; stopped after step {step}, --resume goes on") from halt
+        save(done)
+        raise Halted(f"{halt.message}; stopped after step {done}, --resume goes on") from halt
 
 
 def start(model: Model, updates: int, recipe: Recipe, run: Run) -> Engine:

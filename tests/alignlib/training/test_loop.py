@@ -12,7 +12,7 @@ from alignlib.training import loop
 from alignlib.training.objective import Objective
 from alignlib.training.run_folder import Run
 from helpers import tiny
-from helpers.training import examples, fit, log, same, weights
+from helpers.training import examples, fit, log, same, start, weights
 
 
 def test_numbers_that_are_none_stop_the_run(tmp_path):
@@ -57,6 +57,41 @@ def test_a_course_that_is_halted_keeps_the_steps_before(step, tmp_path):
     if step:
         fit(tmp_path / "run", resume=True, steps=4), fit(tmp_path / "whole", steps=4)
         same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("saves", [{}, {"save_every": 1}])
+def test_a_course_that_is_halted_in_an_evaluation_keeps_its_step(saves, tmp_path):
+    """Twice after step 2, and at the end: each time the run goes on by evaluating; log, best and weights are the same.
+    """
+    held = examples(3)
+    how = {"steps": 4, "lr": 1e-2, "eval_every": 2, **saves}
+    fit(tmp_path / "whole", held_out=held, best="loss", **how)
+
+    class Halting(loop.Supervised):
+        def evaluate(self, engine, bar):
+            if ill:
+                raise loop.Halted("no reward")
+            ill.append("the next")
+            return super().evaluate(engine, bar)
+
+    def go_on(resume):
+        recipe = tiny.recipe(tmp_path / "run", resume=resume, **how)
+        run = Run(recipe, {"command": "test"})
+        run.reads(1)
+        policy = load.Policy(start(run, "llama"), tiny.tokenizer())
+        loop.follow(Halting(policy, examples(8), Likelihood("token"), recipe, held), policy, recipe, run, "loss")
+
+    ill = ["at once"]
+    for resume, done in ((False, 2), (True, 2), (True, 4)):
+        with pytest.raises(loop.Halted, match=f"^no reward; stopped after step {done}, --resume goes on$"):
+            go_on(resume)
+        assert [entry["step"] for entry in log(tmp_path / "run")] == list(range(1, done))
+        if resume:
+            ill.clear()
+    go_on(resume=True)
+    found, wanted = ([{**entry, "tokens_per_second": 0} for entry in log(tmp_path / name)] for name in ("run", "whole"))
+    assert found == wanted
+    same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
 def test_gradient_checkpointing_changes_no_weight(tmp_path):
