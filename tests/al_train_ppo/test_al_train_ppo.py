@@ -197,6 +197,30 @@ def test_such_a_run_goes_on_after_a_stop():
     assert (out / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
 
 
+def test_a_critic_of_a_value_head_with_a_bias_goes_on_and_is_read(tmp_path):
+    """As trl saves it: it is stopped in its second rollout, and its values are those of a run that was not."""
+    from safetensors.torch import load_file, save_file
+
+    value = folders().saying(folders().reward, architectures=["LlamaForCausalLM"])
+    state = load_file(value / "model.safetensors")
+    state["v_head.summary.weight"], state["v_head.summary.bias"] = state.pop("score.weight"), torch.tensor([3.5])
+    save_file(state, value / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "judge.py").write_text(
+        "import pathlib\ncalls = []\n\n\ndef letters(record, texts):\n    calls.append(1)\n"
+        "    if len(calls) > 4 and pathlib.Path(__file__).with_name('ill').exists():\n        return None\n"
+        "    return [float(text.count('e')) for text in texts]\n")
+    how = ("--reward", f"py:{tmp_path / 'judge.py'}:letters", "--critic", value, "--steps", 2, "--lr", "1e-2")
+    whole, entries = train(*how)
+    (tmp_path / "ill").touch()
+    out, _ = train(*how, code=1)
+    (tmp_path / "ill").unlink()
+    _, resumed = train(*how, "--resume", out=out)
+    assert resumed == entries and weights(out / "critic") == weights(whole / "critic")
+    assert 3 < load_file(whole / "critic" / "model.safetensors")["score.bias"].item() < 4
+    scored = run("al-score", whole / "critic", stdin=lines(*rewarded(2)))
+    assert scored.returncode == 0, scored.stderr
+
+
 @pytest.mark.parametrize("method", ["ppo", "rloo", "grpo"])
 @pytest.mark.parametrize("stop", ["e", string.printable + "\ufffd"])
 def test_answers_may_be_empty(method, stop):

@@ -5,8 +5,9 @@ DeepSpeed-Chat  v_head.weight beside rwtransformer.* (in some releases rwtranrsf
 trlx's example  v_head.weight beside transformer.*: CarperAI's reward model of summaries
 trl             v_head.summary.weight and .bias beside a causal model's weights, in some files pretrained_model.*
 OpenRLHF        score.weight, or what value_head_prefix in config.json says, under the name of a class of its own
+al-train-ppo    score.weight and .bias under transformers' name: a critic that began from one of the last two
 
-The configuration beside the last four names a causal model, or a class that transformers does not have.
+The configuration beside the four in the middle names a causal model, or a class that transformers does not have.
 """
 
 from dataclasses import dataclass
@@ -130,7 +131,8 @@ def find_value_head(path: str, config: PreTrainedConfig) -> ValueHead | None:
             return ValueHead(weights, name, body)
     prefix = getattr(config, "value_head_prefix", None)
     name = prefix or "score"
-    if f"{name}.weight" not in weights or (names_classifier(config) and not prefix):
+    plain = names_classifier(config) and not prefix and f"{name}.bias" not in weights
+    if plain or f"{name}.weight" not in weights:
         return None
     normalized = getattr(config, "normalize_reward", False)
     mean, scale = ((getattr(config, "mean", 0.0), getattr(config, "std", 1.0)) if normalized else (0.0, 1.0))

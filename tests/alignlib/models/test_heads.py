@@ -322,6 +322,16 @@ def test_a_value_head_is_a_start_for_a_reward_model(tmp_path):
     torch.testing.assert_close(scores(again) + 3.5, wanted, rtol=1e-3, atol=1e-3)
 
 
+def test_a_bias_is_kept_where_the_model_is(tmp_path):
+    """al-train-ppo's critic: transformers' folder has no place for it, ours reads it there."""
+    folder, wanted = trl(tmp_path / "trl", "llama")
+    first = load.load_reward(folder, "cpu", "fp32")
+    load.save(first, tmp_path / "ours")
+    again = load.load_reward(str(tmp_path / "ours"), "cpu", "fp32")
+    torch.testing.assert_close(again.core.state_dict(), first.core.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(scores(again), wanted, rtol=1e-4, atol=1e-4)
+
+
 # -- OpenRLHF ------------------------------------------------------------------------------------------------------
 
 
