@@ -144,10 +144,11 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, al
     stored = 2 if config.dtype == precision.DTYPES[recipe.dtype] and width == 2 and not load.adapter_base(path) else 4
 
     @cache
-    def passing(tokens: int, checkpointing: bool, narrow: bool, alone: bool, path: str = path) -> tuple[Weights, float]:
+    def passing(tokens: int, checkpointing: bool, narrow: bool, alone: bool, other: str = "") -> tuple[Weights, float]:
+        """Of the model, or of the `other` beside it, which trains whole but for --lora's adapters."""
         how = replace(recipe, gradient_checkpointing=checkpointing, zero=None if alone else 0, offload="none",
                       deepspeed=None)
-        return activations(load.load_config(path), how, tokens, narrow, adapt)
+        return activations(load.load_config(other or path), how, tokens, narrow, None if other else adapt)
 
     def needs(setting: Setting) -> dict[str, Any]:
         whole = recipe.pack_tokens, recipe.gradient_checkpointing, setting.narrow, setting.zero is None

@@ -6,17 +6,19 @@ import os
 import pty
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alignlib.models import load
+from alignlib.models import adapters, load
 from alignlib.models.policy import Policy
 from alignlib.training import memory_plan
+from alignlib.training.adapters import plan_adapters
 from alignlib.training.engine import PlainEngine
-from alignlib.training.memory_states import Setting, Weights, states
+from alignlib.training.memory_states import Along, Setting, Weights, states
 from helpers import adapted, forks, memory_ranks, tiny
 from helpers.memory_ranks import allocated, living
 from helpers.process import call, command, environment
@@ -54,6 +56,20 @@ def test_an_adapter_is_planned_as_it_trains(tmp_path):
         assert done.returncode == 0, done.stderr
         plans.append({name: value for name, value in json.loads(done.stdout).items() if name not in ("model", "lora")})
     assert plans[0] == plans[1] and plans[0]["trained"] < plans[0]["total"] / 5
+
+
+@pytest.mark.parametrize("load_4bit", [False])
+def test_a_critic_beside_an_adapter_is_planned_whole(load_4bit, tmp_path):
+    """AdamW in float32 takes 16 bytes of each of its weights, none of them in 4 bits, whatever the policy trains."""
+    path = adapted.adapter(tmp_path, adapted.base(tmp_path))
+    how = recipe(load_4bit=load_4bit, save_adapter=True, pack_tokens=64)
+    count = sum(weight.numel() for weight in tiny.causal("llama").parameters())
+    for name in (path, str(tmp_path / "base")):
+        planned = memory_plan.plan(path, how, 1, along=[Along(name, trained=True)],
+                                   adapt=partial(plan_adapters, recipe=how, adapter=adapters.find(path)))
+        models = planned["asked"]["models"]
+        assert models[f"critic, begun from {name}"] == pytest.approx(16 * count / 1e9)
+        assert models["policy"] < 9 * count / 1e9
 
 
 def test_checkpointed_activations_of_a_7b_by_hand():
