@@ -60,6 +60,14 @@ def test_a_critic_from_a_policy_expects_nothing_yet():
         start.load_critic(Begun(), folders().classifier)
 
 
+@pytest.mark.parametrize(("lora", "whole"), [(None, True), (2, False)])
+def test_a_critic_beside_an_adapter_over_4_bits_trains_whole_unless_adapters_are_its_own(lora, whole):
+    critic = start.load_critic(Begun(load_4bit=True, save_adapter=True, lora=lora), folders().reward)
+    weights = {weight.dtype for name, weight in critic.core.named_parameters() if "_proj" in name}
+    assert weights == ({torch.float32} if whole else {torch.uint8})
+    assert all(weight.requires_grad for weight in critic.core.parameters()) == whole
+
+
 def test_samples_after_the_checkpoint_go(tmp_path):
     """With the first that come; a run that fails before takes nothing, and leaves no file of its own."""
     file, session = tmp_path / "samples", Begun(resume=True)

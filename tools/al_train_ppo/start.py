@@ -89,8 +89,9 @@ def read_texts(session: Session, policy: Policy, path: str) -> list[Example]:
 
 def critic_recipe(recipe: Recipe, rate: float | None) -> Recipe:
     """How the critic is trained: as the policy, at its own rate; without --lora whole, also beside an adapter."""
+    adapted = recipe.lora is not None
     return dataclasses.replace(recipe, lr=recipe.lr if rate is None else rate,
-                               save_adapter=recipe.save_adapter and recipe.lora is not None)
+                               save_adapter=recipe.save_adapter and adapted, load_4bit=recipe.load_4bit and adapted)
 
 
 def first_like(policy: Policy, rewards: Sequence[str]) -> str | None:
@@ -123,7 +124,7 @@ def critic_for(session: Session, settings: Settings, path: str | None, rewards: 
 
 def load_critic(session: Session, path: str) -> RewardModel:
     """The critic as it was last saved by this run, or new from the model at `path`. Raises UsageError."""
-    recipe = session.recipe
+    recipe = critic_recipe(session.recipe, None)
     if session.run.checkpoint and not recipe.lora:
         path = str(session.run.checkpoint / "critic")
     place = load.device_for(recipe.device)

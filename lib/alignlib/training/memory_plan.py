@@ -147,7 +147,7 @@ def plan(path: str, recipe: Recipe, devices: int, *, reference: bool = False, al
     def passing(tokens: int, checkpointing: bool, narrow: bool, alone: bool, other: str = "") -> tuple[Weights, float]:
         """Of the model, or of the `other` beside it, which trains whole but for --lora's adapters."""
         how = replace(recipe, gradient_checkpointing=checkpointing, zero=None if alone else 0, offload="none",
-                      deepspeed=None)
+                      deepspeed=None, load_4bit=recipe.load_4bit and not (other and recipe.lora is None))
         return activations(load.load_config(other or path), how, tokens, narrow, None if other else adapt)
 
     def needs(setting: Setting) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_an_adapter_is_planned_as_it_trains(tmp_path):
     assert plans[0] == plans[1] and plans[0]["trained"] < plans[0]["total"] / 5
 
 
-@pytest.mark.parametrize("load_4bit", [False])
+@pytest.mark.parametrize("load_4bit", [False, True])
 def test_a_critic_beside_an_adapter_is_planned_whole(load_4bit, tmp_path):
     """AdamW in float32 takes 16 bytes of each of its weights, none of them in 4 bits, whatever the policy trains."""
     path = adapted.adapter(tmp_path, adapted.base(tmp_path))
