@@ -92,6 +92,9 @@ def test_weights_and_the_likelihood_of_the_preferred_are_added():
     ("exo-rw", {"completions": [" a"], "rewards": [1]}, "one alone has nothing to be compared with"),
     ("dpo-pref", {"completions": [" a", " b", " c"], "rewards": [1, 2, 3]}, "3 make no groups of 2"),
     ("dpo-pref", {"rewards": [1, 2, 5, 5]}, "a tie, no preference"),
+    ("dpo-pref", {"rewards": [1, 2, 0.3, 0.1 + 0.2]}, "a tie, no preference"),  # in float32
+    ("orpo", {"rewards": [100000000, 100000001, 0, 1]}, "a tie, no preference"),
+    ("exo-rw", {"rewards": [0, 1, 1e39, 0]}, r"rewards\[2\]: 1e\+39 is beyond 1.7e\+38, half of float32's range"),
     ("exo-rw", {"rewards": None}, "rewards: expected an array"),
 ])
 def test_records_that_say_nothing(loss, change, message):

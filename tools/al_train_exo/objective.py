@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -120,7 +121,9 @@ class Contrast(Objective["Policy"]):
         if "rewards" not in record:
             record = with_verdict(record)
         fields.require_completions(record, "rewards", *stored)
-        rewards, width = record["rewards"], self.width(len(record["rewards"]))
+        fields.require_float32(record["rewards"], "rewards")
+        rewards = array("f", record["rewards"]).tolist()  # as the loss has them: 0.1 + 0.2 is no better than 0.3
+        width = self.width(len(rewards))
         if len(rewards) < 2:
             raise ValueError("completions: one alone has nothing to be compared with")
         if len(rewards) % width:
@@ -128,7 +131,7 @@ class Contrast(Objective["Policy"]):
         if self.needs.pairs and any(rewards[i] == rewards[i + 1] for i in range(0, len(rewards), 2)):
             raise ValueError("rewards: a tie, no preference (al-pref2rw --to pref sorts them out)")
         example = encoder.encode(record, record["completions"])
-        example.values["rewards"] = [float(reward) for reward in rewards]
+        example.values["rewards"] = rewards
         if stored:
             temperature = record.get("ref_logps_temperature", 1.0)
             if temperature != self.temperature:
