@@ -14,7 +14,7 @@ from helpers.commands import folders, prompts
 from helpers.on_policy import settings
 
 
-def course(count=6, reference=False, **changes) -> OnPolicy:
+def course(count=6, reference=False, ptx=(), **changes) -> OnPolicy:
     """On so many prompts; an answer's reward is its length in characters."""
     recipe = tiny.recipe("x", **{name: changes.pop(name) for name in ("batch_size", "steps", "epochs")
                                  if name in changes})
@@ -25,17 +25,32 @@ def course(count=6, reference=False, **changes) -> OnPolicy:
     return OnPolicy(policy, encoder, how, recipe, asked, (),
                     lambda where, records: [[float(len(text)) for text in record["completions"]]
                                             for record in records],
-                    Reference(load.load_policy(folders().other, "cpu", "fp32", train=True)) if reference else None)
+                    Reference(load.load_policy(folders().other, "cpu", "fp32", train=True)) if reference else None,
+                    ptx=ptx)
 
 
 def test_steps_are_rollouts_and_updates_those_of_the_optimizer():
     """6 prompts, 4 a rollout: 2 an epoch, of 4 and 2 prompts; 2 answers each, 4 an update, two passes: 4 + 2."""
     made = course(prompts=4, batch_size=4, passes=2, epochs=2)
     assert (made.steps, made.an_epoch, made.updates) == (4, 2, 2 * (4 + 2))
+    taken = [len(made.minibatches(step, len(made.order.at(step)))) for step in range(4)]
+    assert [made.updates_before(step) for step in range(5)] == [sum(taken[:step]) for step in range(5)]
     batches = made.minibatches(0, 4)
     assert [len(batch) for batch in batches] == [2, 2, 2, 2]
     assert sorted(batches[0] + batches[1]) == sorted(batches[2] + batches[3]) == [0, 1, 2, 3]
     assert batches != made.minibatches(1, 4) and batches == made.minibatches(0, 4)
+
+
+def test_texts_that_are_learnt_beside_are_read_in_turn(monkeypatch):
+    """A batch an update, though an epoch's last rollout, of 2 prompts, has one where the first, of 4, has two."""
+    made = course(prompts=4, batch_size=4, epochs=2, ptx=[tiny.example(3, 4) for _ in range(9)])
+    read = []
+    monkeypatch.setattr(made.ptx_order, "at", lambda number: read.append(number) or [0, 1])
+    engine = PlainEngine(made.policy, made.recipe, made.updates)
+    made.begin(None)
+    for step in range(made.steps):
+        made.learn(step, engine)
+    assert read == [0, 1, 2, 3, 4, 5] == list(range(made.updates))
 
 
 @pytest.mark.parametrize(("more", "known"), [

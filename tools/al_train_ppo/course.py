@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -117,8 +118,19 @@ class OnPolicy:
 
     @property
     def updates(self) -> int:
-        """All rollouts have as many but an epoch's last, which may be small."""
-        return sum(len(self.minibatches(step, len(self.order.at(step)))) for step in range(self.steps))
+        return self.updates_before(self.steps)
+
+    def updates_before(self, step: int) -> int:
+        """Those of the steps before this one: all rollouts have as many but an epoch's last, which may be small."""
+        epoch, place = divmod(step, self.an_epoch)
+        last = len(self.prompts) - (self.an_epoch - 1) * self.order.size  # prompts
+        whole, least = (self.settings.passes * math.ceil(prompts / self.size) for prompts in (self.order.size, last))
+        return epoch * ((self.an_epoch - 1) * whole + least) + place * whole
+
+    @property
+    def size(self) -> int:
+        """Prompts an update."""
+        return max(1, self.recipe.batch_size // self.settings.number)
 
     @property
     def judged(self) -> bool:
@@ -185,12 +197,11 @@ class OnPolicy:
 
     def minibatches(self, step: int, prompts: int) -> list[list[int]]:
         """The prompts of each update: --passes over the rollout, each in an order of its own."""
-        size = max(1, self.recipe.batch_size // self.settings.number)
         batches = []
         for number in range(self.settings.passes):
             seed = mixed(self.recipe.seed, step * self.settings.passes + number)
             order = torch.randperm(prompts, generator=torch.Generator().manual_seed(seed)).tolist()
-            batches += [order[i:i + size] for i in range(0, prompts, size)]
+            batches += [order[i:i + self.size] for i in range(0, prompts, self.size)]
         return batches
 
     def reader(self, rollout: Rollout, batches: Sequence[Sequence[int]]) -> Callable[..., list[Tensor]]:
@@ -277,7 +288,7 @@ class OnPolicy:
             figures: dict[str, Any] = pass_back(indices, self.policy, rollout.examples, self.objective, self.recipe,
                                                 engine, last=not self.ptx)
             if self.ptx and self.ptx_order:
-                beside = self.ptx_order.at(step * len(batches) + number)
+                beside = self.ptx_order.at(self.updates_before(step) + number)
                 likely = pass_back(beside, self.policy, self.ptx, Likelihood(), self.recipe, engine,
                                    weight=self.settings.ptx_coef)
                 figures |= {"ptx_loss": likely["loss"], "tokens": figures["tokens"] + likely["tokens"]}
