@@ -358,8 +358,9 @@ def test_bad_records_are_65():
     labelled = [{"prompt": "a", "chosen": "b", "label": True}] * 3
     assert "all rewards are above --kto-threshold 0" in refused(labelled, "--loss", "kto", code=65)
     alone = [*labelled, {**labelled[0], "label": False}]
-    assert "--batch-size 3 leaves one of 4 records alone: --batch-size 4 leaves none" in refused(
-        alone, "--loss", "kto", "--batch-size", 3)
+    for ref in ("self", folders().other):  # before anything is asked of another
+        assert "--batch-size 3 leaves one of 4 records alone: --batch-size 4 leaves none" in refused(
+            alone, "--loss", "kto", "--batch-size", 3, "--ref", ref)
     assert "<stdin>:1: label: expected true or false" in refused([{**alone[0], "label": "b"}], "--loss", "kto", code=65)
 
 

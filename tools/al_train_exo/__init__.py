@@ -71,6 +71,7 @@ def main(session: Session, loss: str, **settings: Any) -> None:
         encoder = load.encoder_for(policy, **session.recipe.limits)
         objective.longest = encoder.max_length
         session.read(objective, encoder)
+        objective.order(session.examples, session.recipe.batch_size)  # a batch of one is refused before all else
         if reference is policy:
             session.start(policy)
         if reference:
