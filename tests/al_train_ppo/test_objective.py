@@ -109,11 +109,13 @@ def test_ppos_advantages_are_of_tokens():
 
 
 def test_the_kls_coefficient_follows_its_target():
-    """Ziegler et al.: 20 % of 4 / 10,000 more where the KL is twice the target."""
-    objective = Surrogate(settings(kl_target=2.0))
+    """Ziegler et al.: 20 % of 4 / 10,000 more where the KL is twice the target, by the answers that were drawn."""
+    objective = Surrogate(settings(kl_target=2.0, prompts=16))
+    objective.rollout = Rollout([], [], scores=torch.zeros(2, 2))  # an epoch's last, of 2 prompts
     entry = {"kl": 4.0}
     objective.stepped(entry)
-    assert entry["kl_coef"] == 0.3 and objective.kl_coef == pytest.approx(0.3 * (1 + 0.2 * 4 / 10_000))
+    assert entry["kl_coef"] == 0.3
+    assert objective.kl_coef == pytest.approx(0.3 * (1 + 0.2 * 4 / 10_000), rel=1e-9)
     fixed = Surrogate(settings())
     fixed.stepped({"kl": 4.0})
     assert fixed.kl_coef == 0.3 and not fixed.state

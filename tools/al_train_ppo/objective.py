@@ -92,7 +92,8 @@ class Surrogate(Objective["Policy"]):
 
         if self.settings.kl_target is not None:
             entry["kl_coef"] = self.kl_coef
-            answers = self.settings.prompts * self.settings.number
+            assert self.rollout is not None
+            answers = self.rollout.scores.numel()
             self.state["kl_coef"] = losses.adapted(self.kl_coef, entry["kl"], self.settings.kl_target, answers)
 
 
