@@ -22,7 +22,7 @@ from alignlib.rewards import programs
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alignlib.models.encoding import Example
+    from alignlib.models.example import Example
     from alignlib.models.packs import Pack
     from alignlib.models.policy import Model
 

@@ -22,7 +22,8 @@ from alignlib.training.session import Session
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alignlib.models.encoding import Encoder, Example
+    from alignlib.models.encoding import Encoder
+    from alignlib.models.example import Example
     from alignlib.models.packs import Pack
     from alignlib.models.policy import Policy
 

@@ -11,7 +11,7 @@ from al_args.token_by_token import GuidedDraw, GuidedModels
 from alignlib.decoding import branches, sampler
 from alignlib.decoding.draws import Sampling
 from alignlib.models import load
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from helpers import tiny
 from helpers.guided import NEW, RAGGED, closing, decode_all, draws, models, reward_of
 

@@ -7,7 +7,7 @@ import torch
 
 from al_sample import backend_hf
 from alignlib.decoding.draws import Sampling
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.records.jsonl import dumps
 from alignlib.records.stream import Stream
 from helpers import tiny

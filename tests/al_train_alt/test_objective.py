@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from al_train_alt.objective import Conditional
-from alignlib.models.encoding import Encoder, Example
+from alignlib.models.encoding import Encoder
+from alignlib.models.example import Example
 from alignlib.models.policy import Policy
 from alignlib.training.engine import AskingEngine
 from helpers import tiny

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from al_train_exo.objective import LOSSES, mismatched_examples, with_verdict
-from alignlib.models.encoding import Encoder, Example
+from alignlib.models.encoding import Encoder
+from alignlib.models.example import Example
 from alignlib.models.policy import Policy
 from alignlib.records.jsonl import DataError
 from alignlib.training import losses, passes

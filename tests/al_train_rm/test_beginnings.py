@@ -9,7 +9,8 @@ import torch
 from al_train_rm import beginnings
 from al_train_rm.beginnings import NONE
 from al_train_rm.ranking import Ranking, pair_accuracy
-from alignlib.models.encoding import Encoder, Example
+from alignlib.models.encoding import Encoder
+from alignlib.models.example import Example
 from alignlib.models.policy import RewardModel
 from alignlib.training import losses
 from helpers import tiny

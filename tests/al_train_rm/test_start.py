@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from al_train_rm import start
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from helpers import tiny
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch, transformers
 from al_train_exo.objective import Contrast
 from alignlib.models import logps
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.policy import Policy
 
 vocabulary, way = int(sys.argv[1]), sys.argv[2]

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.packs import plan
 from alignlib.models.policy import Policy
 from helpers import tiny

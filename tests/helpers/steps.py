@@ -13,7 +13,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.policy import Policy
 from alignlib.training import engine, passes
 from helpers import tiny

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from al_train_exo.objective import Contrast
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.training.examples import Examples, Writer
 from alignlib.training.recipe import Recipe
 

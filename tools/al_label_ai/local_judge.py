@@ -13,7 +13,7 @@ from al_label_ai.answers import Parts
 from al_label_ai.modes import Answer
 from al_label_ai.questions import Query
 from alignlib.models import load
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.scoring import WINDOW, PackScorer
 from alignlib.records.jsonl import Line, Record
 from alignlib.records.stream import Stream

@@ -10,7 +10,8 @@ from alignlib.decoding import sampler
 from alignlib.decoding.conditions import Condition
 from alignlib.decoding.draws import Draw, Sampling, encoder_limits, prompt_ids
 from alignlib.models import load
-from alignlib.models.encoding import Encoder, Example
+from alignlib.models.encoding import Encoder
+from alignlib.models.example import Example
 from alignlib.models.policy import Policy
 from alignlib.models.scoring import PackScorer
 from alignlib.records.conversations import canonical

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from al_train_alt.pool import Pool
-    from alignlib.models.encoding import Encoder, Example
+    from alignlib.models.encoding import Encoder
+    from alignlib.models.example import Example
     from alignlib.models.packs import Pack
     from alignlib.models.policy import Policy
     from alignlib.training.engine import AskingEngine, Engine
@@ -76,7 +77,7 @@ class Conditional(Objective["Policy"]):
 
     def referred(self, number: int) -> Example:
         """The Example of this number as the reference sees it."""
-        from alignlib.models.encoding import Example
+        from alignlib.models.example import Example
 
         examples, held_out = self.parts
         example = examples[number] if number < len(examples) else held_out[number - len(examples)]

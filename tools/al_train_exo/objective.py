@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.records import fields
 from alignlib.records.conversations import with_completions
 from alignlib.records.jsonl import DataError, Record, kind

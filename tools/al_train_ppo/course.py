@@ -29,7 +29,8 @@ from al_train_ppo.rollout import (
 )
 from al_train_ppo.settings import Settings
 from alignlib.cli import bars
-from alignlib.models.encoding import Encoder, Example
+from alignlib.models.encoding import Encoder
+from alignlib.models.example import Example
 from alignlib.models.policy import Policy, RewardModel
 from alignlib.records.jsonl import Record, dumps
 from alignlib.records.output import Output

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from al_train_ppo.rollout import Rollout
     from al_train_ppo.settings import Settings
-    from alignlib.models.encoding import Example
+    from alignlib.models.example import Example
     from alignlib.models.packs import Pack
     from alignlib.models.policy import Policy, RewardModel
 

@@ -16,7 +16,8 @@ from al_train_ppo.settings import Settings
 from alignlib import ranks
 from alignlib.decoding import sampler
 from alignlib.decoding.draws import Draw, Sampling, prompt_ids, seed_for
-from alignlib.models.encoding import Encoder, Example
+from alignlib.models.encoding import Encoder
+from alignlib.models.example import Example
 from alignlib.models.packs import Pack
 from alignlib.models.policy import Model, Policy, is_sharded
 from alignlib.records import fields

@@ -20,7 +20,8 @@ from alignlib.cli import exits
 from alignlib.decoding import sampler
 from alignlib.decoding.draws import encoder_limits
 from alignlib.models import checkpoint, load, precision
-from alignlib.models.encoding import Encoder, Example
+from alignlib.models.encoding import Encoder
+from alignlib.models.example import Example
 from alignlib.models.policy import Policy, RewardModel, gather_weights
 from alignlib.models.tokenizer_files import load_tokenizer
 from alignlib.records import fields

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alignlib.models.encoding import Example
+    from alignlib.models.example import Example
     from alignlib.models.packs import Pack
 
 NONE = -1  # in place of a length, where an example has no beginnings

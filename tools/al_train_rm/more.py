@@ -26,7 +26,8 @@ from torch.autograd import grad
 
 from al_train_rm.ranking import Ranking, ordered, renumber
 from alignlib import ranks
-from alignlib.models.encoding import Encoder, Example
+from alignlib.models.encoding import Encoder
+from alignlib.models.example import Example
 from alignlib.models.packs import Pack
 from alignlib.models.policy import RewardModel
 from alignlib.records import fields

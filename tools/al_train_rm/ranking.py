@@ -17,7 +17,8 @@ from alignlib.training.objective import Objective
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alignlib.models.encoding import Encoder, Example
+    from alignlib.models.encoding import Encoder
+    from alignlib.models.example import Example
     from alignlib.models.logps import Head
     from alignlib.models.packs import Pack
     from alignlib.models.policy import Model, RewardModel
@@ -186,7 +187,7 @@ class Classes(Objective["RewardModel"]):
     """The cross-entropy of a text's class; a class that is no text has its JSON for a name."""
 
     def example(self, encoder: Encoder, record: Record) -> Example:
-        from alignlib.models.encoding import Example
+        from alignlib.models.example import Example
 
         fields.require(record, "text", "label")
         label = record["label"]

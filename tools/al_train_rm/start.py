@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignlib import ranks
 from alignlib.models import adapters, heads, precision
 from alignlib.models.checkpoint import language_head
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.load import (
     adapter_base,
     device_for,

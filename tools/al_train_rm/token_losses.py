@@ -21,7 +21,7 @@ from alignlib.models.token_rewards import NextTokenReward, VocabularyReward
 from alignlib.training import losses
 
 if TYPE_CHECKING:
-    from alignlib.models.encoding import Example
+    from alignlib.models.example import Example
     from alignlib.training.objective import Ask
 
 

@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from alignlib.models.example import Example
 from alignlib.records.jsonl import Skip
-
-if TYPE_CHECKING:
-    from alignlib.models.encoding import Example
 
 
 class TooLong(ValueError):
@@ -33,7 +30,7 @@ class Limits:
         self.keep, self.on_long = keep, on_long
         self.cut = {"prompts_cut": 0, "completions_cut": 0}
 
-    def fit(self, example: "Example") -> "Example":
+    def fit(self, example: Example) -> Example:
         """Cut to the limits: completions lose their right end, then the prompt its far one."""
         limit = self.completion_limit(len(example.prompt))
         rows = [self.shorten_completion(row, limit) for row in example.completions]

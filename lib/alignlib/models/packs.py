@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.windows import FULL, Window, Windows
 
 ROW_TOKENS = 2048  # a longer group is split into several rows: dense attention is quadratic in the row

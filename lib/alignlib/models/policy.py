@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from alignlib import ranks
 from alignlib.models import heads, logps
 from alignlib.models.attention import allow_kernels, keep_caps, use_flex, use_strips
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.packs import Mask, Pack, pack, plan
 from alignlib.models.precision import float32_products
 from alignlib.models.windows import ignores_masks, model_windows, small_windows

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.packs import Pack
 from alignlib.models.policy import Model
 

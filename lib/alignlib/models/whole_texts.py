@@ -10,7 +10,8 @@ put into the prompt. A plain prompt is a turn of the user's; without a template 
 import os
 from typing import Any
 
-from alignlib.models.encoding import Encoder, Example
+from alignlib.models.encoding import Encoder
+from alignlib.models.example import Example
 from alignlib.records.jsonl import Record
 
 

@@ -20,7 +20,7 @@ from alignlib.records.jsonl import Record
 from alignlib.rewards.programs import TIMEOUT, WEIGHT, Asked, is_program, program_for
 
 if TYPE_CHECKING:
-    from alignlib.models.encoding import Example
+    from alignlib.models.example import Example
 
 PACK_TOKENS = 16384  # on the device at once
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignlib import ranks
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.packs import Pack
 from alignlib.models.policy import Model
 from alignlib.training.recipe import Recipe

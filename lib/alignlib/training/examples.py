@@ -19,7 +19,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 
 GIVEN = 1 << 31  # added to an id that is read and not predicted
 Column = NDArray[Any]

@@ -16,7 +16,7 @@ from torch import Tensor
 from alignlib import ranks
 from alignlib.cli import bars, exits
 from alignlib.models import checkpoint
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.policy import Model
 from alignlib.records.disk import whole
 from alignlib.training.adapters import add_adapters

@@ -24,7 +24,7 @@ from alignlib import waits
 from alignlib.cli import tables
 from alignlib.models import load, precision
 from alignlib.models.attention import takes_interface
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.packs import ROW_TOKENS
 from alignlib.models.policy import Policy, RewardModel
 from alignlib.models.text_part import find_text_part

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alignlib.models.encoding import Encoder, Example
+    from alignlib.models.encoding import Encoder
+    from alignlib.models.example import Example
     from alignlib.models.packs import Pack
     from alignlib.records.jsonl import Record
     from alignlib.training.batches import Order

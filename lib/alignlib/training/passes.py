@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alignlib import ranks
 from alignlib.cli import bars
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.packs import Pack
 from alignlib.models.policy import Model
 from alignlib.training.batches import packs_of

@@ -27,7 +27,8 @@ from alignlib.training.recipe import Recipe, linear_bits, wants_deepspeed
 
 if TYPE_CHECKING:
     from alignlib.models.adapters import Adapter
-    from alignlib.models.encoding import Encoder, Example
+    from alignlib.models.encoding import Encoder
+    from alignlib.models.example import Example
     from alignlib.models.policy import Model, Policy
     from alignlib.training.engine import Engine
     from alignlib.training.examples import Examples

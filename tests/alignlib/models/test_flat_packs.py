@@ -12,7 +12,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from al_train_exo.reference import add_ref_logps
 from alignlib.models import attention, load, logps, packs
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.packs import BLOCK, pack, plan
 from alignlib.models.policy import Policy, RewardModel, packs_flat
 from alignlib.models.windows import FULL, Window

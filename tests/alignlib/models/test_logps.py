@@ -6,7 +6,7 @@ import math
 import torch
 
 from alignlib.models import logps
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.packs import pack
 
 

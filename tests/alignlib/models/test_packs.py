@@ -10,7 +10,7 @@ import torch
 
 from al_sft import Likelihood
 from alignlib.models import packs
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.packs import pack, plan
 from alignlib.models.policy import Policy
 from alignlib.models.windows import Window

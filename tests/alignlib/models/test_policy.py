@@ -8,7 +8,7 @@ import transformers
 
 from alignlib.models import load, logps, packs
 from alignlib.models import policy as policy_module
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.policy import Policy, RewardModel, context_length, is_exact, knows_head, relative_error
 from helpers import tiny
 from helpers.plain import gradients, plain_logps, same_gradients

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from al_train_rm.start import new_token_reward
 from alignlib.models import heads, load, token_rewards
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.models.policy import Policy, RewardModel
 from alignlib.models.token_rewards import NextTokenReward, VocabularyReward
 from helpers import tiny

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from alignlib.models.encoding import Example
+from alignlib.models.example import Example
 from alignlib.training.examples import GIVEN, Examples, Writer, checksum, is_whole, naming
 from helpers import tiny
 from helpers.process import environment
