@@ -109,27 +109,30 @@ def test_help_loads_nothing_heavy(name):
     assert "alignlib.cli.options" in loaded and not loaded & HEAVY
 
 
-def processor_time(words: list[str], **environ: str) -> float:
-    """Of a process that must succeed, which others at work do not change much; the best of three runs counts."""
-    used = []
-    for _ in range(3):
+def times_of_click(words: list[str], **environ: str) -> float:
+    """How many times the processor time of `import click` a process takes that must succeed: in turn, best of three."""
+    def took(words: list[str]) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(words, env={**environment(), **environ}, stdout=subprocess.DEVNULL, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(used)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    rounds = [(took(words), took([sys.executable, "-c", "import click"])) for _ in range(3)]
+    mine, clicks = map(min, zip(*rounds, strict=True))
+    return mine / clicks
 
 
 @pytest.mark.slow
 @every
 def test_help_comes_at_once(name):
-    assert processor_time(command(name, "--help")) < 0.2
+    """By what any command of click's takes on this machine, busy as it is; torch alone is tens of times that."""
+    assert times_of_click(command(name, "--help")) < 6
 
 
 @pytest.mark.slow
 @every
 def test_a_completion_script_comes_at_once(name):
-    assert processor_time(command(name), **{f"_{name.replace('-', '_').upper()}_COMPLETE": "bash_source"}) < 0.3
+    assert times_of_click(command(name), **{f"_{name.replace('-', '_').upper()}_COMPLETE": "bash_source"}) < 6
 
 
 @every

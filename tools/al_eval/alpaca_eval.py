@@ -8,7 +8,6 @@ import csv
 import math
 from typing import TYPE_CHECKING
 
-import click
 import orjson
 
 from alignlib.records import disk, jsonl
@@ -73,10 +72,8 @@ def asked(record: Record) -> str:
     return text
 
 
-def write_outputs(outputs: list[Record], generator: str | None, path: str) -> None:
-    """A model's outputs as AlpacaEval reads them. Raises UsageError where the model has no name."""
-    if not generator:
-        raise click.UsageError("--alpaca-eval: name the model, NAME=FILE or --set method=NAME")
+def write_outputs(outputs: list[Record], generator: str, path: str) -> None:
+    """A model's outputs, under its name, as AlpacaEval reads them."""
     rows = [{**row, "generator": generator} for row in outputs]
     with disk.whole(path) as handle:
         handle.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2))

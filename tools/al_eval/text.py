@@ -46,8 +46,10 @@ def text(files: tuple[str, ...], coherence: str | None, pool: str, resamples: in
     """
     summary = options.Summary()
     summary.count(records=0)
-    cosines = Cosines(load_embedder(coherence, pool)) if coherence else None
     texts = TextFigures()
+    results.check_labels(labels, ["records", *texts.figures(None, Bootstrap(resamples=resamples, seed=seed)),
+                                  *(["coherence"] if coherence else [])])
+    cosines = Cosines(load_embedder(coherence, pool)) if coherence else None
     for line in conversations.read_all(files, _must_measure):
         summary.count(records=1, completions=len(line.record["completions"]))
         texts.add(line)

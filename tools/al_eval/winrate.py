@@ -103,7 +103,8 @@ def winrate(files: list[NamedFile], against: str | None, judge: str | None, game
     results.must_differ(names, "models")
     results.check_labels(labels, [*(["method"] if names[0] else []), *figures(Verdicts(), None, bootstrap),
                                   *(["above_first"] if len(files) > 1 else [])])
-    if alpaca_eval and not (names[0] or labels.get("method")):
+    generator: str = names[0] or labels.get("method", "")
+    if alpaca_eval and not generator:
         raise click.UsageError("--alpaca-eval: name the model, NAME=FILE or --set method=NAME")
     if judge:
         files = [(name, judge_file(path, against, judge)) for name, path in files]
@@ -124,7 +125,7 @@ def winrate(files: list[NamedFile], against: str | None, judge: str | None, game
         first = first or verdicts
         rows.append(row)
     if alpaca_eval:
-        write_outputs(outputs or [], rows[0].get("method") or labels.get("method"), alpaca_eval)
+        write_outputs(outputs or [], generator, alpaca_eval)
     if plot:
         from al_eval import plots
 
