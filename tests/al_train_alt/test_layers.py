@@ -55,6 +55,12 @@ def test_the_topmost_layers_train_rounded_up(share, layers):
     assert {"model.norm.weight", "lm_head.weight"} < names and "model.embed_tokens.weight" not in names
 
 
+def test_a_share_of_layers_is_that_of_its_decimals():
+    model = policy(num_hidden_layers=25)
+    train_top(model, 0.28)  # 25 * 0.28 is 7.000000000000001 in binary
+    assert len({name.split(".")[2] for name in trained(model) if ".layers." in name}) == 7
+
+
 def test_the_input_trains_where_it_is_asked_for_or_tied():
     model = policy()
     train_top(model, 0.5, embeddings=True)

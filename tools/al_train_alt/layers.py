@@ -1,6 +1,5 @@
 """What changes which layers a policy has and trains: quark's new tokens, --train-layers."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +8,7 @@ from transformers import AddedToken
 
 from alignlib.models.packs import Pack
 from alignlib.models.policy import Policy
+from alignlib.training.batches import part_of
 
 
 class Unadapted(Policy):
@@ -49,6 +49,6 @@ def train_top(model: Policy, share: float, *, embeddings: bool = False) -> None:
     core.requires_grad_(False)
     above = next(module for module in core.base_model.modules() if layers in module.children())
     after = [module for module in above.children() if not isinstance(module, nn.Embedding | nn.ModuleList)]
-    top = layers[len(layers) - math.ceil(share * len(layers)):]
+    top = layers[len(layers) - part_of(len(layers), share):]
     for module in (*top, *after, core.get_output_embeddings(), *([core.get_input_embeddings()] if embeddings else [])):
         module.requires_grad_(True)

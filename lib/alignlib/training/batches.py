@@ -4,6 +4,7 @@ import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +47,15 @@ def mixed(seed: int, number: int) -> int:
     return wide if wide < 2**32 else int(np.random.SeedSequence(wide).generate_state(1)[0])
 
 
+def part_of(count: int, share: float) -> int:
+    """So much of so many things, rounded up, of the share as it is written: no product of binary numbers is.
+
+    >>> part_of(100, 1.1), math.ceil(100 * 1.1)
+    (110, 111)
+    """
+    return math.ceil(count * Fraction(str(share)))
+
+
 class Batches:
     """The batches of a run, one a step: the numbers of its examples.
 
@@ -56,7 +66,7 @@ class Batches:
     def __init__(self, order: Order, recipe: Recipe):
         self.order, self.size, self.seed = order, recipe.batch_size, recipe.seed
         self.an_epoch = math.ceil(len(order) / recipe.batch_size)  # steps
-        self.steps = recipe.steps or max(1, math.ceil(self.an_epoch * recipe.epochs))
+        self.steps = recipe.steps or part_of(self.an_epoch, recipe.epochs)
         self._epoch, self._drawn = -1, torch.empty(0)
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ from alignlib.models.example import Example
 from alignlib.models.policy import Model
 from alignlib.records.disk import whole
 from alignlib.training.adapters import add_adapters
-from alignlib.training.batches import Batches, mixed
+from alignlib.training.batches import Batches, mixed, part_of
 from alignlib.training.engine import Engine, cure
 from alignlib.training.examples import Examples
 from alignlib.training.objective import Objective
@@ -222,7 +222,7 @@ def start(model: Model, updates: int, recipe: Recipe, run: Run) -> Engine:
 
 def steps_between_checkpoints(recipe: Recipe, total: int) -> int:
     """--save-every in steps, of which there are `total` in all; 0: no checkpoints."""
-    return math.ceil(recipe.save_every * (total if recipe.save_every < 1 else 1)) if recipe.save_every else 0
+    return part_of(total if recipe.save_every < 1 else 1, recipe.save_every) if recipe.save_every else 0
 
 
 def must_be_finite(entry: dict[str, Any]) -> None:

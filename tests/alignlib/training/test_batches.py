@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from alignlib.models.policy import Policy
-from alignlib.training.batches import Batches, Shuffled, deal, packs_of
+from alignlib.training.batches import Batches, Shuffled, deal, packs_of, part_of
 from helpers import tiny
 
 
@@ -30,6 +30,12 @@ def test_an_epoch_is_a_permutation_and_its_last_batch_is_kept():
 def test_steps_or_epochs():
     for epochs, steps, wanted in ((1, None, 3), (2.5, None, 8), (0.01, None, 1), (0.5, None, 2), (1, 7, 7), (9, 2, 2)):
         assert len(Batches(Shuffled(10), tiny.recipe("x", epochs=epochs, steps=steps))) == wanted
+    assert len(Batches(Shuffled(400), tiny.recipe("x", epochs=1.1))) == 110  # 100 an epoch; in binary a little more
+
+
+def test_a_part_is_rounded_up_as_it_is_written():
+    for count, share, wanted in ((100, 0.07, 7), (100, 0.071, 8), (10**9, 1.1, 1_100_000_000), (3, 1e-7, 1), (2, 3, 6)):
+        assert part_of(count, share) == wanted
 
 
 @dataclass

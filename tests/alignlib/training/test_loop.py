@@ -32,6 +32,11 @@ def test_numbers_that_are_none_stop_the_run(tmp_path):
     assert not (tmp_path / "loss" / "run.json").exists() and not (tmp_path / "gradient" / "run.json").exists()
 
 
+@pytest.mark.parametrize(("every", "steps"), [(None, 0), (0.07, 7), (0.071, 8), (0.001, 1), (1, 1), (2.5, 3), (7, 7)])
+def test_checkpoints_are_steps_apart_or_a_share_of_all(every, steps):
+    assert loop.steps_between_checkpoints(tiny.recipe("x", save_every=every), 100) == steps
+
+
 # -- the same weights by other ways -----------------------------------------------------------------------------
 
 
