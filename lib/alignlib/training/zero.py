@@ -96,8 +96,7 @@ class ZeroEngine:
         return weights if ranks.first() else None
 
     def save(self, folder: Path, **more: Any) -> None:
-        self.engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False,
-                                    client_state={"random": torch.get_rng_state()})
+        self.engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
         files = digests(folder / "deepspeed")
         if ranks.first():
             with open(folder / engine.TRAINER, "wb") as handle:
