@@ -30,7 +30,8 @@ def test_a_label_does_not_take_the_place_of_a_figure():
     ("winrate", {"completions": ["a", "b"], "rewards": [1, 0]}),
     ("winrate x=FILE FILE", {"completions": ["a", "b"], "rewards": [1, 0]}),
     ("rm --by subset", {"completions": ["a", "b"], "rewards": [1, 0], "subset": "s"}),
-    ("text", {}), ("conditions", {"condition": "Good."}), ("toxicity", {"toxicities": [0.5]}), ("difference a=FILE b=FILE", {}),
+    ("text", {}), ("conditions", {"condition": "Good."}), ("toxicity", {"toxicities": [0.5]}),
+    ("difference a=FILE b=FILE", {}),
     ("difference a=FILE b=FILE --at-equal-kl", {"logps": [1], "ref_logps": [0]}),
 ])
 def test_a_label_that_is_a_figure_s_name_is_refused_before_anything_is_read(args, fields, tmp_path):
