@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SECONDS, BYTES, CHARACTERS = 20.0, 2 << 30, 10_000_000  # for one conversation: time, memory, what comes of it
 PAUSE = 0.2  # seconds between two looks at that
 QUESTION, ANSWER = "A question?", "The answer."  # to see what comes before and behind one
+SHOWN = 24  # characters of such
 ASKED = [{"role": "user", "content": QUESTION}]
 DATE = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 EPOCH = "SOURCE_DATE_EPOCH"  # reproducible-builds.org: seconds since 1970, for what would write today's date
@@ -59,21 +60,23 @@ class ChatTemplate:
         if wrong := sorted(taken & set(self.arguments)):
             raise click.UsageError(f"--template-arg {wrong[0]}: not the template's to know")
         self.passed = set(re.findall(r"[A-Za-z_]\w*", self.source)) - taken - set(FIELDS)  # of a record, if it is there
-        self.in_parts, self.dated = False, "strftime_now" in given
+        self.dated = "strftime_now" in given
+        folder = "" if source else f"{tokenizer.name_or_path}: "
+        tries = [self._tried(in_parts, folder) for in_parts in (False, True)]
+        self.in_parts = QUESTION in tries[1] and QUESTION not in tries[0]
+        self.probe = tries[self.in_parts]
+        if self.probe and QUESTION not in self.probe:
+            raise click.UsageError(f"{folder}the chat template leaves out what the user says")
+
+    def _tried(self, in_parts: bool, folder: str) -> str:
+        """A conversation; "" where so plain a one is refused, so that what ends a turn is not to be seen."""
+        self.in_parts = in_parts
         try:
-            self.probe = self.write(ASKED, ANSWER)
-            if QUESTION not in self.probe:
-                self.in_parts = True
-                in_parts = self.write(ASKED, ANSWER)
-                self.in_parts = QUESTION in in_parts
-                self.probe = in_parts if self.in_parts else self.probe
+            return self.write(ASKED, ANSWER)
         except ValueError as error:
             if isinstance(bad := error.__cause__, jinja2.TemplateSyntaxError):
-                folder = "" if source else f"{tokenizer.name_or_path}: "
                 raise click.UsageError(f"{folder}the chat template: line {bad.lineno}: {bad.message}") from error
-            self.probe = ""  # one that refuses so plain a conversation: what ends a turn is not to be seen
-        if self.probe and QUESTION not in self.probe:
-            raise click.UsageError(f"{tokenizer.name_or_path}: the chat template leaves out what the user says")
+            return ""
 
     @cached_property
     def asks_the_date(self) -> bool:
@@ -103,8 +106,19 @@ class ChatTemplate:
     def leads(self) -> bool:
         """Whether it writes more than white space between a prompt and its answer: Qwen3's empty <think> block."""
         start, found, _ = self.probe.rpartition(ANSWER)
-        prompt = self.write(ASKED) if found and self.end is not None else start
-        return start.startswith(prompt) and not start.removeprefix(prompt).isspace() and start != prompt
+        prompt = self.write(ASKED) if found else start
+        return start.startswith(prompt) and bool(start.removeprefix(prompt).strip())
+
+    @cached_property
+    def begins(self) -> tuple[str, str] | None:
+        """The last of what is before an answer that is asked for, and of what is before one that is there.
+
+        None where they are one, but for what `leads` to the latter: DeepSeek's has <think> in the first alone.
+        """
+        start, found, _ = self.probe.rpartition(ANSWER)
+        prompt = self.write(ASKED) if found else ""
+        same = start.startswith(prompt) or start.rstrip() == prompt.rstrip()
+        return None if same else (prompt[-SHOWN:], start[-SHOWN:])
 
     def write(self, messages: Messages, answer: str | None = None, record: Record | None = None,
               marked: bool = False) -> str:
@@ -141,11 +155,11 @@ class ChatTemplate:
         None where the conversation with the answer does not go on from the one up to it.
         """
         prompt, whole = (self.write(messages, said, record) for said in (None, answer))
-        ends = [name.start() for name in self.tokens.own.finditer(whole)
-                if self.tokens.control[name[0]] == self.end and name.start() >= len(prompt)]
-        if not whole.startswith(prompt) or not ends:
+        behind = self.probe.rpartition(ANSWER)[2]
+        if not whole.startswith(prompt) or not whole.endswith(behind):
             return None
-        return self.tokens.rendered(whole[len(prompt):ends[-1]], begins=False)
+        inside = self.tokens.own.split(behind)[0] if self.end is not None else ""
+        return self.tokens.rendered(whole[len(prompt):].removesuffix(behind) + inside, begins=False)
 
     def between(self, before: str, answer: str, after: str) -> list[int]:
         """Ids from behind an answer's end to the next answer's begin, of the conversation as written up to either.

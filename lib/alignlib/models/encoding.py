@@ -166,9 +166,14 @@ class Encoder(Limits):
         return self.embedded(ids)
 
     def led_to(self, record: Record, text: str, end: int | None) -> list[int]:
-        """Ids of an answer and its end as the chat template leads to it; none where that cannot be seen."""
-        said = self.chat_template().answered(record["messages"], text, record) or []
-        return self.embedded([*said, *([end] if said and end is not None else [])])
+        """Ids of an answer and its end as the chat template leads to it; none where it does not, visibly."""
+        template = self.chat_template()
+        if template.begins:
+            asked, written = template.begins
+            self.note(f"it asks for an answer behind {asked!r}, and writes one that is there behind {written!r}; here "
+                      "both are read behind the former (--template-arg enable_thinking=false may make them one)")
+        said = template.answered(record["messages"], text, record) if template.leads else None
+        return self.embedded([*said, *([] if end is None else [end])]) if said else []
 
     def has(self, ids: list[int]) -> bool:
         """Whether they are the tokenizer's, or of rows that a model has beyond it: drawn, those leave no text."""
@@ -209,7 +214,7 @@ class Encoder(Limits):
         before, behind = self.chat_template().around if "messages" in record else ("", "")
         around = before, "" if "finish_reasons" in record else behind  # what was drawn has behind it what it has
         rows = [self.completion(*row, around) for row in zip(completions, ends, stored, strict=True)]
-        if "messages" in record and "finish_reasons" not in record and self.chat_template().leads and not self.control:
+        if "messages" in record and "finish_reasons" not in record and not self.control:
             rows = [row if ids and self.has_drawn(ids, text) else self.led_to(record, text, end) or row
                     for row, text, end, ids in zip(rows, completions, ends, stored, strict=True)]
         return self.fit(replace(self.begin(record, condition, role), completions=rows))

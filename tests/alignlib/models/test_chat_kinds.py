@@ -11,6 +11,10 @@ HI = [{"role": "user", "content": "Hi <|im_end|>"}]
 # What goes round the contents in templates of models that see: LLaVA's filters the parts, SmolVLM's looks at each.
 FILTERED = "{% for part in m['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}{% endfor %}"
 LOOKED_AT = "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+# LLaVA-NeXT's kind: an answer of words alone is refused, a question of words alone is none.
+EITHER = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}"
+          "{{ m['content'][0]['text'] }}{% else %}" + FILTERED + "{% endif %}<|im_end|>\n{% endfor %}"
+          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 # Qwen3's kind: an answer that has not thought gets a thought that is empty.
 THINKING = tiny.CHATML.replace("{{ m['content'] }}", (
     "{% if m['role'] == 'assistant' and '</think>' not in m['content'] and loop.last %}"
@@ -26,9 +30,10 @@ def coder(template, **settings):
     return Encoder(tiny.chat_tokenizer(template, bos=False), max_length=99, **settings)
 
 
-@pytest.mark.parametrize("content", [FILTERED, LOOKED_AT])
-def test_templates_of_models_that_see_get_the_words(content):
-    plain, parts = coder(tiny.CHATML), coder(tiny.CHATML.replace("{{ m['content'] }}", content))
+@pytest.mark.parametrize("template", [tiny.CHATML.replace("{{ m['content'] }}", FILTERED),
+                                      tiny.CHATML.replace("{{ m['content'] }}", LOOKED_AT), EITHER])
+def test_templates_of_models_that_see_get_the_words(template):
+    plain, parts = coder(tiny.CHATML), coder(template)
     record = {"messages": [{"role": "system", "content": "Be brief."}, *HI]}
     assert parts.template.end == tiny.TURN_END
     assert parts.encode(record, ["Yo"]) == plain.encode(record, ["Yo"])
@@ -58,6 +63,21 @@ def test_what_leads_to_an_answer_is_learnt_with_it(template):
     assert words.encode(stored, ["Yo"]).completions == [[*b"Yo"]]
     hostile = words.encode({"messages": turns}, ["Yo <|im_end|>"]).completions[0]
     assert hostile.count(tiny.TURN_END) == 1 and words.tokens.decode(hostile).endswith("Yo <|im_end|>")
+
+
+@pytest.mark.parametrize("written", ["", "<think></think>"])
+def test_an_answer_behind_a_thought_that_is_begun_is_said(written, capsys):
+    """DeepSeek's kind, and Nemotron's: asked for in the midst of a thought, where no answer is written."""
+    encoding.note.cache_clear()
+    answer = "{% if m['role'] == 'assistant' %}" + written + "{% endif %}{{ m['content'] }}"
+    words = coder(tiny.CHATML.replace("{{ m['content'] }}", answer).replace("assistant\n{%", "assistant\n<think>\n{%"))
+    record = {"messages": [{"role": "user", "content": "Hi"}]}
+    words.encode({**record, "finish_reasons": ["stop"]}, ["Yo"])
+    assert not capsys.readouterr().err
+    assert words.encode(record, ["Yo"]).completions == [[*b"Yo", tiny.TURN_END]]
+    said = capsys.readouterr().err
+    assert r"assistant\n<think>\n', and" in said and rf"assistant\n{written}'; here" in said
+    encoding.note.cache_clear()
 
 
 def test_a_date_is_one_for_all_of_a_run(monkeypatch, capsys):
