@@ -76,7 +76,7 @@ def test_an_answer_behind_a_thought_that_is_begun_is_said(written, capsys):
     assert not capsys.readouterr().err
     assert words.encode(record, ["Yo"]).completions == [[*b"Yo", tiny.TURN_END]]
     said = capsys.readouterr().err
-    assert r"assistant\n<think>\n', and" in said and rf"assistant\n{written}'; here" in said
+    assert r"assistant\n<think>\n', and" in said and rf"\n{written}'; here" in said
     encoding.note.cache_clear()
 
 
