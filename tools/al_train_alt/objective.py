@@ -89,6 +89,7 @@ class Conditional(Objective["Policy"]):
     def __call__(self, model: Policy, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         import torch
 
+        from alignlib.models.policy import is_sharded
         from alignlib.training import losses
 
         target = None
@@ -100,7 +101,8 @@ class Conditional(Objective["Policy"]):
         with model.precision():
             loss, parts = losses.conditional(
                 model.logits, model.hidden(batch)[batch.sources], batch.targets, model.core.config.vocab_size,
-                kl_coef=self.state["kl_coef"], entropy_coef=self.entropy_coef, reference=target, known=self.first_new)
+                kl_coef=self.state["kl_coef"], entropy_coef=self.entropy_coef, reference=target, known=self.first_new,
+                in_step=is_sharded(model.model))
         return loss.sum(), dict(zip(self.sized, parts.sum(0), strict=True))
 
     def stepped(self, entry: dict[str, Any]) -> None:

@@ -94,9 +94,7 @@ class Model:
 
     def precision(self) -> AbstractContextManager[object]:
         """The context to compute in: autocast, or none."""
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast)
+        return torch.autocast(self.device.type, dtype=self.autocast) if self.autocast else nullcontext()
 
     def hidden(self, batch: Pack) -> Tensor:
         """The transformer's last hidden states, flattened: [B * L, H]."""
@@ -132,7 +130,8 @@ class Policy(Model):
         """Log-probability of every completion token, float32: [N]."""
         with self.precision():
             hidden = self.hidden(batch)[batch.sources]
-            return logps.token_logps(self.logits, hidden, batch.targets, self.core.config.vocab_size, temperature)
+            return logps.token_logps(self.logits, hidden, batch.targets, self.core.config.vocab_size, temperature,
+                                     in_step=is_sharded(self.model))
 
     def logps(self, batch: Pack, temperature: float = 1.0) -> Tensor:
         """Sum log-probability (nats) of every completion given its prompt, float64: [E, K]."""

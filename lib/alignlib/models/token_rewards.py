@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from alignlib.models import heads, logps
 from alignlib.models.packs import Pack
-from alignlib.models.policy import Policy
+from alignlib.models.policy import Policy, is_sharded
 
 
 class TokenReward(Policy):
@@ -82,7 +82,7 @@ class VocabularyReward(TokenReward):
             logits = logps.full_precision(self.logits(part))  # [n, vocabulary]
             return torch.stack([logits.gather(1, wanted[:, None])[:, 0], logits.detach().amax(-1)], 1)
 
-        both = logps.in_chunks(chunk, self.core.config.vocab_size, hidden, tokens)
+        both = logps.in_chunks(chunk, self.core.config.vocab_size, hidden, tokens, in_step=is_sharded(self.model))
         return both[:, 0], both[:, 1].detach()
 
 

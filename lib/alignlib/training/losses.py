@@ -14,7 +14,7 @@ from alignlib.models.logps import Head, full_precision, in_chunks
 
 def conditional(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, *, kl_coef: float = 0.0,
                 entropy_coef: float = 0.0, reference: tuple[Head, Tensor] | None = None,
-                known: int | None = None) -> tuple[Tensor, Tensor]:
+                known: int | None = None, in_step: bool = False) -> tuple[Tensor, Tensor]:
     """ALT's loss of each token, -log pi(y) + kl_coef KL(pi_ref || pi) - entropy_coef H(pi), in nats.
 
     hidden [N, H], targets [N] -> the loss [N]; and, without gradients, its parts [N, 3]: -log pi(y), KL, H.
@@ -22,6 +22,7 @@ def conditional(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, *,
     reference  its own head, and its hidden states [N, H'] at the same tokens; without it KL is 0
     known      KL is over the first so many ids, both distributions normalised there: Quark's new tokens, which the
                reference does not know, come after them
+    in_step    as in_chunks: where ranks must ask the heads equally often
 
     Like `token_logps` in float32 (or float64), and in chunks: of policy and reference alike the logits never exist as
     a whole. Source: ALT (arXiv 2407.16970), and Quark (arXiv 2205.13636) for the sums over the vocabulary.
@@ -42,7 +43,8 @@ def conditional(head: Head, hidden: Tensor, targets: Tensor, vocabulary: int, *,
         loss = nll + kl_coef * kl - entropy_coef * entropy
         return torch.stack([loss, nll.detach(), kl.detach(), entropy.detach()], 1)
 
-    parts = in_chunks(chunk, vocabulary, hidden, targets, *([reference[1]] if reference else []))
+    others = [reference[1]] if reference else []
+    parts = in_chunks(chunk, vocabulary, hidden, targets, *others, in_step=in_step)
     return parts[:, 0], parts[:, 1:].detach()
 
 

@@ -3,8 +3,10 @@
 import json
 import math
 
+import pytest
 import torch
 
+from alignlib import ranks
 from alignlib.models import logps
 from alignlib.models.example import Example
 from alignlib.models.packs import pack
@@ -36,6 +38,33 @@ def test_chunks_change_neither_numbers_nor_gradients(monkeypatch):
         rows.clear()
         torch.testing.assert_close(logps.token_logps(head, hidden, targets, 11, 0.7), whole)
         assert max(rows) == 5 and sum(rows) == 23
+
+
+@pytest.mark.parametrize(("number", "theirs", "sizes"), [(0, 12, [0, 0, 0]), (7, 12, [5, 2, 0]), (12, 7, [5, 5, 2]),
+                                                         (3, 5, [3]), (0, 0, [0])])
+def test_ranks_in_step_ask_the_head_equally_often(number, theirs, sizes, monkeypatch):
+    """Forward, and again in the backward pass: ZeRO 3 gathers its weights each time, from all of them."""
+    torch.manual_seed(0)
+    weight = torch.randn(11, 6, dtype=torch.float64, requires_grad=True)
+    hidden = torch.randn(number, 6, dtype=torch.float64, requires_grad=True)
+    targets, rows = torch.randint(0, 11, (number,)), []
+    monkeypatch.setattr(logps, "CHUNK", 5 * 11)
+    monkeypatch.setattr(ranks, "gather", lambda mine: [mine, range(0, theirs or 1, 5)])
+
+    def head(part):
+        rows.append(len(part))
+        return part @ weight.T
+
+    found = logps.token_logps(head, hidden, targets, 11, in_step=True)
+    gradients = torch.autograd.grad(found.exp().sum(), (hidden, weight))
+    assert rows == [*sizes, *(sizes[::-1] if len(sizes) > 1 else [])]
+    wanted = (hidden @ weight.T).log_softmax(-1)[torch.arange(number), targets]
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(gradients, torch.autograd.grad(wanted.exp().sum(), (hidden, weight)))
+    with torch.no_grad():
+        rows.clear()
+        torch.testing.assert_close(logps.token_logps(head, hidden, targets, 11, in_step=True), wanted)
+    assert rows == sizes
 
 
 def test_half_precision_logits_are_normalised_in_float32():
