@@ -180,11 +180,10 @@ def distributed(recipe: Recipe) -> Iterator[None]:
         else:
             yield
         ranks.wait()
-    except BaseException:
+    except BaseException:  # the group stays: NCCL would wait for the other ranks before it lets go
         ranks.failed()
         raise
-    finally:
-        torch.distributed.destroy_process_group()
+    torch.distributed.destroy_process_group()
 
 
 @contextlib.contextmanager

@@ -7,12 +7,14 @@ import click
 import pytest
 import torch
 
+from alignlib import ranks
 from alignlib.models.policy import Policy
 from alignlib.training.engine import AskingEngine, PlainEngine
 from alignlib.training.zero import (
     asking_engine_for,
     configuration,
     digests,
+    distributed,
     engine_for,
     made_by,
     merged,
@@ -81,6 +83,25 @@ def test_theirs_stands_over_ours_and_auto_is_ours():
     assert merged(ours, {"a": "auto", "b": {"c": 5}, "e": {"f": "auto", "g": 6}, "h": "auto"}) == {
         "a": 1, "b": {"c": 5, "d": 3}, "e": {"g": 6}}
     assert ours == {"a": 1, "b": {"c": 2, "d": 3}, "e": 4}
+
+
+@pytest.fixture
+def met(monkeypatch):
+    """What `distributed` has done to a group that is none: [the device it is on, "left"]."""
+    done = []
+    monkeypatch.setattr(ranks, "connect", done.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append("left"))
+    return done
+
+
+def test_only_who_has_succeeded_waits_for_the_group_to_end(met):
+    """NCCL ends it together; a rank that fails alone has to say so, and go."""
+    with distributed(tiny.recipe("x", zero=1, device="cpu")):
+        pass
+    assert met == ["cpu", "left"]
+    with pytest.raises(ValueError, match="mine"), distributed(tiny.recipe("x", zero=1, device="cpu")):
+        raise ValueError("mine")
+    assert met == ["cpu", "left", "cpu"]
 
 
 def test_one_process_without_its_options_is_plain_torch():
