@@ -205,8 +205,11 @@ def report(line: str, code: int) -> None:
 # -- talking -------------------------------------------------------------------------------------------------
 
 
-def connect(device: str) -> None:
-    """Meet the other processes, over gloo on CPUs, over NCCL between GPUs; alone, be a group of one."""
+def connect(device: str, number: int = 0) -> None:
+    """Meet the other processes, over gloo on CPUs, over NCCL between GPUs; alone, be a group of one.
+
+    number: of the device, among those of its kind.
+    """
     from torch import distributed
 
     if distributed.is_initialized():
@@ -215,7 +218,8 @@ def connect(device: str) -> None:
     if size() > 1:
         distributed.init_process_group(backend, timeout=PATIENCE)
     else:
-        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}  # DeepSpeed looks for them
+        # DeepSpeed looks for them, and takes LOCAL_RANK for the device's number.
+        os.environ |= {"RANK": "0", "LOCAL_RANK": str(number), "WORLD_SIZE": "1"}
         store = distributed.HashStore()  # type: ignore[attr-defined]  # documented, not listed as exported
         distributed.init_process_group(backend, store=store, rank=0, world_size=1)
 

@@ -166,8 +166,8 @@ def distributed(recipe: Recipe) -> Iterator[None]:
         return
     device = load.device_for(recipe.device)
     if device.type == "cuda":
-        torch.cuda.set_device(device)
-    ranks.connect(device.type)
+        torch.cuda.set_device(device.index or 0)  # plain "cuda" it does not take
+    ranks.connect(device.type, device.index or 0)
     import_deepspeed()
     config = configuration(recipe)
     try:

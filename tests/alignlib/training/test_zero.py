@@ -1,6 +1,7 @@
 """What DeepSpeed is configured to do, and when it is asked for; what it then makes on several ranks: test_ranks.py."""
 
 import json
+import os
 import re
 
 import click
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from alignlib import ranks
+from alignlib.models import load
 from alignlib.models.policy import Policy
 from alignlib.training.engine import AskingEngine, PlainEngine
 from alignlib.training.zero import (
@@ -87,9 +89,10 @@ def test_theirs_stands_over_ours_and_auto_is_ours():
 
 @pytest.fixture
 def met(monkeypatch):
-    """What `distributed` has done to a group that is none: [the device it is on, "left"]."""
+    """What `distributed` has done to a group that is none: [its device and the number of it, "left"]."""
     done = []
-    monkeypatch.setattr(ranks, "connect", done.append)
+    monkeypatch.setattr(ranks, "connect", lambda *device: done.append(device))
+    monkeypatch.setattr("alignlib.training.zero.import_deepspeed", lambda: None)  # its log would be pytest's
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append("left"))
     return done
 
@@ -98,10 +101,31 @@ def test_only_who_has_succeeded_waits_for_the_group_to_end(met):
     """NCCL ends it together; a rank that fails alone has to say so, and go."""
     with distributed(tiny.recipe("x", zero=1, device="cpu")):
         pass
-    assert met == ["cpu", "left"]
+    assert met == [("cpu", 0), "left"]
     with pytest.raises(ValueError, match="mine"), distributed(tiny.recipe("x", zero=1, device="cpu")):
         raise ValueError("mine")
-    assert met == ["cpu", "left", "cpu"]
+    assert met == [("cpu", 0), "left", ("cpu", 0)]
+
+
+@pytest.mark.parametrize(("name", "number"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_deepspeed_is_on_the_device_that_was_asked_for(name, number, met, monkeypatch):
+    """torch's set_device takes no device without a number."""
+    chosen = []
+    monkeypatch.setattr(load, "device_for", torch.device)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    with distributed(tiny.recipe("x", zero=1, device=name, dtype="fp32")):
+        pass
+    assert chosen == [number] and met == [("cuda", number), "left"]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_group_of_one_has_its_devices_number_for_a_local_rank(number, monkeypatch):
+    """Where DeepSpeed puts the model; the one rank is the first of its machine all the same."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *args, **more: None)
+    ranks.connect("cuda", number)
+    assert os.environ["LOCAL_RANK"] == str(number) and ranks.local() == ranks.rank() == 0
 
 
 def test_one_process_without_its_options_is_plain_torch():
