@@ -234,6 +234,16 @@ def test_ranks_of_unlike_lengths_ask_a_dealt_out_head_equally_often(data, tuned,
     assert apart(tmp_path / "model", tuned) < TOLERANCE
 
 
+@pytest.mark.parametrize("zero, dtype", [(2, "bf16"), *(pytest.param(*given, marks=pytest.mark.long) for given in (
+    (0, "fp32"), (0, "bf16"), (1, "bf16"), (1, "fp32"), (2, "fp32"), (3, "bf16"), (3, "fp32")))])
+def test_gradients_that_are_no_numbers_end_the_run(zero, dtype, data, tmp_path):
+    """DeepSpeed takes them for fp16's overflow, whatever the precision, and leaves out the step."""
+    broken = ("from alignlib.training.zero import ZeroEngine as Engine; back = Engine.backward; "
+              "Engine.backward = lambda engine, loss, last: back(engine, loss * float('inf'), last)")
+    (said,) = together(sft(data, "-o", tmp_path / "model", "--zero", zero, "--dtype", dtype), broken)
+    assert said == (1, "al-sft: FloatingPointError: the gradient's norm is nan at step 1\n")
+
+
 # -- how they are started --------------------------------------------------------------------------------------
 
 

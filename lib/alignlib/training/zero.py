@@ -89,6 +89,8 @@ class ZeroEngine:
         self.engine.step()
         if norm is None and self.engine.was_step_applied():
             norm = float(self.engine.get_global_grad_norm())
+        elif norm is None and not self.engine.fp16_enabled():  # it skips the step in any precision
+            norm = float("nan")
         return {"grad_norm": norm, "lr": rate}
 
     def weights(self) -> dict[str, Tensor] | None:
