@@ -239,7 +239,11 @@ def configuration(recipe: Recipe) -> dict[str, Any]:
     }
     if ours["fp16"]["enabled"] and load.device_for(recipe.device).type == "cpu":
         raise click.UsageError("--dtype fp16: DeepSpeed has none on CPUs; bf16 it has")
-    return merged(ours, theirs)
+    config = merged(ours, theirs)
+    if config["fp16"].get("enabled") and not stage:
+        raise click.UsageError("--dtype fp16 --zero 0: DeepSpeed does not scale the loss there, but takes the "
+                               "gradients for scaled ones; use --zero 1, or --dtype bf16")
+    return config
 
 
 def read_configuration(path: str, recipe: Recipe) -> dict[str, Any]:

@@ -87,6 +87,19 @@ def test_theirs_stands_over_ours_and_auto_is_ours():
     assert ours == {"a": 1, "b": {"c": 2, "d": 3}, "e": 4}
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_fp16_without_zero_is_refused(own, tmp_path, monkeypatch):
+    """DeepSpeed's optimizer divides by the scale of the loss there; nobody has multiplied by it."""
+    monkeypatch.setattr(load, "device_for", lambda name: torch.device("cuda"))
+    given = {"dtype": "fp16"}
+    if own:
+        (tmp_path / "ds.json").write_text('{"fp16": {"enabled": true}}')
+        given = {"dtype": "fp32", "deepspeed": str(tmp_path / "ds.json")}
+    with pytest.raises(click.UsageError, match="--dtype fp16 --zero 0: .*; use --zero 1, or --dtype bf16"):
+        configuration(tiny.recipe("x", zero=0, **given))
+    assert configuration(tiny.recipe("x", zero=1, **given))["fp16"]["enabled"]
+
+
 @pytest.fixture
 def met(monkeypatch):
     """What `distributed` has done to a group that is none: [its device and the number of it, "left"]."""
