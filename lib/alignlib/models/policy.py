@@ -270,14 +270,15 @@ def packs_flat(model: Model) -> bool:
 
 def probe_states(model: Model, groups: list[Example], *, flat: bool) -> list[Tensor]:
     """The hidden states that predict completions, [N, H]; of a model to train, a gradient that went through it all."""
-    back = model.train and not is_sharded(model.model)
-    batch = model.pack_as(groups, shared=flat, flat=flat)
-    with model.precision(), torch.set_grad_enabled(back):
+    back, inputs = model.train and not is_sharded(model.model), list[Tensor]()
+    batch, embeddings = model.pack_as(groups, shared=flat, flat=flat), model.core.get_input_embeddings()
+    watched = embeddings.register_forward_hook(lambda *call: inputs.append(call[-1].requires_grad_(back)))
+    with watched, model.precision(), torch.set_grad_enabled(back):
         states = model.hidden(batch)[batch.sources]
     if not back:
         return [states]
-    first = next(weight for weight in model.body.parameters() if weight.ndim == 1)  # before all attention
-    return [states.detach(), *torch.autograd.grad(states.float().tanh().sum(), first)]
+    by = torch.autograd.grad(states.float().tanh().sum(), inputs[0])[0]  # weights that early may be frozen
+    return [states.detach(), by.flatten(0, -2).sum(0)]  # [H], over all tokens, which lie elsewhere in other packs
 
 
 def is_exact(model: Model, states: Tensor) -> bool:

@@ -6,6 +6,7 @@ On the CPU flex_attention has no way back; gradients are tested with a stand-in 
 import random
 import re
 
+import peft
 import pytest
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
@@ -247,6 +248,21 @@ def test_a_wrong_mask_or_gradient_is_found_out(monkeypatch, capsys):
             assert packs_flat(policy) == (training in good)
             error = capsys.readouterr().err
             assert ("using dense masks" in error) == (training in bad)
+
+
+def test_a_model_in_an_adapter_passes_on_the_way_back(with_gradients, tmp_path, capsys):
+    """peft has frozen all of the base; and of new adapters some weights are zero, through which no gradient goes."""
+    peft.get_peft_model(tiny.causal("llama"), peft.LoraConfig(target_modules=["down_proj"])).save_pretrained(tmp_path)
+    for kind in (Policy, RewardModel):
+        base = tiny.causal("llama") if kind is Policy else tiny.classifier("llama")
+        model = kind(peft.PeftModel.from_pretrained(base, tmp_path, is_trainable=True), tiny.tokenizer(), train=True)
+        assert packs_flat(model) and not capsys.readouterr().err
+        learnt = {name for name, weight in model.model.named_parameters() if weight.requires_grad}
+        assert learnt and all(".lora_" in name for name in learnt)
+
+
+def test_norms_without_weights_pass_too(with_gradients, capsys):
+    assert packs_flat(Policy(tiny.causal("olmo"), tiny.tokenizer(), train=True)) and not capsys.readouterr().err
 
 
 def test_the_cpu_keeps_its_strips():
