@@ -230,7 +230,7 @@ def shares_prompts(model: Model) -> bool:
             both = zip(packed.split([len(part) for part in parts]), plain, strict=True)
             error = max(relative_error(states, wanted, exact) for states, wanted in both)
             reason = f"differ by {error:.1e} of their length"
-        except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as failure:
+        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as failure:
             error, reason = float("inf"), f"fail ({failure})"
     if error <= (1e-3 if exact else 0.1):
         return True
@@ -258,7 +258,7 @@ def packs_flat(model: Model) -> bool:
         exact = model.autocast is None and is_exact(model, plain[0])
         error = max(relative_error(*pair, exact) for pair in zip(flat, plain, strict=True))
         reason = f"differs by {error:.1e} of its states' or gradients' length"
-    except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as failure:
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as failure:
         error, exact, reason = float("inf"), True, f"fails ({str(failure).strip().splitlines()[0]})"
     if error <= (1e-3 if exact else 0.1):
         return True

@@ -227,6 +227,12 @@ def test_models_that_take_flat_packs_pass(family, capsys):
     assert packs_flat(half) and not capsys.readouterr().err
 
 
+def test_a_model_that_looks_into_its_mask_keeps_dense_ones(capsys):
+    policy = Policy(tiny.causal("gpt2"), tiny.tokenizer())
+    assert policy.shared and not packs_flat(policy) and policy.core.config._attn_implementation == attention.NAME
+    assert "flex_attention fails ('BlockMask' object has no attribute 'ndim'); using" in capsys.readouterr().err
+
+
 def test_a_model_that_trains_must_pass_on_the_way_back_too(capsys):
     """Which flex_attention has none of on the CPU."""
     policy = Policy(tiny.causal("llama"), tiny.tokenizer(), train=True)
