@@ -194,12 +194,21 @@ def stored_dtype(path: str) -> torch.dtype:
 
 
 def cast(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The same numbers in another type; what is one tensor under two names stays one."""
-    casts: dict[int, Tensor] = {}
-    for weight in weights.values():
-        if weight.is_floating_point() and weight.data_ptr() not in casts:
-            casts[weight.data_ptr()] = weight.to(dtype)
-    return {name: casts.get(weight.data_ptr(), weight) for name, weight in weights.items()}
+    """The same numbers in another type, on the CPU, in the same dict: memory never holds all of them twice."""
+    return replace(weights, lambda weight: weight.to("cpu", dtype) if weight.is_floating_point() else weight)
+
+
+def replace(weights: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """The same dict with what `change` makes of each weight, one by one; what is one tensor under two names stays one.
+    """
+    places = {name: (weight.untyped_storage()._cdata, weight.storage_offset(), weight.shape)  # before any is given back
+              for name, weight in weights.items()}
+    made: dict[Any, Tensor] = {}
+    for name, place in places.items():
+        if place not in made:
+            made[place] = change(weights[name])
+        weights[name] = made[place]
+    return weights
 
 
 def tensors_of(file: Path, saved: object) -> dict[str, Tensor]:

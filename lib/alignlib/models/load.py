@@ -270,7 +270,7 @@ def save(model: Model, folder: Path, weights: dict[str, Tensor] | None = None,
          dtype: torch.dtype | None = None) -> None:
     """A Hugging Face folder that loads with from_pretrained, of the model's own weights or others of the same names.
 
-    dtype: what the weights are kept in, if not in their own.
+    dtype: what the weights are kept in, if not in their own; they are cast in their dict (checkpoint.cast).
     """
     weights = weights or merged_weights(model)
     model.core.save_pretrained(folder, state_dict=checkpoint.cast(weights, dtype) if dtype else weights)
@@ -282,14 +282,18 @@ def save(model: Model, folder: Path, weights: dict[str, Tensor] | None = None,
     even_modes(folder, "config.json")
 
 
+@torch.no_grad()
 def merged_weights(model: Model) -> dict[str, Tensor]:
-    """The plain model's weights, adapters added in; the model itself stays as it is.
+    """The plain model's weights on the CPU, adapters added in; the model itself stays as it is.
 
-    Of a model in parts on several ranks every rank must call this; the first alone gets what was in parts.
+    A device has room for one layer's change, not for a second model. Of a model in parts on several ranks every rank
+    must call this; the first alone gets what was in parts, and of a model that each rank has, all.
     """
-    weights = {adapters.plain_name(name): weight.float() if weight.dtype == model.autocast else weight
-               for name, weight in full_state_dict(model.core).items()
+    if not ranks.first() and not is_sharded(model.core):
+        return {}
+    weights = {adapters.plain_name(name): weight for name, weight in full_state_dict(model.core).items()
                if ".lora_" not in name and ".original_module." not in name}
+    checkpoint.replace(weights, lambda weight: weight.cpu().float() if weight.dtype == model.autocast else weight.cpu())
     for name, module in adapters.changed_weights(model.core):
         with gather_weights(module.parameters()):
             for adapter in module.active_adapters:

@@ -1,12 +1,20 @@
 """Models from folders and into folders; the devices, types and tokenizers that they are given."""
 
+import weakref
+
 import click
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from alignlib.models import load
+from alignlib import ranks
+from alignlib.models import checkpoint, load
 from alignlib.models.policy import Policy, RewardModel
+from alignlib.training import memory_plan
+from alignlib.training.adapters import add_adapters
+from alignlib.training.live_bytes import Live
 from helpers import tiny
 from helpers.commands import lines, one_line, run
 
@@ -87,3 +95,60 @@ def test_encoders_are_asked_as_they_were_trained(tmp_path):
         logits = reward.logits(reward.pack([encoder.encode(record, texts)]))
         wanted = [reward.core(**words("a good" + text, return_tensors="pt")).logits[0] for text in texts]
     torch.testing.assert_close(logits, torch.stack(wanted), rtol=1e-5, atol=1e-5)
+
+
+# -- what saving takes ------------------------------------------------------------------------------------------
+
+
+class LiveOnDevice(Live):
+    """Of the tensors that come into being those that are not on a CPU."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        there = [one for one in tree_iter(result) if isinstance(one, torch.Tensor) and one.device.type != "cpu"]
+        super().__torch_dispatch__(lambda: there, types)
+        return result
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("how", [{"lora": 2}, {"lora": 2, "dtype": "fp32"}, {"zero": 2}, {}])
+def test_a_device_need_not_hold_a_second_model(how, tied):
+    """On paper, as no GPU need be here: one layer's change at a time is made there, all else in the host's memory."""
+    recipe = tiny.recipe("x", **{"dtype": "bf16", **how})
+    config = tiny.config("llama", dtype="bfloat16", architectures=["LlamaForCausalLM"], tie_word_embeddings=tied)
+    model = memory_plan.blueprint(config, recipe, narrow=recipe.zero is not None)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.model.to_empty(device="cuda")
+        model.core.tie_weights()
+        assert model.device.type == "cuda"
+        # torch makes no graph over a device that it was not built for
+        with torch.no_grad(), LiveOnDevice([*model.model.parameters(), *model.model.buffers()]) as there:
+            weights = checkpoint.cast(load.merged_weights(model), torch.bfloat16)
+        change = 4 * max(layer.weight.numel() for layer in model.body.modules() if isinstance(layer, torch.nn.Linear))
+        assert there.most <= (2 * change if recipe.lora else 0)  # before and after it is scaled
+        assert {(weight.device.type, weight.dtype) for weight in weights.values()} == {("cpu", torch.bfloat16)}
+        assert (weights["lm_head.weight"] is weights["model.embed_tokens.weight"]) == tied
+
+
+def test_a_rank_that_writes_nothing_gathers_nothing(monkeypatch):
+    policy = Policy(tiny.causal("llama"), tiny.tokenizer(), train=True)
+    add_adapters(policy, tiny.recipe("x", lora=2))
+    weights = load.merged_weights(policy)
+    assert weights.keys() == tiny.causal("llama").state_dict().keys()
+    assert not any(weight.requires_grad for weight in weights.values())  # else adapters would stay with their graph
+    monkeypatch.setattr(ranks, "first", lambda: False)
+    assert load.merged_weights(policy) == {}
+
+
+def test_what_is_cast_gives_its_memory_back():
+    """One by one; two names of one tensor stay so, two tensors of one memory stay two."""
+    tensors = [torch.full((64, 64), float(number)) for number in range(6)]
+    weights = {str(number): tensor for number, tensor in enumerate(tensors)}
+    weights |= {"tied": tensors[0].detach(), "row": tensors[1][0], "count": torch.arange(3), "none": torch.ones(0)}
+    wanted = {name: weight.bfloat16() if weight.is_floating_point() else weight for name, weight in weights.items()}
+    gone = [weakref.ref(tensor.untyped_storage()) for tensor in tensors]
+    del tensors
+    cast = checkpoint.cast(weights, torch.bfloat16)
+    assert cast is weights and cast["tied"] is cast["0"]
+    torch.testing.assert_close(cast, wanted, rtol=0, atol=0)
+    assert not any(ref() for ref in gone)
