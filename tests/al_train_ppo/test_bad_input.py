@@ -60,6 +60,25 @@ def test_a_prompt_whose_answers_no_reward_could_judge_is_named(reward, record, m
     assert f"{tmp_path}/eval:3: {message}" in said
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, 2])
+def test_all_processes_leave_out_what_a_program_could_not_judge(processes, tmp_path):
+    """Which the first alone finds: it has the programs. Numbers, order and --eval are everybody's."""
+    good = [{"prompt": f"{i} + 2?", "answer": str(i + 2)} for i in range(8)]
+    (tmp_path / "in").write_bytes(lines(*good[:3], {"prompt": "1 + 1?"}, *good[3:]))
+    (tmp_path / "eval").write_bytes(lines({"prompt": "1 + 1?"}, *good[:2]))
+    how = ("--reward", "math", "--reward", "length", "--eval", tmp_path / "eval", tmp_path / "in",
+           *(("--launch", 2) if processes == 2 else ()))
+    done, out = train(*how, "--on-error", "skip")
+    assert done.returncode == 0, done.stderr
+    assert [f"skipped {tmp_path}/in:4", f"skipped {tmp_path}/eval:1"] == [
+        line.partition(": ")[0] for line in done.stderr.splitlines() if line.startswith("skipped ")]
+    assert "8 records" in done.stderr.splitlines()[-1] and "2 skipped" in done.stderr.splitlines()[-1]
+    assert len(log(out)) == 2
+    said = refused(*how, code=65)
+    assert said.startswith(f"al-train-ppo: {tmp_path}/in:4: answer: missing")
+
+
 def test_a_reward_model_of_another_tokenizer_reads_texts(tmp_path):
     """It is said once, before the first step; a critic begins from MODEL then, and cannot be that reward model."""
     foreign = tiny.save(tiny.classifier("llama"), tmp_path / "foreign")

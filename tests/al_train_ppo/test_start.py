@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from al_train_ppo import start
+from al_train_ppo.rollout import Prompt
+from alignlib import ranks
 from alignlib.models import load
 from alignlib.records import disk
 from helpers import tiny
@@ -40,6 +42,16 @@ def test_rewards_are_summed_by_their_weights(tmp_path):
         words = [len(text.split()) for text in record["completions"]]
         assert rows[i] == pytest.approx([a + 2 * b - 0.5 * c for a, b, c in zip(parts[0][i], parts[1][i], words,
                                                                                strict=True)], abs=1e-4)
+
+
+def test_other_processes_get_the_prompts_that_the_first_has_read(monkeypatch):
+    """They have no programs, which say what is left out."""
+    session, told, waited = Begun(), (([Prompt(0, {"prompt": "a"}, [1], "in:2")], []), 1), []
+    session.wait = lambda: waited.append("patiently")
+    monkeypatch.setattr(ranks, "first", lambda: False)
+    monkeypatch.setattr(ranks, "share", lambda work: told)
+    assert start.read_prompts(session, None, None) == told[0]
+    assert session.run.skipped == 1 and waited
 
 
 def test_the_critic_begins_from_a_reward_model_that_reads_the_same_tokens(tmp_path):

@@ -52,7 +52,18 @@ def encoder_for(policy: Policy, settings: Settings, recipe: Recipe) -> Encoder:
 
 
 def read_prompts(session: Session, encoder: Encoder, rewards: Rewards) -> tuple[list[Prompt], list[Prompt]]:
-    """The prompts of the input, and those of --eval. Raises DataError, also for none."""
+    """The prompts of the input, and those of --eval. Raises DataError, also for none.
+
+    The first rank reads for all: programs, which say whose answers cannot be judged, are there alone.
+    """
+    found = [prompts_here(session, encoder, rewards)] if ranks.first() else []
+    session.wait()
+    (prompts, held_out), session.run.skipped = ranks.share(lambda: (found[0], session.run.skipped))
+    return prompts, held_out
+
+
+def prompts_here(session: Session, encoder: Encoder, rewards: Rewards) -> tuple[list[Prompt], list[Prompt]]:
+    """Read them on this rank."""
     def prepare(record: Record) -> tuple[Record, list[int]]:
         prompt = prompt_of(encoder, record)
         rewards.check(prompt[0])
