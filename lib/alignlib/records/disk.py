@@ -99,6 +99,15 @@ def _folder(path: str | Path | None) -> str:
 # -- one run at a time -------------------------------------------------------------------------------------------
 
 
+def lock(file: int | BinaryIO, how: int = fcntl.LOCK_EX) -> None:
+    """Lock it at once, where its file system has locks. Raises BlockingIOError where another run has it."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+
+
 class Held:
     """A file or folder that no other run writes as long as this one has it open. Raises StateError where one does.
 
@@ -143,16 +152,15 @@ class Held:
                 raise
             return False
         try:
-            fcntl.flock(self.fd, self._lock | fcntl.LOCK_NB)
+            lock(self.fd, self._lock)
         except BlockingIOError as error:
             self.close()
             kind = "folder" if folder else "file"
             raise StateError(f"{self.shown}: another run is writing it; give each run, and each --shard, "
                              f"a {kind} of its own") from error
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                self.close()
-                raise
+        except OSError:
+            self.close()
+            raise
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(self.fd), os.stat(self.path)):
                 return True
@@ -173,7 +181,7 @@ class Held:
         """Whether nobody shares it; then nobody will from now on."""
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError:  # where there are no locks nobody knows
             return False
         return True
 

@@ -9,7 +9,6 @@
     examples, = store.open()
 """
 
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import orjson
 import transformers
 
 from alignlib import __version__, ranks
+from alignlib.records import disk
 from alignlib.training.examples import Examples, Writer, is_whole, naming
 from alignlib.training.run_folder import EXAMPLES, FREE, Run
 
@@ -69,7 +69,7 @@ class Store:
         if self._lock is None:
             self._lock = open(self.folder / "lock", "ab")
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                disk.lock(self._lock)
             except BlockingIOError as error:
                 raise click.UsageError(f"{self.run.folder}: another run is writing it") from error
 

@@ -155,6 +155,7 @@ def test_where_there_are_no_locks_runs_go_on_without(tmp_path, monkeypatch):
     with whole(tmp_path / "file") as handle:
         handle.write(b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole"
+    assert not Held(tmp_path / "file", shared=True).alone()  # for all that one knows
 
 
 def test_what_cannot_be_written_is_named(tmp_path):

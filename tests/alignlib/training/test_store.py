@@ -1,6 +1,9 @@
 """Where a run's examples lie: written once, taken up whole or not at all, gone at the end and after a failure."""
 
+import errno
+import fcntl
 import json
+import os
 import subprocess
 import sys
 
@@ -84,6 +87,26 @@ def test_while_a_run_reads_no_other_does(tmp_path):
         with pytest.raises(click.UsageError, match="another run is writing it"):
             attempt(Store(run_in(folder)))
     assert [list(part) for part in store.open()] == [GIVEN[:2], GIVEN[2:]]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_where_there_are_no_locks_it_reads_without(number, tmp_path, monkeypatch):
+    """NFS and Lustre may have none."""
+    def none(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    filled(tmp_path / "run")
+    assert Store(run_in(tmp_path / "run")).take_up()
+
+
+def test_another_fault_of_a_lock_is_one(tmp_path, monkeypatch):
+    def fails(*args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        filled(tmp_path / "run")
 
 
 def test_further_machines_have_files_of_their_own(tmp_path, monkeypatch):
