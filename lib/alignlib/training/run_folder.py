@@ -87,8 +87,9 @@ class Run:
         if all(path.name.startswith(EXAMPLES) or path.name in BEGINNING and not path.stat().st_size for path in left):
             for path in left:
                 held = Held(path / "lock" if path.is_dir() else path, shown=self.folder)  # no run is at it now
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
                 held.close()
+                remove_empty([str(path)])  # until then NFS keeps the lock in it, under another name
 
     def reads(self, input_crc: int, eval_crc: int = 0) -> None:
         """Remember what the input was. Raises UsageError if the run began with another."""
@@ -289,7 +290,8 @@ class Run:
         for path in (*self.folder.glob("*.pt"), self.folder / "started.json"):  # the model itself is safetensors
             path.unlink(missing_ok=True)
         for path in self.folder.glob(f"{EXAMPLES}*"):
-            shutil.rmtree(path)
+            # Ranks have them open until they end, and NFS keeps what is open, under other names: no fault of the run.
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def light(checkpoint: Path) -> None:

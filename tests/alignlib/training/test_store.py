@@ -10,6 +10,7 @@ import sys
 import click
 import pytest
 
+from alignlib.records.disk import Held
 from alignlib.training.run_folder import Run
 from alignlib.training.store import Store
 from helpers import tiny
@@ -98,6 +99,42 @@ def test_where_there_are_no_locks_it_reads_without(number, tmp_path, monkeypatch
     monkeypatch.setattr(fcntl, "flock", none)
     filled(tmp_path / "run")
     assert Store(run_in(tmp_path / "run")).take_up()
+
+
+def keep_as_nfs_does(monkeypatch):
+    """What is open stays in its folder under another name, till it is closed; the files of a store stand for it."""
+    unlink, close = os.unlink, Held.close
+
+    def rename(path, *, dir_fd=None):
+        if os.path.basename(path) in ("ids", "numbers", "lock"):
+            return os.rename(path, f".nfs-{path}", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        if os.path.basename(path).startswith(".nfs-"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return unlink(path, dir_fd=dir_fd)
+
+    def close_and_remove(held):
+        close(held)
+        if os.path.exists(kept := os.path.join(os.path.dirname(held.path), ".nfs-lock")):
+            unlink(kept)
+
+    monkeypatch.setattr(os, "unlink", rename)
+    monkeypatch.setattr(Held, "close", close_and_remove)
+
+
+def test_what_nfs_keeps_while_it_is_open_fails_no_run(tmp_path, monkeypatch):
+    """One that is complete, one that begins after another was killed."""
+    keep_as_nfs_does(monkeypatch)
+    store = filled(tmp_path / "run")
+    store.open()
+    store.run._tidy()
+    store.remove()
+    assert sorted(path.name for path in store.folder.iterdir()) == [".nfs-ids", ".nfs-lock", ".nfs-numbers"]
+    killed = Store(run_in(tmp_path / "other"))
+    killed.folder.mkdir(parents=True)
+    killed.lock()
+    left(killed)
+    run_in(tmp_path / "other", resume=False)
+    assert not list((tmp_path / "other").iterdir())
 
 
 def test_another_fault_of_a_lock_is_one(tmp_path, monkeypatch):
