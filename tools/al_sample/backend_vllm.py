@@ -42,7 +42,7 @@ from alignlib.records.stream import Stream
 from alignlib.server.ahead import in_order
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -79,6 +79,7 @@ class Sampler:
         if load.token_reward(model) not in (None, NextTokenReward):
             raise click.UsageError(f"{model}: a reward model (of the values of next tokens); a policy is needed here")
         rank = lora_rank(adapter) if adapter else None
+        max_model_len = engine_context(config, max_model_len)
         context = min(context_length(config), max_model_len or sys.maxsize)
         ends = load.generation_ends(sources.generation_config(base))
         tokenizer = tokenizer_files.load_tokenizer(model)
@@ -172,6 +173,20 @@ def must_do(how: Sampling, condition: Condition | None, logps: bool) -> None:
         raise click.UsageError(f"--logps with {option}: vLLM's are of what it drew; pipe to al-score --logps")
     if logps and how.logps_temperature != 1 and (how.top_k or how.top_p < 1):
         raise click.UsageError("--logps: vLLM's at a temperature are cut by top-p and top-k; pipe to al-score --logps")
+
+
+def engine_context(config: "PreTrainedConfig", asked: int | None) -> int | None:
+    """The engine's context; None: what it takes by itself. Raises UsageError where it would be another model's then.
+
+    LongRoPE has other factors for long texts. Where its context reaches these the engine reads all texts by them.
+    """
+    context, positions = context_length(config), getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context == (positions or context):
+        return asked
+    if asked and asked > context:
+        raise click.UsageError(f"--max-model-len {asked}: beyond {context} tokens vLLM reads all texts, short ones "
+                               "too, by LongRoPE's factors for long ones, as neither --backend hf nor al-score does")
+    return asked or context
 
 
 def asks_little(files: Sequence[str], how: Sampling) -> bool:
