@@ -72,6 +72,16 @@ def test_rewards_are_al_scores_and_ids_decode_to_the_text(method, others):
             assert (len(ids) == 12) if reason == "length" else (len(ids) < 12)
 
 
+@pytest.mark.parametrize("method", ["greedy", "stochastic", "best-of-n", "segment"])
+def test_a_reward_model_that_reads_ends_reads_none_where_a_stop_string_was_met(method):
+    """As al-score, which reads `end_ids`."""
+    rm = folders().saying(folders().reward, reads_eos=True)
+    made = guided(prompts(25), "--method", method, "--ids", "--stop", "the", "--stop", "e", lm=ending(), rm=rm)
+    assert ("stop", None) in {(record["finish_reasons"][0], record["end_ids"][0]) for record in made}
+    for one, other in zip(made, read(run("al-score", rm, stdin=lines(*made)).stdout), strict=True):
+        assert one["rewards"] == pytest.approx(other["rewards"], abs=1e-4)
+
+
 @pytest.mark.slow
 def test_without_weight_it_is_the_greedy_sampler():
     sampled = read(run("al-sample", folders().policy, *M, "--greedy", stdin=lines(*prompts(7))).stdout)

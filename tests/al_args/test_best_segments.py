@@ -34,8 +34,8 @@ def test_segments_are_the_definition(batch_tokens, reads_eos, many_ends):
         ids, reason = [], ""
         while not reason:
             tries = [segment(both, draw, ids, number) for number in range(3)]
-            rewards = [reward_of(both, draw.prompt + text + closing(both, ended))
-                       for text, ended, _ in tries]
+            rewards = [reward_of(both, draw.prompt + text + closing(both, end))
+                       for text, _, end in tries]
             ids, reason, end = tries[rewards.index(max(rewards))]
         assert (draw.ids, draw.reason, draw.end) == (ids, reason, end)
         assert draw.reward == pytest.approx(max(rewards), abs=1e-5)

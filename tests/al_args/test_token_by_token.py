@@ -46,7 +46,7 @@ def compare(both: GuidedModels, search: Search, lengths=RAGGED) -> list[GuidedDr
     made = decode_all(both, draws(*lengths), search)
     for draw in made:
         assert (draw.ids, draw.reason) == greedy(both, draw.prompt, search), draw.where
-        text = draw.prompt + draw.ids + closing(both, draw.reason)
+        text = draw.prompt + draw.ids + closing(both, draw.end)
         assert draw.reward == pytest.approx(reward_of(both, text), abs=1e-5)
     return made
 

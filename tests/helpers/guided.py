@@ -32,9 +32,9 @@ def models(family="llama", other=None, *, ends_are_tokens=False, reads_eos=False
                         ends_are_tokens=ends_are_tokens)
 
 
-def closing(both: GuidedModels, reason: str) -> list[int]:
-    """What the reward model reads behind a plain prompt's completion."""
-    (end,) = both.reader.ends_of({"prompt": "", "finish_reasons": [reason]}, 1)
+def closing(both: GuidedModels, end: int | None) -> list[int]:
+    """What the reward model reads behind a plain prompt's completion that a token, or none, has ended."""
+    (end,) = both.reader.ends_of({"prompt": "", "end_ids": [end]}, 1)
     return [] if end is None else [end]
 
 

@@ -102,11 +102,15 @@ class GuidedModels:
         return scores
 
     def final_text(self, draw: GuidedDraw) -> list[int]:
-        """A done draw as the reward model reads it; a text cut at a stop string may have been encoded longer."""
+        """A done draw as the reward model reads it, as al-score reads the record with its ids: by what ended it.
+
+        A text cut at a stop string may have been encoded longer.
+        """
         if isinstance(self.reader, WholeTexts):
             whole = self.reader.encode(draw.about, [draw.text])
             return [*whole.prompt, *whole.completions[0]]
-        (end,) = self.reader.ends_of({**draw.about, "finish_reasons": [draw.reason]}, 1)
+        own = {"completions": [draw.text], "completion_ids": [draw.ids], "end_ids": [draw.end]}
+        (end,) = self.reader.ends_of({**draw.about, **own}, 1)
         return [*draw.reward_prompt, *draw.ids, *([] if end is None else [end])][:self.reward.context]
 
     def settle(self, drafts: dict[int, Draft]) -> None:
