@@ -200,7 +200,7 @@ def cast(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
 
 def replace(weights: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """The same dict with what `change` makes of each weight; what is one tensor under two names stays one."""
-    places = {name: (weight.untyped_storage().data_ptr(), weight.storage_offset(), weight.shape)
+    places = {name: (weight.untyped_storage()._cdata, weight.storage_offset(), weight.shape)
               for name, weight in weights.items()}  # of all, before the memory of any is given back
     made: dict[Any, Tensor] = {}
     for name, place in places.items():
