@@ -172,6 +172,17 @@ def letters(record, texts):
 """
 
 
+def must_end_as(whole, out, folder, how, steps):
+    """The program mended, the run goes on to what one that was not halted is: log, weights, samples."""
+    (folder / "ill").unlink()
+    done, _ = train(*how, "--log-samples", folder / "samples", "--resume", out=out)
+    assert done.returncode == 0, done.stderr
+    assert log(out) == log(whole) and weights(out) == weights(whole)
+    assert weights(out / "critic") == weights(whole / "critic")
+    assert [record["step"] for record in read((folder / "samples").read_text())] == [
+        step for step in range(1, steps + 1) for _ in range(4)]
+
+
 @pytest.mark.parametrize("wrong", ["[1.0]", "[float('nan')] * len(texts)", "{}['gone']", "[1e30] * len(texts)"])
 def test_what_was_learnt_before_a_program_failed_is_kept(wrong, tmp_path):
     """It fails in the third rollout, without any --save-every; mended, the run goes on as if nothing had been."""
@@ -187,13 +198,7 @@ def test_what_was_learnt_before_a_program_failed_is_kept(wrong, tmp_path):
     assert [entry["step"] for entry in log(out)] == [1, 2] and (out / "checkpoint-2" / "critic").is_dir()
     again, _ = train(*how, "--log-samples", tmp_path / "samples", "--resume", out=out)  # not yet mended: it has 8 calls
     assert again.returncode == 1 and again.stderr.strip().endswith("; stopped after step 4, --resume goes on")
-    (tmp_path / "ill").unlink()
-    done, _ = train(*how, "--log-samples", tmp_path / "samples", "--resume", out=out)
-    assert done.returncode == 0, done.stderr
-    assert log(out) == log(whole) and weights(out) == weights(whole)
-    assert weights(out / "critic") == weights(whole / "critic")
-    assert [record["step"] for record in read((tmp_path / "samples").read_text())] == [
-        step for step in range(1, 6) for _ in range(4)]
+    must_end_as(whole, out, tmp_path, how, steps=5)
 
 
 def test_what_was_learnt_before_a_program_failed_in_an_evaluation_is_kept(tmp_path):
@@ -208,13 +213,7 @@ def test_what_was_learnt_before_a_program_failed_in_an_evaluation_is_kept(tmp_pa
     assert done.returncode == 1 and one_line(done.stderr).startswith(f"al-train-ppo: {tmp_path}/eval:1: ")
     assert done.stderr.strip().endswith("; stopped after step 2, --resume goes on")
     assert [entry["step"] for entry in log(out)] == [1] and (out / "checkpoint-2" / "critic").is_dir()
-    (tmp_path / "ill").unlink()
-    done, _ = train(*how, "--log-samples", tmp_path / "samples", "--resume", out=out)
-    assert done.returncode == 0, done.stderr
-    assert log(out) == log(whole) and weights(out) == weights(whole)
-    assert weights(out / "critic") == weights(whole / "critic")
-    assert [record["step"] for record in read((tmp_path / "samples").read_text())] == [
-        step for step in range(1, 4) for _ in range(4)]
+    must_end_as(whole, out, tmp_path, how, steps=3)
 
 
 def test_a_reward_model_whose_numbers_are_none_names_the_record():

@@ -62,17 +62,21 @@ class ChatTemplate:
         self.passed = set(re.findall(r"[A-Za-z_]\w*", self.source)) - taken - set(FIELDS)  # of a record, if it is there
         self.dated = "strftime_now" in given
         folder = "" if source else f"{tokenizer.name_or_path}: "
-        tries = [self._tried(in_parts, folder) for in_parts in (False, True)]
-        self.in_parts = QUESTION in tries[1] and QUESTION not in tries[0]
-        self.probe = tries[self.in_parts]
-        if self.probe and QUESTION not in self.probe:
-            raise click.UsageError(f"{folder}the chat template leaves out what the user says")
+        self.probe = self._tried(False, folder)
+        if QUESTION not in self.probe:
+            in_parts = self._tried(True, folder)
+            self.in_parts = QUESTION in in_parts
+            self.probe = in_parts if self.in_parts else self.probe
+            asked = "" if self.in_parts else self._tried(False, folder, None)  # one may write the last turn alone
+            if asked and QUESTION not in asked:
+                raise click.UsageError(f"{folder}the chat template leaves out what the user says")
+        self.start, self.found, self.behind = self.probe.rpartition(ANSWER)  # of the answer
 
-    def _tried(self, in_parts: bool, folder: str) -> str:
+    def _tried(self, in_parts: bool, folder: str, answer: str | None = ANSWER) -> str:
         """A conversation; "" where so plain a one is refused, so that what ends a turn is not to be seen."""
         self.in_parts = in_parts
         try:
-            return self.write(ASKED, ANSWER)
+            return self.write(ASKED, answer)
         except ValueError as error:
             if isinstance(bad := error.__cause__, jinja2.TemplateSyntaxError):
                 raise click.UsageError(f"{folder}the chat template: line {bad.lineno}: {bad.message}") from error
@@ -86,28 +90,28 @@ class ChatTemplate:
     @cached_property
     def end(self) -> int | None:
         """The id that ends an answer: the first control token that the template puts behind it; None for none."""
-        _, found, behind = self.probe.rpartition(ANSWER)
         added = self.tokenizer.added_tokens_decoder
-        ids = self.tokens.begin(behind, control=True) if found else []
+        ids = self.tokens.begin(self.behind, control=True) if self.found else []
         return next((i for i in ids if i in added), None)
 
     @cached_property
     def around(self) -> tuple[str, str]:
         """White space that is written before an answer, and between it and its end: of Llama 2's template " ", " "."""
-        start, found, rest = self.probe.rpartition(ANSWER)
-        name = self.tokens.own.search(rest)
-        if not found or self.end is None or name is None:
+        name = self.tokens.own.search(self.behind)
+        if not self.found or self.end is None or name is None:
             return "", ""
-        before = start.removeprefix(self.write(ASKED))
-        behind = rest[:name.start()]
+        before, behind = self.start.removeprefix(self.asked), self.behind[:name.start()]
         return before if before.isspace() else "", behind if behind.isspace() else ""
+
+    @cached_property
+    def asked(self) -> str:
+        """What is before an answer that is asked for; all that `start` is where no answer is to be seen."""
+        return self.write(ASKED) if self.found else self.start
 
     @cached_property
     def leads(self) -> bool:
         """Whether it writes more than white space between a prompt and its answer: Qwen3's empty <think> block."""
-        start, found, _ = self.probe.rpartition(ANSWER)
-        prompt = self.write(ASKED) if found else start
-        return start.startswith(prompt) and bool(start.removeprefix(prompt).strip())
+        return self.start.startswith(self.asked) and bool(self.start.removeprefix(self.asked).strip())
 
     @cached_property
     def begins(self) -> tuple[str, str] | None:
@@ -115,10 +119,8 @@ class ChatTemplate:
 
         None where they are one, but for what `leads` to the latter: DeepSeek's has <think> in the first alone.
         """
-        start, found, _ = self.probe.rpartition(ANSWER)
-        prompt = self.write(ASKED) if found else ""
-        same = start.startswith(prompt) or start.rstrip() == prompt.rstrip()
-        return None if same else (prompt[-SHOWN:], start[-SHOWN:])
+        same = self.start.startswith(self.asked) or self.start.rstrip() == self.asked.rstrip()
+        return None if same else (self.asked[-SHOWN:], self.start[-SHOWN:])
 
     def write(self, messages: Messages, answer: str | None = None, record: Record | None = None,
               marked: bool = False) -> str:
@@ -155,11 +157,10 @@ class ChatTemplate:
         None where the conversation with the answer does not go on from the one up to it.
         """
         prompt, whole = (self.write(messages, said, record) for said in (None, answer))
-        behind = self.probe.rpartition(ANSWER)[2]
-        if not whole.startswith(prompt) or not whole.endswith(behind):
+        if not whole.startswith(prompt) or not whole.endswith(self.behind):
             return None
-        inside = self.tokens.own.split(behind)[0] if self.end is not None else ""
-        return self.tokens.rendered(whole[len(prompt):].removesuffix(behind) + inside, begins=False)
+        inside = self.tokens.own.split(self.behind)[0] if self.end is not None else ""
+        return self.tokens.rendered(whole[len(prompt):].removesuffix(self.behind) + inside, begins=False)
 
     def between(self, before: str, answer: str, after: str) -> list[int]:
         """Ids from behind an answer's end to the next answer's begin, of the conversation as written up to either.
