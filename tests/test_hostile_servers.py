@@ -135,7 +135,7 @@ def test_controls_in_an_answer_are_data_and_no_commands():
         ask = ("al-label-ai", *ASK["al-label-ai"], "--base-url", server.url, "--on-error", "skip", "--retries", 0)
         given = lines(*map(record, ("fine", "controls", "a page of controls")))
         done, seen = call(*ask, stdin=given), at_terminal(*ask, stdin=given, streams=("stdout", "stderr"))
-    assert read(done.stdout)[0]["unparsed"] == [f"7{CONTROLS}"]
+    assert read(done.stdout)[0]["unparsed_each"] == [f"7{CONTROLS}"]
     assert "\\u001b[31m" in seen.written and "\\u009b2J\\u007f\\u0000\\u202e" in seen.written
     assert "no [31m ]0;owned 2J more" in seen.written
     obeyed = {"\x1b[31m", "\x1b]", *(char for char in CONTROLS if not char.isprintable())} - {"\x1b"}  # bars need ESC
