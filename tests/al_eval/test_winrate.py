@@ -110,6 +110,7 @@ def test_a_judged_model_gets_its_name_before_a_judge_is_asked(tmp_path):
 
 @pytest.mark.parametrize(("args", "message"), [
     (["--judge", "m"], "--judge goes with FILEs and --against"),
+    (["-", "--against", "FILE", "--judge", "m"], "--judge goes with FILEs and --against"),  # before any is asked about
     (["--against", "FILE", "--judge", "m --qestion helpful"], "No such option '--qestion'"),
 ])
 def test_a_judge_that_cannot_be_asked(args, message, tmp_path):

@@ -96,6 +96,7 @@ def test_weights_and_the_likelihood_of_the_preferred_are_added():
     ("dpo-pref", {"rewards": [1, 2, 0.3, 0.1 + 0.2]}, "a tie, no preference"),  # in float32
     ("orpo", {"rewards": [100000000, 100000001, 0, 1]}, "a tie, no preference"),
     ("exo-rw", {"rewards": [0, 1, 1e39, 0]}, r"rewards\[2\]: 1e\+39 is beyond 1.7e\+38, half of float32's range"),
+    ("dpo-rw", {"rewards": [0, 1, 1e38, 0]}, r"rewards / --beta-r\[2\]: 2e\+38 is beyond 1.7e\+38, half of "),
     ("exo-rw", {"rewards": None}, "rewards: expected an array"),
 ])
 def test_records_that_say_nothing(loss, change, message):

@@ -107,6 +107,8 @@ def winrate(files: list[NamedFile], against: str | None, judge: str | None, game
     if alpaca_eval and not generator:
         raise click.UsageError("--alpaca-eval: name the model, NAME=FILE or --set method=NAME")
     if judge:
+        if against is None or any(path == "-" for _, path in files):
+            raise click.UsageError("--judge goes with FILEs and --against")
         files = [(name, judge_file(path, against, judge)) for name, path in files]
         against = None
     reference = first_completions(against) if against else None
@@ -134,14 +136,12 @@ def winrate(files: list[NamedFile], against: str | None, judge: str | None, game
     summary.close()
 
 
-def judge_file(path: str, against: str | None, judge: str) -> str:
+def judge_file(path: str, against: str, judge: str) -> str:
     """Have a judge compare a file's completions with the reference's; the file of its verdicts.
 
     A process of its own, so that a judge has all its options there and none here. Made anew each time, lest files that
     have changed keep old verdicts; the cache beside it has what was paid for. Only a killed run is gone on with.
     """
-    if against is None or path == "-":
-        raise click.UsageError("--judge goes with FILEs and --against")
     verdicts = f"{path}.judged"
     again = ["--resume"] if Path(f"{verdicts}.state").exists() else []
     done = subprocess.run([sys.executable, "-c", "from al_label_ai import main; main(prog_name='al-label-ai')", path,

@@ -86,7 +86,7 @@ def main(session: Session, emit: bool, old: tuple[str, ...], train_layers: float
                        ref_files=paths.fingerprint(ref or session.model), train_layers=train_layers):
         from al_train_alt.layers import Unadapted, add_tokens
         from alignlib.models import load
-        from alignlib.models.policy import is_sharded
+        from alignlib.models.shards import is_sharded
         from alignlib.training.zero import asking_engine_for
 
         recipe = session.recipe

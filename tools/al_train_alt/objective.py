@@ -89,7 +89,7 @@ class Conditional(Objective["Policy"]):
     def __call__(self, model: Policy, batch: Pack) -> tuple[Tensor, dict[str, Tensor]]:
         import torch
 
-        from alignlib.models.policy import is_sharded
+        from alignlib.models.shards import is_sharded
         from alignlib.training import losses
 
         target = None

@@ -122,6 +122,8 @@ class Contrast(Objective["Policy"]):
             record = with_verdict(record)
         fields.require_completions(record, "rewards", *stored)
         fields.require_float32(record["rewards"], "rewards")
+        if "beta_r" in self.needs.takes:
+            fields.require_float32([reward / self.beta_r for reward in record["rewards"]], "rewards / --beta-r")
         rewards = array("f", record["rewards"]).tolist()  # as the loss has them: 0.1 + 0.2 is no better than 0.3
         width = self.width(len(rewards))
         if len(rewards) < 2:

@@ -19,7 +19,8 @@ from alignlib.decoding.draws import Draw, Sampling, prompt_ids, seed_for
 from alignlib.models.encoding import Encoder
 from alignlib.models.example import Example
 from alignlib.models.packs import Pack
-from alignlib.models.policy import Model, Policy, is_sharded
+from alignlib.models.policy import Model, Policy
+from alignlib.models.shards import is_sharded
 from alignlib.records import fields
 from alignlib.records.jsonl import Record
 from alignlib.training.batches import packs_of

@@ -22,7 +22,8 @@ from alignlib.decoding.draws import encoder_limits
 from alignlib.models import checkpoint, load, precision
 from alignlib.models.encoding import Encoder
 from alignlib.models.example import Example
-from alignlib.models.policy import Policy, RewardModel, gather_weights
+from alignlib.models.policy import Policy, RewardModel
+from alignlib.models.shards import gather_weights
 from alignlib.models.tokenizer_files import load_tokenizer
 from alignlib.records import fields
 from alignlib.records.jsonl import Record

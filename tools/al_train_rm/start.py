@@ -27,7 +27,8 @@ from alignlib.models.load import (
     token_reward,
 )
 from alignlib.models.logps import Head
-from alignlib.models.policy import Model, RewardModel, gather_weights, is_sharded, scale_and_cap
+from alignlib.models.policy import Model, RewardModel, scale_and_cap
+from alignlib.models.shards import gather_weights, is_sharded
 from alignlib.models.text_part import find_text_part
 from alignlib.models.token_rewards import TokenReward, VocabularyReward
 from alignlib.models.tokenizer_files import load_tokenizer

@@ -22,7 +22,8 @@ from transformers.masking_utils import sdpa_mask
 
 from alignlib.decoding.texts import Reading, Texts
 from alignlib.models.attention import attend_by_scores, causal_strips, is_special
-from alignlib.models.policy import Model, is_exact, relative_error
+from alignlib.models.policy import Model
+from alignlib.models.probes import is_exact, relative_error
 from alignlib.models.windows import Window, layer_windows, small_windows
 
 NAME = "branches"

@@ -22,7 +22,7 @@ from alignlib import hub, waits
 from alignlib.model_names import parts
 from alignlib.models import checkpoint, faults, heads
 from alignlib.models.checkpoint import first_line
-from alignlib.models.policy import is_sharded
+from alignlib.models.shards import is_sharded
 from alignlib.models.text_part import in_text, is_of_text
 
 CONFIG, WEIGHTS, REWARD = "adapter_config.json", "adapter_model.safetensors", "reward_model.json"

@@ -18,8 +18,9 @@ from alignlib.models import adapters, checkpoint, faults, heads, precision, sour
 from alignlib.models.adapters import Adapter
 from alignlib.models.checkpoint import AutoClass, Spare
 from alignlib.models.encoding import Encoder
-from alignlib.models.policy import Model, Policy, RewardModel, context_length, gather_weights, is_sharded
+from alignlib.models.policy import Model, Policy, RewardModel, context_length
 from alignlib.models.precision import dtype_for
+from alignlib.models.shards import gather_weights, is_sharded
 from alignlib.models.text_part import find_text_part
 from alignlib.models.token_rewards import NextTokenReward, TokenReward
 from alignlib.models.tokenizer_files import load_tokenizer

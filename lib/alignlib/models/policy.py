@@ -1,9 +1,8 @@
 """Models that read Packs: a policy says log-probabilities, a reward model scores."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from math import isnan
 from typing import Any
 
 import click
@@ -14,11 +13,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignlib import ranks
 from alignlib.models import heads, logps
-from alignlib.models.attention import allow_kernels, keep_caps, use_flex, use_strips
+from alignlib.models.attention import allow_kernels, keep_caps
 from alignlib.models.example import Example
 from alignlib.models.packs import Mask, Pack, pack, plan
-from alignlib.models.precision import float32_products
-from alignlib.models.windows import ignores_masks, model_windows, small_windows
+from alignlib.models.probes import knows_head, packs_flat, shares_prompts
+from alignlib.models.shards import is_sharded
+from alignlib.models.windows import model_windows
 
 
 class Model:
@@ -44,8 +44,13 @@ class Model:
     def choose_packing(self) -> None:
         """Try out which packs the model can read; for one that ZeRO 3 has in parts, once its engine is there."""
         keep_caps(self.core)
-        self.shared = all(ranks.gather(shares_prompts(self)))  # ranks deal out packs of one kind
+        self.shared = all(ranks.gather(self.reads_packs and shares_prompts(self)))  # ranks deal out packs of one kind
         self.flat = self.shared and self.device.type == "cuda" and all(ranks.gather(packs_flat(self)))
+
+    @property
+    def reads_packs(self) -> bool:
+        """Whether there is a way to ask it about several texts in a row."""
+        return True
 
     @property
     def device(self) -> torch.device:
@@ -147,6 +152,11 @@ class RewardModel(Model):
         heads.compute_in_float32(self.core)
 
     @property
+    def reads_packs(self) -> bool:
+        """Not an encoder: every completion is its own text."""
+        return hasattr(self.core, "score")
+
+    @property
     def pooling(self) -> str:
         return getattr(self.core.config, "reward_pool", None) or "last"
 
@@ -187,125 +197,6 @@ def scale_and_cap(logits: Tensor, config: PreTrainedConfig) -> Tensor:
     logits = logits if scale == 1 else logits * scale
     cap = getattr(config, "final_logit_softcapping", None)
     return cap * (logits / cap).tanh() if cap else logits
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether ZeRO 3 keeps the weights in parts on several devices, to be gathered as they are used."""
-    return any(hasattr(weight, "ds_id") for weight in model.parameters())
-
-
-def gather_weights(weights: Iterable[nn.Parameter], *, change: bool = False) -> AbstractContextManager[object]:
-    """In its body the weights are whole on every rank; with `change`, what rank 0 does to them is kept."""
-    weights = [weight for weight in weights if hasattr(weight, "ds_id")]
-    if not weights:
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(weights, modifier_rank=0 if change else None)
-
-
-def shares_prompts(model: Model) -> bool:
-    """Whether a row of one prompt and two completions gives what two rows give; tried once, on load.
-
-    The texts go beyond the model's windows, which are made small for them. The row is attended to in strips, where
-    the model can, from now on: nobody sees later tokens in a model that shares prompts. Where the row does not give the
-    same, the model's rows are padded plain ones, and a warning says why.
-    """
-    if isinstance(model, RewardModel) and not hasattr(model.core, "score"):
-        return False  # an encoder: every completion is its own text
-    config, before = model.core.config, getattr(model.core.config, "_attn_implementation", None)
-    tokens = torch.arange(40) % config.vocab_size
-    prompt, *parts = (part.tolist() for part in tokens.split([6, 24, 10]))  # one is far behind its prompt in the row
-    with torch.no_grad(), float32_products(model.core), small_windows(config, 4):
-        rows = [model.pack_as([Example(prompt, [part])]) for part in parts]
-        plain = [model.hidden(row)[-len(part):] for row, part in zip(rows, parts, strict=True)]
-        if not all(states.isfinite().all() for states in plain):
-            return False  # a broken model's numbers say nothing; who uses them names the record
-        exact = is_exact(model, plain[0])
-        try:
-            if why := ignores_masks(config):
-                raise ValueError(why)
-            use_strips(model.core)
-            packed = model.hidden(model.pack_as([Example(prompt, parts)]))[len(prompt):]
-            both = zip(packed.split([len(part) for part in parts]), plain, strict=True)
-            error = max(relative_error(states, wanted, exact) for states, wanted in both)
-            reason = f"differ by {error:.1e} of their length"
-        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as failure:
-            error, reason = float("inf"), f"fail ({failure})"
-    if error <= (1e-3 if exact else 0.1):
-        return True
-    if getattr(config, "_attn_implementation", None) != before:
-        model.core.set_attn_implementation(before)
-    print(f"warning: {type(model.core).__name__}: shared prompts {reason}; using padded rows", file=sys.stderr)
-    return False
-
-
-def packs_flat(model: Model) -> bool:
-    """Whether flex_attention gives for groups in one flat row what plain rows give; tried once, on load.
-
-    Of a model to train, also on the way back. Where it does, the model attends so from now on; where not, its packs
-    are rows under dense masks, and a warning says why.
-    """
-    before = getattr(model.core.config, "_attn_implementation", None)
-    if not use_flex(model.core):
-        return False
-    tokens = torch.arange(320) * 7 % model.core.config.vocab_size
-    parts = [part.tolist() for part in tokens.split([40, 24, 16] * 4)]
-    groups = [Example(parts[i], parts[i + 1:i + 3]) for i in range(0, len(parts), 3)]  # in three blocks
-    try:
-        with small_windows(model.core.config, 30):
-            flat, plain = (probe_states(model, groups, flat=flat) for flat in (True, False))
-        exact = model.autocast is None and is_exact(model, plain[0])
-        error = max(relative_error(*pair, exact) for pair in zip(flat, plain, strict=True))
-        reason = f"differs by {error:.1e} of its states' or gradients' length"
-    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as failure:
-        error, exact, reason = float("inf"), True, f"fails ({str(failure).strip().splitlines()[0]})"
-    if error <= (1e-3 if exact else 0.1):
-        return True
-    model.core.set_attn_implementation(before)
-    if not isnan(error):  # of a broken model
-        print(f"warning: {type(model.core).__name__}: flex_attention {reason}; using dense masks", file=sys.stderr)
-    return False
-
-
-def probe_states(model: Model, groups: list[Example], *, flat: bool) -> list[Tensor]:
-    """The hidden states that predict completions, [N, H]; of a model to train, a gradient that went through it all."""
-    back, inputs = model.train and not is_sharded(model.model), list[Tensor]()
-    batch, embeddings = model.pack_as(groups, shared=flat, flat=flat), model.core.get_input_embeddings()
-    watched = embeddings.register_forward_hook(lambda *call: inputs.append(call[-1].requires_grad_(back)))
-    with watched, model.precision(), torch.set_grad_enabled(back):
-        states = model.hidden(batch)[batch.sources]
-    if not back:
-        return [states]
-    by = torch.autograd.grad(states.float().tanh().sum(), inputs[0])[0]  # weights that early may be frozen
-    return [states.detach(), by.flatten(0, -2).sum(0)]  # [H], over all tokens, which lie elsewhere in other packs
-
-
-def is_exact(model: Model, states: Tensor) -> bool:
-    """Whether states of the model, asked without autocast, are float32's all the way: layers in 4 bits may be less."""
-    narrow = any(getattr(layer, "compute_dtype", torch.float32) != torch.float32 for layer in model.core.modules())
-    return states.dtype == torch.float32 and not narrow
-
-
-def relative_error(vectors: Tensor, wanted: Tensor, exact: bool) -> float:
-    """How far vectors [..., H] are from what they should be, in lengths of those: the worst of all.
-
-    Where the way there was not in float32 the median: single tokens may be off by all their length by rounding alone.
-    """
-    errors = ((vectors - wanted).float().norm(dim=-1) / wanted.float().norm(dim=-1)).flatten().sort().values
-    return errors[-1 if exact else len(errors) // 2].item()
-
-
-@torch.no_grad()
-def knows_head(policy: Policy) -> bool:
-    """Whether our logits are the model's own: some families scale or cap theirs; tried once, on load."""
-    ids = torch.arange(4, device=policy.device)[None] % policy.core.config.vocab_size
-    with float32_products(policy.core):
-        own = policy.core(input_ids=ids, use_cache=False).logits[0].float()
-        hidden = policy.body(input_ids=ids, use_cache=False).last_hidden_state[0]
-    if not own.isfinite().all():
-        return True  # a broken model's numbers say nothing; who uses them names the record
-    return torch.allclose(policy.logits(hidden).float(), own, rtol=0.02, atol=0.02 * own.std().item())
 
 
 def context_length(config: PreTrainedConfig) -> int:

@@ -17,7 +17,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from alignlib.models import heads, logps
 from alignlib.models.packs import Pack
-from alignlib.models.policy import Policy, is_sharded
+from alignlib.models.policy import Policy
+from alignlib.models.shards import is_sharded
 
 
 class TokenReward(Policy):

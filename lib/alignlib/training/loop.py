@@ -226,9 +226,11 @@ def steps_between_checkpoints(recipe: Recipe, total: int) -> int:
 
 
 def must_be_finite(entry: dict[str, Any]) -> None:
-    for name, value in {"loss": entry["loss"], "gradient's norm": entry["grad_norm"]}.items():
-        if value is not None and not math.isfinite(value):
-            raise FloatingPointError(f"the {name} is {value} at step {entry['step']}")
+    """Losses and gradients, a critic's too. Raises FloatingPointError."""
+    for name, value in entry.items():
+        if name.endswith(("loss", "grad_norm")) and value is not None and not math.isfinite(value):
+            words = name.replace("grad_norm", "gradient's norm").replace("_", " ")
+            raise FloatingPointError(f"the {words} is {value} at step {entry['step']}")
 
 
 def evaluation(entry: dict[str, Any]) -> str:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from alignlib import ranks
 from alignlib.models import load
-from alignlib.models.policy import Model, is_sharded
+from alignlib.models.policy import Model
 from alignlib.models.precision import dtype_for
+from alignlib.models.shards import is_sharded
 from alignlib.training import engine
 from alignlib.training.adapters import folder_weights
 from alignlib.training.engine import AskingEngine, Engine, PlainEngine
@@ -260,6 +261,10 @@ def read_configuration(path: str, recipe: Recipe) -> dict[str, Any]:
         value = theirs.pop(name, "auto")
         if value != "auto" and (name, value) != ("train_batch_size", recipe.batch_size):
             raise click.UsageError(f"{path}: {name} {value}: it is {option} here; leave it out")
+    for option, given in {"--lora-lr": recipe.lora_lr is not None,
+                          "--optimizer rmsprop": recipe.optimizer == "rmsprop"}.items():
+        if given and "optimizer" in theirs:
+            raise click.UsageError(f"{path}: its optimizer knows nothing of {option}; leave one of them out")
     chosen = theirs.get("optimizer", {}).get("params", {})
     known = {"lr": recipe.lr, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
     chosen |= {name: value for name, value in known.items() if chosen.get(name) == "auto"}

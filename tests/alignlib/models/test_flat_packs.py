@@ -15,7 +15,8 @@ from al_train_exo.reference import add_ref_logps
 from alignlib.models import attention, load, logps, packs
 from alignlib.models.example import Example
 from alignlib.models.packs import BLOCK, pack, plan
-from alignlib.models.policy import Policy, RewardModel, packs_flat
+from alignlib.models.policy import Policy, RewardModel
+from alignlib.models.probes import packs_flat
 from alignlib.models.windows import FULL, Window
 from alignlib.training import loop
 from alignlib.training.run_folder import Run

@@ -32,6 +32,16 @@ def test_numbers_that_are_none_stop_the_run(tmp_path):
     assert not (tmp_path / "loss" / "run.json").exists() and not (tmp_path / "gradient" / "run.json").exists()
 
 
+@pytest.mark.parametrize(("name", "words"), [("value_loss", "value loss"),
+                                             ("critic_grad_norm", "critic gradient's norm")])
+def test_a_critics_numbers_stop_the_run_too(name, words):
+    """Else what it says would be nan only at the next step, after a checkpoint with it; None is fp16's overflow."""
+    entry = {"step": 3, "loss": 0.5, "grad_norm": None, "reward": math.inf}
+    loop.must_be_finite(entry | {name: 0.1})
+    with pytest.raises(FloatingPointError, match=f"the {words} is nan at step 3"):
+        loop.must_be_finite(entry | {name: math.nan})
+
+
 @pytest.mark.parametrize(("every", "steps"), [(None, 0), (0.07, 7), (0.071, 8), (0.001, 1), (1, 1), (2.5, 3), (7, 7)])
 def test_checkpoints_are_steps_apart_or_a_share_of_all(every, steps):
     assert loop.steps_between_checkpoints(tiny.recipe("x", save_every=every), 100) == steps

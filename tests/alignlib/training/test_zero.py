@@ -49,6 +49,18 @@ def test_what_a_configuration_may_not_say(text, said, tmp_path):
         configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json")))
 
 
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"lora_lr": 1e-4}, "its optimizer knows nothing of --lora-lr; leave one of them out"),
+    ({"optimizer": "rmsprop"}, "its optimizer knows nothing of --optimizer rmsprop; leave one of them out"),
+])
+def test_an_optimizer_of_ones_own_takes_no_other(changes, said, tmp_path):
+    (tmp_path / "ds.json").write_text('{"optimizer": {"type": "Adam", "params": {"lr": "auto"}}}')
+    with pytest.raises(click.UsageError, match="ds.json: " + re.escape(said)):
+        configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json"), **changes))
+    (tmp_path / "ds.json").write_text("{}")
+    assert "optimizer" not in configuration(tiny.recipe("x", deepspeed=str(tmp_path / "ds.json"), **changes))
+
+
 @pytest.mark.slow
 def test_what_is_asked_alone_is_loaded_whole():
     """Under ZeRO 3 transformers deals models out as it loads them, but not there."""
