@@ -16,7 +16,8 @@ from alignlib.models import heads, logps
 from alignlib.models.attention import allow_kernels, keep_caps
 from alignlib.models.example import Example
 from alignlib.models.packs import Mask, Pack, pack, plan
-from alignlib.models.probes import knows_head, packs_flat, shares_prompts
+from alignlib.models.precision import float32_products
+from alignlib.models.probes import packs_flat, shares_prompts
 from alignlib.models.shards import is_sharded
 from alignlib.models.windows import model_windows
 
@@ -197,6 +198,18 @@ def scale_and_cap(logits: Tensor, config: PreTrainedConfig) -> Tensor:
     logits = logits if scale == 1 else logits * scale
     cap = getattr(config, "final_logit_softcapping", None)
     return cap * (logits / cap).tanh() if cap else logits
+
+
+@torch.no_grad()
+def knows_head(policy: Policy) -> bool:
+    """Whether our logits are the model's own: some families scale or cap theirs; tried once, on load."""
+    ids = torch.arange(4, device=policy.device)[None] % policy.core.config.vocab_size
+    with float32_products(policy.core):
+        own = policy.core(input_ids=ids, use_cache=False).logits[0].float()
+        hidden = policy.body(input_ids=ids, use_cache=False).last_hidden_state[0]
+    if not own.isfinite().all():
+        return True  # a broken model's numbers say nothing; who uses them names the record
+    return torch.allclose(policy.logits(hidden).float(), own, rtol=0.02, atol=0.02 * own.std().item())
 
 
 def context_length(config: PreTrainedConfig) -> int:

@@ -1,26 +1,40 @@
-"""What is tried out on a model when it is loaded: which packs it can read, and whether its head is known."""
-
-from __future__ import annotations
+"""Which packs a model can read, tried out when it is loaded."""
 
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from math import isnan
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from alignlib.models.attention import use_flex, use_strips
 from alignlib.models.example import Example
+from alignlib.models.packs import Pack
 from alignlib.models.precision import float32_products
 from alignlib.models.shards import is_sharded
 from alignlib.models.windows import ignores_masks, small_windows
 
-if TYPE_CHECKING:  # they are tried as they are made
-    from alignlib.models.policy import Model, Policy
-
 # What a model's own code may raise over packs it was not made for.
 FAILURES = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
 CLOSE, NARROW = 1e-3, 0.1  # relative errors that are rounding's: in float32, and in less
+
+
+class Model(Protocol):
+    """What is asked of a policy or a reward model (policy.Model) here."""
+
+    model: PreTrainedModel
+    core: PreTrainedModel
+    autocast: torch.dtype | None
+    train: bool
+
+    def pack_as(self, examples: Sequence[Example], indices: Sequence[int] | None = None, **kind: bool) -> Pack: ...
+
+    def precision(self) -> AbstractContextManager[object]: ...
+
+    def hidden(self, batch: Pack) -> Tensor: ...
 
 
 def shares_prompts(model: Model) -> bool:
@@ -111,15 +125,3 @@ def relative_error(vectors: Tensor, wanted: Tensor, exact: bool) -> float:
     """
     errors = ((vectors - wanted).float().norm(dim=-1) / wanted.float().norm(dim=-1)).flatten().sort().values
     return errors[-1 if exact else len(errors) // 2].item()
-
-
-@torch.no_grad()
-def knows_head(policy: Policy) -> bool:
-    """Whether our logits are the model's own: some families scale or cap theirs; tried once, on load."""
-    ids = torch.arange(4, device=policy.device)[None] % policy.core.config.vocab_size
-    with float32_products(policy.core):
-        own = policy.core(input_ids=ids, use_cache=False).logits[0].float()
-        hidden = policy.body(input_ids=ids, use_cache=False).last_hidden_state[0]
-    if not own.isfinite().all():
-        return True  # a broken model's numbers say nothing; who uses them names the record
-    return torch.allclose(policy.logits(hidden).float(), own, rtol=0.02, atol=0.02 * own.std().item())

@@ -8,8 +8,7 @@ import transformers
 
 from alignlib.models import load, logps, packs
 from alignlib.models.example import Example
-from alignlib.models.policy import Policy, RewardModel, context_length
-from alignlib.models.probes import knows_head
+from alignlib.models.policy import Policy, RewardModel, context_length, knows_head
 from helpers import tiny
 from helpers.plain import gradients, plain_logps, same_gradients
 
