@@ -187,15 +187,12 @@ def check(record: Mapping[str, Any], *names: str) -> None:
 def require_completions(record: Mapping[str, Any], *names: str) -> None:
     """`require` prompt, completions and `names`; every list that goes with the completions has their length."""
     require(record, "prompt", "completions", *names)
-    if record.keys().isdisjoint(ALIGNED):
-        return
-    present = [name for name in ALIGNED if name in record]
-    check(record, *present)
+    present = [name for name in record if name in ALIGNED]
+    require(record, *(name for name in present if name not in names))
+    count = len(record["completions"])
     for name in present:
-        if len(record[name]) != len(record["completions"]):
-            raise ValueError(
-                f"{name}: {len(record[name])} entries for {len(record['completions'])} completions"
-            )
+        if len(record[name]) != count:
+            raise ValueError(f"{name}: {len(record[name])} entries for {count} completions")
 
 
 LARGEST = 1.7e38  # half of float32's largest number, so that two of them differ by one
