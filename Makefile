@@ -64,13 +64,13 @@ IN_BENCH_REAL := tests/bench/test_chat_model.py
 IN_BENCH_RIVALS := tests/bench/test_trl.py tests/bench/test_ppo.py tests/bench/test_vllm.py
 run-bench := $(VENV)/bin/python -m pytest -s -p no:xdist -o norecursedirs=
 
-bench-speed: $(SETUP) ## one way beside another, in turn: ratios; 45 minutes
+bench-speed: $(SETUP) ## one way beside another, in turn: ratios; 35 minutes
 	$(run-bench) tests/bench $(addprefix --ignore=,$(IN_BENCH_RIVALS) $(IN_BENCH_KILL) $(IN_BENCH_REAL))
 
-bench-rivals: $(SETUP) ## beside TRL, in an environment of its own, and vLLM's own engine (.venv-vllm)
+bench-rivals: $(SETUP) ## beside TRL, in an environment of its own, and vLLM's own engine (.venv-vllm); 25 minutes
 	$(run-bench) $(IN_BENCH_RIVALS)
 
-bench-kill: $(SETUP) ## kills of each command, by chance and in series, and a hundred thousand fuzzed lines
+bench-kill: $(SETUP) ## kills of each command, by chance and in series, and a hundred thousand fuzzed lines; 30 minutes
 	$(run-bench) $(IN_BENCH_KILL)
 
 bench-real: $(SETUP) smollm2/config.json $(or $(PAIRS),.bench/pairs.jsonl) ## a chat model (MODEL=folder) beside transformers' own
