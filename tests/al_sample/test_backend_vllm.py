@@ -75,21 +75,21 @@ def test_what_it_would_do_otherwise_is_refused(args, words):
     assert words in refused(*args)
 
 
-LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
+ROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
 
 
 def test_longrope_s_other_factors_are_not_reached(tmp_path):
     """An engine whose context is longer than what the model was first trained for takes them for every text."""
-    rope, top = {**LONG, "original_max_position_embeddings": 64}, {"original_max_position_embeddings": 64}
+    rope, top = {**ROPE, "original_max_position_embeddings": 64}, {"original_max_position_embeddings": 64}
     for config in (tiny.config("phi3", rope_parameters=rope, **top), tiny.config("llama", rope_parameters=rope)):
         # without --max-model-len the engine would read the first alone as far as that
         assert [backend_vllm.engine_context(config, asked) for asked in (None, 40, 64)] == [64, 40, 64]
         with pytest.raises(click.UsageError, match="--max-model-len 65: beyond 64 tokens vLLM reads all texts"):
             backend_vllm.engine_context(config, 65)
     for plain in (tiny.config("llama"), tiny.config("bloom"), tiny.config("llama", rope_parameters={
-            **LONG, "original_max_position_embeddings": tiny.CONTEXT})):
+            **ROPE, "original_max_position_embeddings": tiny.CONTEXT})):
         assert [backend_vllm.engine_context(plain, asked) for asked in (None, 40, 999)] == [None, 40, 999]
-    model = tiny.save(tiny.causal("phi3", rope_parameters=LONG, original_max_position_embeddings=64), tmp_path / "phi3")
+    model = tiny.save(tiny.causal("phi3", rope_parameters=ROPE, original_max_position_embeddings=64), tmp_path / "phi3")
     assert "--max-model-len 128: beyond 64 tokens" in refused("--max-model-len", 128, model=model)
 
 
