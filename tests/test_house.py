@@ -19,6 +19,7 @@ from helpers.house import (
     read_texts,
     renamed_modules,
     strangers,
+    taken_names,
     trusting_loads,
     unshared,
     untested_files,
@@ -71,6 +72,10 @@ def test_every_file_has_a_test_of_its_own(texts):
 
 def test_no_test_imports_a_test():
     keeps(borrowing_tests(read_texts("tests")))
+
+
+def test_no_constant_takes_anothers_name(texts):
+    keeps(taken_names(texts | read_texts("tests", "docs", "examples")))
 
 
 # -- made-up houses --------------------------------------------------------------------------------------------
@@ -243,3 +248,11 @@ def test_a_load_that_would_run_a_folder_s_code_is_found(code, load):
 def test_a_file_that_may_hold_code_is_found(code):
     (breach,) = trusting_loads({"tools/al_x.py": code})
     assert breach == "tools/al_x.py:1: torch.load does not say weights_only=True"
+
+
+def test_a_name_that_is_taken_is_found():
+    """A test's long prompt had become a rope's settings, and only an engine that CI has not would have told."""
+    good = "A, (B, C) = 1, (2, 3)\ndef f():\n    A = 2\nE = A\nB.x = 4\n"
+    assert list(taken_names({"a.py": good})) == []
+    assert list(taken_names({"a.py": "A = 1\nB, A = 2, 3\n"})) == [
+        "a.py:2: A is there already; give one of the two another name"]

@@ -203,3 +203,16 @@ def trusting_loads(texts: Texts) -> Iterator[str]:
             call = calls.get(id(node))
             if not call or must not in {f"{word.arg}={ast.unparse(word.value)}" for word in call.keywords}:
                 yield f"{path}:{node.lineno}: {ast.unparse(node)} does not say {must}"
+
+
+def taken_names(texts: Texts) -> Iterator[str]:
+    """A constant that has another's name replaces it everywhere, also where the other was meant."""
+    for path, text in texts.items():
+        seen = set[str]()
+        for node in ast.parse(text).body:
+            for target in node.targets if isinstance(node, ast.Assign) else ():
+                for name in (part.id for part in ast.walk(target)
+                             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)):
+                    if name in seen:
+                        yield f"{path}:{node.lineno}: {name} is there already; give one of the two another name"
+                    seen.add(name)
