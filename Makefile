@@ -67,7 +67,7 @@ run-bench := $(VENV)/bin/python -m pytest -s -p no:xdist -o norecursedirs=
 bench-speed: $(SETUP) ## one way beside another, in turn: ratios; 35 minutes
 	$(run-bench) tests/bench $(addprefix --ignore=,$(IN_BENCH_RIVALS) $(IN_BENCH_KILL) $(IN_BENCH_REAL))
 
-bench-rivals: $(SETUP) ## beside TRL, in an environment of its own, and vLLM's own engine (.venv-vllm); 25 minutes
+bench-rivals: $(SETUP) ## beside TRL, in an environment of its own, and vLLM's own engine (.venv-vllm)
 	$(run-bench) $(IN_BENCH_RIVALS)
 
 bench-kill: $(SETUP) ## kills of each command, by chance and in series, and a hundred thousand fuzzed lines; 30 minutes

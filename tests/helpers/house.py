@@ -20,7 +20,7 @@ FLOORS = (
     {"records", "toy", "ranks", "hub", "model_names"},
     {"alignlib", "waits"},  # the package itself, which has the version
 )
-FILE_LINES, FUNCTION_LINES, LIBRARY_LINES = 320, 60, 13_411
+FILE_LINES, FUNCTION_LINES, LIBRARY_LINES = 320, 60, 13_410
 SHORT_NAMES = {"numpy": "np"}  # what everybody calls it
 # What a call must say so that no code of a folder is run, by the last of its function's name, and whose need not.
 SAYS = {name: "trust_remote_code=False" for name in ("from_pretrained", "from_config", "AsyncEngineArgs", "pipeline")}

@@ -23,7 +23,7 @@ from transformers.masking_utils import sdpa_mask
 from alignlib.decoding.texts import Reading, Texts
 from alignlib.models.attention import attend_by_scores, causal_strips, is_special
 from alignlib.models.policy import Model
-from alignlib.models.probes import is_exact, relative_error
+from alignlib.models.probes import FAILURES, is_exact, is_rounding, relative_error
 from alignlib.models.windows import Window, layer_windows, small_windows
 
 NAME = "branches"
@@ -261,11 +261,11 @@ def find_fault(kind: type[Tree] | type[Copies], model: Model) -> str:
             texts.ask([(0, one, branches), (1, other, branches)])
             texts.keep([(0, 1), (1, 2)])
             hidden = texts.ask([(slot, [more], branches) for slot in (0, 1)])
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as failure:
+        except FAILURES as failure:
             return f"fail ({str(failure).strip().splitlines()[0]})"
     exact = is_exact(model, plain)
     error = relative_error(hidden[[1, 2, 3, 5, 6, 7]], plain, exact)  # 0 and 4 are of `more`
-    return "" if error <= (1e-3 if exact else 0.1) else f"differ by {error:.1e} of their length"
+    return "" if is_rounding(error, exact) else f"differ by {error:.1e} of their length"
 
 
 AttentionInterface.register(NAME, attention)

@@ -45,13 +45,8 @@ class Model:
     def choose_packing(self) -> None:
         """Try out which packs the model can read; for one that ZeRO 3 has in parts, once its engine is there."""
         keep_caps(self.core)
-        self.shared = all(ranks.gather(self.reads_packs and shares_prompts(self)))  # ranks deal out packs of one kind
+        self.shared = self.shared and all(ranks.gather(shares_prompts(self)))  # ranks deal out one kind
         self.flat = self.shared and self.device.type == "cuda" and all(ranks.gather(packs_flat(self)))
-
-    @property
-    def reads_packs(self) -> bool:
-        """Whether there is a way to ask it about several texts in a row."""
-        return True
 
     @property
     def device(self) -> torch.device:
@@ -152,10 +147,10 @@ class RewardModel(Model):
         self.head_trains = True
         heads.compute_in_float32(self.core)
 
-    @property
-    def reads_packs(self) -> bool:
-        """Not an encoder: every completion is its own text."""
-        return hasattr(self.core, "score")
+    def choose_packing(self) -> None:
+        """As for any model, but for an encoder, which has no `score`: every completion is its own text."""
+        self.shared = hasattr(self.core, "score")
+        super().choose_packing()
 
     @property
     def pooling(self) -> str:

@@ -19,7 +19,6 @@ from alignlib.models.windows import ignores_masks, small_windows
 
 # What a model's own code may raise over packs it was not made for.
 FAILURES = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
-CLOSE, NARROW = 1e-3, 0.1  # relative errors that are rounding's: in float32, and in less
 
 
 class Model(Protocol):
@@ -63,7 +62,7 @@ def shares_prompts(model: Model) -> bool:
             reason = f"differ by {error:.1e} of their length"
         except FAILURES as failure:
             error, reason = float("inf"), f"fail ({failure})"
-    if error <= (CLOSE if exact else NARROW):
+    if is_rounding(error, exact):
         return True
     if getattr(config, "_attn_implementation", None) != before:
         model.core.set_attn_implementation(before)
@@ -91,7 +90,7 @@ def packs_flat(model: Model) -> bool:
         reason = f"differs by {error:.1e} of its states' or gradients' length"
     except FAILURES as failure:
         error, exact, reason = float("inf"), True, f"fails ({str(failure).strip().splitlines()[0]})"
-    if error <= (CLOSE if exact else NARROW):
+    if is_rounding(error, exact):
         return True
     model.core.set_attn_implementation(before)
     if not isnan(error):  # of a broken model
@@ -125,3 +124,8 @@ def relative_error(vectors: Tensor, wanted: Tensor, exact: bool) -> float:
     """
     errors = ((vectors - wanted).float().norm(dim=-1) / wanted.float().norm(dim=-1)).flatten().sort().values
     return errors[-1 if exact else len(errors) // 2].item()
+
+
+def is_rounding(error: float, exact: bool) -> bool:
+    """Whether a relative error is what numbers lose by their bits, in float32 (`exact`) or less."""
+    return error <= (1e-3 if exact else 0.1)
